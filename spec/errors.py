@@ -1,0 +1,13 @@
+"""The one way in which bad input is reported: a sentence that names file, line and mistake."""
+
+from __future__ import annotations
+
+__all__ = ["BadInputError"]
+
+
+class BadInputError(Exception):
+    """Input that cannot be used. Its text is one sentence; the front door prints it and exits with 2."""
+
+    def __init__(self, mistake: str, file: str | None = None, line: int | None = None) -> None:
+        place = f"{file}: " if file and line is None else f"{file}:{line}: " if file else ""
+        super().__init__(f"{place}{mistake}")

@@ -1,0 +1,92 @@
+"""How the kernel matches function names: filter_parse_regex() and lib/glob.c (rules GLOB-*)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+__all__ = ["glob_match", "is_glob", "matcher", "record_index", "without_bang"]
+
+META = frozenset("*?[")
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether a name holds a metacharacter, so that it may stand for several functions."""
+    return any(letter in META for letter in pattern)
+
+
+def without_bang(pattern: str) -> tuple[str, bool]:
+    """The pattern proper, and whether a leading ! asks for removal (GLOB-1)."""
+    return (pattern[1:], True) if pattern.startswith("!") else (pattern, False)
+
+
+def record_index(pattern: str) -> int | None:
+    """The 1-based number of a record, for a pattern that starts with a digit (GLOB-4); 0, which no record has, if malformed."""
+    if not pattern[:1].isdigit():
+        return None
+    return int(pattern) if pattern.isascii() and pattern.isdigit() else 0
+
+
+@lru_cache(maxsize=512)
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """A predicate over names for one pattern without its !, as filter_parse_regex() classifies it (GLOB-2)."""
+    inner = pattern[1:] if pattern.startswith("*") else pattern
+    front, back = inner is not pattern, inner.endswith("*")
+    literal = inner[:-1] if back else inner
+    if any(letter in "*?[\\" for letter in literal):
+        return _translate(pattern)
+    if front and back:
+        return lambda name: literal in name
+    if front:
+        return lambda name: name.endswith(literal)
+    if back:
+        return lambda name: name.startswith(literal)
+    return lambda name: name == pattern
+
+
+def glob_match(pattern: str, name: str) -> bool:
+    """glob_match() of lib/glob.c: * ? [class] [!class] and backslash; an unclosed bracket is literal (GLOB-3)."""
+    return _translate(pattern)(name)
+
+
+@lru_cache(maxsize=512)
+def _translate(pattern: str) -> Callable[[str], bool]:
+    expression, at = "", 0
+    while at < len(pattern):
+        letter = pattern[at]
+        at += 1
+        if letter == "*":
+            expression += ".*"
+        elif letter == "?":
+            expression += "."
+        elif letter == "\\" and at < len(pattern):
+            expression += re.escape(pattern[at])
+            at += 1
+        elif letter == "[" and (found := _character_class(pattern, at)):
+            expression += found[0]
+            at = found[1]
+        else:
+            expression += re.escape(letter)
+    compiled = re.compile(expression, re.DOTALL)
+    return lambda name: compiled.fullmatch(name) is not None
+
+
+def _character_class(pattern: str, at: int) -> tuple[str, int] | None:
+    """The class that starts behind a bracket, and where it ends; None if it is not closed."""
+    inverted = pattern.startswith("!", at)
+    at += inverted
+    spans: list[tuple[str, str]] = []
+    while at < len(pattern) and (pattern[at] != "]" or not spans):
+        low = high = pattern[at]
+        at += 1
+        if pattern.startswith("-", at) and at + 1 < len(pattern) and pattern[at + 1] != "]":
+            high = pattern[at + 1]
+            at += 2
+        spans.append((low, high))
+    if at >= len(pattern):
+        return None
+    body = "".join(f"{re.escape(low)}-{re.escape(high)}" for low, high in spans if low <= high)
+    if not body:
+        return ("." if inverted else "(?!)"), at + 1
+    return f"[{'^' if inverted else ''}{body}]", at + 1

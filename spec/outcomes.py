@@ -1,0 +1,35 @@
+"""What an operation answers: Ok, or Errno, and whether the kernel warned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ERRNOS", "Errno", "Ok", "Outcome"]
+
+ERRNOS = frozenset(
+    "EAGAIN EBADF EBUSY EEXIST EINVAL ENODEV ENOENT ENOMEM ENOSPC ENOTSUPP EOPNOTSUPP EPERM E2BIG".split(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """Success; `warn` where the kernel prints a WARN all the same."""
+
+    warn: bool = False
+
+    def __str__(self) -> str:
+        return "0 WARN" if self.warn else "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Errno:
+    """Failure by an errno's name, without the minus sign."""
+
+    name: str
+    warn: bool = False
+
+    def __str__(self) -> str:
+        return f"-{self.name} WARN" if self.warn else f"-{self.name}"
+
+
+Outcome = Ok | Errno

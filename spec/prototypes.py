@@ -1,0 +1,130 @@
+"""Prototypes, and the System V classification of arguments into slots, registers and stack (rules ARG-*).
+
+A *slot* is one 8-byte word of a program's context; an argument of n bytes has ceil(n / 8) of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["REGISTERS", "SLOT_BYTES", "Prototype", "Shape", "Slot", "Type"]
+
+REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
+SLOT_BYTES = 8
+MAX_ARGUMENTS = 12
+MAX_ARGUMENT_BYTES = 16
+WORD = 1 << 64
+
+SIGNED = frozenset(
+    (
+        "char;signed char;short;short int;int;long;long int;long long;long long int;s8;s16;s32;s64;__s32;__s64;"
+        "ssize_t;loff_t;ptrdiff_t;__kernel_ssize_t;time64_t;ktime_t;vm_fault_t"
+    ).split(";"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """A type as BTF describes it: kind is INT, PTR, ENUM, STRUCT, UNION or VOID; size in bytes."""
+
+    name: str
+    kind: str
+    size: int
+
+    @property
+    def by_value(self) -> bool:
+        """A struct or union passed by value."""
+        return self.kind in {"STRUCT", "UNION"}
+
+    @property
+    def signed(self) -> bool:
+        """Whether C extends it with its sign; BTF's encoding is not in the populations, so the name decides."""
+        return self.kind == "INT" and self.name in SIGNED
+
+    def read(self, word: int) -> int:
+        """A 64-bit register as C reads a value of this type from it."""
+        if self.name in {"bool", "_Bool"}:
+            return int(word % WORD != 0)
+        width = 1 << (8 * min(self.size, SLOT_BYTES))
+        value = word % width
+        return value - width if self.signed and 2 * value >= width else value
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one context word comes from: a register, or the stack-th word of the caller's stack arguments."""
+
+    argument: int
+    offset: int
+    size: int
+    register: str | None
+    stack: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a trampoline depends on: the sizes of the arguments, and of the return value (0: none), in bytes."""
+
+    arguments: tuple[int, ...]
+    returns: int
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """A function's prototype."""
+
+    arguments: tuple[Type, ...]
+    returns: Type
+    variadic: bool = False
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What a trampoline of the function depends on."""
+        return Shape(tuple(argument.size for argument in self.arguments), self.returns.size)
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """One for each context word, in order (ARG-1, ARG-2)."""
+        found: list[Slot] = []
+        used = stacked = 0
+        for index, argument in enumerate(self.arguments):
+            count = -(-argument.size // SLOT_BYTES)
+            registers = used + count <= len(REGISTERS)
+            for part in range(count):
+                size = min(SLOT_BYTES, argument.size - part * SLOT_BYTES)
+                register = REGISTERS[used + part] if registers else None
+                found.append(Slot(index, part * SLOT_BYTES, size, register, None if registers else stacked + part))
+            if registers:
+                used += count
+            else:
+                stacked += count
+        return tuple(found)
+
+    @cached_property
+    def in_registers(self) -> bool:
+        """No argument on the stack: one image for all arities can serve it."""
+        return all(slot.register for slot in self.slots)
+
+    @cached_property
+    def describable(self) -> bool:
+        """Whether btf_distill_func_proto() makes a model of it (ARG-4)."""
+        return (
+            len(self.arguments) <= MAX_ARGUMENTS
+            and not self.variadic
+            and not self.returns.by_value
+            and all(0 < argument.size <= MAX_ARGUMENT_BYTES for argument in self.arguments)
+        )
+
+    def words(self, arguments: tuple[int, ...]) -> tuple[int, ...]:
+        """The caller's arguments, one a slot, as unsigned words of the slots' widths (ARG-3)."""
+        return tuple(self._word(slot, word) for slot, word in zip(self.slots, arguments, strict=True))
+
+    def _word(self, slot: Slot, word: int) -> int:
+        argument = self.arguments[slot.argument]
+        value = word if argument.by_value else argument.read(word) if slot.size == argument.size else word
+        return value % (1 << (8 * slot.size))
+
+    def returned(self, word: int) -> int:
+        """The return register as an unsigned word of the return type's width; 0 for void."""
+        return word % (1 << (8 * min(self.returns.size, SLOT_BYTES)))
