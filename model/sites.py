@@ -1,0 +1,84 @@
+"""The per-site decision table: which ops cover a site, and what its instruction calls (SITE-*)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from model.rules import cite
+from model.state import Image, Ops, State
+from spec.sites import Site
+
+__all__ = ["covering", "entry_of", "has_entry", "ipmodify_user", "site_of", "sites", "traced"]
+
+BPF_OPS = Ops("bpf", save_regs=True, direct=True)
+
+
+def covering(state: State, function: str) -> tuple[Ops, ...]:
+    """S(f), in the order of ftrace_ops_list; the ops of BPF's trampolines, which records nothing, last."""
+    found = tuple(ops for key in state.ops_list if (ops := state.ops[key]).covers(function))
+    return (*found, BPF_OPS) if function in state.images else found
+
+
+def traced(state: State, ops: Ops) -> Iterable[str]:
+    """The loaded functions that an ops covers when it is enabled."""
+    if ops.filter_hash:
+        return (name for name in ops.filter_hash if name not in ops.notrace_hash and state.loaded(name))
+    cite("FILTER-2")
+    return (f.name for f in state.world.functions if state.loaded(f.name) and f.name not in ops.notrace_hash)
+
+
+def ipmodify_user(state: State, function: str) -> bool:
+    """Whether the site has an IPMODIFY user (IPMODIFY-1)."""
+    return any(ops.ipmodify for ops in covering(state, function))
+
+
+def has_entry(state: State, function: str) -> bool:
+    """Whether direct_functions has an address for the site, a raw one or a BPF image."""
+    return function in state.direct_functions or function in state.images
+
+
+def entry_of(state: State, function: str) -> str:
+    """SITE-5: the direct entry as text."""
+    cite("SITE-5")
+    image = state.images.get(function)
+    return image_text(image) if image else f"direct:{state.direct_functions[function].tramp}"
+
+
+def image_text(image: Image) -> str:
+    """The programs of an image in running order; a session stands in it twice."""
+    nodes = (*image.fentry, *image.fmod_ret, *image.fexit)
+    return "trampoline:" + ",".join(f"{node.program.kind}:{node.program.name}" for node in nodes)
+
+
+def site_of(state: State, function: str) -> Site | None:
+    """The line of enabled_functions; None for a plain nop."""
+    ops = covering(state, function)
+    if not ops:
+        cite("SITE-1")
+        return None
+    regs = any(one.save_regs for one in ops)
+    direct = any(one.direct for one in ops)
+    entry = entry_of(state, function) if direct else None
+    return Site(len(ops), regs, any(one.ipmodify for one in ops), direct, _target(ops, entry, regs=regs), entry)
+
+
+def _target(ops: tuple[Ops, ...], entry: str | None, *, regs: bool) -> str:
+    if len(ops) > 1:
+        cite("SITE-4")
+        return "ftrace_regs_caller" if regs else "ftrace_caller"
+    if entry is not None:
+        cite("SITE-2")
+        return entry
+    cite("SITE-3")
+    return f"ops:{ops[0].label}"
+
+
+def sites(state: State) -> dict[str, Site]:
+    """Every site that is not a plain nop."""
+    enabled = [state.ops[key] for key in state.ops_list]
+    if all(ops.filter_hash for ops in enabled):
+        candidates = set(state.images).union(*(ops.filter_hash for ops in enabled))
+    else:
+        candidates = {function.name for function in state.world.functions}
+    found = ((name, site_of(state, name)) for name in candidates if state.loaded(name))
+    return {name: site for name, site in found if site}

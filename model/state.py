@@ -1,0 +1,159 @@
+"""The whole state as one persistent value. Functions are named by their unique names; `ADDRESS_ZERO` is the site of no function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from spec.costs import Cost
+from spec.semantics import Semantics
+from spec.worlds import Function, World
+
+__all__ = ["ADDRESS_ZERO", "DIRECT_OPS", "GRAPH_OPS", "Entry", "Ops", "State", "klp_ops"]
+
+ADDRESS_ZERO = "0 "
+GRAPH_OPS = "graph ops"
+DIRECT_OPS = "direct ops"
+
+
+def klp_ops(function: str) -> str:
+    """The key of a livepatch's ops; like the other keys of the kernel's own ops it is no name that a seed can write."""
+    return f"klp {function}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """A struct ftrace_ops. label: how a site shows it. func: func or trampoline is set. direct: it ever was a direct ops."""
+
+    label: str
+    save_regs: bool = False
+    ipmodify: bool = False
+    dynamic: bool = False
+    filter_hash: frozenset[str] = frozenset()
+    notrace_hash: frozenset[str] = frozenset()
+    func: bool = False
+    direct: bool = False
+
+    def covers(self, function: str) -> bool:
+        """FILTER-1: whether enabled it traces the function."""
+        return (not self.filter_hash or function in self.filter_hash) and function not in self.notrace_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What direct_functions has for one site: a raw direct trampoline, and the key of the ops that registered it."""
+
+    tramp: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphUser:
+    """A graph tracer user. None for a set that was not given, None for a depth without limit."""
+
+    slot: int
+    filter: frozenset[str] | None
+    function: frozenset[str] | None
+    notrace: frozenset[str] | None
+    depth: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded BPF program."""
+
+    name: str
+    kind: str
+    target: str | None
+    multi: bool
+    sleepable: bool
+    func_ip: bool
+    returns: int
+    calls: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A program's place in a trampoline's list, with the cookie of its link on this function."""
+
+    program: Program
+    cookie: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trampoline:
+    """A function's trampoline: the lists newest first, the extension in its body's place, and SHARE_IPMODIFY."""
+
+    fentry: tuple[Node, ...] = ()
+    fmod_ret: tuple[Node, ...] = ()
+    fexit: tuple[Node, ...] = ()
+    extension: Node | None = None
+    share: bool = False
+
+    @property
+    def count(self) -> int:
+        """Programs of all kinds, a session counted twice."""
+        return len(self.fentry) + len(self.fmod_ret) + len(self.fexit)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """IMAGE-1: what a site calls: the lists it was made of, and whether it reaches the original through the stack."""
+
+    fentry: tuple[Node, ...]
+    fmod_ret: tuple[Node, ...]
+    fexit: tuple[Node, ...]
+    orig_stack: bool
+
+    @property
+    def calls_orig(self) -> bool:
+        """IMAGE-3: whether the image calls the original itself."""
+        return bool(self.fmod_ret or self.fexit)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link: its program and the cookie on each function, in the order of BTF ids."""
+
+    program: Program
+    cookies: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything. ops_list holds keys of enabled ops, newest first; table_bits is direct_functions' size."""
+
+    world: World
+    semantics: Semantics
+    modules: frozenset[str]
+    ops: Mapping[str, Ops] = field(default_factory=dict)
+    ops_list: tuple[str, ...] = ()
+    direct_functions: Mapping[str, Entry] = field(default_factory=dict)
+    table_bits: int = 0
+    graph_users: Mapping[str, GraphUser] = field(default_factory=dict)
+    graph_slots: tuple[int, ...] = ()
+    programs: Mapping[str, Program] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=dict)
+    trampolines: Mapping[str, Trampoline] = field(default_factory=dict)
+    images: Mapping[str, Image] = field(default_factory=dict)
+    parts: frozenset[frozenset[str]] = frozenset()
+    dead: bool = False
+    cost: Cost = field(default_factory=Cost)
+
+    def loaded(self, function: str) -> Function | None:
+        """The function, if it has a site: it exists and its module, if any, is loaded."""
+        found = self.world.by_name.get(function)
+        return found if found and (found.module is None or found.module in self.modules) else None
+
+    def enabled(self, key: str) -> bool:
+        """Whether an ops is on ftrace_ops_list."""
+        return key in self.ops_list
+
+    def with_ops(self, key: str, ops: Ops) -> State:
+        """The same with one ops changed."""
+        return replace(self, ops={**self.ops, key: ops})
+
+    def without_ops(self, keys: Iterable[str]) -> State:
+        """The same without these ops, which are not enabled."""
+        gone = frozenset(keys)
+        return replace(self, ops={key: ops for key, ops in self.ops.items() if key not in gone})
