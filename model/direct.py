@@ -33,7 +33,10 @@ MOST_BITS = 12
 
 
 def grown(state: State, added: int) -> State:
-    """DIRECT-13: direct_functions makes room for so many entries more, and the operation waits if that took a new table."""
+    """DIRECT-13.
+
+    Direct_functions makes room for so many entries more, and the operation waits if that took a new table.
+    """
     if not state.semantics.growth_waits:
         return state
     entries, bits, exchanged = len(state.direct_functions) + len(state.images), state.table_bits, False
@@ -79,7 +82,7 @@ def register(state: State, operation: op.RegisterFtraceDirect, faults: Faults) -
     _check_ipmodify(state, [function], "DIRECT-2")
     if not state.enabled(DIRECT_OPS):
         faults.reach("register")
-    cite("DIRECT-2", "DIRECT-14")
+    cite("DIRECT-1", "DIRECT-2", "DIRECT-14")
     after = _with_entries(grown(state, 1), {function: Entry(operation.tramp, DIRECT_OPS)})
     return _cover_single(state, after, function)
 
@@ -241,7 +244,7 @@ def update_add(state: State, operation: op.UpdateFtraceDirectAdd, faults: Faults
     _check_alive(state, "DIRECT-10")
     _check_ipmodify(state, pairs, "DIRECT-10")
     faults.reach("register")
-    cite("DIRECT-10", "DIRECT-14")
+    cite("DIRECT-1", "DIRECT-10", "DIRECT-14")
     entries = {function: Entry(tramp, operation.ops) for function, tramp in pairs.items()}
     joined = replace(_as_direct(ops), filter_hash=ops.filter_hash | pairs.keys())
     after = _with_entries(state, entries).with_ops(operation.ops, joined)
@@ -285,4 +288,3 @@ def update_mod(state: State, operation: op.UpdateFtraceDirectMod, faults: Faults
     cite("DIRECT-12")
     entries = {f: Entry(tramp, operation.ops) for f, tramp in pairs.items() if f in state.direct_functions}
     return repointed(_with_entries(state, entries), pairs)
-

@@ -26,8 +26,8 @@ class Frame:
 class ShadowStack:
     """A task's frames, and each user's flags.
 
-    depth: frames on the stack. opened: the depth, modulo 4, of the frame that set a user's `function` flag. silent: users
-    inside a notrace subtree.
+    depth: frames on the stack. opened: the depth, modulo 4, of the frame that set a user's `function` flag. silent:
+    users inside a notrace subtree.
     """
 
     depth: int = 0

@@ -30,7 +30,7 @@ class Warned:
 def raw_tracepoint_open(state: State, operation: op.BpfRawTracepointOpen, faults: Faults) -> State:
     """bpf_raw_tracepoint_open."""
     program = _named(state, operation.link, operation.prog)
-    return _attach_one(state, operation.link, program, operation.function, operation.cookie, faults)
+    return _attach_one(state, operation.link, program, (operation.function, operation.cookie), faults)
 
 
 def link_create(state: State, operation: op.BpfLinkCreate, faults: Faults) -> State:
@@ -42,7 +42,7 @@ def link_create(state: State, operation: op.BpfLinkCreate, faults: Faults) -> St
     if more or is_glob(function):
         raise Refused("EINVAL", "LINK-2")
     cite("LINK-2")
-    return _attach_one(state, operation.link, program, function, cookie, faults)
+    return _attach_one(state, operation.link, program, (function, cookie), faults)
 
 
 def _named(state: State, link: str, prog: str) -> Program:
@@ -54,9 +54,10 @@ def _named(state: State, link: str, prog: str) -> Program:
 
 
 def _attach_one(
-    state: State, link: str, program: Program, function: str | None, cookie: int | None, faults: Faults
+    state: State, link: str, program: Program, wanted: tuple[str | None, int | None], faults: Faults
 ) -> State:
-    """LINK-1: attach to one function."""
+    """LINK-1: attach to one function, by name or the program's own target, with or without a cookie."""
+    function, cookie = wanted
     target = program.target or function
     if program.multi or target is None or function not in {None, target}:
         raise Refused("EINVAL", "LINK-1")
@@ -256,10 +257,10 @@ def _leave(state: State, last: list[str]) -> tuple[State, bool]:
     cite("LINK-14")
     if state.dead:
         return state, True
+    cite("COST-5")
     after = patched_between(state, _forget(state, last), last)
     if state.semantics.single_direct_ops:
         return after, False
-    cite("COST-5")
     if state.semantics.parts_limit is None:
         return waited_dynamic(after, len(last)), False
     remaining = frozenset(part for part in state.parts if part.isdisjoint(last))

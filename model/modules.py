@@ -72,9 +72,7 @@ def _zeroed(hash_: frozenset[str], gone: frozenset[str]) -> frozenset[str]:
 
 
 def _ops_without(ops: Ops, gone: frozenset[str]) -> Ops:
-    return replace(
-        ops, filter_hash=_zeroed(ops.filter_hash, gone), notrace_hash=_zeroed(ops.notrace_hash, gone)
-    )
+    return replace(ops, filter_hash=_zeroed(ops.filter_hash, gone), notrace_hash=_zeroed(ops.notrace_hash, gone))
 
 
 def _user_without(user: GraphUser, gone: frozenset[str]) -> GraphUser:

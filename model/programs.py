@@ -102,8 +102,9 @@ def _named_by_btf(state: State, name: str) -> Function:
 
 def _check_prototype(state: State, program: Program, function: Function) -> None:
     prototype = function.prototype
+    cite("ARG-4")
     if prototype is None or not prototype.describable:
-        raise Refused("EINVAL", "ARG-4")
+        raise Refused("EINVAL", "PROG-3")
     if state.semantics.parts_limit is not None and len(prototype.slots) > PROPOSAL_SLOTS:
         raise Refused("EINVAL", "PROG-4")
     wide = prototype.returns.size > SLOT_BYTES and program.kind in READS_RETURN

@@ -46,6 +46,7 @@ def register(state: State, operation: op.RegisterFtraceFunction, faults: Faults)
 
 def enable_ipmodify(state: State, key: str, ops: Ops, faults: Faults) -> State:
     """OPS-2 to OPS-6 for an IPMODIFY user: the handshake comes first, and is undone with a failure."""
+    cite("OPS-2")
     asked = ask_direct_owners(state, ops, faults)
     _check_startup(asked, key)
     if not ops.filter_hash:

@@ -21,6 +21,7 @@ def covering(state: State, function: str) -> tuple[Ops, ...]:
 
 def traced(state: State, ops: Ops) -> Iterable[str]:
     """The loaded functions that an ops covers when it is enabled."""
+    cite("FILTER-1")
     if ops.filter_hash:
         return (name for name in ops.filter_hash if name not in ops.notrace_hash and state.loaded(name))
     cite("FILTER-2")

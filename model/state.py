@@ -1,4 +1,7 @@
-"""The whole state as one persistent value. Functions are named by their unique names; `ADDRESS_ZERO` is the site of no function."""
+"""The whole state as one persistent value.
+
+Functions are named by their unique names; `ADDRESS_ZERO` is the site of no function.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def klp_ops(function: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """A struct ftrace_ops. label: how a site shows it. func: func or trampoline is set. direct: it ever was a direct ops."""
+    """A struct ftrace_ops.
+
+    label: how a site shows it. func: func or trampoline is set. direct: it ever was a direct ops.
+    """
 
     label: str
     save_regs: bool = False

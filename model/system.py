@@ -110,9 +110,7 @@ class Model:
     name = "model"
 
     def __init__(self, world: World, semantics: Semantics) -> None:
-        self.state = State(
-            world, semantics, frozenset(world.modules), graph_slots=tuple(range(semantics.graph_users))
-        )
+        self.state = State(world, semantics, frozenset(world.modules), graph_slots=tuple(range(semantics.graph_users)))
         self.supports = alphabet(semantics)
         self._faults = Faults({})
         self._citations = Citations()

@@ -22,7 +22,10 @@ def without_bang(pattern: str) -> tuple[str, bool]:
 
 
 def record_index(pattern: str) -> int | None:
-    """The 1-based number of a record, for a pattern that starts with a digit (GLOB-4); 0, which no record has, if malformed."""
+    """The 1-based number of a record, for a pattern that starts with a digit (GLOB-4).
+
+    0, which no record has, if malformed.
+    """
     if not pattern[:1].isdigit():
         return None
     return int(pattern) if pattern.isascii() and pattern.isdigit() else 0
@@ -31,8 +34,8 @@ def record_index(pattern: str) -> int | None:
 @lru_cache(maxsize=512)
 def matcher(pattern: str) -> Callable[[str], bool]:
     """A predicate over names for one pattern without its !, as filter_parse_regex() classifies it (GLOB-2)."""
-    inner = pattern[1:] if pattern.startswith("*") else pattern
-    front, back = inner is not pattern, inner.endswith("*")
+    inner = pattern.removeprefix("*")
+    front, back = inner != pattern, inner.endswith("*")
     literal = inner[:-1] if back else inner
     if any(letter in "*?[\\" for letter in literal):
         return _translate(pattern)
@@ -46,7 +49,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
 
 def glob_match(pattern: str, name: str) -> bool:
-    """glob_match() of lib/glob.c: * ? [class] [!class] and backslash; an unclosed bracket is literal (GLOB-3)."""
+    """Match as lib/glob.c does: * ? [class] [!class] and backslash; an unclosed bracket is literal (GLOB-3)."""
     return _translate(pattern)(name)
 
 

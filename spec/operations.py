@@ -1,7 +1,7 @@
 """The alphabet: one frozen dataclass for each verb of a seed line (design contract 3.1).
 
-A field's metadata says how it stands in the text; `spec.seeds` reads and prints from it, and the exec plug-in protocol turns
-the same fields into JSON. Verbs are the kernel's API names.
+A field's metadata says how it stands in the text; `spec.seeds` reads and prints from it, and the exec plug-in protocol
+turns the same fields into JSON. Verbs are the kernel's API names.
 """
 
 from __future__ import annotations
@@ -233,7 +233,10 @@ class UpdateFtraceDirectMod(Operation):
 
 @dataclass(frozen=True, slots=True)
 class RegisterFtraceGraph(Operation):
-    """A user of the graph tracer: filter covers sites; function, notrace and depth are set_graph_function and its kin."""
+    """A user of the graph tracer.
+
+    Filter covers sites; function, notrace and depth are set_graph_function and its kin.
+    """
 
     verb: ClassVar[str] = "register_ftrace_graph"
     user: str = word()
@@ -269,7 +272,10 @@ class Unlivepatch(Operation):
 
 @dataclass(frozen=True, slots=True)
 class BpfProgLoad(Operation):
-    """BPF_PROG_LOAD. Without a target (and not multi) the program is verified against each function it is attached to."""
+    """BPF_PROG_LOAD.
+
+    Without a target (and not multi) the program is verified against each function it is attached to.
+    """
 
     verb: ClassVar[str] = "bpf_prog_load"
     prog: str = word()
@@ -386,7 +392,7 @@ class Poke(Operation):
     """Begins an operation but stops at every text-patching step."""
 
     verb: ClassVar[str] = "poke"
-    operation: Operation = nested()
+    operation: Operation = nested()  # noqa: RUF009 - a field, as the others
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ EVENT = re.compile(
 TARGET = re.compile(rf"nop|direct:\S+|trampoline:(?:{'|'.join(KINDS)}):\S+|ops:\S+|ftrace_caller|ftrace_regs_caller")
 
 
-class _Mistake(Exception):
+class _MistakeError(Exception):
     """What is wrong with a line."""
 
 
@@ -92,7 +92,7 @@ def parse_seed(text: str, file: str = "<text>") -> Seed:
                 in_header = False
             else:
                 _parse_header(line, header)
-        except _Mistake as mistake:
+        except _MistakeError as mistake:
             raise BadInputError(str(mistake), file, number) from mistake
     if in_header:
         raise BadInputError("the header does not end: write a line '---' before the first operation", file)
@@ -114,7 +114,7 @@ def parse_operation(text: str) -> Operation:
     """One operation from its text, without expectation; BadInputError if it is none."""
     try:
         return _parse_operation(text.split())
-    except _Mistake as mistake:
+    except _MistakeError as mistake:
         raise BadInputError(str(mistake)) from mistake
 
 
@@ -131,13 +131,13 @@ def _parse_header(line: str, header: dict[str, str]) -> None:
     key, _, value = line.partition(" ")
     value = value.strip()
     if key not in {"world", "semantics"}:
-        raise _Mistake(f"unknown header line '{key}': write 'world NAME', 'semantics NAME', or '---' to end the header")
+        raise _MistakeError(f"unknown header line '{key}': write 'world NAME', 'semantics NAME' or '---'")
     if key in header:
-        raise _Mistake(f"'{key}' is given twice")
+        raise _MistakeError(f"'{key}' is given twice")
     if not value:
-        raise _Mistake(f"'{key}' lacks its value: write '{key} NAME'")
+        raise _MistakeError(f"'{key}' lacks its value: write '{key} NAME'")
     if key == "semantics" and value not in PRESETS:
-        raise _Mistake(f"unknown semantics '{value}': write one of {', '.join(PRESETS)}")
+        raise _MistakeError(f"unknown semantics '{value}': write one of {', '.join(PRESETS)}")
     header[key] = value
 
 
@@ -152,14 +152,14 @@ def _parse_step(line: str, number: int) -> Step:
 
 def _parse_expectation(operation: Operation, words: list[str]) -> Expectation:
     if not words:
-        raise _Mistake("nothing is expected behind '->'")
+        raise _MistakeError("nothing is expected behind '->'")
     if isinstance(operation, Call):
         return Expectation(words=_parse_trace(words))
     if isinstance(operation, ObserveSite):
         if len(words) > 1 or not TARGET.fullmatch(words[0]):
-            raise _Mistake(
-                f"'{' '.join(words)}' is no target of a site: write nop, direct:TRAMP, trampoline:KIND:PROG,..., ops:NAME, "
-                "ftrace_caller or ftrace_regs_caller",
+            raise _MistakeError(
+                f"'{' '.join(words)}' is no target of a site: write nop, direct:TRAMP, trampoline:KIND:PROG,..., "
+                "ops:NAME, ftrace_caller or ftrace_regs_caller",
             )
         return Expectation(words=tuple(words))
     return Expectation(_parse_outcome(words))
@@ -169,12 +169,12 @@ def _parse_trace(words: list[str]) -> tuple[str, ...]:
     depth = 0
     for word in words:
         if not EVENT.fullmatch(word):
-            raise _Mistake(f"'{word}' is no event of a trace: write events as in 'fentry:p1 body fexit:p1 =3'")
+            raise _MistakeError(f"'{word}' is no event of a trace: write events as in 'fentry:p1 body fexit:p1 =3'")
         depth += word.endswith("[") - (word == "]")
         if depth < 0:
             break
     if depth:
-        raise _Mistake("the brackets of the trace do not match")
+        raise _MistakeError("the brackets of the trace do not match")
     return tuple(words)
 
 
@@ -185,15 +185,17 @@ def _parse_outcome(words: list[str]) -> Outcome:
             return Ok(warn)
         if words[0].startswith("-") and words[0][1:] in ERRNOS:
             return Errno(words[0][1:], warn)
-    raise _Mistake(f"'{' '.join(words)}' is no outcome: write 0 or a minus and an errno's name such as -EBUSY, perhaps WARN behind it")
+    raise _MistakeError(
+        f"'{' '.join(words)}' is no outcome: write 0, or a minus and an errno's name such as -EBUSY, perhaps with WARN"
+    )
 
 
 def _parse_operation(words: list[str]) -> Operation:
     if not words:
-        raise _Mistake("an operation is missing")
+        raise _MistakeError("an operation is missing")
     kind = OPERATIONS.get(words[0])
     if kind is None:
-        raise _Mistake(f"unknown verb '{words[0]}'")
+        raise _MistakeError(f"unknown verb '{words[0]}'")
     entries = fields(kind)
     rest = words[1:]
     values: dict[str, Any] = {}
@@ -203,7 +205,7 @@ def _parse_operation(words: list[str]) -> Operation:
     for entry in entries:
         _take(kind.verb, entry, rest, values)
     if rest:
-        raise _Mistake(f"{kind.verb} does not take '{rest[0]}'")
+        raise _MistakeError(f"{kind.verb} does not take '{rest[0]}'")
     return kind(**values)
 
 
@@ -214,7 +216,7 @@ def _take_trailing(entries: tuple[Field[Any], ...], rest: list[str], values: dic
     while rest:
         key, equals, value = rest[-1].partition("=")
         if key in values and (key in flags or key in options):
-            raise _Mistake(f"'{key}' is given twice")
+            raise _MistakeError(f"'{key}' is given twice")
         if not equals and key in flags:
             values[key] = True
         elif equals and key in options:
@@ -231,42 +233,42 @@ def _take(verb: str, entry: Field[Any], rest: list[str], values: dict[str, Any])
             values[entry.name] = _name(rest[0], entry.name) if form == "word" else _count(rest[0], entry.name)
             rest.pop(0)
         elif entry.default is MISSING:
-            raise _Mistake(f"{verb} lacks its {entry.name}")
+            raise _MistakeError(f"{verb} lacks its {entry.name}")
     elif form in {"words", "integers", "pairs", "targets"}:
         if not rest and form != "integers":
-            raise _Mistake(f"{verb} lacks its {entry.name}")
+            raise _MistakeError(f"{verb} lacks its {entry.name}")
         values[entry.name] = tuple(_ITEM[form](item, entry.name) for item in rest)
         rest.clear()
 
 
 def _name(text: str, what: str) -> str:
     if what in CHOICES and text not in CHOICES[what]:
-        raise _Mistake(f"unknown {what} '{text}': write one of {', '.join(CHOICES[what])}")
+        raise _MistakeError(f"unknown {what} '{text}': write one of {', '.join(CHOICES[what])}")
     if not NAME.fullmatch(text):
-        raise _Mistake(f"'{text}' is no {what}: a name has no blank and none of = # : ,")
+        raise _MistakeError(f"'{text}' is no {what}: a name has no blank and none of = # : ,")
     return text
 
 
 def _integer(text: str, what: str) -> int:
     if not NUMBER.fullmatch(text):
-        raise _Mistake(f"'{text}' is no number for {what}: write decimal or 0x...")
+        raise _MistakeError(f"'{text}' is no number for {what}: write decimal or 0x...")
     value = int(text, 16 if "x" in text.lower() else 10)
     if not SMALLEST <= value <= LARGEST:
-        raise _Mistake(f"'{text}' does not fit into 64 bits")
+        raise _MistakeError(f"'{text}' does not fit into 64 bits")
     return value
 
 
 def _count(text: str, what: str) -> int:
     value = _integer(text, what)
     if value < 1:
-        raise _Mistake(f"'{text}' is no {what}: count from 1")
+        raise _MistakeError(f"'{text}' is no {what}: count from 1")
     return value
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:
     function, equals, tramp = text.partition("=")
     if not equals:
-        raise _Mistake(f"'{text}' is none of the {what}: write FUNC=TRAMP")
+        raise _MistakeError(f"'{text}' is none of the {what}: write FUNC=TRAMP")
     return _name(function, "function"), _name(tramp, "tramp")
 
 

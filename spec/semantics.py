@@ -1,4 +1,7 @@
-"""Rules that differ between kernels, as named facts; code asks for the fact, never for a version (design contract 3.4)."""
+"""Rules that differ between kernels, as named facts.
+
+Code asks for the fact, never for a version (design contract 3.4).
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,39 @@ class Semantics:
     name: str
 
     single_direct: bool
-    """register_ftrace_direct(ip, addr) exists. Gone since 8788ca164eb4 ("ftrace: Remove the legacy _ftrace_direct API"), v6.4."""
+    """register_ftrace_direct(ip, addr) exists.
+
+    Gone since 8788ca164eb4 ("ftrace: Remove the legacy _ftrace_direct API"), v6.4.
+    """
 
     hash_direct: bool
     """update_ftrace_direct_add/del/mod exist ("ftrace: Add update_ftrace_direct_add function"), v7.0."""
 
     failed_direct_reusable: bool
-    """A failed direct registration resets func and trampoline, so it can be retried. Since 56b3c85e153b, v6.13 and stable
-    6.12; not in 6.1.192, where the retry is -EINVAL."""
+    """A failed direct registration resets func and trampoline, so it can be retried.
+
+    Since 56b3c85e153b, v6.13 and stable 6.12; not in 6.1.192, where the retry is -EINVAL.
+    """
 
     growth_waits: bool
-    """Growing direct_functions waits for rcu_tasks. Until d05cb470663a ("ftrace: Fix modification of direct_function hash
-    while in use"), v6.7, which frees the old table by call_rcu_tasks."""
+    """Growing direct_functions waits for rcu_tasks.
+
+    Until d05cb470663a ("ftrace: Fix modification of direct_function hash while in use"), v6.7, which frees the
+    old table by call_rcu_tasks.
+    """
 
     single_direct_ops: bool
-    """One static direct_ops serves every BPF trampoline (CONFIG_HAVE_SINGLE_FTRACE_DIRECT_OPS), v7.0. Before, each trampoline
-    had a kzalloc'd ops of its own, whose unregistration waits."""
+    """One static direct_ops serves every BPF trampoline (CONFIG_HAVE_SINGLE_FTRACE_DIRECT_OPS), v7.0.
+
+    Before, each trampoline had a kzalloc'd ops of its own, whose unregistration waits.
+    """
 
     share_ipmodify: bool
-    """DIRECT and IPMODIFY may share a site through ops_func. Since 53cd885bc5c3 ("ftrace: Allow IPMODIFY and DIRECT ops on
-    the same function"), v6.0; before, a direct ops was itself IPMODIFY."""
+    """DIRECT and IPMODIFY may share a site through ops_func.
+
+    Since 53cd885bc5c3 ("ftrace: Allow IPMODIFY and DIRECT ops on the same function"), v6.0; before, a direct ops
+    was itself IPMODIFY.
+    """
 
     free_filters: bool
     """unregister_ftrace_direct(ops, addr, free_filters) has its third argument. Since 59495740f7dd, v6.4."""
@@ -42,18 +58,28 @@ class Semantics:
     """BPF_MAX_TRAMP_LINKS on x86-64: 38, and 36 since v7.2."""
 
     max_slots: int
-    """Argument slots that the JIT's trampolines take. 6 until 473e3150e30a ("bpf, x86: allow function arguments up to 12 for
-    TRACING"), v6.6."""
+    """Argument slots that the JIT's trampolines take.
+
+    6 until 473e3150e30a ("bpf, x86: allow function arguments up to 12 for TRACING"), v6.6.
+    """
 
     charge_before_slots: bool
-    """The image is charged before the slots are counted. Until 26ef208c209a ("bpf: Use arch_bpf_trampoline_size"), v6.8."""
+    """The image is charged before the slots are counted.
+
+    Until 26ef208c209a ("bpf: Use arch_bpf_trampoline_size"), v6.8.
+    """
 
     wide_return_refused: bool
-    """Return values over 8 bytes are refused where the program reads them. Since c48796aa6c39, in 6.12 stable and v7."""
+    """Return values over 8 bytes are refused where the program reads them.
+
+    Since c48796aa6c39, in 6.12 stable and v7.
+    """
 
     noreturn_refused: bool
-    """fexit and its kin are refused on __noreturn functions. Since cfe816d469dc ("bpf: Reject attaching fexit/fmod_ret to
-    __noreturn functions"), v6.15 and 6.12 stable."""
+    """fexit and its kin are refused on __noreturn functions.
+
+    Since cfe816d469dc ("bpf: Reject attaching fexit/fmod_ret to __noreturn functions"), v6.15 and 6.12 stable.
+    """
 
     fmod_ret: bool
     """fmod_ret programs exist (ae24082331d9, v5.7); the proposal left them out."""
@@ -65,25 +91,34 @@ class Semantics:
     """fsession programs exist. Since v7.0 ("bpf: add fsession support")."""
 
     cookies: bool
-    """Tracing links take a cookie. Since 2fcc82411e74 ("bpf, x86: Attach a cookie to fentry/fexit/fmod_ret/lsm."), v5.19."""
+    """Tracing links take a cookie.
+
+    Since 2fcc82411e74 ("bpf, x86: Attach a cookie to fentry/fexit/fmod_ret/lsm."), v5.19.
+    """
 
     tracing_multi: bool
     """One link may attach to many functions. c1d32dea5d46 ("bpf: Add support for tracing multi link"), v7.2; and the
     proposal of 2021."""
 
     parts_limit: int | None
-    """The proposal's trampolines serve sets of functions, and one attach may intersect at most this many (RFC v5: 20)."""
+    """The proposal's trampolines serve sets of functions. One attach may intersect at most this many (RFC v5: 20)."""
 
     prog_pins_module: bool
     """A loaded program holds its target's module. Since 31bf1dbccfb0 ("bpf: Fix attaching fentry/fexit/fmod_ret/lsm to
     modules"), v6.4; before, an attached trampoline held it."""
 
     foreign_direct: str
-    """The errno of attaching BPF where a direct call of somebody else stands: EBUSY, EINVAL since update_ftrace_direct_add."""
+    """The errno of attaching BPF where a direct call of somebody else stands.
+
+    EBUSY, EINVAL since update_ftrace_direct_add.
+    """
 
     graph_users: int
-    """Graph tracer users at a time: 1 until c132be2c4fcc ("function_graph: Have the instances use their own ftrace_ops for
-    filtering") and its series, v6.11; then 16."""
+    """Graph tracer users at a time.
+
+    1 until c132be2c4fcc ("function_graph: Have the instances use their own ftrace_ops for filtering") and its
+    series, v6.11; then 16.
+    """
 
     slot0_returns: bool
     """With several graph users, slot 0's user records the return of frames it did not enter, because its bit marks the

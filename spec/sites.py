@@ -11,8 +11,9 @@ __all__ = ["Site"]
 class Site:
     """One line of enabled_functions.
 
-    count: ops that cover the site. regs, ipmodify, direct: its R, I and D. target: what the instruction calls, spelled as
-    a seed spells it. entry: the address behind `direct-->`, None without one. Source: t_show() of kernel/trace/ftrace.c.
+    count: ops that cover the site. regs, ipmodify, direct: its R, I and D. target: what the instruction calls, spelled
+    as a seed spells it. entry: the address behind `direct-->`, None without one. Source: t_show() of
+    kernel/trace/ftrace.c.
     """
 
     count: int

@@ -56,10 +56,10 @@ class ProgramRun:
     """One run of a BPF program, and what it saw.
 
     context: one word a slot, at the slot's width, unsigned; then the return word where the kind has one. func_ip: what
-    bpf_get_func_ip returned, as a function's name, None for a program that does not call it. arg_cnt: bpf_get_func_arg_cnt.
-    args: bpf_get_func_arg(n) for n from 0 to arg_cnt, the last one out of range; an errno is its name. ret:
-    bpf_get_func_ret. cookie: bpf_get_attach_cookie. is_return: the second run of a session. session: the name that the
-    session cookie held (its program writes its own name at entry), empty for 0, None for other kinds.
+    bpf_get_func_ip returned, as a function's name, None for a program that does not call it. arg_cnt:
+    bpf_get_func_arg_cnt. args: bpf_get_func_arg(n) for n from 0 to arg_cnt, the last one out of range; an errno is its
+    name. ret: bpf_get_func_ret. cookie: bpf_get_attach_cookie. is_return: the second run of a session. session: the
+    name that the session cookie held (its program writes its own name at entry), empty for 0, None for other kinds.
     """
 
     kind: str
@@ -104,7 +104,10 @@ Event = OpsCall | GraphEntry | GraphReturn | DirectCall | ProgramRun | Body | Ne
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What happened in one call. value: what the caller gets back, at the return type's width; None: no such function."""
+    """What happened in one call.
+
+    value: what the caller gets back, at the return type's width; None: no such function.
+    """
 
     events: tuple[Event, ...]
     value: int | None

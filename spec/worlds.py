@@ -15,7 +15,10 @@ ALL = frozenset({"fmod_ret", "sleepable", "freplace"})
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """A call that a body makes: arguments are slot numbers of the caller (`("slot", n)`) or constants (`("value", n)`)."""
+    """A call that a body makes.
+
+    Arguments are slot numbers of the caller (`("slot", n)`) or constants (`("value", n)`).
+    """
 
     function: str
     arguments: tuple[tuple[str, int], ...]
@@ -27,8 +30,8 @@ class Function:
 
     name: unique in its world; further symbols of one name are NAME@2, NAME@3 in address order, and BTF does not name
     those. prototype: None where BTF has none. btf_id: None where BPF cannot name it. attributes: of `deny`, `noreturn`,
-    `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it. callees: what its body calls; its value is then the
-    sum of theirs, otherwise the sum of the arguments' members.
+    `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it. callees: what its body calls; its value is then
+    the sum of theirs, otherwise the sum of the arguments' members.
     """
 
     name: str
@@ -44,9 +47,13 @@ class Function:
         return self.name.split("@", 1)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
-    """Functions in address order, which is the order of ftrace's records. Every module is loaded at the start."""
+    """Functions in address order, which is the order of ftrace's records. Every module is loaded at the start.
+
+    Two worlds are equal only if they are one: comparing 47,382 functions to find a cache's entry would cost more
+    than it saves.
+    """
 
     name: str
     functions: tuple[Function, ...]

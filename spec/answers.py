@@ -1,0 +1,85 @@
+"""What each operation may answer, by the rules: a run can tell which answers it never saw, and none may be outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spec.alphabet import alphabet
+from spec.operations import OPERATIONS
+from spec.prototypes import SLOT_BYTES
+from spec.semantics import Semantics
+from spec.worlds import World
+
+__all__ = ["answers"]
+
+PATCHING = "-ENODEV,-ENODEV WARN"
+
+ALWAYS = {
+    "ftrace_ops": "0,-EEXIST",
+    "ftrace_set_filter_ip": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,-ENOENT,-EBUSY,{PATCHING}",
+    "ftrace_set_filter_ips": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,-ENOENT,-EBUSY,{PATCHING}",
+    "ftrace_set_filter": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,-EBUSY,{PATCHING}",
+    "ftrace_set_notrace": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,{PATCHING}",
+    "ftrace_free_filter": "0,-EBADF,-EOPNOTSUPP",
+    "register_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY,-EBUSY WARN,-EINVAL,{PATCHING}",
+    "unregister_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY WARN,{PATCHING}",
+    "register_ftrace_direct": f"0,-EBUSY,-ENOMEM,-EINVAL,{PATCHING}",
+    "unregister_ftrace_direct": f"0,-EOPNOTSUPP,{PATCHING}",
+    "modify_ftrace_direct": f"0,-EOPNOTSUPP,-EINVAL,-ENOMEM,{PATCHING}",
+    "register_ftrace_direct_multi": f"0,-EBADF,-EOPNOTSUPP,-EINVAL,-EBUSY,-ENOMEM,{PATCHING}",
+    "unregister_ftrace_direct_multi": f"0,-EBADF,-EOPNOTSUPP,-EINVAL,{PATCHING}",
+    "modify_ftrace_direct_multi": f"0,-EBADF,-EOPNOTSUPP,-EINVAL,-EBUSY,{PATCHING}",
+    "update_ftrace_direct_add": f"0,-EBADF,-EOPNOTSUPP,-EINVAL,-EBUSY,-ENOMEM,{PATCHING}",
+    "update_ftrace_direct_del": f"0,-EBADF,-EOPNOTSUPP,-EINVAL,-ENOMEM,{PATCHING}",
+    "update_ftrace_direct_mod": f"0,-EBADF,-EOPNOTSUPP,-EINVAL,-EBUSY,{PATCHING}",
+    "register_ftrace_graph": f"0,-EEXIST,-EINVAL,-EBUSY,{PATCHING}",
+    "unregister_ftrace_graph": f"0,-EBADF,{PATCHING}",
+    "livepatch": f"0,-EINVAL,-EBUSY,-ENOMEM,{PATCHING}",
+    "unlivepatch": f"0,-EINVAL,{PATCHING}",
+    "bpf_prog_load": "0,-EEXIST,-EINVAL",
+    "bpf_raw_tracepoint_open": f"0,-EEXIST,-EBADF,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
+    "bpf_link_create": f"0,-EEXIST,-EBADF,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
+    "bpf_link_detach": "0,0 WARN,-EBADF",
+    "init_module": "0,-EEXIST,-ENOENT,-EOPNOTSUPP",
+    "delete_module": "0,-ENOENT,-EAGAIN,-EOPNOTSUPP",
+    "fail": "0",
+}
+ATTACHING = ("bpf_raw_tracepoint_open", "bpf_link_create")
+
+
+def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
+    """By verb, the answers as a seed spells them that these semantics can give in this world; observations left out."""
+    found = {verb: set(texts.split(",")) for verb, texts in ALWAYS.items() if OPERATIONS[verb] in alphabet(semantics)}
+    if semantics.share_ipmodify:
+        found["livepatch"].add("-EPERM")
+        found["register_ftrace_function"].add("-EPERM")
+        if semantics.tracing_multi:
+            found["bpf_link_create"].add("-EAGAIN")
+    if semantics.graph_users > 1:
+        found["register_ftrace_graph"].add("-ENOSPC")
+    if semantics.wide_return_refused and _returns_wide(world):
+        for verb in ("bpf_prog_load", *ATTACHING):
+            found[verb].add("-EOPNOTSUPP")
+    if _has_more_slots(world, semantics):
+        for verb in ATTACHING:
+            found[verb].add("-ENOTSUPP")
+    return {verb: frozenset(texts) for verb, texts in found.items()}
+
+
+def _returns_wide(world: World) -> bool:
+    """Whether a function that BTF can describe returns more than 8 bytes."""
+    return any(
+        f.btf_id is not None and f.prototype and f.prototype.describable and f.prototype.returns.size > SLOT_BYTES
+        for f in world.functions
+    )
+
+
+def _has_more_slots(world: World, semantics: Semantics) -> bool:
+    """Whether a function can be a target, and has more slots than a trampoline takes."""
+    return semantics.parts_limit is None and any(
+        f.btf_id is not None
+        and f.prototype
+        and f.prototype.describable
+        and len(f.prototype.slots) > semantics.max_slots
+        for f in world.functions
+    )
