@@ -123,7 +123,7 @@ def _fmod_ret(running: Running, image: Image) -> int:
     for node in image.fmod_ret:
         cite("TRAMP-3")
         if _run(running, node, 0):
-            slot = node.program.returns % WORD
+            slot = (node.program.returns or 0) % WORD
             if slot:
                 if GRAPH_OPS in running.state.ops_list:
                     cite("GRAPH-9")
@@ -133,7 +133,7 @@ def _fmod_ret(running: Running, image: Image) -> int:
 
 def _run(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
     """One run of a program; False if it was skipped because it is running already (PROG-6)."""
-    if node.program.name == running.task.caller:
+    if node.program.prog == running.task.caller:
         cite("PROG-6")
         return False
     running.events.append(_program_run(running, node, word, is_return=is_return))
@@ -147,7 +147,7 @@ def _program_calls(running: Running, program: Program) -> None:
     if callee is None:
         return
     cite("PROG-5")
-    running.task.caller = program.name
+    running.task.caller = program.prog
     zeros = (0,) * (len(callee.prototype.slots) if callee.prototype else 0)
     running.events.append(NestedCall(callee.name, _call(running.state, running.task, callee.name, zeros)))
     running.task.caller = None
@@ -160,7 +160,7 @@ def _program_run(running: Running, node: Node, word: int, *, is_return: bool) ->
     seen = running.width(word)
     return ProgramRun(
         kind=program.kind,
-        prog=program.name,
+        prog=program.prog,
         context=(*words, seen) if sees_return else words,
         func_ip=running.function.name if program.func_ip else None,
         arg_cnt=len(words),
@@ -176,8 +176,8 @@ def _session(running: Running, program: Program, *, is_return: bool) -> str:
     """TRAMP-6: what the session cookie held; an entry run leaves the program's name in it."""
     cite("TRAMP-6")
     if is_return:
-        return running.sessions.get(program.name, "")
-    running.sessions[program.name] = program.name
+        return running.sessions.get(program.prog, "")
+    running.sessions[program.prog] = program.prog
     return ""
 
 
@@ -188,7 +188,7 @@ def _body(running: Running) -> int:
     trampoline = state.trampolines.get(function.name)
     if trampoline and trampoline.extension and not patched:
         cite("TRACE-6")
-        return trampoline.extension.program.returns if _run(running, trampoline.extension, 0) else 0
+        return trampoline.extension.program.returns or 0 if _run(running, trampoline.extension, 0) else 0
     if patched:
         cite("IPMODIFY-9", "TRACE-5")
     running.events.append(Body(running.words, patched))

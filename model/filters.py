@@ -7,7 +7,7 @@ from dataclasses import replace
 from model.cost import patched_between
 from model.faults import Faults
 from model.rules import Refused, cite
-from model.sites import has_entry, ipmodify_user, traced
+from model.sites import has_direct_ops, ipmodify_user, traced
 from model.state import Ops, State
 from spec import operations as op
 from spec.globs import is_glob, record_index, without_bang
@@ -125,7 +125,7 @@ def _check_ipmodify(state: State, old: Ops, new: Ops) -> None:
     if not old.filter_hash or not new.filter_hash:
         raise Refused("EINVAL", "FILTER-8")
     joining = new.filter_hash - old.filter_hash
-    if not state.semantics.share_ipmodify and any(has_entry(state, function) for function in joining):
+    if not state.semantics.share_ipmodify and any(has_direct_ops(state, function) for function in joining):
         raise Refused("EBUSY", "IPMODIFY-3")
     if any(ipmodify_user(state, function) for function in joining):
         raise Refused("EBUSY", "FILTER-8")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from model.cost import built, repointed
 from model.faults import Faults
 from model.rules import Refused, cite
-from model.sites import has_entry
+from model.sites import has_direct_ops
 from model.state import Ops, State
 from model.trampolines import make_image
 
@@ -19,7 +19,7 @@ def ask_direct_owners(state: State, ops: Ops, faults: Faults) -> State:
     if not ops.filter_hash:
         return state
     for function in _in_address_order(state, ops):
-        if not has_entry(state, function):
+        if not has_direct_ops(state, function):
             continue
         if not state.semantics.share_ipmodify:
             raise Refused("EBUSY", "IPMODIFY-3")

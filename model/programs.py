@@ -7,7 +7,6 @@ from dataclasses import replace
 from model.faults import Faults
 from model.rules import Refused, cite
 from model.state import Program, State
-from spec import operations as op
 from spec.prototypes import SLOT_BYTES
 from spec.worlds import Function
 
@@ -19,29 +18,15 @@ NEVER_MULTI = frozenset({"fmod_ret", "freplace"})
 PROPOSAL_SLOTS = 6
 
 
-def load(state: State, operation: op.BpfProgLoad, _faults: Faults) -> State:
-    """bpf_prog_load."""
-    if operation.prog in state.programs:
+def load(state: State, program: Program, _faults: Faults) -> State:
+    """bpf_prog_load: what is loaded is the operation itself."""
+    if program.prog in state.programs:
         raise Refused("EEXIST", "NAME-1")
-    program = Program(
-        operation.prog,
-        operation.kind,
-        operation.target,
-        operation.multi,
-        operation.sleepable,
-        operation.func_ip,
-        operation.returns or 0,
-        operation.calls,
-    )
     _check_load(state, program)
     if program.target is not None:
         cite("PROG-2")
         check_target(state, program, program.target)
-    return _with_program(state, program)
-
-
-def _with_program(state: State, program: Program) -> State:
-    return replace(state, programs={**state.programs, program.name: program})
+    return replace(state, programs={**state.programs, program.prog: program})
 
 
 def _check_load(state: State, program: Program) -> None:

@@ -8,7 +8,16 @@ from model.rules import cite
 from model.state import Image, Ops, State
 from spec.sites import Site
 
-__all__ = ["covering", "entry_of", "has_entry", "ipmodify_user", "site_of", "sites", "traced"]
+__all__ = [
+    "covering",
+    "entry_of",
+    "has_direct_ops",
+    "has_entry",
+    "ipmodify_user",
+    "site_of",
+    "sites",
+    "traced",
+]
 
 BPF_OPS = Ops("bpf", save_regs=True, direct=True)
 
@@ -38,6 +47,11 @@ def has_entry(state: State, function: str) -> bool:
     return function in state.direct_functions or function in state.images
 
 
+def has_direct_ops(state: State, function: str) -> bool:
+    """Whether an enabled direct ops covers the site: with an entry alone, and a notrace hash, it does not."""
+    return any(ops.direct for ops in covering(state, function))
+
+
 def entry_of(state: State, function: str) -> str:
     """SITE-5: the direct entry as text."""
     cite("SITE-5")
@@ -48,7 +62,7 @@ def entry_of(state: State, function: str) -> str:
 def image_text(image: Image) -> str:
     """The programs of an image in running order; a session stands in it twice."""
     nodes = (*image.fentry, *image.fmod_ret, *image.fexit)
-    return "trampoline:" + ",".join(f"{node.program.kind}:{node.program.name}" for node in nodes)
+    return "trampoline:" + ",".join(f"{node.program.kind}:{node.program.prog}" for node in nodes)
 
 
 def site_of(state: State, function: str) -> Site | None:

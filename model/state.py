@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from model.rules import cite
 from spec.costs import Cost
+from spec.operations import BpfProgLoad as Program
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["ADDRESS_ZERO", "DIRECT_OPS", "GRAPH_OPS", "Entry", "Ops", "State", "klp_ops"]
+__all__ = ["ADDRESS_ZERO", "DIRECT_OPS", "GRAPH_OPS", "Entry", "Ops", "Program", "State", "klp_ops"]
 
 ADDRESS_ZERO = "0 "
 GRAPH_OPS = "graph ops"
@@ -62,20 +64,6 @@ class GraphUser:
     function: frozenset[str] | None
     notrace: frozenset[str] | None
     depth: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A loaded BPF program."""
-
-    name: str
-    kind: str
-    target: str | None
-    multi: bool
-    sleepable: bool
-    func_ip: bool
-    returns: int
-    calls: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +137,12 @@ class State:
     def loaded(self, function: str) -> Function | None:
         """The function, if it has a site: it exists and its module, if any, is loaded."""
         found = self.world.by_name.get(function)
-        return found if found and (found.module is None or found.module in self.modules) else None
+        if found is None or (found.module is not None and found.module not in self.modules):
+            return None
+        if not found.has_site:
+            cite("FILTER-11")
+            return None
+        return found
 
     def enabled(self, key: str) -> bool:
         """Whether an ops is on ftrace_ops_list."""

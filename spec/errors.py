@@ -10,4 +10,9 @@ class BadInputError(Exception):
 
     def __init__(self, mistake: str, file: str | None = None, line: int | None = None) -> None:
         place = f"{file}: " if file and line is None else f"{file}:{line}: " if file else ""
-        super().__init__(f"{place}{mistake}")
+        super().__init__("".join(map(_printable, f"{place}{mistake}")))
+
+
+def _printable(letter: str) -> str:
+    """Input is quoted in errors, and must not reach a terminal raw."""
+    return letter if letter.isprintable() else ascii(letter)[1:-1]

@@ -244,7 +244,7 @@ def _take(verb: str, entry: Field[Any], rest: list[str], values: dict[str, Any])
 def _name(text: str, what: str) -> str:
     if what in CHOICES and text not in CHOICES[what]:
         raise _MistakeError(f"unknown {what} '{text}': write one of {', '.join(CHOICES[what])}")
-    if not NAME.fullmatch(text):
+    if not NAME.fullmatch(text) or text == "->":
         raise _MistakeError(f"'{text}' is no {what}: a name has no blank and none of = # : ,")
     return text
 

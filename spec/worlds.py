@@ -30,8 +30,9 @@ class Function:
 
     name: unique in its world; further symbols of one name are NAME@2, NAME@3 in address order, and BTF does not name
     those. prototype: None where BTF has none. btf_id: None where BPF cannot name it. attributes: of `deny`, `noreturn`,
-    `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it. callees: what its body calls; its value is then
-    the sum of theirs, otherwise the sum of the arguments' members.
+    `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it, and `disabled` for a record without a site
+    (FILTER-11). callees: what its body calls; its value is then the sum of theirs, otherwise the sum of the arguments'
+    members.
     """
 
     name: str
@@ -45,6 +46,11 @@ class Function:
     def symbol(self) -> str:
         """The name in kallsyms."""
         return self.name.split("@", 1)[0]
+
+    @property
+    def has_site(self) -> bool:
+        """Whether ftrace can patch it (FILTER-11)."""
+        return "disabled" not in self.attributes
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +79,9 @@ class World:
 
         Modules: those loaded, None for all of the world.
         """
-        present = [f for f in self.functions if f.module is None or modules is None or f.module in modules]
+        present = [
+            f for f in self.functions if f.has_site and (f.module is None or modules is None or f.module in modules)
+        ]
         index = record_index(pattern)
         if index is not None:
             return tuple(present[index - 1 : index]) if index else ()

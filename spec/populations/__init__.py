@@ -26,15 +26,17 @@ _HERE = Path(__file__).parent
 _BUILT_IN = ("linux-6.1", "linux-6.12", "linux-7.3")
 
 _MIB = 1 << 20
-_MOST_COMPRESSED = 64 * _MIB
-_MOST_BYTES = 512 * _MIB
+_MOST_COMPRESSED = 16 * _MIB
+_MOST_BYTES = 64 * _MIB
 _MOST_FUNCTIONS = 1_000_000
 _MOST_ARGUMENTS = 64
 _LARGEST_TYPE = 65536
 _LARGEST_BTF_ID = (1 << 32) - 1
 
 _KINDS = frozenset({"INT", "PTR", "ENUM", "STRUCT", "UNION", "VOID"})
-_ATTRIBUTES = frozenset({"deny", "noreturn", "fmod_ret", "sleepable", "freplace"})
+# How available_filter_functions names the record of a weak function that was overridden; ftrace flags it DISABLED.
+_WEAK = "__ftrace_invalid_address__"
+_ATTRIBUTES = frozenset({"disabled", "deny", "noreturn", "fmod_ret", "sleepable", "freplace"})
 _FIELDS = frozenset({"name", "address", "btf_id", "args", "ret", "variadic", "module", "attributes"})
 _KERNEL = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:[.+-][\w.+~-]{0,64})?", re.ASCII)
 _SYMBOL = re.compile(r"[A-Za-z_.$][\w.$]{0,511}", re.ASCII)
@@ -347,4 +349,6 @@ def _named(records: Iterable[_Record], facts: _Facts) -> Iterator[Function]:
         count = seen[record.name]
         name, btf_id = (record.name, record.btf_id) if count == 1 else (f"{record.name}@{count}", None)
         attributes = record.attributes if btf_id is None else record.attributes | facts.of(name)
+        if name.startswith(_WEAK):
+            attributes |= {"disabled"}
         yield Function(name, record.prototype, btf_id, record.module, attributes)

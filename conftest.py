@@ -1,0 +1,43 @@
+"""pytest for the whole project: Hypothesis profiles, the marker of a test without one, and a watch over `random`."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+MARKERS = {"slow", "power", "proof", "vm"}
+
+# No deadline: a loaded machine fails nothing.
+settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True, database=None)
+settings.register_profile(
+    "nightly",
+    settings.get_profile("dev"),
+    max_examples=2000,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test is fast unless it says otherwise; before `-m` selects."""
+    for item in items:
+        if not MARKERS & {marker.name for marker in item.iter_markers()}:
+            item.add_marker("fast")
+
+
+@pytest.fixture(autouse=True)
+def _no_leaking_random() -> Iterator[None]:
+    """A test that draws from the global generator, or seeds it, makes others depend on the order of tests."""
+    before = random.getstate()
+    yield
+    leaked = before != random.getstate()
+    random.setstate(before)
+
+    assert not leaked, "the test used the global random generator: draw from a strategy, or from random.Random(seed)"

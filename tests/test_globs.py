@@ -1,0 +1,158 @@
+"""Glob patterns: how filter_parse_regex() and glob_match() read a pattern, and which records a world selects by it."""
+
+from __future__ import annotations
+
+import fnmatch
+import random
+
+import pytest
+
+from spec.globs import glob_match, is_glob, matcher, record_index, without_bang
+from spec.worlds import Function, World, synthetic
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("foo", ("foo", False)), ("!foo*", ("foo*", True)), ("!!x", ("!x", True)), ("!", ("", True)), ("", ("", False))],
+)
+def test_a_leading_bang_asks_for_removal(pattern: str, expected: tuple[str, bool]) -> None:
+    """GLOB-1: one ! is taken off, and only from the front."""
+    assert expected == without_bang(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("*", ["", "a", "vfs_read"], []),
+        ("**", ["", "a"], []),
+        ("vfs_*", ["vfs_", "vfs_read"], ["do_vfs_read", "vfs"]),
+        ("*_read", ["_read", "vfs_read"], ["vfs_reads", "read"]),
+        ("*fs_r*", ["vfs_read", "fs_r"], ["vfs_write"]),
+        ("vfs_read", ["vfs_read"], ["vfs_readv", "kvfs_read", ""]),
+        ("v*_r*d", ["vfs_read", "v_rd"], ["vfs_write", "vfs_ready"]),
+        ("vfs_rea?", ["vfs_read"], ["vfs_rea", "vfs_readv"]),
+        ("*[rw]*", ["vfs_read", "w"], ["vfs_lseek"]),
+        (r"\*", ["*"], ["", "a", r"\*"]),
+        (r"a\?*", ["a?", "a?b"], ["ab", r"a\?"]),
+    ],
+)
+def test_a_pattern_is_a_head_a_tail_a_middle_a_name_or_a_glob(
+    pattern: str,
+    matching: list[str],
+    others: list[str],
+) -> None:
+    """GLOB-2: the forms that have no other metacharacters mean what glob_match() would say as well."""
+    assert matching == [name for name in matching + others if matcher(pattern)(name)]
+    assert matching == [name for name in matching + others if glob_match(pattern, name)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("[abc]", "b", True),
+        ("[!abc]", "b", False),
+        ("[!abc]", "d", True),
+        ("[^abc]", "d", False),
+        ("[^abc]", "^", True),
+        ("[a-c]x", "bx", True),
+        ("[a-c]x", "dx", False),
+        ("[c-a]", "b", False),
+        ("[]]", "]", True),
+        ("[!]]", "]", False),
+        ("[!]]", "a", True),
+        ("[a-]", "-", True),
+        ("[-a]", "-", True),
+        ("[a", "[a", True),
+        ("[a", "a", False),
+        ("x[", "x[", True),
+        ("[!", "[!", True),
+        ("[!b-a]", "z", True),
+        (r"\[a]", "[a]", True),
+        (r"[\]", "\\", True),
+        ("a\\", "a\\", True),
+        ("?", "", False),
+        ("*?", "a", True),
+        ("a*b*c", "aXbYbZc", True),
+        ("a*b*c", "acb", False),
+        ("a.c", "abc", False),
+        ("a\nb", "a\nb", True),
+        ("a?b", "a\nb", True),
+    ],
+)
+def test_glob_match_reads_classes_ranges_and_backslashes(pattern: str, name: str, expected: bool) -> None:
+    """GLOB-3: ! inverts and ^ does not, an unclosed bracket is literal, nothing else is special."""
+    assert expected == glob_match(pattern, name)
+
+
+def test_glob_match_agrees_with_fnmatch_where_both_read_a_pattern_alike() -> None:
+    """GLOB-3: without backslashes, 20,000 random patterns match the names that another implementation says."""
+    rng = random.Random(2)
+    for _ in range(20_000):
+        pattern = "".join(rng.choices("abc*?[]!-^", weights=(6, 6, 3, 4, 3, 4, 4, 2, 2, 1), k=rng.randrange(8)))
+        name = "".join(rng.choices("abc-]^[!", weights=(6, 6, 3, 1, 1, 1, 1, 1), k=rng.randrange(6)))
+
+        assert fnmatch.fnmatchcase(name, pattern) == glob_match(pattern, name), (pattern, name)
+
+
+def test_the_forms_of_a_pattern_agree_with_glob_match() -> None:
+    """GLOB-2: telling heads, tails and middles apart is a short cut and never changes what is matched."""
+    rng = random.Random(3)
+    for _ in range(20_000):
+        pattern = "".join(rng.choices("ab*?[]\\", weights=(6, 6, 6, 1, 1, 1, 1), k=rng.randrange(6)))
+        name = "".join(rng.choices("ab*]", weights=(6, 6, 1, 1), k=rng.randrange(6)))
+
+        assert glob_match(pattern, name) == matcher(pattern)(name), (pattern, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("foo*", True), ("f?o", True), ("[f]oo", True), ("foo", False), ("foo\\o", False), ("foo@2", False)],
+)
+def test_a_glob_is_told_from_a_name_by_its_metacharacters(name: str, expected: bool) -> None:
+    """LINK-6: a FUNC with one of * ? [ may stand for several functions."""
+    assert expected == is_glob(name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("5", 5), ("0", 0), ("12", 12), ("5*", 0), ("5x", 0), ("x5", None), ("", None), ("-1", None), ("٥", 0)],
+)
+def test_a_pattern_that_starts_with_a_digit_is_a_record_number(pattern: str, expected: int | None) -> None:
+    """GLOB-4: counted from 1; what starts with a digit but is no number is no record either."""
+    assert expected == record_index(pattern)
+
+
+def selected(world: World, pattern: str, modules: frozenset[str] | None = None) -> list[str]:
+    return [function.name for function in world.matching(pattern, modules)]
+
+
+def test_a_record_number_counts_loaded_functions_in_address_order() -> None:
+    """GLOB-4: the first record is 1, and modules that are not loaded do not count."""
+    world = synthetic()
+    last = len(world.functions)
+
+    assert ["foo0"] == selected(world, "1")
+    assert ["bar12"] == selected(world, str(last))
+    assert [] == selected(world, str(last), frozenset())
+    assert [] == selected(world, str(last + 1))
+    assert [] == selected(world, "0")
+    assert [] == selected(world, "1*")
+
+
+def test_a_pattern_selects_all_sites_of_a_duplicated_symbol() -> None:
+    """GLOB-5: patterns know symbols, so a further symbol of a name is selected with the first."""
+    world = World("w", tuple(Function(name, None, None) for name in ("show", "show@2", "shown")))
+
+    assert ["show", "show@2"] == selected(world, "show")
+    assert ["show", "show@2", "shown"] == selected(world, "show*")
+    assert [] == selected(world, "show@2")
+
+
+def test_functions_of_unloaded_modules_do_not_match() -> None:
+    """A pattern meets what is loaded; without a set of modules, all of the world."""
+    world = synthetic()
+
+    assert ["foo1", "foo10", "foo11", "foo12"] == selected(world, "foo1*", frozenset())
+    assert ["bar1"] == selected(world, "bar1")
+    assert ["bar1"] == selected(world, "bar1", frozenset({"mod1"}))
+    assert [] == selected(world, "bar1", frozenset({"mod2"}))
