@@ -1,0 +1,113 @@
+"""The checks that `verify` runs: one for each property and setting, in the order in which they are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from properties.explore import Search, save
+from properties.large import survey
+from properties.lockstep import Lockstep
+from properties.report import Check, CheckResult, Verdict
+from properties.systems import resolve, semantics_named, world_named
+from spec.operations import Call
+from spec.seeds import print_seed, read_seed
+from spec.semantics import PRESETS, Semantics
+from spec.worlds import World
+
+__all__ = ["BUDGET", "WORLDS", "checks"]
+
+WORLDS = ("synthetic", "linux-6.1", "linux-6.12", "linux-7.3")
+BUDGET = 300.0
+SEEDS = Path(__file__).parent / "seeds"
+FINDINGS = Path("build/seeds")
+SYSTEMS = ("batched:per_function", "batched:per_shape", "batched:generic")
+RANDOM_SEED = 1
+LARGE = 1000
+# The first example of a round is always the simplest one.
+ROUND = 4
+NEWEST = "linux-7.3"
+
+
+def checks(worlds: Sequence[World], budget: float) -> list[Check]:
+    """Every check on these worlds; budget: seconds that those which search share equally."""
+    settings = [(world, semantics) for world in worlds for semantics in _semantics_of(world)]
+    seconds = budget / max(1, len(settings))
+    found = [Check("seeds agree", partial(seeds_agree, SEEDS))]
+    for world, semantics in settings:
+        if len(world.functions) < LARGE:
+            name, check = "random sequences agree", sequences_agree
+        else:
+            name, check = "overlapping wildcards agree", wildcards_agree
+        found.append(Check(f"{name}: {world.name}, {semantics.name}", partial(check, world, semantics, seconds)))
+    return found
+
+
+def seeds_agree(folder: Path) -> CheckResult:
+    """Every seed of a folder: model, expectations and `batched` at each sharing level agree at every step."""
+    functions: dict[str, int] = {}
+    steps = calls = 0
+    paths = sorted(folder.glob("*.seed"))
+    for path in paths:
+        seed = read_seed(path)
+        world = world_named(seed.world, path.parent)
+        lockstep = Lockstep(world, semantics_named(seed.semantics), [resolve(name) for name in SYSTEMS])
+        divergences = lockstep.run(seed.steps)
+        divergences += lockstep.close()
+        functions[world.name] = len(world.functions)
+        steps += len(lockstep.history)
+        calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
+        if divergences:
+            detail = f"{path.name}: {divergences[0]}"
+            return CheckResult(Verdict.FELL, len(paths), "seeds", functions, steps, calls, detail)
+    if not paths:
+        return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
+    return CheckResult(Verdict.HOLDS, len(paths), "seeds", functions, steps, calls)
+
+
+def sequences_agree(world: World, semantics: Semantics, seconds: float) -> CheckResult:
+    """Random sequences on a small world, with every sharing level at once, each undone at its end."""
+    deadline = time.monotonic() + seconds
+    search = Search(world, semantics, [resolve(name) for name in SYSTEMS], RANDOM_SEED)
+    found = None
+    while found is None and time.monotonic() < deadline:
+        found = search.round(deadline, seconds)
+    detail = ""
+    if found is not None:
+        path = save(found, FINDINGS)
+        detail = f"the shrunk seed is {path}\n{found.divergence}\n\n{print_seed(found.seed)}"
+    elif not search.tally.steps:
+        return CheckResult(Verdict.NOT_RUN, 0, detail="the budget ended before the first step: give more --budget")
+    return CheckResult(
+        Verdict.FELL if found else Verdict.HOLDS,
+        search.examples,
+        "examples",
+        {world.name: len(world.functions)},
+        search.tally.steps,
+        search.tally.outcomes["call", "observed"],
+        detail,
+    )
+
+
+def wildcards_agree(world: World, semantics: Semantics, seconds: float) -> CheckResult:
+    """Attaches over wildcards of a large world, overlapping and detached in any order; at least one round."""
+    deadline = time.monotonic() + seconds
+    factories = [resolve(name) for name in SYSTEMS]
+    functions = {world.name: len(world.functions)}
+    examples = steps = calls = 0
+    while not examples or time.monotonic() < deadline:
+        done = survey(world, semantics, factories, examples=ROUND, random_seed=RANDOM_SEED + examples)
+        examples, steps, calls = examples + done.examples, steps + done.steps, calls + done.calls
+        if done.seed is not None:
+            detail = f"{done.divergence}\n\n{print_seed(done.seed)}"
+            return CheckResult(Verdict.FELL, examples, "examples", functions, steps, calls, detail)
+    return CheckResult(Verdict.HOLDS, examples, "examples", functions, steps, calls)
+
+
+def _semantics_of(world: World) -> Sequence[Semantics]:
+    """The semantics under which a world is checked: a kernel's own, the newest for a file, all for the small one."""
+    if world.name == "synthetic":
+        return tuple(PRESETS.values())
+    return (PRESETS.get(world.name, PRESETS[NEWEST]),)

@@ -1,0 +1,61 @@
+"""The verb `verify`, the main job: every check of `properties.checks`, one table, a report, an exit status for CI."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from properties import checks, report
+from properties.systems import world_named
+from spec.errors import BadInputError
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "check every property on the real populations, then a summary and a report"
+DETAILS = """
+Exit status: 0 every property holds, 1 a property fell, 2 a check could not run or the input is bad.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `verify`."""
+    parser.epilog = DETAILS
+    parser.add_argument(
+        "--world",
+        action="append",
+        metavar="W",
+        help=f"check on this world: a built-in name, or the path of a population file; may be repeated, "
+        f"default: {' '.join(checks.WORLDS)}",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=checks.BUDGET,
+        metavar="SECONDS",
+        help="seconds that the searching checks share; the others take what they need (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--junit",
+        type=Path,
+        default=Path("build/verify.xml"),
+        metavar="FILE",
+        help="where to write JUnit XML; the text report goes beside it, as .txt (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the checks and returns 0, 1 or 2 (`report.exit_status`)."""
+    if arguments.budget <= 0:
+        raise BadInputError(f"--budget {arguments.budget:g} is no time: write a number of seconds above 0")
+    worlds = tuple(world_named(name) for name in arguments.world or checks.WORLDS)
+    text = arguments.junit.with_suffix(".txt")
+    console = Console(width=None if sys.stdout.isatty() else report.LOG_WIDTH)
+    done = report.run_checks(checks.checks(worlds, arguments.budget), console)
+    console.print(report.table(done))
+    console.print(report.summary(done), highlight=False, soft_wrap=True)
+    report.write_reports(done, arguments.junit, text)
+    console.print(f"Reports: {text} and {arguments.junit}", highlight=False, soft_wrap=True)
+    return report.exit_status(done)
