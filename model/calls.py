@@ -64,7 +64,7 @@ def _call(state: State, task: Task, name: str, arguments: tuple[int, ...]) -> Tr
     word = _direct(running)
     if frame:
         leave(state, task.stack, frame, running.events)
-    return Trace(tuple(running.events), running.returns.read(running.width(word)))
+    return Trace(tuple(running.events), running.returns.extend(word))
 
 
 def _callbacks(running: Running) -> Frame | None:
@@ -213,8 +213,9 @@ def _sum_of_members(running: Running) -> int:
     prototype = running.function.prototype
     if prototype is None:
         return sum(running.words)
-    types = [prototype.arguments[slot.argument] for slot in prototype.slots]
-    return sum(
-        word if kind.by_value or kind.size > 8 else kind.read(word)
-        for kind, word in zip(types, running.words, strict=True)
-    )
+    total = 0
+    for slot, word in zip(prototype.slots, running.words, strict=True):
+        kind = prototype.arguments[slot.argument]
+        if kind.by_value or slot.offset == 0:
+            total += word if kind.by_value else kind.read(word)
+    return total

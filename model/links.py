@@ -226,7 +226,8 @@ def detach(state: State, operation: op.BpfLinkDetach, faults: Faults) -> State |
     trampolines = {function: unlinked(state.trampolines[function], link.program) for function in link.cookies}
     state = replace(state, links={name: other for name, other in state.links.items() if name != operation.link})
     if link.program.kind == "freplace":
-        return _forget(state, trampolines)
+        left = replace(state, trampolines={**state.trampolines, **trampolines})
+        return _forget(left, trampolines.keys() - state.images.keys())
     kept = {function: trampoline for function, trampoline in trampolines.items() if trampoline.count}
     last = [function for function in trampolines if function not in kept]
     old = replace(state, trampolines={**state.trampolines, **trampolines})

@@ -44,8 +44,10 @@ class Type:
 
     def read(self, word: int) -> int:
         """A 64-bit register as C reads a value of this type from it."""
-        if self.name in {"bool", "_Bool"}:
-            return int(word % WORD != 0)
+        return int(word % WORD != 0) if self.name in {"bool", "_Bool"} else self.extend(word)
+
+    def extend(self, word: int) -> int:
+        """The low bytes of a 64-bit register, with their sign if the type is signed."""
         width = 1 << (8 * min(self.size, SLOT_BYTES))
         value = word % width
         return value - width if self.signed and 2 * value >= width else value

@@ -1,0 +1,265 @@
+"""The direct-call API: one site at a time, an ops with its filter, and pairs of sites and trampolines (DIRECT-*)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from impl.batched.cost import Bill
+from impl.batched.direct_functions import NO_ENTRY
+from impl.batched.faults import Refused
+from impl.batched.functions import Indices
+from impl.batched.ops import find_ops
+from impl.batched.sites import DIRECT
+from impl.batched.state import Ops, State
+from spec import operations as op
+
+__all__ = [
+    "bill_growth",
+    "modify_direct",
+    "modify_direct_multi",
+    "register_direct",
+    "register_direct_multi",
+    "unregister_direct",
+    "unregister_direct_multi",
+    "update_direct_add",
+    "update_direct_del",
+    "update_direct_mod",
+]
+
+
+def bill_growth(state: State, added: int, bill: Bill) -> None:
+    """Adding so many entries may exchange the table, which is waited for where growth waits (DIRECT-13)."""
+    if state.facts.growth_waits and state.direct.growth(added):
+        bill.wait("rcu_tasks")
+
+
+def register_direct(state: State, operation: op.RegisterFtraceDirect) -> None:
+    """register_ftrace_direct(ip, addr) (DIRECT-2)."""
+    index = state.site(operation.function)
+    if index < 0:
+        raise Refused("ENODEV")
+    direct, where = state.direct, np.array([index])
+    if direct.entry[index] != NO_ENTRY:
+        raise Refused("EBUSY")
+    state.faults.stop_at("alloc")
+    state.refuse_if_dead()
+    state.faults.stop_at("filter")
+    if state.sites.ipmodify[index]:
+        raise Refused("EBUSY")
+    if not direct.single_enabled:
+        state.faults.stop_at("register")
+    bill = Bill()
+    bill.patch(state.sites.joining(where, regs=True))
+    bill_growth(state, 1, bill)
+    state.settle(bill)
+    direct.single_enabled = True
+    direct.single[index] = True
+    direct.add(where, direct.number(operation.tramp))
+    state.sites.join(where, DIRECT, regs=True)
+
+
+def unregister_direct(state: State, operation: op.UnregisterFtraceDirect) -> None:
+    """unregister_ftrace_direct(ip, addr) (DIRECT-3, DIRECT-4)."""
+    index = _entered(state, operation.function)
+    direct, where = state.direct, np.array([index])
+    tramp = direct.number(operation.tramp)
+    if not direct.single[index] or direct.entry[index] != tramp:
+        raise Refused("EOPNOTSUPP")
+    state.refuse_if_dead()
+    bill = Bill()
+    bill.patch(state.sites.leaving(where, regs=True))
+    if np.count_nonzero(direct.single & (direct.entry == tramp)) == 1:
+        bill.wait("rcu_tasks")
+    state.settle(bill)
+    direct.remove(where)
+    direct.single[index] = False
+    direct.single_enabled = bool(direct.single.any())
+    state.sites.leave(where, DIRECT, regs=True)
+
+
+def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
+    """modify_ftrace_direct(ip, old, new) (DIRECT-5)."""
+    index = _entered(state, operation.function)
+    direct, where = state.direct, np.array([index])
+    if direct.entry[index] != direct.number(operation.old):
+        raise Refused("EINVAL")
+    if not direct.single[index]:
+        raise Refused("EOPNOTSUPP")
+    state.faults.stop_at("alloc")
+    state.refuse_if_dead()
+    bill = Bill()
+    bill.change_entries(state.sites.alone(where))
+    state.settle(bill)
+    direct.entry[index] = direct.number(operation.new)
+
+
+def _entered(state: State, function: str) -> int:
+    index = state.site(function)
+    if index < 0 or state.direct.entry[index] == NO_ENTRY:
+        raise Refused("ENODEV")
+    return index
+
+
+def register_direct_multi(state: State, operation: op.RegisterFtraceDirectMulti) -> None:
+    """register_ftrace_direct(ops, addr) (DIRECT-6): its filter's sites, and address 0 if that is among them."""
+    ops = _direct_capable(state, operation.ops)
+    if ops.func_set or not ops.filter_hash.any():
+        raise Refused("EINVAL")
+    where = np.flatnonzero(ops.filter_hash)
+    if (state.direct.entry[where] != NO_ENTRY).any():
+        raise Refused("EBUSY")
+    state.faults.stop_at("alloc")
+    _begin_direct(state, ops)
+    state.refuse_if_dead()
+    _register(state, ops, where, np.full(len(where), state.direct.number(operation.tramp), np.int32))
+
+
+def _direct_capable(state: State, name: str) -> Ops:
+    ops = find_ops(state, name)
+    if ops.ipmodify:
+        raise Refused("EOPNOTSUPP")
+    return ops
+
+
+def _begin_direct(state: State, ops: Ops) -> None:
+    """From here the ops is a direct one, and a failure may leave its func set (NAME-3, DIRECT-7)."""
+    ops.direct = True
+    ops.func_set |= not state.facts.failed_direct_reusable
+
+
+def _register(state: State, ops: Ops, where: Indices, entries: Indices) -> None:
+    """These sites get entries and join the ops' filter; those that it covers are patched."""
+    if state.sites.ipmodify[where].any():
+        raise Refused("EBUSY")
+    state.faults.stop_at("register")
+    sites = state.sites
+    covered = where[sites.loaded[where] & ~ops.notrace_hash[where]]
+    bill = Bill()
+    bill.patch(sites.joining(covered, regs=True))
+    bill_growth(state, len(where), bill)
+    state.settle(bill)
+    ops.filter_hash = ops.filter_hash.copy()
+    ops.filter_hash[where] = True
+    ops.func_set = ops.enabled = True
+    state.direct.add(where, NO_ENTRY)
+    state.direct.entry[where] = entries
+    sites.join(covered, DIRECT, regs=True)
+
+
+def _registered(state: State, name: str) -> Ops:
+    ops = _direct_capable(state, name)
+    if not (ops.direct and ops.enabled):
+        raise Refused("EINVAL")
+    return ops
+
+
+def unregister_direct_multi(state: State, operation: op.UnregisterFtraceDirectMulti) -> None:
+    """unregister_ftrace_direct(ops, addr) (DIRECT-8)."""
+    ops = _registered(state, operation.ops)
+    where = np.flatnonzero(ops.filter_hash)
+    entries = state.direct.entry[where]
+    if ((entries != NO_ENTRY) & (entries != state.direct.number(operation.tramp))).any():
+        raise Refused("EOPNOTSUPP")
+    state.refuse_if_dead()
+    _unregister(state, ops, where)
+    if operation.free and state.facts.free_filters:
+        del state.ops[ops.name]
+
+
+def _unregister(state: State, ops: Ops, where: Indices) -> None:
+    """The entries of these sites go, and the ops leaves the list."""
+    sites = state.sites
+    covered = sites.covered(ops.filter_hash, ops.notrace_hash)
+    bill = Bill()
+    bill.patch(sites.leaving(covered, regs=True))
+    if ops.dynamic:
+        bill.wait_dynamic()
+    state.settle(bill)
+    ops.enabled = ops.func_set = False
+    state.direct.remove(where)
+    sites.leave(covered, DIRECT, regs=True)
+
+
+def modify_direct_multi(state: State, operation: op.ModifyFtraceDirectMulti) -> None:
+    """modify_ftrace_direct(ops, addr) (DIRECT-9)."""
+    ops = _registered(state, operation.ops)
+    where = np.flatnonzero(ops.filter_hash)
+    _modify(state, where, np.full(len(where), state.direct.number(operation.tramp), np.int32))
+
+
+def _modify(state: State, where: Indices, entries: Indices) -> None:
+    """Entries that are there change in place; the sites are patched whether they have one or not (COST-3)."""
+    state.refuse_if_dead()
+    state.faults.stop_at("register")
+    bill = Bill()
+    bill.change_entries(state.sites.alone(where[state.sites.loaded[where]]))
+    state.settle(bill)
+    present = state.direct.entry[where] != NO_ENTRY
+    state.direct.entry[where[present]] = entries[present]
+
+
+def update_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> None:
+    """update_ftrace_direct_add() (DIRECT-10)."""
+    ops = _direct_capable(state, operation.ops)
+    where, entries = _pairs(state, operation.entries)
+    if (state.direct.entry[where] != NO_ENTRY).any():
+        raise Refused("EINVAL")
+    if not ops.filter_hash.any():
+        if ops.func_set or ops.enabled:
+            raise Refused("EINVAL")
+    elif not (ops.enabled and ops.direct):
+        raise Refused("EOPNOTSUPP")
+    state.faults.stop_at("alloc")
+    _begin_direct(state, ops)
+    state.refuse_if_dead()
+    _register(state, ops, where, entries)
+
+
+def update_direct_del(state: State, operation: op.UpdateFtraceDirectDel) -> None:
+    """update_ftrace_direct_del() (DIRECT-11)."""
+    ops = _direct_capable(state, operation.ops)
+    where, entries = _pairs(state, operation.entries)
+    if not (ops.direct and ops.enabled) or (state.direct.entry[where] != entries).any():
+        raise Refused("EINVAL")
+    if not ops.filter_hash[where].all():
+        raise Refused("EOPNOTSUPP")
+    state.faults.stop_at("alloc")
+    state.refuse_if_dead()
+    rest = ops.filter_hash.copy()
+    rest[where] = False
+    if rest.any():
+        _shrink(state, ops, where)
+    else:
+        _unregister(state, ops, where)
+        ops.notrace_hash = np.zeros_like(rest)
+    ops.filter_hash = rest
+
+
+def _shrink(state: State, ops: Ops, where: Indices) -> None:
+    covered = where[~ops.notrace_hash[where]]
+    bill = Bill()
+    bill.patch(state.sites.leaving(covered, regs=True))
+    state.settle(bill)
+    state.direct.remove(where)
+    state.sites.leave(covered, DIRECT, regs=True)
+
+
+def update_direct_mod(state: State, operation: op.UpdateFtraceDirectMod) -> None:
+    """update_ftrace_direct_mod() (DIRECT-12)."""
+    ops = _direct_capable(state, operation.ops)
+    where, entries = _pairs(state, operation.entries)
+    if not (ops.direct and ops.enabled):
+        raise Refused("EINVAL")
+    if ((state.direct.entry[where] != NO_ENTRY) & ~ops.filter_hash[where]).any():
+        raise Refused("EOPNOTSUPP")
+    _modify(state, where, entries)
+
+
+def _pairs(state: State, pairs: tuple[tuple[str, str], ...]) -> tuple[Indices, Indices]:
+    """Sites and the numbers of their trampolines; -EINVAL for a function without a site, or twice."""
+    functions, tramps = zip(*pairs, strict=True)
+    where = state.site_indices(functions)
+    if (where < 0).any() or len(np.unique(where)) < len(where):
+        raise Refused("EINVAL")
+    numbers = {tramp: state.direct.number(tramp) for tramp in set(tramps)}
+    return where, np.fromiter(map(numbers.__getitem__, tramps), np.intp, len(tramps))

@@ -1,0 +1,239 @@
+"""Attaching programs to one function or to many in one call (LINK-1..11); `unlink` has the way back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impl.batched.cost import Bill
+from impl.batched.direct import bill_growth
+from impl.batched.direct_functions import BPF, NO_ENTRY
+from impl.batched.faults import Refused
+from impl.batched.functions import Indices
+from impl.batched.parts import cut_parts, parts_met
+from impl.batched.programs import EXTENSION, REFUSALS, RETURN_READERS, refuse_target, verdicts
+from impl.batched.sets import LISTS
+from impl.batched.sites import DIRECT
+from impl.batched.state import Link, Program, State
+from impl.batched.targets import Targets, resolve, words
+from spec import operations as op
+from spec.globs import is_glob
+
+__all__ = ["create", "open_raw_tracepoint"]
+
+UNNAMED: Final = -1
+ERRNOS: Final = ("", "EBUSY", "E2BIG")
+BUSY: Final = 1
+TOO_BIG: Final = 2
+
+
+def open_raw_tracepoint(state: State, operation: op.BpfRawTracepointOpen) -> None:
+    """BPF_RAW_TRACEPOINT_OPEN (LINK-1)."""
+    program = _program(state, operation.link, operation.prog)
+    if program.multi:
+        raise Refused("EINVAL")
+    _attach_one(state, operation.link, program, operation.function, operation.cookie)
+
+
+def create(state: State, operation: op.BpfLinkCreate) -> None:
+    """BPF_LINK_CREATE with link_create.tracing_multi (LINK-2, LINK-6)."""
+    program = _program(state, operation.link, operation.prog)
+    if program.multi:
+        _attach_many(state, operation.link, program, resolve(state, program, operation.targets))
+        return
+    function, cookie = operation.targets[0]
+    if len(operation.targets) > 1 or is_glob(function):
+        raise Refused("EINVAL")
+    _attach_one(state, operation.link, program, function, cookie)
+
+
+def _program(state: State, link: str, program: str) -> Program:
+    if link in state.links:
+        raise Refused("EEXIST")
+    if program not in state.programs:
+        raise Refused("EBADF")
+    return state.programs[program]
+
+
+def _attach_one(state: State, link: str, program: Program, function: str | None, cookie: int | None) -> None:
+    index = state.functions.index(function) if function is not None else program.target
+    if program.target >= 0 and index != program.target:
+        raise Refused("EINVAL")
+    if cookie is not None and not state.facts.cookies:
+        raise Refused("EINVAL")
+    if program.target < 0 or not state.sites.loaded[index]:
+        refuse_target(state, program, index)
+    state.faults.stop_at("alloc")
+    where = np.array([index])
+    node = state.trampolines.nodes(program.number, program.kind, words([cookie]))
+    errno = _link_errnos(state, program, where)[0]
+    if errno:
+        raise Refused(ERRNOS[errno])
+    if program.kind == EXTENSION:
+        state.trampolines.extended[index] = True
+        state.trampolines.extension[index] = int(node[0])
+        _enter(state, link, program, where)
+        return
+    _build_one(state, index)
+    shared = _place_one(state, program, index)
+    first = where[~state.trampolines.has_image(where)]
+    kept = where[len(first) :]
+    state.settle(_bill(state, first, kept))
+    state.trampolines.share[index] = shared
+    _commit(state, where, first, node)
+    _enter(state, link, program, where)
+
+
+def _link_errnos(state: State, program: Program, where: Indices) -> NDArray[np.uint8]:
+    """For each function what linking answers, as an index into ERRNOS (LINK-3)."""
+    trampolines, sets = state.trampolines, state.trampolines.sets
+    classes = sets.of[where]
+    errnos = np.zeros(len(where), np.uint8)
+    if program.kind == EXTENSION:
+        errnos[trampolines.extended[where] | (classes > 0)] = BUSY
+        return errnos
+    if program.links:
+        errnos[sets.holding(program.number, classes)] = BUSY
+    errnos[sets.weight[classes] > state.facts.max_links - len(LISTS[program.kind])] = TOO_BIG
+    if trampolines.extension:
+        errnos[trampolines.extended[where]] = BUSY
+    return errnos
+
+
+def _place_one(state: State, program: Program, index: int) -> bool:
+    """Put the image in place, at the second try if it must be ORIG_STACK (LINK-4, IPMODIFY-5): whether it shares."""
+    facts, where = state.facts, np.array([index])
+    first = not state.trampolines.has_image(where)[0]
+    user = state.sites.ipmodify[index]
+    if first:
+        if not facts.single_direct_ops:
+            state.faults.stop_at("filter")
+        if state.direct.entry[index] not in {NO_ENTRY, BPF}:
+            raise Refused(facts.foreign_direct)
+    state.refuse_if_dead()
+    if first and user and not facts.share_ipmodify:
+        raise Refused("EBUSY")
+    state.faults.stop_at("register")
+    return bool(state.trampolines.share[index] or (user and _calls_original(state, program, where)[0]))
+
+
+def _build_one(state: State, index: int) -> None:
+    if state.facts.charge_before_slots:
+        state.faults.stop_at("jit_charge")
+    if state.functions.slots[index] > state.facts.max_slots:
+        raise Refused("ENOTSUPP")
+    if not state.facts.charge_before_slots:
+        state.faults.stop_at("jit_charge")
+
+
+def _calls_original(state: State, program: Program, where: Indices) -> NDArray[np.bool_]:
+    """Whether the function's image, with this program added, calls the original (IMAGE-3)."""
+    if program.kind in RETURN_READERS:
+        return np.ones(len(where), np.bool_)
+    return state.trampolines.calls_original(state.trampolines.sets.of[where])
+
+
+def _attach_many(state: State, link: str, program: Program, targets: Targets) -> None:
+    """bpf_trampoline_multi_attach() (LINK-6..9)."""
+    where = targets.where
+    state.faults.stop_at("alloc")
+    if state.facts.parts_limit is not None and program.links:
+        raise Refused("EBUSY")
+    _refuse_targets(state, program, where)
+    if state.facts.parts_limit is not None and parts_met(state.trampolines, where) > state.facts.parts_limit:
+        raise Refused("EBUSY")
+    _link_and_charge(state, program, where)
+    has = state.trampolines.has_image(where)
+    first, kept = where[~has], where[has]
+    _place_many(state, program, first, kept)
+    state.settle(_bill(state, first, kept))
+    nodes = state.trampolines.nodes(program.number, program.kind, targets.cookies)
+    _commit(state, where, first, nodes)
+    _enter(state, link, program, where)
+
+
+def _refuse_targets(state: State, program: Program, where: Indices) -> None:
+    """The same function twice, and PROG-3 in the multi order for each, the least BTF id first (LINK-6, LINK-7)."""
+    if np.bincount(where + 1).max() > 1:
+        raise Refused("EINVAL")
+    judged = verdicts(state, program)[where]
+    wrong = (judged > 0) | (where < 0) | ~state.sites.loaded[where]
+    if wrong.any():
+        absent = (where < 0) | ~state.sites.loaded[where]
+        ranks = np.where(where < 0, UNNAMED, state.functions.rank[where])
+        at = np.flatnonzero(wrong)
+        first = at[ranks[at].argmin()]
+        raise Refused("EINVAL" if absent[first] else REFUSALS[judged[first]])
+
+
+def _link_and_charge(state: State, program: Program, where: Indices) -> None:
+    """LINK-3, slots and jit_charge for each function, the least BTF id first (LINK-8)."""
+    errnos = _link_errnos(state, program, where)
+    many = state.functions.slots[where] > state.facts.max_slots
+    wrong = np.flatnonzero((errnos > 0) | many)
+    if not len(wrong):
+        state.faults.stop_at("jit_charge", len(where))
+        return
+    ranks = state.functions.rank[where]
+    first = wrong[ranks[wrong].argmin()]
+    unlinked = bool(errnos[first])
+    before = int(np.count_nonzero(ranks < ranks[first]))
+    state.faults.stop_at("jit_charge", before + (state.facts.charge_before_slots and not unlinked))
+    raise Refused(ERRNOS[errnos[first]] or "ENOTSUPP")
+
+
+def _place_many(state: State, program: Program, first: Indices, kept: Indices) -> None:
+    """Register the functions with their first program in one go, then modify the others in one go (LINK-9)."""
+    sites = state.sites
+    if len(first):
+        entries = state.direct.entry[first]
+        if ((entries != NO_ENTRY) & (entries != BPF)).any():
+            raise Refused(state.facts.foreign_direct)
+        state.refuse_if_dead()
+        if not state.facts.share_ipmodify and sites.ipmodify[first].any():
+            raise Refused("EBUSY")
+        _refuse_second_try(state, program, first)
+        state.faults.stop_at("register")
+    if len(kept):
+        state.refuse_if_dead()
+        _refuse_second_try(state, program, kept)
+        state.faults.stop_at("register")
+
+
+def _refuse_second_try(state: State, program: Program, where: Indices) -> None:
+    """A batch that would need ORIG_STACK at a second try fails (IPMODIFY-6)."""
+    where = where[state.sites.ipmodify[where]]
+    where = where[~state.trampolines.share[where]]
+    if _calls_original(state, program, where).any():
+        raise Refused("EAGAIN")
+
+
+def _bill(state: State, first: Indices, kept: Indices) -> Bill:
+    """COST-4: what is added, then what is changed."""
+    bill = Bill()
+    bill.patch(state.sites.joining(first, regs=True))
+    bill_growth(state, len(first), bill)
+    bill.change_entries(state.sites.alone(kept))
+    return bill
+
+
+def _commit(state: State, where: Indices, first: Indices, nodes: NDArray[np.int32]) -> None:
+    """The program joins the lists, and new images take their places."""
+    trampolines = state.trampolines
+    if len(first):
+        state.sites.join(first, DIRECT, regs=True)
+        state.direct.add(first, BPF)
+    if len(nodes) == 1:
+        trampolines.sets.attach(where, int(nodes[0]))
+    else:
+        trampolines.sets.attach_each(where, nodes)
+    if len(trampolines.part):
+        cut_parts(trampolines, state.functions, where)
+    state.ledger.built += trampolines.put(where)
+
+
+def _enter(state: State, link: str, program: Program, where: Indices) -> None:
+    program.links += 1
+    state.links[link] = Link(program, where.astype(np.int32))

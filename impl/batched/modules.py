@@ -1,0 +1,90 @@
+"""Modules come and go (MODULE-*)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from impl.batched import ipmodify
+from impl.batched.cost import Bill
+from impl.batched.faults import Refused
+from impl.batched.functions import Indices, Mask
+from impl.batched.sites import GRAPH
+from impl.batched.state import Ops, State
+from spec import operations as op
+
+__all__ = ["delete_module", "init_module"]
+
+
+def init_module(state: State, operation: op.InitModule) -> None:
+    """ftrace_module_enable(): the sites join the ops that cover everything (MODULE-1, COST-8)."""
+    _refuse_when_dead(state)
+    if operation.module in state.modules:
+        raise Refused("EEXIST")
+    where = _functions_of(state, operation.module)
+    sites = state.sites
+    sites.loaded[where] = state.functions.has_site[where]
+    for entry in state.ops_list:
+        if isinstance(entry, Ops):
+            if not entry.ipmodify and not entry.filter_hash.any():
+                sites.join(where, entry.code, regs=entry.regs)
+        elif any(user.filter_hash is None for user in entry.users):
+            sites.join(where, GRAPH)
+    state.modules.add(operation.module)
+    state.ledger.sites += int(np.count_nonzero(sites.count[where]))
+    state.version += 1
+
+
+def delete_module(state: State, operation: op.DeleteModule) -> None:
+    """The module's sites and everything on them go (MODULE-2..6)."""
+    _refuse_when_dead(state)
+    if operation.module not in state.modules:
+        raise Refused("ENOENT")
+    where = _functions_of(state, operation.module)
+    if _in_use(state, where):
+        raise Refused("EAGAIN")
+    for index in where[state.livepatched[where]].tolist():
+        bill = Bill()
+        peers = ipmodify.unpatch_bill(state, index, bill)
+        state.ledger.add(bill)
+        ipmodify.unpatch(state, index, peers)
+    for mask in _hashes(state):
+        _to_address_zero(mask, where)
+    state.direct.remove(where)
+    state.sites.forget(where)
+    state.modules.remove(operation.module)
+    state.version += 1
+
+
+def _refuse_when_dead(state: State) -> None:
+    if state.dead:
+        raise Refused("EOPNOTSUPP")
+
+
+def _functions_of(state: State, module: str) -> Indices:
+    if module not in state.functions.modules:
+        raise Refused("ENOENT")
+    functions = state.functions
+    return np.flatnonzero((functions.module == functions.modules[module]) & functions.has_site)
+
+
+def _in_use(state: State, where: Indices) -> bool:
+    """A program is attached there, or holds its target (MODULE-3)."""
+    trampolines = state.trampolines
+    if trampolines.has_programs(where).any() or trampolines.extended[where].any():
+        return True
+    if not state.facts.prog_pins_module:
+        return False
+    targets = [program.target for program in state.programs.values() if program.target >= 0]
+    return bool(np.isin(where, targets).any())
+
+
+def _hashes(state: State) -> list[Mask]:
+    ops = [mask for one in state.ops.values() for mask in (one.filter_hash, one.notrace_hash)]
+    return [*ops, state.direct.single, *(mask for user in state.graph.users for mask in user.hashes())]
+
+
+def _to_address_zero(mask: Mask, where: Indices) -> None:
+    """clear_mod_from_hash(): the entries stay, for an address that matches nothing."""
+    if mask[where].any():
+        mask[where] = False
+        mask[-1] = True

@@ -1,0 +1,102 @@
+"""Declaring, registering and unregistering plain ops (NAME-*, OPS-*)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from impl.batched import ipmodify
+from impl.batched.cost import Bill
+from impl.batched.faults import Refused
+from impl.batched.state import Ops, State
+from spec import operations as op
+
+__all__ = ["declare", "find_ops", "free_filter", "register", "unregister"]
+
+
+def find_ops(state: State, name: str) -> Ops:
+    """The ops of a name; -EBADF without one (NAME-2)."""
+    if name not in state.ops:
+        raise Refused("EBADF")
+    return state.ops[name]
+
+
+def declare(state: State, operation: op.FtraceOps) -> None:
+    """A struct ftrace_ops of the caller's (OPS-1)."""
+    if operation.ops in state.ops:
+        raise Refused("EEXIST")
+    size = state.functions.count + 1
+    state.ops[operation.ops] = Ops(
+        operation.ops,
+        state.next_code,
+        np.zeros(size, np.bool_),
+        np.zeros(size, np.bool_),
+        save_regs=operation.save_regs,
+        ipmodify=operation.ipmodify,
+        dynamic=operation.dynamic,
+    )
+    state.next_code += 1
+
+
+def free_filter(state: State, operation: op.FtraceFreeFilter) -> None:
+    """ftrace_free_filter(): the ops is gone, and its name free (NAME-5)."""
+    if find_ops(state, operation.ops).enabled:
+        raise Refused("EOPNOTSUPP")
+    del state.ops[operation.ops]
+
+
+def _plain(state: State, name: str) -> Ops:
+    """An ops that no direct registration has got hold of (NAME-3)."""
+    ops = find_ops(state, name)
+    if ops.direct:
+        raise Refused("EOPNOTSUPP")
+    return ops
+
+
+def register(state: State, operation: op.RegisterFtraceFunction) -> None:
+    """register_ftrace_function()."""
+    ops = _plain(state, operation.ops)
+    bill = Bill()
+    covered = state.sites.covered(ops.filter_hash, ops.notrace_hash)
+    peers = ipmodify.NOBODY
+    if ops.ipmodify:
+        peers = ipmodify.prepare(state, np.flatnonzero(ops.filter_hash & state.sites.loaded), bill)
+    state.refuse_if_dead()
+    if ops.enabled:
+        raise Refused("EBUSY", warn=True)
+    if ops.ipmodify:
+        if not ops.filter_hash.any():
+            raise Refused("EINVAL")
+        if state.sites.ipmodify[covered].any():
+            raise Refused("EBUSY")
+    state.faults.stop_at("register")
+    bill.patch(state.sites.joining(covered, regs=ops.regs))
+    state.settle(bill)
+    ops.enabled = ops.func_set = True
+    state.ops_list.insert(0, ops)
+    state.sites.join(covered, ops.code, regs=ops.regs)
+    if ops.ipmodify:
+        state.sites.ipmodify[covered] = True
+        ipmodify.commit(state, peers, share=True)
+
+
+def unregister(state: State, operation: op.UnregisterFtraceFunction) -> None:
+    """unregister_ftrace_function() (OPS-7, OPS-8)."""
+    ops = _plain(state, operation.ops)
+    if ops.ipmodify and not ops.enabled:
+        raise Refused("EOPNOTSUPP")
+    state.refuse_if_dead()
+    if not ops.enabled:
+        raise Refused("EBUSY", warn=True)
+    bill = Bill()
+    covered = state.sites.covered(ops.filter_hash, ops.notrace_hash)
+    bill.patch(state.sites.leaving(covered, regs=ops.regs))
+    if ops.dynamic:
+        bill.wait_dynamic()
+    peers = ipmodify.cleanup(state, covered, bill) if ops.ipmodify else ipmodify.NOBODY
+    state.settle(bill)
+    ops.enabled = False
+    state.ops_list.remove(ops)
+    state.sites.leave(covered, ops.code, regs=ops.regs)
+    if ops.ipmodify:
+        state.sites.ipmodify[covered] = False
+        ipmodify.commit(state, peers, share=False)

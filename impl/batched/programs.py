@@ -1,0 +1,108 @@
+"""Loading programs, and which functions accept them (PROG-*)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impl.batched.faults import Refused
+from impl.batched.functions import ATTRIBUTES, Mask
+from impl.batched.state import Program, State
+from spec import operations as op
+
+__all__ = ["EXTENSION", "REFUSALS", "RETURN_READERS", "load", "refuse_target", "verdicts"]
+
+EXTENSION: Final = "freplace"
+REFUSALS: Final = ("", "EINVAL", "EOPNOTSUPP")
+INVALID: Final = 1
+NOT_SUPPORTED: Final = 2
+PARTS_SLOTS: Final = 6
+RETURN_READERS: Final = frozenset({"fexit", "fmod_ret", "fsession"})
+OBSERVERS: Final = frozenset({"fentry", "fexit", "fsession"})
+WORD: Final = 1 << 64
+
+
+def load(state: State, operation: op.BpfProgLoad) -> None:
+    """BPF_PROG_LOAD (PROG-1, PROG-2)."""
+    if operation.prog in state.programs:
+        raise Refused("EEXIST")
+    if _malformed(state, operation):
+        raise Refused("EINVAL")
+    program = Program(
+        operation.prog,
+        len(state.programs) + 1,
+        operation.kind,
+        state.site(operation.target) if operation.target is not None else -1,
+        multi=operation.multi,
+        sleepable=operation.sleepable,
+        func_ip=operation.func_ip,
+        returns=(operation.returns or 0) % WORD,
+        calls=operation.calls,
+    )
+    if operation.target is not None:
+        refuse_target(state, program, program.target)
+    state.programs[operation.prog] = state.program_numbered[program.number] = program
+
+
+def _malformed(state: State, operation: op.BpfProgLoad) -> bool:
+    facts, kind = state.facts, operation.kind
+    if not {"fmod_ret": facts.fmod_ret, "freplace": facts.freplace, "fsession": facts.fsession}.get(kind, True):
+        return True
+    if operation.multi:
+        refused = not facts.tracing_multi or kind in {"fmod_ret", "freplace"}
+        if refused or operation.target is not None:
+            return True
+    if operation.sleepable and kind == "freplace":
+        return True
+    return bool(operation.returns) and kind in OBSERVERS
+
+
+def refuse_target(state: State, program: Program, index: int) -> None:
+    """One function, -1 where it has no site, in the single order (PROG-3)."""
+    if index < 0 or not state.sites.loaded[index]:
+        raise Refused("EINVAL")
+    verdict = verdicts(state, program)[index]
+    if verdict:
+        raise Refused(REFUSALS[verdict])
+
+
+def verdicts(state: State, program: Program) -> NDArray[np.uint8]:
+    """For every function, loaded or not, which of REFUSALS answers the program (PROG-3, PROG-4, LINK-7)."""
+    functions = state.functions
+    key = (state.facts, program.kind, program.sleepable, program.multi)
+    if key not in functions.verdicts:
+        checks = _checks(state, program)
+        wrong, codes = zip(*checks, strict=True)
+        functions.verdicts[key] = np.select(wrong, codes).astype(np.uint8)
+    return functions.verdicts[key]
+
+
+def _checks(state: State, program: Program) -> list[tuple[Mask, int]]:
+    """What may be wrong with a function, in the order of the checks; those that answer alike stand together."""
+    functions, facts, kind = state.functions, state.facts, program.kind
+    no = np.zeros(functions.count + 1, np.bool_)
+
+    def having(attribute: str) -> Mask:
+        return (functions.attributes & ATTRIBUTES[attribute]) > 0
+
+    reads_return = kind in RETURN_READERS
+    noreturn = having("noreturn") if reads_return and facts.noreturn_refused else no
+    denied = having("deny") if kind != "freplace" else no
+    wide = functions.wide if reads_return and facts.wide_return_refused else no
+    sleeping = ~having("sleepable") if program.sleepable else no
+    fixed = ~having("fmod_ret") if kind == "fmod_ret" and not program.sleepable else no
+    unnamed = functions.rank < 0
+    if kind == "freplace":
+        unnamed = unnamed | ~having("freplace")
+    undescribed = ~functions.describable
+    if facts.parts_limit is not None:
+        undescribed = undescribed | (functions.slots > PARTS_SLOTS)
+    last = noreturn | denied
+    early, late = (last, no) if program.multi else (no, last)
+    return [
+        (unnamed | early | undescribed, INVALID),
+        (wide, NOT_SUPPORTED),
+        (sleeping | fixed | late, INVALID),
+    ]

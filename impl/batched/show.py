@@ -1,0 +1,80 @@
+"""What enabled_functions shows of each site (SITE-*, t_show())."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from impl.batched.direct_functions import BPF
+from impl.batched.sites import CALLER, DIRECT, GRAPH, KLP, REGS_CALLER
+from impl.batched.state import Ops, State
+from spec.sites import Site
+
+__all__ = ["show_sites"]
+
+COMMON: Final = {
+    CALLER: "ftrace_caller",
+    REGS_CALLER: "ftrace_regs_caller",
+    GRAPH: "ops:graph_ops",
+    KLP: "ops:klp_ops",
+}
+
+
+class _Line(NamedTuple):
+    """What decides a site's line. entry, image: 0 where the site has no direct ops, or that is not BPF's."""
+
+    covering: int
+    regs: bool
+    ipmodify: bool
+    direct: bool
+    code: int
+    entry: int
+    image: int
+
+
+def show_sites(state: State) -> Mapping[str, Site]:
+    """Every site that is not a plain nop; equal lines are one object."""
+    sites, functions = state.sites, state.functions.all
+    where = np.flatnonzero(sites.count)
+    if not len(where):
+        return {}
+    direct = sites.direct[where]
+    entries = np.where(direct, state.direct.entry[where], 0)
+    images = np.where(entries == BPF, state.trampolines.images(where), 0)
+    regs = sites.regs[where] > 0
+    columns = (sites.count[where], regs, sites.ipmodify[where], direct, sites.codes[where], entries, images)
+    names = _names(state)
+    lines: dict[tuple[Any, ...], Site] = {}
+    shown = {}
+    for index, line in zip(where.tolist(), zip(*(column.tolist() for column in columns), strict=True), strict=True):
+        site = lines.get(line)
+        if site is None:
+            site = lines[line] = _site(state, names, _Line(*line))
+        shown[functions[index].name] = site
+    return shown
+
+
+def _names(state: State) -> dict[int, str]:
+    """What a lone ops' own trampoline is called, by code."""
+    named = {entry.code: f"ops:{entry.name}" for entry in state.ops_list if isinstance(entry, Ops)}
+    return {**COMMON, **named}
+
+
+def _site(state: State, names: dict[int, str], line: _Line) -> Site:
+    """One line of enabled_functions; two ops or more are called through a common caller (SITE-4)."""
+    shown = _entry(state, line) if line.direct else None
+    code = line.code if line.covering == 1 else REGS_CALLER if line.regs else CALLER
+    target = shown if shown is not None and code == DIRECT else names[code]
+    return Site(line.covering, line.regs, line.ipmodify, line.direct, target, shown)
+
+
+def _entry(state: State, line: _Line) -> str:
+    """A raw trampoline by name, BPF's by the programs of its image in running order (SITE-5)."""
+    if line.entry != BPF:
+        return f"direct:{state.direct.names[line.entry]}"
+    sets = state.trampolines.sets
+    nodes = [node for each in sets.content(line.image) for node in each]
+    programs = (state.program_numbered[int(sets.node_program[node])] for node in nodes)
+    return "trampoline:" + ",".join(f"{program.kind}:{program.name}" for program in programs)

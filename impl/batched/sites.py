@@ -1,0 +1,82 @@
+"""The site of each function as sums over S(f), the enabled ops that cover it (SITE-*).
+
+A site's instruction follows from how many ops cover it, how many of these save regs, and, where it is one, which: the
+sum of the codes of its ops is then that one's code.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from impl.batched.functions import Functions, Indices, Mask
+
+__all__ = ["CALLER", "DIRECT", "FIRST_OPS", "GRAPH", "KLP", "REGS_CALLER", "Sites"]
+
+CALLER, REGS_CALLER, DIRECT, GRAPH, KLP, FIRST_OPS = range(1, 7)
+_OURS: Final = 2
+
+
+class Sites:
+    """One element a function and one for address 0, which is never covered.
+
+    count: |S(f)|. regs: how many of S(f) save regs. codes: the sum of the codes of S(f). ipmodify, direct: whether S(f)
+    has an IPMODIFY user, a direct ops. loaded: whether there is a site (NAME-8, FILTER-11).
+    """
+
+    def __init__(self, functions: Functions) -> None:
+        size = functions.count + 1
+        self.count = np.zeros(size, np.int16)
+        self.regs = np.zeros(size, np.int16)
+        self.codes = np.zeros(size, np.int32)
+        self.ipmodify = np.zeros(size, np.bool_)
+        self.direct = np.zeros(size, np.bool_)
+        self.loaded = functions.has_site.copy()
+
+    def joining(self, where: Indices, *, regs: bool) -> int:
+        """How many of these sites change their instruction when one more ops covers them (SITE-1..4)."""
+        changed = self.count[where] < _OURS
+        if regs:
+            changed |= self.regs[where] == 0
+        return int(np.count_nonzero(changed))
+
+    def leaving(self, where: Indices, *, regs: bool) -> int:
+        """The same when one that covers them leaves."""
+        changed = self.count[where] <= _OURS
+        if regs:
+            changed |= self.regs[where] == 1
+        return int(np.count_nonzero(changed))
+
+    def alone(self, where: Indices) -> int:
+        """How many of these sites call what a direct entry is changed from: |S(f)| is at most 1 (COST-3)."""
+        return int(np.count_nonzero(self.count[where] < _OURS))
+
+    def join(self, where: Indices, code: int, *, regs: bool = False) -> None:
+        """One more ops covers these sites."""
+        self.count[where] += 1
+        self.codes[where] += code
+        if regs:
+            self.regs[where] += 1
+        if code == DIRECT:
+            self.direct[where] = True
+
+    def leave(self, where: Indices, code: int, *, regs: bool = False) -> None:
+        """One ops less covers these sites."""
+        self.count[where] -= 1
+        self.codes[where] -= code
+        if regs:
+            self.regs[where] -= 1
+        if code == DIRECT:
+            self.direct[where] = False
+
+    def forget(self, where: Indices) -> None:
+        """The records of these sites are dropped."""
+        for array in (self.count, self.regs, self.codes, self.ipmodify, self.direct, self.loaded):
+            array[where] = 0
+
+    def covered(self, filter_hash: Mask, notrace_hash: Mask) -> Indices:
+        """The loaded sites that an ops with these hashes covers (FILTER-1, FILTER-2)."""
+        if not filter_hash.any():
+            return np.flatnonzero(self.loaded & ~notrace_hash)
+        return np.flatnonzero(filter_hash & self.loaded & ~notrace_hash)

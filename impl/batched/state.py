@@ -1,0 +1,151 @@
+"""The state of one Batched system, in one place, and the one way in which an operation takes effect."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from impl.batched.cost import Bill, Ledger
+from impl.batched.direct_functions import DirectFunctions
+from impl.batched.faults import Faults, Refused
+from impl.batched.functions import Functions, Indices, Mask
+from impl.batched.images import Trampolines
+from impl.batched.sites import FIRST_OPS, Sites
+from spec.semantics import Semantics
+
+__all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State"]
+
+
+@dataclass(slots=True, eq=False)
+class Ops:
+    """A struct ftrace_ops. direct: it was once on its way to be registered directly. code: what Sites knows it by."""
+
+    name: str
+    code: int
+    filter_hash: Mask
+    notrace_hash: Mask
+    save_regs: bool = False
+    ipmodify: bool = False
+    dynamic: bool = False
+    enabled: bool = False
+    func_set: bool = False
+    direct: bool = False
+
+    @property
+    def regs(self) -> bool:
+        """Whether it counts for R (SITE-1)."""
+        return self.save_regs or self.direct
+
+
+@dataclass(slots=True, eq=False)
+class GraphUser:
+    """A user of the graph tracer; None: the hash was not given."""
+
+    name: str
+    slot: int
+    filter_hash: Mask | None
+    function: Mask | None
+    notrace: Mask | None
+    depth: int | None
+
+    def hashes(self) -> list[Mask]:
+        """The hashes that were given."""
+        return [given for given in (self.filter_hash, self.function, self.notrace) if given is not None]
+
+
+@dataclass(slots=True, eq=False)
+class Graph:
+    """graph_ops: its users in the order of slots, and the free slots, the one free longest first (GRAPH-3)."""
+
+    free: deque[int]
+    users: list[GraphUser] = field(default_factory=list)
+
+    def covered(self, sites: Sites) -> Indices:
+        """The loaded sites that a user's filter lets through (GRAPH-2)."""
+        return covered_by(self.users, sites)
+
+
+def covered_by(users: list[GraphUser], sites: Sites) -> Indices:
+    """The loaded sites that one of these users covers."""
+    if not users:
+        return np.empty(0, np.intp)
+    union = np.zeros_like(sites.loaded)
+    for user in users:
+        if user.filter_hash is None:
+            return np.flatnonzero(sites.loaded)
+        union |= user.filter_hash
+    return np.flatnonzero(union & sites.loaded)
+
+
+@dataclass(slots=True, eq=False)
+class Program:
+    """A loaded program. number: from 1. target: a function's index, or -1. links: how many it is in."""
+
+    name: str
+    number: int
+    kind: str
+    target: int
+    multi: bool
+    sleepable: bool
+    func_ip: bool
+    returns: int
+    calls: str | None
+    links: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A program on some functions; int32, for there may be many."""
+
+    program: Program
+    functions: np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+class State:
+    """Everything that operations change. version: moves whenever sites or costs may have changed."""
+
+    def __init__(self, functions: Functions, facts: Semantics, level: str) -> None:
+        self.functions = functions
+        self.facts = facts
+        self.faults = Faults()
+        self.ledger = Ledger()
+        self.sites = Sites(functions)
+        self.direct = DirectFunctions(functions.count + 1)
+        self.trampolines = Trampolines(functions, level, parts=facts.parts_limit is not None)
+        self.graph = Graph(deque(range(facts.graph_users)))
+        self.ops: dict[str, Ops] = {}
+        self.ops_list: list[Ops | Graph] = []
+        self.programs: dict[str, Program] = {}
+        self.program_numbered: dict[int, Program] = {}
+        self.links: dict[str, Link] = {}
+        self.livepatched = np.zeros(functions.count + 1, np.bool_)
+        self.modules = set(functions.modules)
+        self.dead = False
+        self.version = 0
+        self.next_code = FIRST_OPS
+
+    def refuse_if_dead(self) -> None:
+        """After ftrace has died: -ENODEV."""
+        if self.dead:
+            raise Refused("ENODEV")
+
+    def settle(self, bill: Bill) -> None:
+        """All checks are passed: patch, and enter the bill; the caller's changes follow, and cannot fail (DEAD-1)."""
+        if bill.sites and self.faults.reach("patch"):
+            self.dead = True
+            raise Refused("ENODEV", warn=True)
+        self.ledger.add(bill)
+        self.version += 1
+
+    def site(self, name: str) -> int:
+        """The index of a function that has a site, or -1 (NAME-8)."""
+        index = self.functions.index(name)
+        return index if index >= 0 and self.sites.loaded[index] else -1
+
+    def site_indices(self, names: tuple[str, ...]) -> Indices:
+        """The same for many."""
+        indices = self.functions.indices(names)
+        indices[~self.sites.loaded[indices]] = -1
+        return indices

@@ -1,0 +1,102 @@
+"""The System: each operation to its function of the kernel, and observations computed when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from impl.batched import direct, filters, graph, ipmodify, links, modules, ops, programs, unlink
+from impl.batched.calls import call
+from impl.batched.faults import Refused
+from impl.batched.functions import functions_of
+from impl.batched.show import show_sites
+from impl.batched.state import State
+from spec import operations as op
+from spec.alphabet import alphabet
+from spec.costs import Cost
+from spec.operations import Operation
+from spec.outcomes import Ok, Outcome
+from spec.semantics import Semantics
+from spec.sharing import LEVELS
+from spec.sites import Site
+from spec.traces import Trace
+from spec.worlds import World
+
+__all__ = ["Batched"]
+
+OK: Final = Ok()
+
+
+def _fail(state: State, operation: op.Fail) -> None:
+    state.faults.arm(operation.point, operation.count)
+
+
+HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]] = {
+    op.FtraceOps: ops.declare,
+    op.FtraceSetFilterIp: filters.set_filter_ip,
+    op.FtraceSetFilterIps: filters.set_filter_ips,
+    op.FtraceSetFilter: filters.set_filter,
+    op.FtraceSetNotrace: filters.set_notrace,
+    op.FtraceFreeFilter: ops.free_filter,
+    op.RegisterFtraceFunction: ops.register,
+    op.UnregisterFtraceFunction: ops.unregister,
+    op.RegisterFtraceDirect: direct.register_direct,
+    op.UnregisterFtraceDirect: direct.unregister_direct,
+    op.ModifyFtraceDirect: direct.modify_direct,
+    op.RegisterFtraceDirectMulti: direct.register_direct_multi,
+    op.UnregisterFtraceDirectMulti: direct.unregister_direct_multi,
+    op.ModifyFtraceDirectMulti: direct.modify_direct_multi,
+    op.UpdateFtraceDirectAdd: direct.update_direct_add,
+    op.UpdateFtraceDirectDel: direct.update_direct_del,
+    op.UpdateFtraceDirectMod: direct.update_direct_mod,
+    op.RegisterFtraceGraph: graph.register,
+    op.UnregisterFtraceGraph: graph.unregister,
+    op.Livepatch: ipmodify.livepatch,
+    op.Unlivepatch: ipmodify.unlivepatch,
+    op.BpfProgLoad: programs.load,
+    op.BpfRawTracepointOpen: links.open_raw_tracepoint,
+    op.BpfLinkCreate: links.create,
+    op.BpfLinkDetach: unlink.detach,
+    op.InitModule: modules.init_module,
+    op.DeleteModule: modules.delete_module,
+    op.Fail: _fail,
+}
+
+
+class Batched:
+    """Mass attach with bookkeeping in bulk; `sharing` is one of spec.sharing.LEVELS."""
+
+    def __init__(self, world: World, semantics: Semantics, sharing: str = LEVELS[0]) -> None:
+        self.name = f"batched:{sharing}"
+        self.supports = alphabet(semantics)
+        self.state = State(functions_of(world), semantics, sharing)
+        self._cost: tuple[int, Cost] | None = None
+        self._sites: tuple[int, Mapping[str, Site]] | None = None
+
+    def apply(self, operation: Operation) -> Outcome:
+        """Carry one operation out, whole or not at all."""
+        try:
+            return HANDLERS[type(operation)](self.state, operation) or OK
+        except Refused as refused:
+            return refused.outcome
+
+    def sites(self) -> Mapping[str, Site]:
+        """Every site that is not a plain nop."""
+        version = self.state.version
+        if self._sites is None or self._sites[0] != version:
+            self._sites = version, show_sites(self.state)
+        return self._sites[1]
+
+    def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
+        """Run one function to its return."""
+        return call(self.state, function, arguments)
+
+    def cost(self) -> Cost:
+        """The totals so far."""
+        version = self.state.version
+        if self._cost is None or self._cost[0] != version:
+            self._cost = version, self.state.ledger.total(self.state.trampolines.alive())
+        return self._cost[1]
+
+    def close(self) -> None:
+        """Nothing to give back."""
