@@ -193,7 +193,7 @@ def _body(running: Running) -> int:
         cite("IPMODIFY-9", "TRACE-5")
     running.events.append(Body(running.words, patched))
     cite("TRACE-2")
-    return running.width(_value(running) + 1000 * patched)
+    return running.width(running.returns.read(_value(running) + 1000 * patched))
 
 
 def _value(running: Running) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from model.rules import cite
-from model.state import Image, Ops, State
+from model.state import ADDRESS_ZERO, Image, Ops, State
 from spec.sites import Site
 
 __all__ = [
@@ -24,6 +24,8 @@ BPF_OPS = Ops("bpf", save_regs=True, direct=True)
 
 def covering(state: State, function: str) -> tuple[Ops, ...]:
     """S(f), in the order of ftrace_ops_list; the ops of BPF's trampolines, which records nothing, last."""
+    if function == ADDRESS_ZERO:
+        return ()
     found = tuple(ops for key in state.ops_list if (ops := state.ops[key]).covers(function))
     return (*found, BPF_OPS) if function in state.images else found
 

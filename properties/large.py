@@ -1,15 +1,17 @@
-"""The large-world property: wildcard attaches on a real population, overlapping and detached in any order, in lockstep."""
+"""The large-world property: wildcard attaches on a real population that overlap and go in any order, in lockstep."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from properties.divergence import Divergence, DivergenceError
+from properties.divergence import Divergence
+from properties.explore import Found
 from properties.lockstep import Lockstep
-from properties.tally import Tally
+from properties.shrink import Trial, shrink
 from properties.wildcards import plans
 from spec.operations import Call, Operation
 from spec.seeds import Seed, Step
@@ -20,42 +22,57 @@ from spec.worlds import World
 __all__ = ["Surveyed", "survey"]
 
 PLAN_LENGTH = 12
+SHRINK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """What a survey did: examples, steps and calls taken, and the divergence with its seed, if there was one."""
+    """What a survey did: examples, steps and calls taken, and what it found."""
 
     examples: int
     steps: int
     calls: int
-    divergence: Divergence | None = None
-    seed: Seed | None = None
+    found: Found | None = None
+
+
+class _FoundError(BaseException):
+    """Leaves a Hypothesis run at the first divergence; no Exception, so that the example is not run again."""
 
 
 class _Survey:
-    """Counts what the examples of one survey take, and keeps the last one that fell."""
+    """Counts what the examples of one survey take, and keeps the divergence that ended it, with its steps."""
 
-    def __init__(
-        self, world: World, semantics: Semantics, factories: Sequence[SystemFactory], tally: Tally | None
-    ) -> None:
-        self.setting = (world, semantics, factories)
-        self.tally = tally
+    def __init__(self, world: World, semantics: Semantics, factories: Sequence[SystemFactory]) -> None:
+        self.world, self.semantics, self.factories = world, semantics, tuple(factories)
         self.examples = self.steps = self.calls = 0
-        self.fallen: tuple[Divergence, Seed] | None = None
+        self.divergence: Divergence | None = None
+        self.history: tuple[Operation, ...] = ()
+        self.started = time.monotonic()
 
     def example(self, plan: Sequence[Operation]) -> None:
-        """One plan in lockstep, then everything undone; DivergenceError if a system differs."""
-        lockstep = Lockstep(*self.setting, tally=self.tally)
+        """One plan in lockstep, then everything undone."""
+        lockstep = Lockstep(self.world, self.semantics, self.factories)
         found = lockstep.run(Step(operation) for operation in plan) or lockstep.undo()
-        found = lockstep.close() or found
+        found += lockstep.close()
         self.examples += 1
         self.steps += len(lockstep.history)
         self.calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
         if found:
-            world, semantics, _ = self.setting
-            self.fallen = found[0], Seed(world.name, semantics.name, tuple(lockstep.history))
-            raise DivergenceError(found[0])
+            self.divergence = found[0]
+            self.history = tuple(step.operation for step in lockstep.history)
+            raise _FoundError
+
+    def found(self, random_seed: int) -> Found | None:
+        """The divergence with its shrunk seed."""
+        if self.divergence is None:
+            return None
+        seconds, place = time.monotonic() - self.started, self.divergence.place
+        guilty = self.factories[place : place + 1] if place >= 0 else ()
+        deadline = time.monotonic() + SHRINK_SECONDS
+        trial = Trial(self.world, self.semantics, guilty, self.divergence.aspect, lambda: time.monotonic() >= deadline)
+        steps, last = shrink(trial, self.history, self.divergence)
+        shrunk = Seed(self.world.name, self.semantics.name, tuple(map(Step, steps)))
+        return Found(shrunk, last, self.steps, self.examples, seconds, random_seed, len(self.history))
 
 
 def survey(
@@ -65,17 +82,16 @@ def survey(
     *,
     examples: int,
     random_seed: int,
-    tally: Tally | None = None,
 ) -> Surveyed:
-    """Examples of wildcard plans on a world; a plan that falls is shrunk."""
-    kept = _Survey(world, semantics, factories, tally)
+    """Examples of wildcard plans on a world; the first that falls ends the survey, and is shrunk."""
+    kept = _Survey(world, semantics, factories)
 
     @seed(random_seed)
     @settings(
         max_examples=examples,
         deadline=None,
         database=None,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
     @given(plan=plans(world, semantics, PLAN_LENGTH))
@@ -84,7 +100,6 @@ def survey(
 
     try:
         run()
-    except DivergenceError:
-        assert kept.fallen is not None
-        return Surveyed(kept.examples, kept.steps, kept.calls, *kept.fallen)
+    except _FoundError:
+        return Surveyed(kept.examples, kept.steps, kept.calls, kept.found(random_seed))
     return Surveyed(kept.examples, kept.steps, kept.calls)

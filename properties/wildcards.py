@@ -1,7 +1,7 @@
-"""Strategies for large worlds: plans of wildcard attaches that overlap and go in any order, with calls of sampled functions.
+"""Strategies for large worlds: plans of wildcard attaches that overlap and go in any order, with sampled calls.
 
-They stand apart from `properties.strategies` because a step on a real population costs a thousand times as much: a plan is
-drawn whole, is short, and nearly every operation in it succeeds.
+They stand apart from `properties.strategies` because a step on a real population costs a thousand times as much: a plan
+is drawn whole, is short, and nearly every operation in it succeeds.
 """
 
 from __future__ import annotations

@@ -1,0 +1,41 @@
+"""The journal: a seed file that holds every step before it is executed: a dead process leaves its sequence behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spec.seeds import Seed, Step, print_seed
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Writes the steps of one run after another into one file; `begin` starts it anew."""
+
+    def __init__(self, path: Path, world: str, semantics: str) -> None:
+        self.path = path
+        comment = "steps as they were executed; the last one may not have ended"
+        self._header = print_seed(Seed(world, semantics, ()), [comment])
+        self._file = path.open("w", encoding="utf-8")
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the steps of the run before."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(self._header)
+        self._file.flush()
+
+    def write(self, step: Step) -> None:
+        """Put a step down; it has left this process when this returns."""
+        self._file.write(f"{step}\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Keep the file as it is."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close, and delete the file: the search came to its end."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)

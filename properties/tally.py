@@ -1,0 +1,96 @@
+"""What a run reached: operations with their outcomes, and rules; and what the semantics have that stayed at zero."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from rich.table import Table
+
+import spec
+from spec.alphabet import alphabet
+from spec.operations import OPERATIONS, Operation
+from spec.semantics import Semantics
+
+__all__ = ["Tally", "lacking", "rule_ids"]
+
+LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
+    (lambda s: not s.single_direct, "DIRECT-2 DIRECT-3 DIRECT-4 DIRECT-5"),
+    (lambda s: not s.hash_direct, "DIRECT-10 DIRECT-11 DIRECT-12"),
+    (lambda s: not s.growth_waits, "DIRECT-13 COST-6"),
+    (lambda s: not s.share_ipmodify, "IPMODIFY-2 IPMODIFY-4 IPMODIFY-5 IPMODIFY-6 IMAGE-4"),
+    (lambda s: s.share_ipmodify, "IPMODIFY-3"),
+    (lambda s: not s.tracing_multi, "IPMODIFY-6 LINK-6 LINK-7 LINK-8 LINK-9 LINK-10 LINK-15"),
+    (lambda s: not (s.single_direct or s.hash_direct), "DIRECT-1"),
+    (lambda s: s.parts_limit is None, "LINK-11 PROG-4"),
+    (lambda s: not s.fmod_ret, "TRAMP-3 GRAPH-9"),
+    (lambda s: not s.fsession, "TRAMP-6"),
+    (lambda s: not s.freplace, "LINK-5 TRACE-6"),
+    (lambda s: not s.cookies, "LINK-15"),
+    (lambda s: s.graph_users == 1, "GRAPH-3 GRAPH-8"),
+)
+"""The rules that semantics of such a fact cannot reach."""
+
+
+@cache
+def rule_ids() -> tuple[str, ...]:
+    """Every rule of spec/README.md, in its order."""
+    text = (Path(spec.__file__).parent / "README.md").read_text(encoding="utf-8")
+    return tuple(re.findall(r"^- \*\*([A-Z]+-\d+)\*\*", text, re.MULTILINE))
+
+
+def lacking(semantics: Semantics) -> frozenset[str]:
+    """The rules that these semantics cannot reach, by declared facts."""
+    return frozenset(rule for lacks, rules in LACKING if lacks(semantics) for rule in rules.split())
+
+
+class Tally:
+    """Counts of one semantics' runs: (verb, outcome) and rules. `merge` adds another run's."""
+
+    def __init__(self, semantics: Semantics) -> None:
+        self.semantics = semantics
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.rules: Counter[str] = Counter()
+
+    def count(self, operation: Operation, outcome: str) -> None:
+        """One operation that gave this outcome; calls and sites give `observed`."""
+        self.outcomes[operation.verb, outcome] += 1
+
+    def add_rules(self, reached: Mapping[str, int]) -> None:
+        """The rules that one run of the model cited."""
+        self.rules.update(reached)
+
+    def merge(self, other: Tally) -> None:
+        """Add the counts of another run of the same semantics."""
+        self.outcomes.update(other.outcomes)
+        self.rules.update(other.rules)
+
+    @property
+    def steps(self) -> int:
+        """Operations executed."""
+        return self.outcomes.total()
+
+    def rules_at_zero(self) -> tuple[str, ...]:
+        """Rules that these semantics have and no run cited."""
+        exempt = lacking(self.semantics)
+        return tuple(rule for rule in rule_ids() if not self.rules[rule] and rule not in exempt)
+
+    def verbs_at_zero(self) -> tuple[str, ...]:
+        """Operations that these semantics have and that never succeeded."""
+        done = {verb for verb, outcome in self.outcomes if not outcome.startswith("-")}
+        return tuple(verb for verb, kind in OPERATIONS.items() if kind in alphabet(self.semantics) and verb not in done)
+
+    def table(self) -> Table:
+        """Outcomes of each operation, then what stayed at zero."""
+        table = Table(title=f"{self.semantics.name}: {self.steps} operations, {len(self.rules)} rules reached")
+        table.add_column("operation")
+        table.add_column("outcomes")
+        for verb in sorted({verb for verb, _ in self.outcomes}):
+            counts = sorted((count, outcome) for (name, outcome), count in self.outcomes.items() if name == verb)
+            table.add_row(verb, ", ".join(f"{outcome}: {count}" for count, outcome in reversed(counts)))
+        table.add_row("never succeeded", ", ".join(self.verbs_at_zero()) or "none", style="bold")
+        table.add_row("rules not reached", ", ".join(self.rules_at_zero()) or "none", style="bold")
+        return table

@@ -1,0 +1,164 @@
+"""Systems for testing the harness: the model behind the System protocol alone, and with one planted flaw each."""
+
+# ruff: noqa: D102  # what a method of a System does stands in the protocol
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+import model
+from spec.costs import Cost
+from spec.operations import BpfLinkDetach, FtraceSetFilterIp, Operation, RegisterFtraceFunction
+from spec.outcomes import Errno, Ok, Outcome
+from spec.semantics import Semantics
+from spec.sites import Site
+from spec.traces import Trace
+from spec.worlds import World
+
+
+class Honest:
+    """Does what the model does."""
+
+    name = "honest"
+
+    def __init__(self, world: World, semantics: Semantics) -> None:
+        self._inner = model.system(world, semantics)
+        self.supports = self._inner.supports
+
+    def apply(self, operation: Operation) -> Outcome:
+        return self._inner.apply(operation)
+
+    def sites(self) -> Mapping[str, Site]:
+        return self._inner.sites()
+
+    def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
+        return self._inner.call(function, arguments)
+
+    def cost(self) -> Cost:
+        return self._inner.cost()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class WrongOutcome(Honest):
+    """Has no memory where an ops could be registered."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        outcome = super().apply(operation)
+        return Errno("ENOMEM") if isinstance(operation, RegisterFtraceFunction) and outcome == Ok() else outcome
+
+
+class Warns(Honest):
+    """Warns at every registration."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        outcome = super().apply(operation)
+        return replace(outcome, warn=True) if isinstance(operation, RegisterFtraceFunction) else outcome
+
+
+class WrongSites(Honest):
+    """Does not show foo1."""
+
+    def sites(self) -> Mapping[str, Site]:
+        return {name: site for name, site in super().sites().items() if name != "foo1"}
+
+
+class WrongTrace(Honest):
+    """Loses the first event of every call of foo1 that has more than the body."""
+
+    def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
+        trace = super().call(function, arguments)
+        return replace(trace, events=trace.events[1:]) if function == "foo1" and len(trace.events) > 1 else trace
+
+
+class WrongContext(Honest):
+    """Shows every program a wrong argument count."""
+
+    def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
+        trace = super().call(function, arguments)
+        events = [replace(event, arg_cnt=9) if hasattr(event, "arg_cnt") else event for event in trace.events]
+        return replace(trace, events=tuple(events))
+
+
+class WrongCost(Honest):
+    """Counts one more poke round as soon as anything was patched."""
+
+    def cost(self) -> Cost:
+        cost = super().cost()
+        return replace(cost, poke_rounds=cost.poke_rounds + 1) if cost.sites_patched else cost
+
+
+class LeaksImages(Honest):
+    """Never frees an image."""
+
+    def cost(self) -> Cost:
+        cost = super().cost()
+        return replace(cost, images_alive=cost.images_built)
+
+
+class IgnoresReset(Honest):
+    """ftrace_set_filter_ip does not see its `reset`."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        return super().apply(replace(operation, reset=False) if isinstance(operation, FtraceSetFilterIp) else operation)
+
+
+class Raises(Honest):
+    """Raises when a link is detached."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        if isinstance(operation, BpfLinkDetach):
+            raise ZeroDivisionError("no link can be detached")
+        return super().apply(operation)
+
+
+class Dies(Honest):
+    """Ends the process when a link is detached."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        if isinstance(operation, BpfLinkDetach):
+            os._exit(9)
+        return super().apply(operation)
+
+
+class DoesNotStart(Honest):
+    """Raises before it is there."""
+
+    def __init__(self, world: World, semantics: Semantics) -> None:
+        raise OSError(f"nothing for {world.name} and {semantics.name}")
+
+
+class CannotClose(Honest):
+    """Raises at the very end."""
+
+    def close(self) -> None:
+        raise OSError("still in use")
+
+
+class Sharing(Honest):
+    """Shares images as the model expects it of its level."""
+
+    name = "batched:per_shape"
+
+    def cost(self) -> Cost:
+        cost = super().cost()
+        return replace(cost, images_alive=self._inner.images("per_shape"), images_built=min(1, cost.images_built))
+
+
+class Forgetful(Honest):
+    """Never unregisters: what the harness plants in the model, so that undoing leaves something."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        return Ok() if operation.verb.startswith("unregister_ftrace_function") else super().apply(operation)
+
+    def reached(self) -> Mapping[str, int]:
+        return self._inner.reached()
+
+    def cited(self) -> tuple[str, ...]:
+        return self._inner.cited()
+
+    def images(self, level: str) -> int:
+        return self._inner.images(level)
