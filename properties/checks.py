@@ -120,7 +120,7 @@ def wildcards_agree(world: World, semantics: Semantics, seconds: float) -> Check
 def _semantics_of(world: World) -> Sequence[Semantics]:
     """The semantics under which a world is checked.
 
-    All for the small one. For a real one its own and the newest, which has mass attach; for the newest the proposal too.
+    All for the small one. For a real one its own, and the newest, which has mass attach, or else the proposal.
     """
     if len(world.functions) < LARGE:
         return tuple(PRESETS.values())

@@ -243,12 +243,17 @@ def test_verify_without_time_is_bad_input() -> None:
 
 
 def test_the_checks_cover_every_setting() -> None:
-    """The small world is checked under all semantics, a real one under its own."""
+    """The small world is checked under all semantics, a real one under its own and the newest."""
     names = [check.name for check in checks.checks([synthetic(), world_named("linux-6.1")], 10)]
 
     assert "seeds agree" == names[0]
-    assert [f"random sequences agree: synthetic, {name}" for name in PRESETS] == names[1:-1]
-    assert "overlapping wildcards agree: linux-6.1, linux-6.1" == names[-1]
+    for name in PRESETS:
+        assert f"random sequences agree: synthetic, {name}" in names
+        assert f"every answer and rule is reached: {name}" in names
+    assert [
+        "overlapping wildcards agree: linux-6.1, linux-6.1",
+        "overlapping wildcards agree: linux-6.1, linux-7.3",
+    ] == names[-2:]
 
 
 def test_a_seed_that_diverges_makes_the_property_fall(tmp_path: Path) -> None:

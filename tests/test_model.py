@@ -24,7 +24,7 @@ from spec.alphabet import alphabet
 from spec.answers import answers
 from spec.operations import Call, Fail, ObserveSite
 from spec.outcomes import Errno
-from spec.semantics import PRESETS
+from spec.semantics import PRESETS, Semantics
 from spec.worlds import synthetic
 
 ROOT = Path(model.__file__).parent
@@ -56,7 +56,7 @@ def test_model_is_short_enough_to_review() -> None:
 @pytest.mark.parametrize("semantics", PRESETS.values(), ids=PRESETS)
 @given(data=st.data())
 @settings(max_examples=40)
-def test_state_is_consistent_after_every_step(semantics, data) -> None:
+def test_state_is_consistent_after_every_step(semantics: Semantics, data: st.DataObject) -> None:
     """Whatever is done, the state's parts agree with one another, and a failed operation changes none of them."""
     world = synthetic()
     state = State(world, semantics, frozenset(world.modules), graph_slots=tuple(range(semantics.graph_users)))
@@ -77,7 +77,7 @@ def test_state_is_consistent_after_every_step(semantics, data) -> None:
 
 
 def what_stays(state: State) -> State:
-    """The state without what a failed operation may change: the ops of a failed direct registration (DIRECT-7), ftrace's life."""
+    """The state without what a failure may change: the ops of a failed direct registration (DIRECT-7), and death."""
     ops = {key: replace(ops, func=False, direct=False, save_regs=False) for key, ops in state.ops.items()}
     return replace(state, ops=ops, dead=False)
 
