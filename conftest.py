@@ -1,4 +1,4 @@
-"""pytest for the whole project: Hypothesis profiles, the marker of a test without one, and a watch over `random`."""
+"""pytest for the project: options, Hypothesis profiles, the marker of a test without one, a watch over `random`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from properties.systems import resolve
+from spec.system import SystemFactory
 
 MARKERS = {"slow", "power", "proof", "vm"}
 
@@ -22,6 +25,26 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+DEFAULT_SYSTEMS = ("batched:per_function", "batched:per_shape", "batched:generic")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the project's own tests."""
+    parser.getgroup("massattach").addoption(
+        "--system",
+        action="append",
+        metavar="S",
+        help="check this system against the model, as explore's --system does; may be repeated (default: batched at "
+        "each sharing level). The number of examples is the Hypothesis profile's: --hypothesis-profile=nightly",
+    )
+
+
+@pytest.fixture(scope="session")
+def factories(request: pytest.FixtureRequest) -> list[SystemFactory]:
+    """The systems that lockstep tests run."""
+    return [resolve(name) for name in request.config.getoption("--system") or DEFAULT_SYSTEMS]
 
 
 @pytest.hookimpl(tryfirst=True)

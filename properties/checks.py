@@ -75,7 +75,8 @@ def everything_is_reached(world: World, semantics: Semantics) -> CheckResult:
     reached = reach(semantics, [resolve(name) for name in SYSTEMS])
     verdict = Verdict.HOLDS if reached.holds else Verdict.FELL
     functions = {world.name: len(world.functions)}
-    return CheckResult(verdict, reached.runs, "runs", functions, reached.tally.steps, reached.calls, str(reached))
+    counted = reached.tally.steps, reached.calls
+    return CheckResult(verdict, reached.runs, "runs", functions, *counted, str(reached), reached.tally.table())
 
 
 def sequences_agree(world: World, semantics: Semantics, seconds: float) -> CheckResult:
@@ -95,6 +96,7 @@ def sequences_agree(world: World, semantics: Semantics, seconds: float) -> Check
         search.tally.steps,
         search.tally.outcomes["call", "observed"],
         _kept(found) if found else "",
+        search.tally.table(),
     )
 
 

@@ -42,7 +42,7 @@ class CheckResult:
 
     cases: how many were tried, in `unit` (`examples`, `cases`, `seeds`). functions: for each world that was used, how
     many functions it has. steps: those taken in lockstep; calls: those among them that call a function. detail: the
-    counterexample, or why the check did not run; its first line is a sentence.
+    counterexample, or why the check did not run; its first line is a sentence. tally: what was reached, for the report.
     """
 
     verdict: Verdict
@@ -52,6 +52,7 @@ class CheckResult:
     steps: int = 0
     calls: int = 0
     detail: str = ""
+    tally: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,9 @@ def write_reports(done: Sequence[Finished], junit: Path, text: Path) -> None:
     for finished in done:
         if finished.result.detail:
             page.print(f"\n{_line(finished)}\n{finished.result.detail}", highlight=False, markup=False, soft_wrap=True)
+        if finished.result.tally:
+            page.print(f"\n{finished.name}", highlight=False, markup=False, soft_wrap=True)
+            page.print(finished.result.tally)
     assert isinstance(page.file, StringIO)
     text.write_text(page.file.getvalue(), encoding="utf-8")
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from rich.table import Table
@@ -84,13 +85,16 @@ class Tally:
         return tuple(verb for verb, kind in OPERATIONS.items() if kind in alphabet(self.semantics) and verb not in done)
 
     def table(self) -> Table:
-        """Outcomes of each operation, then what stayed at zero."""
+        """How often each operation gave each answer, and each rule was cited; then what stayed at zero."""
         table = Table(title=f"{self.semantics.name}: {self.steps} operations, {len(self.rules)} rules reached")
         table.add_column("operation")
         table.add_column("outcomes")
         for verb in sorted({verb for verb, _ in self.outcomes}):
             counts = sorted((count, outcome) for (name, outcome), count in self.outcomes.items() if name == verb)
             table.add_row(verb, ", ".join(f"{outcome}: {count}" for count, outcome in reversed(counts)))
+        for family, rules in groupby(rule_ids(), key=lambda rule: rule.partition("-")[0]):
+            counts_of = [f"{rule.partition('-')[2]}: {self.rules[rule]}" for rule in rules if self.rules[rule]]
+            table.add_row(f"rules {family}-", ", ".join(counts_of))
         table.add_row("never succeeded", ", ".join(self.verbs_at_zero()) or "none", style="bold")
         table.add_row("rules not reached", ", ".join(self.rules_at_zero()) or "none", style="bold")
         return table

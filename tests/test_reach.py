@@ -7,23 +7,24 @@ from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from rich.console import Console
 
-import impl.batched
 from impl.batched import per_function
 from properties.machines import machine_for
 from properties.reach import reach
 from properties.tally import Tally
 from spec.answers import answers
 from spec.semantics import PRESETS, Semantics
+from spec.system import SystemFactory
 from spec.worlds import synthetic
 
-LEVELS = [impl.batched.per_function, impl.batched.per_shape, impl.batched.generic]
-EXAMPLES = 300
+LEAST_EXAMPLES = 300
 
 
 @pytest.mark.parametrize("semantics", PRESETS.values(), ids=list(PRESETS))
-def test_fixed_runs_reach_every_answer_and_every_rule(semantics: Semantics, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fixed_runs_reach_every_answer_and_every_rule(
+    semantics: Semantics, factories: list[SystemFactory], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Directed runs, sweep and seeds leave no operation, errno or rule of the preset at zero, and nothing diverges."""
-    reached = reach(semantics, LEVELS)
+    reached = reach(semantics, factories)
     with capsys.disabled():
         Console(width=140).print(reached.tally.table())
 
@@ -32,11 +33,12 @@ def test_fixed_runs_reach_every_answer_and_every_rule(semantics: Semantics, caps
 
 
 @pytest.mark.parametrize("semantics", PRESETS.values(), ids=list(PRESETS))
-def test_random_sequences_agree(semantics: Semantics) -> None:
+def test_random_sequences_agree(semantics: Semantics, factories: list[SystemFactory]) -> None:
     """Random sequences at every sharing level agree with the model, are undone, and reach most of the answers."""
     tally = Tally(semantics)
-    machine = machine_for(synthetic(), semantics, LEVELS, tally)
-    profile = settings(machine.TestCase.settings, max_examples=EXAMPLES, phases=(Phase.generate, Phase.shrink))
+    machine = machine_for(synthetic(), semantics, factories, tally)
+    examples = max(LEAST_EXAMPLES, settings().max_examples)
+    profile = settings(machine.TestCase.settings, max_examples=examples, phases=(Phase.generate, Phase.shrink))
     run_state_machine_as_test(seed(1)(machine), settings=profile)
     possible = answers(semantics, synthetic())
     reached = [answer for verb, each in possible.items() for answer in each if tally.outcomes[verb, answer]]
