@@ -201,7 +201,7 @@ def _value(running: Running) -> int:
         return _sum_of_members(running)
     cite("TRACE-4")
     total = 0
-    for callee in running.function.callees:
+    for callee in filter(lambda callee: running.state.loaded(callee.function), running.function.callees):
         arguments = tuple(running.words[number] if source == "slot" else number for source, number in callee.arguments)
         trace = _call(running.state, running.task, callee.function, arguments)
         running.events.append(NestedCall(callee.function, trace))

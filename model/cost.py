@@ -60,5 +60,5 @@ def built(state: State, images: int) -> State:
 
 
 def _instruction(state: State, function: str) -> str:
-    site = site_of(state, function) if state.loaded(function) else None
+    site = site_of(state, function)
     return site.target if site else "nop"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from model.rules import cite
-from model.state import ADDRESS_ZERO, Image, Ops, State
+from model.state import Image, Ops, State
 from spec.sites import Site
 
 __all__ = [
@@ -24,7 +24,7 @@ BPF_OPS = Ops("bpf", save_regs=True, direct=True)
 
 def covering(state: State, function: str) -> tuple[Ops, ...]:
     """S(f), in the order of ftrace_ops_list; the ops of BPF's trampolines, which records nothing, last."""
-    if function == ADDRESS_ZERO:
+    if not state.loaded(function):
         return ()
     found = tuple(ops for key in state.ops_list if (ops := state.ops[key]).covers(function))
     return (*found, BPF_OPS) if function in state.images else found
@@ -97,5 +97,5 @@ def sites(state: State) -> dict[str, Site]:
         candidates = set(state.images).union(*(ops.filter_hash for ops in enabled))
     else:
         candidates = {function.name for function in state.world.functions}
-    found = ((name, site_of(state, name)) for name in candidates if state.loaded(name))
+    found = ((name, site_of(state, name)) for name in candidates)
     return {name: site for name, site in found if site}

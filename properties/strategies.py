@@ -713,6 +713,7 @@ ATTRIBUTES = (
     frozenset[str](),
     frozenset({"deny"}),
     frozenset({"noreturn"}),
+    frozenset({"disabled"}),
 )
 
 

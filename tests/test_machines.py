@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
+from impl import batched
 from properties.directed import Directed, directed
 from properties.divergence import DivergenceError
 from properties.lockstep import Lockstep
@@ -20,6 +21,7 @@ from spec.seeds import Step, parse_operation, print_operation
 from spec.semantics import PRESETS, Semantics
 from spec.worlds import World, synthetic
 
+LEVELS = [batched.per_function, batched.per_shape, batched.generic]
 RUNS = [(semantics, run) for semantics in PRESETS.values() for run in directed(semantics)]
 
 
@@ -105,14 +107,24 @@ def test_operations_are_seed_lines(data: st.DataObject, semantics: Semantics) ->
 
 
 @given(world=worlds(), data=st.data())
-def test_random_worlds_can_be_run(world: World, data: st.DataObject) -> None:
-    """A world of random prototypes is one: names are unique, callees exist, and lockstep runs in it."""
+def test_random_worlds_agree(world: World, data: st.DataObject) -> None:
+    """In worlds of random prototypes and attributes every sharing level agrees with the model, calls included."""
     semantics = data.draw(presets())
-    lockstep = Lockstep(world, semantics, [fakes.Honest])
+    lockstep = Lockstep(world, semantics, LEVELS)
     for _ in range(8):
         operation = data.draw(operations(lockstep.situation, semantics, alphabet(semantics)))
         if not isinstance(operation, Call) or lockstep.situation.may_call(operation.function):
             assert lockstep.step(Step(operation)).divergences == ()
+    for function in world.functions:
+        if lockstep.situation.may_call(function.name):
+            count = len(function.prototype.slots) if function.prototype else 0
+            words = data.draw(st.lists(argument_words(), min_size=count, max_size=count))
+            assert lockstep.step(Step(Call(function.name, tuple(words)))).divergences == ()
+
+
+@given(world=worlds())
+def test_random_worlds_are_worlds(world: World) -> None:
+    """Names are unique, and callees exist."""
     assert len(world.functions) == len(world.by_name)
     assert all(callee.function in world.by_name for function in world.functions for callee in function.callees)
 

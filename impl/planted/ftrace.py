@@ -1,0 +1,111 @@
+"""Bugs of sites, filters and modules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from impl.batched.functions import Indices, Mask
+from impl.batched.sites import CALLER, REGS_CALLER, Sites
+from impl.batched.state import Ops, State
+from impl.planted.planting import Original, planted
+from spec import operations as op
+
+__all__ = [
+    "emptied_filter_means_nothing",
+    "module_regs_flag",
+    "stale_module_hash",
+    "tombstone_forgotten",
+    "tramp_not_restored",
+]
+
+
+@planted(
+    "sites.Sites.leave",
+    rule="SITE-3",
+    origin="#1 a124692b698b",
+    semantics="linux-6.12",
+    minimal="""
+    ftrace_ops o1
+    ftrace_ops o2
+    register_ftrace_function o1
+    register_ftrace_function o2
+    unregister_ftrace_function o2
+    """,
+)
+def tramp_not_restored(original: Original, sites: Sites, where: Indices, code: int, *, regs: bool = False) -> None:
+    """When the count returns to one, the site stays with the common caller."""
+    original(sites, where, code, regs=regs)
+    lone = where[(sites.count[where] == 1) & ~sites.direct[where]]
+    sites.codes[lone] = np.where(sites.regs[lone] > 0, REGS_CALLER, CALLER)
+
+
+@planted(
+    op.InitModule,
+    rule="MODULE-1",
+    origin="#4",
+    semantics="linux-6.12",
+    minimal="""
+    delete_module mod1
+    ftrace_ops o1 save_regs
+    register_ftrace_function o1
+    init_module mod1
+    """,
+)
+def module_regs_flag(original: Original, state: State, operation: op.InitModule) -> None:
+    """Sites of a new module are counted for an ops that saves regs, but not flagged REGS."""
+    before = state.sites.loaded.copy()
+    original(state, operation)
+    state.sites.regs[state.sites.loaded & ~before] = 0
+
+
+@planted(
+    "modules._to_address_zero",
+    rule="MODULE-5",
+    origin="#6 2a5bfe47624b",
+    semantics="linux-6.12",
+    minimal="""
+    ftrace_ops o1
+    ftrace_set_filter_ip o1 bar1
+    delete_module mod1
+    init_module mod1
+    register_ftrace_function o1
+    """,
+)
+def stale_module_hash(_original: Original, _mask: Mask, _where: Indices) -> None:
+    """Sites of a module that has gone stay in filters, and match what is loaded there next."""
+
+
+@planted(
+    "modules._to_address_zero",
+    rule="MODULE-5",
+    semantics="linux-6.12",
+    minimal="""
+    ftrace_ops o1
+    ftrace_set_filter_ip o1 bar1
+    delete_module mod1
+    register_ftrace_function o1
+    """,
+)
+def tombstone_forgotten(_original: Original, mask: Mask, where: Indices) -> None:
+    """A filter whose only module has gone is empty, and so covers everything."""
+    mask[where] = False
+
+
+@planted(
+    "filters._move",
+    rule="FILTER-10",
+    semantics="linux-6.12",
+    minimal="""
+    ftrace_ops o1
+    ftrace_set_filter_ip o1 foo1
+    ftrace_set_filter_ip o1 foo1 remove
+    register_ftrace_function o1
+    """,
+)
+def emptied_filter_means_nothing(
+    original: Original, state: State, ops: Ops, filter_hash: Mask, notrace_hash: Mask
+) -> None:
+    """A filter that has lost its last entry covers nothing."""
+    if ops.filter_hash.any() and not filter_hash.any():
+        filter_hash[-1] = True
+    original(state, ops, filter_hash, notrace_hash)

@@ -1,0 +1,131 @@
+"""How a bug is planted: a function of `batched` is replaced while a system with the bug is at work, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from inspect import cleandoc
+from pkgutil import resolve_name
+from typing import Any
+from unittest.mock import patch
+
+from impl.batched import Batched
+from impl.batched.system import HANDLERS
+from spec.costs import Cost
+from spec.operations import Operation
+from spec.outcomes import Outcome
+from spec.semantics import Semantics
+from spec.sharing import LEVELS
+from spec.sites import Site
+from spec.traces import Trace
+from spec.worlds import World
+
+__all__ = ["Flaw", "Original", "Planted", "planted"]
+
+Original = Callable[..., Any]
+Flaw = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A factory of systems with one bug.
+
+    rule: the one that is broken. origin: its number among the historical bugs of the fact sheet, section F, and its
+    commit, or `rule` for a mere breach of one. semantics: where it matters. minimal: the shortest lines of a seed that
+    show it. target: the function of impl.batched that `flaw` replaces, which gets it as its first argument; or the
+    operation whose handler it replaces.
+    """
+
+    name: str
+    rule: str
+    origin: str
+    semantics: str
+    sharing: str
+    minimal: tuple[str, ...]
+    target: str | type[Operation] = field(repr=False)
+    flaw: Flaw = field(repr=False)
+
+    def __call__(self, world: World, semantics: Semantics) -> PlantedSystem:
+        """A System with the bug."""
+        return PlantedSystem(self, world, semantics)
+
+    def in_place(self) -> AbstractContextManager[Any]:
+        """The bug is in `batched` for so long."""
+        original, flaw = self.present(), self.flaw
+
+        def flawed(*arguments: Any, **options: Any) -> Any:
+            return flaw(original, *arguments, **options)
+
+        if not isinstance(self.target, str):
+            replaced: AbstractContextManager[Any] = patch.dict(HANDLERS, {self.target: flawed})
+            return replaced
+        owner, name = self._place(self.target)
+        return patch.object(owner, name, flawed)
+
+    def present(self) -> Original:
+        """What stands at the target now."""
+        if not isinstance(self.target, str):
+            return HANDLERS[self.target]
+        owner, name = self._place(self.target)
+        found: Original = vars(owner)[name]
+        return found
+
+    @staticmethod
+    def _place(target: str) -> tuple[Any, str]:
+        owner, _, name = target.rpartition(".")
+        return resolve_name(f"impl.batched.{owner}"), name
+
+
+class PlantedSystem:
+    """`batched` with a bug: the override is in place during each of its methods."""
+
+    def __init__(self, bug: Planted, world: World, semantics: Semantics) -> None:
+        self.name = f"{bug.name}:{bug.sharing}"
+        self._bug = bug
+        with bug.in_place():
+            self._inner = Batched(world, semantics, bug.sharing)
+        self.supports = self._inner.supports
+
+    def apply(self, operation: Operation) -> Outcome:
+        """Carry one operation out."""
+        with self._bug.in_place():
+            return self._inner.apply(operation)
+
+    def sites(self) -> Mapping[str, Site]:
+        """Every site that is not a plain nop."""
+        with self._bug.in_place():
+            return self._inner.sites()
+
+    def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
+        """Run one function to its return."""
+        with self._bug.in_place():
+            return self._inner.call(function, arguments)
+
+    def cost(self) -> Cost:
+        """The totals so far."""
+        with self._bug.in_place():
+            return self._inner.cost()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._inner.close()
+
+
+def planted(
+    target: str | type[Operation],
+    *,
+    rule: str,
+    semantics: str,
+    minimal: str,
+    origin: str = "rule",
+    sharing: str = LEVELS[0],
+) -> Callable[[Flaw], Planted]:
+    """Make a bug of a function that takes the original and then its arguments; minimal: one operation a line."""
+    lines = tuple(cleandoc(minimal).split("\n"))
+
+    def make(flaw: Flaw) -> Planted:
+        name = flaw.__name__.replace("_", "-")
+        return Planted(name, rule, origin, semantics, sharing, lines, target, flaw)
+
+    return make
