@@ -26,6 +26,9 @@ FUNCTIONS = ("foo1", "foo2", "bar1")
 MOST_FOR_PAIRS = 24
 NAMED = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T", "old": "T", "new": "T"}
 
+KIN = {"images": "cost"}
+"""Aspects that show one and the same flaw: images are a cost."""
+
 Steps = tuple[Operation, ...]
 
 
@@ -55,7 +58,7 @@ class Trial:
         finally:
             left = lockstep.close()
         divergence = next(iter(found or left), None)
-        if divergence is None or divergence.aspect != self.aspect:
+        if divergence is None or KIN.get(divergence.aspect, divergence.aspect) != KIN.get(self.aspect, self.aspect):
             return None
         return (steps if self.aspect == "undo" else steps[: divergence.index + 1]), divergence
 
