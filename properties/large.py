@@ -12,7 +12,7 @@ from properties.divergence import Divergence
 from properties.explore import Found
 from properties.lockstep import Lockstep
 from properties.shrink import Trial, shrink
-from properties.wildcards import plans
+from properties.strategies import plans
 from spec.operations import Call, Operation
 from spec.seeds import Seed, Step
 from spec.semantics import Semantics

@@ -1,6 +1,6 @@
 """Strategies for large worlds: plans of wildcard attaches that overlap and go in any order, with sampled calls.
 
-They stand apart from `properties.strategies` because a step on a real population costs a thousand times as much: a plan
+They stand apart from `operations` because a step on a real population costs a thousand times as much: a plan
 is drawn whole, is short, and nearly every operation in it succeeds.
 """
 

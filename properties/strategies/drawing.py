@@ -1,0 +1,125 @@
+"""What makers share: the pools of names, draws with a bias, and the setting that a draw is made in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from properties.situation import Situation
+from spec import operations as op
+from spec.semantics import Semantics
+from spec.worlds import World
+
+Value = TypeVar("Value")
+
+OPS = ("o1", "o2", "o3")
+PROGRAMS = ("p1", "p2", "p3", "p4", "p5", "p6")
+LINKS = ("l1", "l2", "l3", "l4", "l5", "l6")
+GRAPH_USERS = ("g1", "g2", "g3")
+TRAMPOLINES = ("T1", "T1", "T2", "T3")
+FAVOURITES = tuple("foo1 foo2 foo0 bar1 outer bar2 foo6 foo7 foo12 narrow split spill".split())
+UNKNOWN = "nowhere"
+MOST_FUNCTIONS = 12
+MOST_CALLING_PROGRAMS = 2
+
+GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? out* *a* * 5 nowhere*".split())
+NOTRACE_GLOBS = tuple("foo1 foo2 foo[12] bar* *2 foo* !foo1 nowhere".split())
+PATTERNS = ((1, 2, 3), (0,), (-1,), (1 << 63, 255, 256), ((1 << 32) + 1, 128, -2, 1 << 31))
+COOKIES = (1, 2, 3, (1 << 64) - 1)
+RETURNS = (None, 1, 0, -22, 1 << 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a maker draws from: what exists, whose rules, and which operations the systems can carry out."""
+
+    situation: Situation
+    semantics: Semantics
+    supports: frozenset[type[op.Operation]]
+
+    @property
+    def batch(self) -> bool:
+        """Whether a link may attach to many functions here."""
+        return self.semantics.tracing_multi and op.BpfLinkCreate in self.supports
+
+
+Maker = Callable[[DrawFn, Setting], op.Operation]
+
+
+@lru_cache(maxsize=4096)
+def one_of(values: tuple[Value, ...]) -> SearchStrategy[Value]:
+    """One of the values, the first the simplest."""
+    return st.sampled_from(values)
+
+
+@lru_cache(maxsize=32)
+def one_in(count: int) -> SearchStrategy[bool]:
+    """True once in so many."""
+    return st.integers(0, count - 1).map(lambda number: number == count - 1)
+
+
+def pick(draw: DrawFn, values: tuple[Value, ...]) -> Value:
+    """Draw one of the values."""
+    chosen: Value = draw(one_of(values))
+    return chosen
+
+
+def rarely(draw: DrawFn, count: int = 16) -> bool:
+    """Draw whether something rare happens, once in so many."""
+    return draw(one_in(count))
+
+
+def fresh(draw: DrawFn, pool: tuple[str, ...], used: tuple[str, ...]) -> str:
+    """The first name that is not in use; rarely, and where there is none, any."""
+    free = [name for name in pool if name not in used]
+    return free[0] if free and not rarely(draw) else pick(draw, pool)
+
+
+def all_used(pool: tuple[str, ...], used: Container[str]) -> bool:
+    """Whether no name of the pool is free."""
+    return all(name in used for name in pool)
+
+
+def existing(draw: DrawFn, pool: tuple[str, ...], used: tuple[str, ...]) -> str:
+    """A name that is in use; rarely any."""
+    return pick(draw, used if used and not rarely(draw) else pool)
+
+
+def favourites(world: World) -> tuple[str, ...]:
+    """A few functions of a world: the known ones, or else some spread over all of it."""
+    known = tuple(name for name in FAVOURITES if name in world.by_name)
+    stride = max(1, len(world.functions) // MOST_FUNCTIONS)
+    return known or tuple(function.name for function in world.functions[::stride][:MOST_FUNCTIONS])
+
+
+@lru_cache(maxsize=4096)
+def _pool(favourites: tuple[str, ...], touched: tuple[str, ...]) -> tuple[str, ...]:
+    """Functions to draw from: those used last stand several times, one is unknown."""
+    known = [name for name in touched if name != UNKNOWN]
+    return (*favourites, *(3 * known), *favourites, UNKNOWN)
+
+
+def functions_at(at: Setting) -> tuple[str, ...]:
+    """The functions to draw from."""
+    return _pool(favourites(at.situation.world), at.situation.touched)
+
+
+def a_function(draw: DrawFn, at: Setting) -> str:
+    """Draw one function."""
+    return pick(draw, functions_at(at))
+
+
+def some_functions(draw: DrawFn, at: Setting) -> tuple[str, ...]:
+    """Draw one to four functions, rarely one of them twice."""
+    drawn = draw(_short_lists(functions_at(at)))
+    return tuple(drawn) if rarely(draw) else tuple(dict.fromkeys(drawn))
+
+
+@lru_cache(maxsize=4096)
+def _short_lists(pool: tuple[str, ...]) -> SearchStrategy[list[str]]:
+    return st.lists(one_of(pool), min_size=1, max_size=4)
