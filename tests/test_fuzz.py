@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from properties.plan import parse_program
+from properties.planning import parse_program
 from properties.systems import world_named
 from spec import populations
 from spec.errors import BadInputError

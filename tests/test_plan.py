@@ -9,7 +9,7 @@ import pytest
 
 from model import system
 from properties.__main__ import main
-from properties.plan import BATCH, DIRECT_MULTI, ONE_BY_ONE, Plan, Program, Reason, parse_program, plan
+from properties.planning import BATCH, DIRECT_MULTI, ONE_BY_ONE, Plan, Program, Reason, parse_program, plan
 from spec import operations as op
 from spec import populations
 from spec.costs import Cost

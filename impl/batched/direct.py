@@ -68,7 +68,8 @@ def unregister_direct(state: State, operation: op.UnregisterFtraceDirect) -> Non
     state.refuse_if_dead()
     bill = Bill()
     bill.patch(state.sites.leaving(where, regs=True))
-    if np.count_nonzero(direct.single & (direct.entry == tramp)) == 1:
+    # direct_ops may still hold address 0, but an entry there is another ops' (MODULE-6).
+    if np.count_nonzero((direct.single & (direct.entry == tramp))[: state.functions.address_zero]) == 1:
         bill.wait("rcu_tasks")
     state.settle(bill)
     direct.remove(where)
