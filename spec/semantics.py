@@ -23,12 +23,13 @@ class Semantics:
     """
 
     hash_direct: bool
-    """update_ftrace_direct_add/del/mod exist ("ftrace: Add update_ftrace_direct_add function"), v7.0."""
+    """update_ftrace_direct_add/del/mod exist ("ftrace: Add update_ftrace_direct_add
+    function"), which 7.3 has and 6.12 has not."""
 
     failed_direct_reusable: bool
     """A failed direct registration resets func and trampoline, so it can be retried.
 
-    Since 56b3c85e153b, v6.13 and stable 6.12; not in 6.1.192, where the retry is -EINVAL.
+    Since 56b3c85e153b, which is in 6.12.117 and not in 6.1.192, where the retry is -EINVAL.
     """
 
     growth_waits: bool
@@ -39,7 +40,7 @@ class Semantics:
     """
 
     single_direct_ops: bool
-    """One static direct_ops serves every BPF trampoline (CONFIG_HAVE_SINGLE_FTRACE_DIRECT_OPS), v7.0.
+    """One static direct_ops serves every BPF trampoline (CONFIG_HAVE_SINGLE_FTRACE_DIRECT_OPS, in 7.3).
 
     Before, each trampoline had a kzalloc'd ops of its own, whose unregistration waits.
     """
@@ -72,13 +73,13 @@ class Semantics:
     wide_return_refused: bool
     """Return values over 8 bytes are refused where the program reads them.
 
-    Since c48796aa6c39, in 6.12 stable and v7.
+    Since c48796aa6c39, which is in 6.12.117 and 7.3.
     """
 
     noreturn_refused: bool
     """fexit and its kin are refused on __noreturn functions.
 
-    Since cfe816d469dc ("bpf: Reject attaching fexit/fmod_ret to __noreturn functions"), v6.15 and 6.12 stable.
+    Since cfe816d469dc ("bpf: Reject attaching fexit/fmod_ret to __noreturn functions"), which is in 6.12.117.
     """
 
     fmod_ret: bool
