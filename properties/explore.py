@@ -303,7 +303,10 @@ def _derived(random_seed: int, semantics: str, number: int) -> int:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds: write one above 0")
     return value
