@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from properties.systems import resolve
+from properties.systems import DEFAULT_SYSTEMS, resolve
 from spec.system import SystemFactory
 
 MARKERS = {"slow", "power", "proof", "vm"}
@@ -25,9 +25,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
-
-
-DEFAULT_SYSTEMS = ("batched:per_function", "batched:per_shape", "batched:generic")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -37,14 +37,9 @@ def patched(state: State, count: int, passes: int = 1) -> State:
     )
 
 
-def changed(old: State, new: State, functions: Iterable[str]) -> int:
-    """How many of these sites have another instruction in the new state."""
-    return sum(_instruction(old, function) != _instruction(new, function) for function in set(functions))
-
-
 def patched_between(old: State, new: State, functions: Iterable[str]) -> State:
     """The new state, with the cost of one pass over those of the sites whose instruction differs from the old one."""
-    return patched(new, changed(old, new, functions))
+    return patched(new, sum(_instruction(old, function) != _instruction(new, function) for function in set(functions)))
 
 
 def repointed(state: State, functions: Iterable[str]) -> State:

@@ -111,8 +111,7 @@ def _check_alive(state: State) -> None:
 
 def _bypasses(state: State, function: str, trampoline: Trampoline) -> bool:
     """Whether an image would call the original by address past an IPMODIFY user."""
-    calls_orig = bool(trampoline.fmod_ret or trampoline.fexit)
-    return calls_orig and not trampoline.share and ipmodify_user(state, function)
+    return trampoline.calls_orig and not trampoline.share and ipmodify_user(state, function)
 
 
 def _with_images(state: State, trampolines: Mapping[str, Trampoline]) -> State:

@@ -89,6 +89,11 @@ class Trampoline:
         """Programs of all kinds, a session counted twice."""
         return len(self.fentry) + len(self.fmod_ret) + len(self.fexit)
 
+    @property
+    def calls_orig(self) -> bool:
+        """IMAGE-3: whether an image of these lists calls the original itself."""
+        return bool(self.fmod_ret or self.fexit)
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

@@ -57,11 +57,11 @@ def unlinked(trampoline: Trampoline, program: Program) -> Trampoline:
 
 def make_image(trampoline: Trampoline) -> Image:
     """IMAGE-1: the image of the present lists."""
-    calls_orig = bool(trampoline.fmod_ret or trampoline.fexit)
     cite("IMAGE-1")
-    if calls_orig:
+    if trampoline.calls_orig:
         cite("IMAGE-3")
-    return Image(trampoline.fentry, trampoline.fmod_ret, trampoline.fexit, trampoline.share and calls_orig)
+    orig_stack = trampoline.share and trampoline.calls_orig
+    return Image(trampoline.fentry, trampoline.fmod_ret, trampoline.fexit, orig_stack)
 
 
 def charge(state: State, function: str, faults: Faults) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 from rich.console import Console
 from rich.progress import track
@@ -27,7 +27,7 @@ from rich.table import Table
 
 from impl.batched.functions import Indices
 from impl.batched.sets import LISTS, ProgramSets
-from properties.machines import STEPS, LockstepMachine, machine_for
+from properties.machines import LockstepMachine, generating, machine_for
 from properties.systems import resolve, semantics_named, world_named
 from spec.errors import BadInputError
 from spec.operations import BpfLinkCreate, BpfProgLoad, Operation
@@ -274,13 +274,4 @@ def _attached(world: World) -> Indices:
 
 def _machine_time(machine: type[LockstepMachine]) -> float:
     """The time of the same examples, each time."""
-    limits = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=STEPS,
-        phases=[Phase.generate],
-        database=None,
-        deadline=None,
-        verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
-    )
-    return seconds(lambda: run_state_machine_as_test(seed(RANDOM_SEED)(machine), settings=limits))
+    return seconds(lambda: run_state_machine_as_test(seed(RANDOM_SEED)(machine), settings=generating(EXAMPLES)))

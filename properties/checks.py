@@ -12,7 +12,7 @@ from properties.large import survey
 from properties.lockstep import Lockstep
 from properties.reach import SEEDS, reach
 from properties.report import Check, CheckResult, Verdict
-from properties.systems import resolve, semantics_named, world_named
+from properties.systems import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from spec.operations import Call
 from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS, Semantics
@@ -23,7 +23,6 @@ __all__ = ["BUDGET", "WORLDS", "checks"]
 WORLDS = ("synthetic", "linux-6.1", "linux-6.12", "linux-7.3")
 BUDGET = 300.0
 FINDINGS = Path("build/seeds")
-SYSTEMS = ("batched:per_function", "batched:per_shape", "batched:generic")
 RANDOM_SEED = 1
 LARGE = 1000
 # The first example of a round is always the simplest one.
@@ -56,7 +55,7 @@ def seeds_agree(folder: Path) -> CheckResult:
     for path in paths:
         seed = read_seed(path)
         world = world_named(seed.world, path.parent)
-        lockstep = Lockstep(world, semantics_named(seed.semantics), [resolve(name) for name in SYSTEMS])
+        lockstep = Lockstep(world, semantics_named(seed.semantics), [resolve(name) for name in DEFAULT_SYSTEMS])
         divergences = lockstep.run(seed.steps)
         divergences += lockstep.close()
         functions[world.name] = len(world.functions)
@@ -72,7 +71,7 @@ def seeds_agree(folder: Path) -> CheckResult:
 
 def everything_is_reached(world: World, semantics: Semantics) -> CheckResult:
     """Directed runs, sweep and seeds at every sharing level: they agree, and leave nothing at zero."""
-    reached = reach(semantics, [resolve(name) for name in SYSTEMS])
+    reached = reach(semantics, [resolve(name) for name in DEFAULT_SYSTEMS])
     verdict = Verdict.HOLDS if reached.holds else Verdict.FELL
     functions = {world.name: len(world.functions)}
     counted = reached.tally.steps, reached.calls
@@ -82,7 +81,7 @@ def everything_is_reached(world: World, semantics: Semantics) -> CheckResult:
 def sequences_agree(world: World, semantics: Semantics, seconds: float) -> CheckResult:
     """Random sequences on a small world, with every sharing level at once, each undone at its end."""
     deadline = time.monotonic() + seconds
-    search = Search(world, semantics, [resolve(name) for name in SYSTEMS], RANDOM_SEED)
+    search = Search(world, semantics, [resolve(name) for name in DEFAULT_SYSTEMS], RANDOM_SEED)
     found = None
     while found is None and time.monotonic() < deadline:
         found = search.round(deadline, seconds)
@@ -108,7 +107,7 @@ def _kept(found: Found) -> str:
 def wildcards_agree(world: World, semantics: Semantics, seconds: float) -> CheckResult:
     """Attaches over wildcards of a large world, overlapping and detached in any order; at least one round."""
     deadline = time.monotonic() + seconds
-    factories = [resolve(name) for name in SYSTEMS]
+    factories = [resolve(name) for name in DEFAULT_SYSTEMS]
     functions = {world.name: len(world.functions)}
     examples = steps = calls = 0
     while not examples or time.monotonic() < deadline:

@@ -16,7 +16,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import NoReturn
 
-from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis import seed
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 from rich.console import Console
@@ -24,22 +24,20 @@ from rich.console import Console
 from properties.divergence import Divergence
 from properties.journal import Journal
 from properties.lockstep import Lockstep, Reference, reference
-from properties.machines import STEPS, LockstepMachine, machine_for
+from properties.machines import LockstepMachine, generating, machine_for
 from properties.shrink import Trial, shrink
 from properties.situation import undo_operations
-from properties.systems import resolve, semantics_named, world_named
+from properties.systems import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from properties.tally import Tally
 from spec.operations import ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step, print_seed
 from spec.semantics import PRESETS, Semantics
-from spec.sharing import LEVELS
 from spec.system import SystemFactory
 from spec.worlds import World
 
 __all__ = ["SUMMARY", "Found", "Search", "add_arguments", "run", "save", "search"]
 
 SUMMARY = "search for a divergence and write down the shrunk seed"
-DEFAULT_SYSTEMS = tuple(f"batched:{level}" for level in LEVELS)
 # From the eleventh example of a run on Hypothesis mutates; rounds of new examples find flaws in half the steps.
 ROUND = 10
 SYSTEM_TIME_LIMIT = 10.0
@@ -107,18 +105,9 @@ class Search:
         return self._shrunk(time.monotonic() + shrink_seconds) if self._finding else None
 
     def _run(self, round_seed: int) -> None:
-        limits = settings(
-            max_examples=ROUND,
-            stateful_step_count=STEPS,
-            phases=[Phase.generate],
-            database=None,
-            deadline=None,
-            verbosity=Verbosity.quiet,
-            suppress_health_check=list(HealthCheck),
-        )
         self._stopped = False
         try:
-            run_state_machine_as_test(seed(round_seed)(self._machine), settings=limits)
+            run_state_machine_as_test(seed(round_seed)(self._machine), settings=generating(ROUND))
         except (_StopError, Flaky):
             # An example left in the middle may look to Hypothesis as if it had changed its mind.
             if not self._stopped:

@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given, seed
 
 from properties.divergence import Divergence
 from properties.explore import Found
 from properties.lockstep import Lockstep
+from properties.machines import generating
 from properties.shrink import Trial, shrink
 from properties.strategies import plans
 from spec.operations import Call, Operation
@@ -87,13 +88,7 @@ def survey(
     kept = _Survey(world, semantics, factories)
 
     @seed(random_seed)
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )
+    @generating(examples)
     @given(plan=plans(world, semantics, PLAN_LENGTH))
     def run(plan: tuple[Operation, ...]) -> None:
         kept.example(plan)

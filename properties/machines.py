@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from properties.divergence import Divergence, DivergenceError
@@ -20,7 +20,7 @@ from spec.semantics import Semantics
 from spec.system import SystemFactory
 from spec.worlds import World
 
-__all__ = ["STEPS", "LockstepMachine", "machine_for"]
+__all__ = ["STEPS", "LockstepMachine", "generating", "machine_for"]
 
 STEPS = 40
 
@@ -102,6 +102,19 @@ def machine_for(
         suppress_health_check=list(HealthCheck),
     )
     return machine
+
+
+def generating(examples: int) -> settings:
+    """Hypothesis only generates: so many examples, that are neither kept nor shrunk, and no word about them."""
+    return settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def _rule(concept: str) -> object:

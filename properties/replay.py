@@ -10,16 +10,14 @@ from pathlib import Path
 from rich.console import Console
 
 from properties.lockstep import Lockstep, UnsupportedError
-from properties.systems import resolve, semantics_named, world_named
+from properties.systems import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from spec.errors import BadInputError
 from spec.seeds import Seed, Step, read_seed
-from spec.sharing import LEVELS
 from spec.system import SystemFactory
 
 __all__ = ["SUMMARY", "add_arguments", "replay", "run"]
 
 SUMMARY = "replay seeds, and print each step with both sides where they differ"
-DEFAULT_SYSTEMS = tuple(f"batched:{level}" for level in LEVELS)
 SYSTEM_TIME_LIMIT = 10.0
 AGREE, DIVERGE, BAD_INPUT = 0, 1, 2
 

@@ -14,10 +14,11 @@ from properties.exec_system import exec_factory
 from properties.guard import SystemCrashError, guarded
 from spec.errors import BadInputError
 from spec.semantics import PRESETS, Semantics
+from spec.sharing import LEVELS
 from spec.system import SystemFactory
 from spec.worlds import World, synthetic
 
-__all__ = ["BUILT_IN", "SystemCrashError", "resolve", "semantics_named", "world_named"]
+__all__ = ["BUILT_IN", "DEFAULT_SYSTEMS", "SystemCrashError", "resolve", "semantics_named", "world_named"]
 
 TIME_LIMIT = 10.0
 BUILT_IN = {
@@ -27,6 +28,7 @@ BUILT_IN = {
     "batched:per_shape": ("impl.batched", "per_shape"),
     "batched:generic": ("impl.batched", "generic"),
 }
+DEFAULT_SYSTEMS = tuple(f"batched:{level}" for level in LEVELS)
 KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 FORMS = f"{', '.join(BUILT_IN)}, module:factory, path/to/file.py:factory or exec:COMMAND"
 

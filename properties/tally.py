@@ -49,7 +49,7 @@ def lacking(semantics: Semantics) -> frozenset[str]:
 
 
 class Tally:
-    """Counts of one semantics' runs: (verb, outcome) and rules. `merge` adds another run's."""
+    """Counts of one semantics' runs: (verb, outcome) and rules."""
 
     def __init__(self, semantics: Semantics) -> None:
         self.semantics = semantics
@@ -63,11 +63,6 @@ class Tally:
     def add_rules(self, reached: Mapping[str, int]) -> None:
         """The rules that one run of the model cited."""
         self.rules.update(reached)
-
-    def merge(self, other: Tally) -> None:
-        """Add the counts of another run of the same semantics."""
-        self.outcomes.update(other.outcomes)
-        self.rules.update(other.rules)
 
     @property
     def steps(self) -> int:
