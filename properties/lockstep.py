@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 from properties.divergence import Divergence, cost_lines, site_lines
@@ -30,6 +30,7 @@ from spec.worlds import World
 __all__ = ["Lockstep", "Reference", "Taken", "UnsupportedError", "check_step", "reference"]
 
 WAITS = ("grace_periods", "poke_rounds", "sites_patched")
+ALL_COSTS = frozenset(entry.name for entry in fields(Cost))
 MOST_WORDS_WITHOUT_PROTOTYPE = 6
 START = "the start"
 
@@ -96,6 +97,14 @@ class _Runner:
     name: str
     level: str
     place: int
+    counts: frozenset[str]
+
+    def declines(self, operation: Operation) -> str:
+        """Why the system will not carry the operation out now, empty if it will."""
+        if type(operation) not in self.system.supports:
+            return f"does not support '{operation.verb}'"
+        ask = getattr(self.system, "declines", None)
+        return ask(operation) if ask else ""
 
 
 def reference(world: World, semantics: Semantics) -> Reference:
@@ -145,7 +154,8 @@ class Lockstep:
             raise
         except Exception as error:  # noqa: BLE001  # a finding, told at the first step
             system = _Crashed(error)
-        return _Runner(system, system.name, level_of(system), place)
+        counts = getattr(system, "counts", ALL_COSTS)
+        return _Runner(system, system.name, level_of(system), place, counts)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,9 +165,13 @@ class Lockstep:
     def check(self, step: Step) -> None:
         """UnsupportedError if the step cannot be taken in this world, by these semantics and systems."""
         check_step(step, self.world, self.semantics)
-        for runner in self._running:
-            if type(step.operation) not in runner.system.supports:
-                raise UnsupportedError(f"the system {runner.name} does not support '{step.operation.verb}'")
+        if reason := self.declined(step.operation):
+            raise UnsupportedError(reason)
+
+    def declined(self, operation: Operation) -> str:
+        """Why a system will not carry the operation out now, a sentence; empty if all will."""
+        reasons = ((runner.name, runner.declines(operation)) for runner in self._running)
+        return next((f"the system {name} {reason}" for name, reason in reasons if reason), "")
 
     def step(self, step: Step) -> Taken:
         """Take one step with the model and every system that has not diverged."""
@@ -186,10 +200,14 @@ class Lockstep:
         """
         self.undone_from = len(self.history)
         operations = list(undo_operations(self.situation))
-        possible = [operation for operation in operations if type(operation) in self.supports]
-        found = self.run(map(Step, possible))
-        if found or self.situation.dead or self.situation.unclean or possible != operations or not operations:
-            return found
+        skipped = False
+        for operation in operations:
+            if self.declined(operation):
+                skipped = True
+            elif found := self.step(Step(operation)).divergences:
+                return found
+        if self.situation.dead or self.situation.unclean or skipped or not operations:
+            return ()
         left = _state(self._model.sites(), self._model.cost())
         return (self._divergence(self.history[-1], None, ("undo", NOTHING, left)),) if left != NOTHING else ()
 
@@ -203,7 +221,7 @@ class Lockstep:
             # It is a finding already; that it cannot be closed either adds nothing.
             with suppress(Exception):
                 system.close()
-        return self._each(step, lambda system, _: system.close())
+        return self._each(step, lambda runner: runner.system.close())
 
     def _apply(self, step: Step) -> Taken:
         outcome = self._model.apply(step.operation)
@@ -212,11 +230,11 @@ class Lockstep:
         self.situation = follow(self.situation, step.operation, outcome)
         sites, cost = self._model.sites(), self._model.cost()
 
-        def judge(system: System, level: str) -> Difference | None:
+        def judge(runner: _Runner) -> Difference | None:
             return (
-                _outcomes(outcome, system.apply(step.operation))
-                or _sites(sites, system.sites())
-                or _costs(cost, system.cost(), level, self._model)
+                _outcomes(outcome, runner.system.apply(step.operation))
+                or _sites(sites, runner.system.sites())
+                or _costs(cost, runner, self._model)
                 or _expected(step.expected, str(outcome))
             )
 
@@ -229,8 +247,8 @@ class Lockstep:
             self._tally.count(step.operation, "observed")
         aspect = "trace" if isinstance(step.operation, Call) else "sites"
 
-        def judge(system: System, _: str) -> Difference | None:
-            seen, other = see(system)
+        def judge(runner: _Runner) -> Difference | None:
+            seen, other = see(runner.system)
             if value != other:
                 return aspect, *_told(value, other)
             return _expected(step.expected, seen)
@@ -242,12 +260,12 @@ class Lockstep:
         difference = _expected(step.expected, text)
         return (self._divergence(step, None, difference),) if difference else ()
 
-    def _each(self, step: Step | None, judge: Callable[[System, str], Difference | None]) -> tuple[Divergence, ...]:
+    def _each(self, step: Step | None, judge: Callable[[_Runner], Difference | None]) -> tuple[Divergence, ...]:
         """Ask every system, and take those that differ out of the run."""
         found: list[Divergence] = []
         for runner in tuple(self._running):
             try:
-                difference = judge(runner.system, runner.level)
+                difference = judge(runner)
             except BadInputError:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever a system raises is a finding
@@ -326,16 +344,18 @@ def _sites(expected: Mapping[str, Site], sites: Mapping[str, Site]) -> Differenc
     return "sites", site_lines(expected, sites), site_lines(sites, expected)
 
 
-def _costs(expected: Cost, cost: Cost, level: str, model: Reference) -> Difference | None:
-    if expected == cost and level == "per_function":
-        return None
-    if any(getattr(expected, name) != getattr(cost, name) for name in WAITS):
-        return "cost", cost_lines(expected, cost, WAITS), cost_lines(cost, expected, WAITS)
+def _costs(expected: Cost, runner: _Runner, model: Reference) -> Difference | None:
+    """What differs among the costs that the system counts."""
+    cost, level = runner.system.cost(), runner.level
+    waits = tuple(name for name in WAITS if name in runner.counts)
+    if any(getattr(expected, name) != getattr(cost, name) for name in waits):
+        return "cost", cost_lines(expected, cost, waits), cost_lines(cost, expected, waits)
     alive = expected.images_alive if level == "per_function" else model.images(level)
-    if cost.images_alive != alive:
+    if "images_alive" in runner.counts and cost.images_alive != alive:
         return "images", f"{alive} images alive ({level})", f"{cost.images_alive} images alive"
     exact = level == "per_function"
-    if cost.images_built > expected.images_built or (exact and cost.images_built != expected.images_built):
+    more, other = cost.images_built > expected.images_built, cost.images_built != expected.images_built
+    if "images_built" in runner.counts and (more or (exact and other)):
         bound = "" if exact else "at most "
         return "images", f"{bound}{expected.images_built} images built ({level})", f"{cost.images_built} images built"
     return None

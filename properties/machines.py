@@ -58,7 +58,7 @@ class LockstepMachine(RuleBasedStateMachine):
     def execute(self, operations: tuple[Operation, ...]) -> None:
         """Take the steps that the systems support."""
         for operation in operations:
-            if type(operation) in self.supports and self._is_lawful(operation):
+            if self._is_lawful(operation):
                 self.report(self.lockstep.step(Step(operation)).divergences)
 
     def report(self, divergences: tuple[Divergence, ...]) -> None:
@@ -78,7 +78,9 @@ class LockstepMachine(RuleBasedStateMachine):
             self.report(closed)
 
     def _is_lawful(self, operation: Operation) -> bool:
-        return not isinstance(operation, Call) or self.situation.may_call(operation.function)
+        if isinstance(operation, Call) and not self.situation.may_call(operation.function):
+            return False
+        return not self.lockstep.declined(operation)
 
 
 def machine_for(

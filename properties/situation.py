@@ -344,12 +344,12 @@ def undo_operations(situation: Situation) -> Iterator[op.Operation]:
             yield op.UnregisterFtraceFunction(name)
     yield from (op.InitModule(module) for module in situation.world.modules if module not in situation.modules)
     if len(situation.world.functions) <= PROBE_MOST_FUNCTIONS and not situation.unclean:
-        yield from _probe()
+        yield from _probe(situation.world)
 
 
-def _probe() -> Iterator[op.Operation]:
+def _probe(world: World) -> Iterator[op.Operation]:
     """A direct registration over everything meets any entry and any IPMODIFY user that was left."""
     yield op.FtraceOps(PROBE)
-    yield op.FtraceSetFilter(PROBE, "*")
+    yield op.FtraceSetFilterIps(PROBE, tuple(function.name for function in world.functions if function.has_site))
     yield op.RegisterFtraceDirectMulti(PROBE, "T1")
     yield op.UnregisterFtraceDirectMulti(PROBE, "T1")

@@ -13,6 +13,7 @@ from typing import cast
 from properties.exec_system import exec_factory
 from properties.guard import SystemCrashError, guarded
 from spec.errors import BadInputError
+from spec.laboratory import LABORATORIES, laboratory
 from spec.semantics import PRESETS, Semantics
 from spec.sharing import LEVELS
 from spec.system import SystemFactory
@@ -66,9 +67,11 @@ def world_named(name: str, base: Path | None = None) -> World:
         return synthetic()
     if name in populations.built_in():
         return populations.load(name)
+    if name in LABORATORIES:
+        return laboratory(name)
     path = (base or Path()) / name
     if not path.is_file():
-        known = ", ".join(("synthetic", *populations.built_in()))
+        known = ", ".join(("synthetic", *populations.built_in(), *LABORATORIES))
         raise BadInputError(f"unknown world '{name}': write one of {known}, or the path of a population file")
     return populations.read_population(path)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import model
 from spec.costs import Cost
-from spec.operations import BpfLinkDetach, FtraceSetFilterIp, Operation, RegisterFtraceFunction
+from spec.operations import BpfLinkDetach, FtraceSetFilterIp, Livepatch, Operation, RegisterFtraceFunction
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -97,6 +97,34 @@ class LeaksImages(Honest):
     def cost(self) -> Cost:
         cost = super().cost()
         return replace(cost, images_alive=cost.images_built)
+
+
+class CountsImages(WrongCost):
+    """Says that it counts nothing but images."""
+
+    counts = frozenset({"images_alive"})
+
+
+class LeaksCountedImages(LeaksImages):
+    """Never frees an image, and counts nothing else."""
+
+    counts = frozenset({"images_alive"})
+
+
+class Declines(Honest):
+    """Takes one livepatch at a time."""
+
+    def __init__(self, world: World, semantics: Semantics) -> None:
+        super().__init__(world, semantics)
+        self._patched = 0
+
+    def declines(self, operation: Operation) -> str:
+        full = isinstance(operation, Livepatch) and self._patched
+        return "has no room for a second livepatch" if full else ""
+
+    def apply(self, operation: Operation) -> Outcome:
+        self._patched += isinstance(operation, Livepatch)
+        return super().apply(operation)
 
 
 class IgnoresReset(Honest):

@@ -198,6 +198,24 @@ def _only_ops(self: fakes.Honest, *setting: object) -> None:
     self.supports = frozenset({op.FtraceOps})
 
 
+def test_an_operation_that_a_system_declines_is_not_taken() -> None:
+    """A system may decline an operation that it supports in other states; the step is refused with its reason."""
+    run = lockstep(fakes.Declines)
+    run.run(steps("livepatch foo1"))
+
+    with pytest.raises(UnsupportedError, match="the system honest has no room for a second livepatch"):
+        run.step(steps("livepatch foo2")[0])
+    assert len(run.history) == 1
+    assert run.undo() == ()
+
+
+def test_costs_that_a_system_does_not_count_are_not_compared() -> None:
+    """A real kernel's sites can be seen, but not how many instructions it wrote."""
+    assert diverge(fakes.WrongCost, *ATTACHED).aspect == "cost"
+    assert lockstep(fakes.CountsImages).run(steps(*DETACHED)) == ()
+    assert diverge(fakes.LeaksCountedImages, *DETACHED).aspect == "images"
+
+
 def test_undoing_leaves_nothing() -> None:
     """Everything that can be attached is detached by the undo operations."""
     lines = (

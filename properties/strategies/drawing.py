@@ -22,12 +22,17 @@ PROGRAMS = ("p1", "p2", "p3", "p4", "p5", "p6")
 LINKS = ("l1", "l2", "l3", "l4", "l5", "l6")
 GRAPH_USERS = ("g1", "g2", "g3")
 TRAMPOLINES = ("T1", "T1", "T2", "T3")
-FAVOURITES = tuple("foo1 foo2 foo0 bar1 outer bar2 foo6 foo7 foo12 narrow split spill".split())
+FAVOURITES = tuple(
+    (
+        "foo1 foo2 foo0 bar1 outer bar2 foo6 foo7 foo12 narrow split spill security_lab1 sleepy1 pieces beyond "
+        "gives_char gives_nothing gives_pair bpf_fentry_test1 make_task_dead branches_show@2"
+    ).split(),
+)
 UNKNOWN = "nowhere"
 MOST_FUNCTIONS = 12
 MOST_CALLING_PROGRAMS = 2
 
-GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? out* *a* * 5 nowhere*".split())
+GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? bar? out* *a* * 5 nowhere*".split())
 NOTRACE_GLOBS = tuple("foo1 foo2 foo[12] bar* *2 foo* !foo1 nowhere".split())
 PATTERNS = ((1, 2, 3), (0,), (-1,), (1 << 63, 255, 256), ((1 << 32) + 1, 128, -2, 1 << 31))
 COOKIES = (1, 2, 3, (1 << 64) - 1)
@@ -94,7 +99,9 @@ def favourites(world: World) -> tuple[str, ...]:
     """A few functions of a world: the known ones, or else some spread over all of it."""
     known = tuple(name for name in FAVOURITES if name in world.by_name)
     stride = max(1, len(world.functions) // MOST_FUNCTIONS)
-    return known or tuple(function.name for function in world.functions[::stride][:MOST_FUNCTIONS])
+    if FAVOURITES[0] in known:
+        return known
+    return tuple(function.name for function in world.functions[::stride][:MOST_FUNCTIONS])
 
 
 @lru_cache(maxsize=4096)
