@@ -144,7 +144,6 @@ def test_built_in_names_resolve(name: str) -> None:
     ("name", "sentence"),
     [
         ("bathced", "unknown system 'bathced': write model, batched,"),
-        ("linux-6.12", "'linux-6.12' is a real kernel, and this version cannot run one yet"),
         ("no_such_module:system", "there is no module 'no_such_module'"),
         ("model:nothing", "'nothing' of model is not there: write a function 'nothing(world, semantics)'"),
         ("properties.systems:FORMS", "'FORMS' of properties.systems is not callable"),

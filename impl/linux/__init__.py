@@ -1,0 +1,46 @@
+"""The real kernel in a virtual machine, as a System.
+
+A station (station.py) is a booted guest with our modules, kept as a snapshot; a run (system.py) starts from it. Between
+them and the kernel stands the guest's agent, which carries out batches of system calls (frames.py, guest.py).
+"""
+
+from __future__ import annotations
+
+import atexit
+
+from impl.linux.packages import Kernel, fetch
+from impl.linux.station import Station, prepare
+from impl.linux.system import Linux
+from spec.semantics import Semantics
+from spec.system import System, SystemFactory
+from spec.worlds import World
+
+__all__ = ["close", "factory", "station"]
+
+_STATIONS: dict[tuple[str, str], Station] = {}
+
+
+def station(kernel: Kernel, world: World) -> Station:
+    """The station of a kernel and a world, which is kept until this process ends."""
+    key = kernel.name, world.name
+    if key not in _STATIONS:
+        _STATIONS[key] = prepare(kernel, world)
+    return _STATIONS[key]
+
+
+def close() -> None:
+    """End all guests."""
+    while _STATIONS:
+        _STATIONS.popitem()[1].guest.close()
+
+
+def factory(name: str) -> SystemFactory:
+    """The factory of one of Debian's kernels (packages.fetch); its first system boots the kernel, which may have to be fetched before."""
+
+    def make(world: World, semantics: Semantics) -> System:
+        return Linux(station(fetch(name), world), world, semantics)
+
+    return make
+
+
+atexit.register(close)

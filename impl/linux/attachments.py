@@ -1,0 +1,276 @@
+"""BPF programs and links of a run: what a seed's names stand for in the kernel.
+
+A program without a target is loaded for each function that it is attached to, and given back with the last link to it;
+a program of several functions is loaded for each BTF that has some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from impl.linux import links
+from impl.linux.directory import Directory
+from impl.linux.errnos import errno_name
+from impl.linux.frames import Batch, Reply
+from impl.linux.images import ProgramCall
+from impl.linux.ledger import Ledger
+from impl.linux.programs import Program, assemble
+from spec import operations as op
+from spec.globs import is_glob
+from spec.outcomes import Errno, Ok, Outcome
+from spec.worlds import Function
+
+__all__ = ["Attachments", "Loaded"]
+
+TRIALS = {"fmod_ret": "security_sb_remount"}
+OTHER_TRIAL = "bpf_fentry_test1"
+"""Functions of vmlinux for which a program without a target is tried out when it is declared."""
+
+EINVAL = Errno("EINVAL")
+Attach = Callable[[Batch], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program in the kernel: its descriptor, the address of its code, and for which function or BTF it is."""
+
+    prog: str
+    code: Program
+    fd: int
+    address: int
+    place: str
+
+
+@dataclass(slots=True)
+class Attachments:
+    """State: programs by name and function (or BTF), links by name; and all programs there ever were, by number."""
+
+    directory: Directory
+    ledger: Ledger
+    numbered: list[Loaded | None] = field(default_factory=list)
+    _loaded: dict[tuple[str, str], Loaded] = field(default_factory=dict)
+    _links: dict[str, tuple[int, tuple[Loaded, ...]]] = field(default_factory=dict)
+    _nested: dict[str, int] = field(default_factory=dict)
+
+    def load(self, declared: op.BpfProgLoad) -> Outcome:
+        """BPF_PROG_LOAD; without a target for a function that takes any program of the kind, as a trial."""
+        if declared.multi and declared.target is not None:
+            return EINVAL
+        if declared.multi:
+            return self._kept(declared, self._load(declared, None, self.directory.home(self._first())))
+        if declared.target is not None:
+            function = self._world.get(declared.target)
+            return self._kept(declared, self._load(declared, function, declared.target))
+        return self._tried(declared)
+
+    @property
+    def _world(self) -> dict[str, Function]:
+        return self.directory.station.world.by_name
+
+    def _first(self) -> Function:
+        """A function of our own module, where programs of several functions are loaded first."""
+        functions = self.directory.station.world.functions
+        return next((f for f in functions if f.name not in self.directory.station.own), functions[0])
+
+    def _tried(self, declared: op.BpfProgLoad) -> Outcome:
+        vmlinux = self.directory.station.btfs[None]
+        target = vmlinux.functions[TRIALS.get(declared.kind, OTHER_TRIAL)]
+        code = Program(0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0)
+        batch = Batch()
+        links.load_program(batch, code, self._text(code), btf_id=target)
+        fd = self._submit(batch)[0].value
+        if fd < 0:
+            return Errno(errno_name(fd))
+        self._close([fd])
+        return Ok()
+
+    def _kept(self, declared: op.BpfProgLoad, loaded: Loaded | Errno) -> Outcome:
+        if isinstance(loaded, Errno):
+            return loaded
+        self._loaded[declared.prog, loaded.place] = loaded
+        return Ok()
+
+    def _load(self, declared: op.BpfProgLoad, function: Function | None, place: str | None) -> Loaded | Errno:
+        code = self._code(declared, function)
+        fd, btf = (self.directory.btf_fd(function), self.directory.btf_id(function)) if function else (0, 0)
+        if function is None and declared.multi and place:
+            fd = self.directory.btf_fds.get(place, 0)
+        nested = self.directory.btf_fds.get("massattach", 0) if code.nested is not None else 0
+        batch = Batch()
+        links.load_program(batch, code, self._text(code), btf_id=btf, btf_fd=fd, nested_btf=nested)
+        program = self._submit(batch)[0].value
+        if program < 0:
+            return Errno(errno_name(program))
+        batch = Batch()
+        links.program_info(batch, program)
+        address = links.loaded_program(self._submit(batch)[0]).address
+        loaded = Loaded(declared.prog, code, program, address, place or "")
+        self.numbered[code.number] = loaded
+        return loaded
+
+    def _code(self, declared: op.BpfProgLoad, function: Function | None) -> Program:
+        self.numbered.append(None)
+        btf_id = self.directory.btf_id(function) if function else 0
+        btf = self.directory.station.btfs[self.directory.home(function)] if function else None
+        prototype = function.prototype if function else None
+        return Program(
+            len(self.numbered) - 1,
+            declared.kind,
+            loads=btf.loadable(btf_id) if btf and btf_id and self._is_plain(function) else (),
+            slots=None if declared.multi else len(prototype.slots) if prototype else 0,
+            sleepable=declared.sleepable,
+            func_ip=declared.func_ip,
+            returns=declared.returns or 0,
+            nested=self._entry(declared) if declared.calls else None,
+        )
+
+    def _is_plain(self, function: Function | None) -> bool:
+        return bool(function and function.prototype and function.prototype.describable)
+
+    def _entry(self, declared: op.BpfProgLoad) -> int:
+        return self._nested.setdefault(declared.prog, len(self._nested))
+
+    def callees(self) -> Iterable[tuple[int, int]]:
+        """Of each program that calls a function: the entry of the map's header, and the address, 0 for none."""
+        for prog, entry in self._nested.items():
+            program = self.ledger.programs.get(prog)
+            callee = program.declared.calls if program else None
+            present = callee is not None and self.ledger.loaded(callee)
+            yield entry, self.directory.address(callee) if callee and present else 0
+
+    def _text(self, code: Program) -> bytes:
+        return assemble(code, self.directory.station.bindings)
+
+    def open(self, wanted: op.BpfRawTracepointOpen) -> Outcome:
+        """BPF_RAW_TRACEPOINT_OPEN, or with a cookie BPF_LINK_CREATE (LINK-1)."""
+        return self._attach_one(wanted.link, wanted.prog, wanted.function, wanted.cookie, create=False)
+
+    def create(self, wanted: op.BpfLinkCreate) -> Outcome:
+        """BPF_LINK_CREATE (LINK-2, LINK-6)."""
+        declared = self.ledger.programs[wanted.prog].declared
+        if declared.multi:
+            return self._attach_many(wanted)
+        (function, cookie), *more = wanted.targets
+        if more or is_glob(function):
+            return EINVAL
+        return self._attach_one(wanted.link, wanted.prog, function, cookie, create=True)
+
+    def _attach_one(self, link: str, prog: str, function: str | None, cookie: int | None, *, create: bool) -> Outcome:
+        declared = self.ledger.programs[prog].declared
+        place = declared.target or function or ""
+        if not declared.multi and (not place or (function and declared.target and function != declared.target)):
+            return EINVAL
+        loaded = self._instance(declared, place)
+        if isinstance(loaded, Errno):
+            return loaded
+
+        def attach(batch: Batch) -> int:
+            if cookie is None and not create:
+                return links.open_link(batch, loaded.fd)
+            return links.create_link(batch, loaded.fd, loaded.code.attach_type, cookie or 0)
+
+        return self._linked(link, attach, (loaded,))
+
+    def _instance(self, declared: op.BpfProgLoad, place: str) -> Loaded | Errno:
+        """The program, loaded for a function, or for all functions of a BTF."""
+        if declared.multi:
+            place = place if place in self.directory.btf_fds else self._home_of(place)
+        known = self._loaded.get((declared.prog, place))
+        return known or self._load(declared, None if declared.multi else self._world.get(place), place)
+
+    def _home_of(self, function: str) -> str:
+        found = self._world.get(function)
+        return (self.directory.home(found) or "") if found else ""
+
+    def _attach_many(self, wanted: op.BpfLinkCreate) -> Outcome:
+        targets = list(self.expanded(wanted))
+        if not targets:
+            return EINVAL
+        functions = [self._world.get(name) for name, _ in targets]
+        homes = {self.directory.home(function) or "" for function in functions if function}
+        loaded = self._instance(self.ledger.programs[wanted.prog].declared, next(iter(homes), ""))
+        if isinstance(loaded, Errno):
+            return loaded
+        ids = [self.directory.btf_id(function) if function else 0 for function in functions]
+        cookies = [cookie or 0 for _, cookie in targets] if any(c is not None for _, c in targets) else None
+
+        def attach(batch: Batch) -> int:
+            return links.create_multi_link(batch, loaded.fd, loaded.code.attach_type, ids, cookies)
+
+        return self._linked(wanted.link, attach, (loaded,))
+
+    def expanded(self, wanted: op.BpfLinkCreate) -> Iterable[tuple[str, int | None]]:
+        """The functions of a link; a glob stands for those that a tool would name, which may be none."""
+        for name, cookie in wanted.targets:
+            if is_glob(name):
+                yield from ((f.name, cookie) for f in self._named(name, wanted.prog))
+            else:
+                yield name, cookie
+
+    def _named(self, pattern: str, prog: str) -> Iterable[Function]:
+        declared = self.ledger.programs[prog].declared
+        refused = {"deny"} | ({"noreturn"} if declared.kind != "fentry" else set())
+        for name in sorted(self.ledger.matching(pattern), key=list(self._world).index):
+            function = self._world[name]
+            fitting = not declared.sleepable or "sleepable" in function.attributes
+            if self._is_plain(function) and self.directory.btf_id(function) and fitting:
+                if not refused & function.attributes:
+                    yield function
+
+    def _linked(self, link: str, attach: Attach, loaded: tuple[Loaded, ...]) -> Outcome:
+        batch = Batch()
+        index = self._charged(batch, attach)
+        fd = self._submit(batch)[index].value
+        if fd >= 0:
+            for one in loaded:
+                self._loaded[one.prog, one.place] = one
+            self._links[link] = fd, loaded
+            return Ok()
+        self._release(loaded)
+        if errno_name(fd) == "EPERM":
+            self.ledger.armed = False
+        return Errno(errno_name(fd))
+
+    def detach(self, wanted: op.BpfLinkDetach) -> Outcome:
+        """Close the link's only descriptor; then programs that nothing else uses."""
+        fd, loaded = self._links.pop(wanted.link)
+        batch = Batch()
+        index = self._charged(batch, lambda batch: links.close(batch, fd))
+        value = self._submit(batch)[index].value
+        self._release(loaded)
+        return Errno(errno_name(value)) if value < 0 else Ok()
+
+    def _charged(self, batch: Batch, add: Attach) -> int:
+        """Add a call, which is refused the memory of an image if `fail jit_charge` is armed."""
+        if not self.ledger.armed:
+            return add(batch)
+        return links.without_jit_charge(batch, add, self.directory.station.jit_limit)
+
+    def _release(self, loaded: tuple[Loaded, ...]) -> None:
+        """Close programs that were loaded for one function only, and that no link uses."""
+        used = {one.fd for _, many in self._links.values() for one in many}
+        unused = [one for one in loaded if one.fd not in used and not self._declared(one)]
+        for one in unused:
+            self._loaded.pop((one.prog, one.place), None)
+        self._close([one.fd for one in unused])
+
+    def _declared(self, loaded: Loaded) -> bool:
+        """Whether the program was loaded by name: it stays then."""
+        program = self.ledger.programs.get(loaded.prog)
+        return program is not None and (program.declared.target is not None or program.declared.multi)
+
+    def _close(self, fds: Iterable[int]) -> None:
+        batch = Batch()
+        for fd in fds:
+            links.close(batch, fd)
+        if len(batch):
+            self._submit(batch)
+
+    def _submit(self, batch: Batch) -> tuple[Reply, ...]:
+        return self.directory.station.guest.submit(batch)
+
+    def spelled(self, call: ProgramCall) -> str | None:
+        """KIND:PROG of a program's call in an image; None for a program that is not ours."""
+        found = next((one for one in reversed(self.numbered) if one and one.address == call.program), None)
+        return f"{found.code.kind}:{found.prog}" if found else None

@@ -1,0 +1,56 @@
+"""The cache directory: an entry is there entirely or not at all, however many processes make it or are interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spec.errors import BadInputError
+
+__all__ = ["directory", "entry"]
+
+
+def directory() -> Path:
+    """$XDG_CACHE_HOME/massattach, or ~/.cache/massattach."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "massattach"
+
+
+def entry(name: str, make: Callable[[Path], None]) -> Path:
+    """The directory `name` of the cache; what is not there yet, `make` puts into an empty directory that becomes it."""
+    path = directory() / name
+    if path.is_dir():
+        return path
+    try:
+        with _lock(name):
+            if not path.is_dir():
+                _make(path, make)
+    except OSError as error:
+        raise BadInputError(f"the cache cannot be written: {error.strerror}", error.filename or str(path)) from error
+    return path
+
+
+@contextmanager
+def _lock(name: str) -> Iterator[None]:
+    # the lock goes with the process that holds it, so that its file may stay
+    locks = directory() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(path: Path, make: Callable[[Path], None]) -> None:
+    # only the lock's holder makes this entry: what is here under its name is of a process that died
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as made:
+        content = Path(made) / "content"
+        content.mkdir()
+        make(content)
+        content.rename(path)

@@ -1,0 +1,147 @@
+"""What a real kernel in an emulator is not asked to do, and why: in words that follow the system's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from impl.linux.control import OPS_SLOTS, STUBS
+from impl.linux.directory import PATCHED, Directory
+from impl.linux.ledger import Ledger
+from impl.linux.tracefs import Limits
+from spec import operations as op
+from spec.globs import is_glob, matcher, record_index, without_bang
+from spec.operations import Operation
+
+__all__ = ["Decliner", "limits_of"]
+
+NEVER = 1000
+"""From so many on a `fail` takes an earlier one back."""
+
+EVERYTHING = "does not trace every function of the kernel: that takes the emulator too long"
+
+
+@dataclass(slots=True)
+class Decliner:
+    """stubs: the numbers given to direct trampolines so far."""
+
+    directory: Directory
+    ledger: Ledger
+    stubs: dict[str, int]
+
+    def reason(self, operation: Operation) -> str:
+        """Why the operation is declined in the present state; empty if it is not."""
+        decline = self._handlers.get(type(operation))
+        return (decline(operation) if decline else "") or self._stubs(operation)
+
+    @property
+    def _handlers(self) -> dict[type[Operation], Callable[[Any], str]]:
+        return {
+            op.Call: self._call,
+            op.Fail: self._fail,
+            op.FtraceOps: self._declare,
+            op.FtraceSetFilter: self._filter,
+            op.FtraceSetFilterIp: self._becomes_empty,
+            op.FtraceSetFilterIps: self._becomes_empty,
+            op.FtraceSetNotrace: self._notrace,
+            op.RegisterFtraceFunction: self._register,
+            op.RegisterFtraceGraph: self._graph,
+            op.Livepatch: self._livepatch,
+            op.BpfProgLoad: self._load,
+            op.BpfLinkCreate: self._link,
+            op.BpfLinkDetach: self._detach,
+        }
+
+    def _call(self, operation: op.Call) -> str:
+        if operation.function in self.directory.station.own:
+            return "does not call the kernel's own functions: their bodies keep no records"
+        return ""
+
+    def _fail(self, operation: op.Fail) -> str:
+        if operation.point != "jit_charge":
+            return f"cannot make '{operation.point}' fail"
+        return "can only make the next charge fail" if 1 < operation.count < NEVER else ""
+
+    def _declare(self, operation: op.FtraceOps) -> str:
+        _ = operation
+        return f"has {OPS_SLOTS} ops" if self.ledger.slots >= OPS_SLOTS else ""
+
+    def _filter(self, operation: op.FtraceSetFilter) -> str:
+        pattern, removes = without_bang(operation.glob)
+        return (self._beyond(pattern) if not removes else self._numbered(pattern)) or self._becomes_empty(operation)
+
+    def _beyond(self, pattern: str) -> str:
+        """A pattern that also selects functions of the kernel that the world does not have."""
+        match = matcher(pattern)
+        if any(map(match, self.directory.station.foreign)):
+            return f"has functions outside of the world that '{pattern}' selects"
+        return self._numbered(pattern)
+
+    def _numbered(self, pattern: str) -> str:
+        return "numbers its records in another way" if record_index(pattern) is not None else ""
+
+    def _notrace(self, operation: op.FtraceSetNotrace) -> str:
+        return self._numbered(without_bang(operation.glob)[0])
+
+    def _becomes_empty(self, operation: op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> str:
+        """An enabled ops whose filter becomes empty covers everything (FILTER-10)."""
+        record = self.ledger.ops.get(operation.ops)
+        if record is None or not record.enabled or record.ipmodify or record.role == "direct":
+            return ""
+        return EVERYTHING if not self.ledger.filter_after(operation) else ""
+
+    def _register(self, operation: op.RegisterFtraceFunction) -> str:
+        record = self.ledger.ops.get(operation.ops)
+        covers_all = record and not (record.filter or record.ipmodify or record.role == "direct")
+        return EVERYTHING if covers_all else ""
+
+    def _graph(self, operation: op.RegisterFtraceGraph) -> str:
+        patterns = [p for p in (operation.filter, operation.function, operation.notrace) if p]
+        if any(pattern.startswith("!") for pattern in patterns):
+            return "removes what a pattern with ! selects, when tracefs is given it"
+        if operation.filter and (reason := self._beyond(operation.filter)):
+            return reason
+        if reason := next(filter(None, map(self._numbered, patterns)), ""):
+            return reason
+        if operation.user in self.ledger.graph_users:
+            return ""
+        filters = [operation.filter] if operation.filter else []
+        obstacle = self.directory.station.graph.obstacle(filters, limits_of(operation))
+        return f"cannot register this user: {obstacle}" if obstacle else ""
+
+    def _livepatch(self, operation: op.Livepatch) -> str:
+        if operation.function in self.directory.station.own:
+            return f"has no patched body ({PATCHED}) for a function of the kernel's own"
+        return ""
+
+    def _load(self, operation: op.BpfProgLoad) -> str:
+        return "has no functions that an extension may replace" if operation.kind == "freplace" else ""
+
+    def _link(self, operation: op.BpfLinkCreate) -> str:
+        program = self.ledger.programs.get(operation.prog)
+        if program is None or not program.declared.multi:
+            return ""
+        names = {n for t, _ in operation.targets for n in (self.ledger.matching(t) if is_glob(t) else {t})}
+        functions = [f for name in names if (f := self.directory.station.world.by_name.get(name))]
+        homes = {self.directory.home(function) for function in functions}
+        return "makes links within one BTF only" if len(homes) > 1 else ""
+
+    def _detach(self, operation: op.BpfLinkDetach) -> str:
+        link = self.ledger.links.get(operation.link)
+        if self.ledger.armed and link and len(link.functions) > 1:
+            return "would refuse the charge of each of the link's functions"
+        return ""
+
+    def _stubs(self, operation: Operation) -> str:
+        named = [value for name in ("tramp", "old", "new") if (value := getattr(operation, name, None))]
+        named += [tramp for _, tramp in getattr(operation, "entries", ())]
+        new = {tramp for tramp in named if tramp not in self.stubs}
+        return f"has {STUBS} direct trampolines" if len(self.stubs) + len(new) > STUBS else ""
+
+
+def limits_of(operation: op.RegisterFtraceGraph) -> Limits:
+    """What a user of the graph tracer asks for beside its filter."""
+    function = (operation.function,) if operation.function else ()
+    notrace = (operation.notrace,) if operation.notrace else ()
+    return Limits(function, notrace, operation.depth or 0)

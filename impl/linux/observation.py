@@ -1,0 +1,185 @@
+"""What can be seen of ftrace after an operation: every site that is not a nop, and what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from impl.linux.directory import Directory
+from impl.linux.enabled import (
+    EnabledFunction,
+    SiteCode,
+    decode_site,
+    direct_functions,
+    parse_enabled_functions,
+    site_of,
+)
+from impl.linux.frames import Batch, Reply
+from impl.linux.images import Image, ProgramCall, parse_image
+from impl.linux.tracefs import ROOT
+from impl.linux.tuning import untaint
+from spec.errors import BadInputError
+from spec.sites import Site
+
+__all__ = ["EmulatorLimitError", "KernelComplaintError", "Observer", "Spelling"]
+
+ENABLED = f"{ROOT}/enabled_functions"
+TAINTED = "/proc/sys/kernel/tainted"
+WARNED = 1 << 9
+SITE_BYTES = 9
+IMAGE_BYTES = 4096
+CALLBACK, REDIRECT = re.compile(r"massattach_ops(\d+)"), "massattach_redirect"
+COMPLAINT = re.compile(r"BUG:|Oops|general protection|kernel panic|Unable to handle|KASAN|UBSAN")
+TOO_SLOW = re.compile(r"soft lockup|hung_task|rcu.*(stall|detected)|hard LOCKUP|clocksource.*unstable")
+
+
+class KernelComplaintError(Exception):
+    """The kernel printed what no operation may make it print."""
+
+
+class EmulatorLimitError(BadInputError):
+    """The kernel complains of time that the emulator took: nothing is known of the kernel by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How seeds call what addresses stand for.
+
+    tramp: a direct stub by its number; ops: by its slot; program: KIND:PROG by the address of its code, as it was when
+    it was loaded last, or None.
+    """
+
+    tramp: Callable[[int], str]
+    ops: Callable[[int], str]
+    program: Callable[[ProgramCall], str | None]
+
+
+@dataclass(slots=True)
+class Observer:
+    """Reads the state. images: the bytes of each image that was seen, and its text."""
+
+    directory: Directory
+    spelling: Spelling
+    sites: dict[str, Site] = field(default_factory=dict)
+    _images: dict[int, tuple[bytes, str]] = field(default_factory=dict)
+
+    def add(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
+        """Add the reads to a batch; what is returned makes `sites` of the reply, and says whether the kernel warned."""
+        enabled, tainted = batch.read_file(ENABLED), batch.read_file(TAINTED)
+
+        def read(replies: Sequence[Reply]) -> bool:
+            self._observe(parse_enabled_functions(replies[enabled].data[0].decode()))
+            return self._warned(int(replies[tainted].data[0]))
+
+        return read
+
+    def _observe(self, functions: Sequence[EnabledFunction]) -> None:
+        """Bytes are read of every site that is or was shown: one that is a nop is not a site."""
+        addresses = self._addresses(functions)
+        gone = [name for name in self.sites if name not in addresses]
+        old = {name: address for name in gone if (address := self.directory.address(name)) > 1}
+        places = {**{name: address for name, (address, _) in addresses.items()}, **old}
+        codes = self._codes(places)
+        live = {name: (function, codes[name]) for name, (_, function) in addresses.items()}
+        entries = self._entries(live)
+        spelled = self._spelled({*(c.target for _, c in live.values() if c.target), *entries.values()}, functions)
+        self.sites = {
+            name: site_of(function, code, entries.get(name), lambda address: spelled.get(address, f"{address:#x}"))
+            for name, (function, code) in live.items()
+        }
+        for name in old:
+            if codes[name].kind != "nop":
+                self.sites[name] = Site(0, False, False, False, f"{codes[name].target:#x}")
+
+    def _addresses(self, functions: Sequence[EnabledFunction]) -> dict[str, tuple[int, EnabledFunction]]:
+        """Each function's address; of symbols that share a name, those in order whose sites are no nops."""
+        found: dict[str, tuple[int, EnabledFunction]] = {}
+        shared: dict[tuple[str, str | None], list[int]] = {}
+        for function in functions:
+            key = function.symbol, function.module
+            starts = self.directory.symbols.addresses(*key)
+            if len(starts) > 1 and key not in shared:
+                codes = self._codes(dict(zip(map(str, starts), starts, strict=True)))
+                shared[key] = [start for start in starts if codes[str(start)].kind != "nop"]
+            address = shared[key].pop(0) if shared.get(key) else (starts[0] if starts else 0)
+            found[self.directory.named(function.symbol, function.module, address)] = address, function
+        return found
+
+    def _codes(self, places: Mapping[str, int]) -> dict[str, SiteCode]:
+        texts = self._read([(address, SITE_BYTES) for address in places.values()])
+        return {name: decode_site(places[name], text) for name, text in zip(places, texts, strict=True)}
+
+    def _read(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        if not places:
+            return []
+        batch = Batch()
+        for address, length in places:
+            batch.read_memory(address, length)
+        replies = self.directory.station.guest.submit(batch)
+        return [reply.data[0] if reply.value > 0 else b"" for reply in replies]
+
+    def _entries(self, live: Mapping[str, tuple[EnabledFunction, SiteCode]]) -> dict[str, int]:
+        """What stands behind `direct-->`: where the site calls something else, from the kernel's own table."""
+        direct = {name: code for name, (function, code) in live.items() if function.entry}
+        alone = {name for name in direct if live[name][0].count == 1}
+        found = {name: code.target for name, code in direct.items() if name in alone and code.target}
+        if len(found) < len(direct):
+            table = direct_functions(self._read, self.directory.symbols.address("direct_functions"))
+            for name in direct.keys() - found.keys():
+                found[name] = table.get(direct[name].address, 0) & ~1
+        return found
+
+    def _spelled(self, addresses: set[int], functions: Sequence[EnabledFunction]) -> dict[int, str]:
+        """What each address is; of those that are images the memory is read in one frame."""
+        known = {f.trampoline.at.address: self._ops(f.trampoline.func.symbol) for f in functions if f.trampoline}
+        spelled = {address: text for address in addresses if (text := known.get(address) or self._static(address))}
+        images = sorted(addresses - spelled.keys() - {0})
+        codes = self._read([(address, IMAGE_BYTES) for address in images])
+        return spelled | {address: self._image(address, code) for address, code in zip(images, codes, strict=True)}
+
+    def _static(self, address: int) -> str | None:
+        stub = self.directory.stub(address)
+        if stub is not None:
+            return f"direct:{self.spelling.tramp(stub)}"
+        place = self.directory.symbols.at(address)
+        exact = place is not None and place.module is None and not place.offset
+        return place.symbol if place and exact else None
+
+    def _ops(self, callback: str | None) -> str:
+        match = CALLBACK.fullmatch(callback or "")
+        if match:
+            return f"ops:{self.spelling.ops(int(match[1]))}"
+        return "ops:klp_ops" if callback == REDIRECT else "ops:graph_ops"
+
+    def _image(self, address: int, code: bytes) -> str:
+        """The programs of an image in running order; an image's text stays while only detached programs are skipped."""
+        seen = self._images.get(address)
+        if seen and seen[0] == code:
+            return seen[1]
+        image = parse_image(address, code, self.directory.station.helpers)
+        if seen and any(call.skipped for call in image.programs):
+            return seen[1]
+        text = f"trampoline:{','.join(self._programs(image))}"
+        self._images[address] = code, text
+        return text
+
+    def _programs(self, image: Image) -> list[str]:
+        return [self.spelling.program(call) or f"{call.kind}:{call.program:#x}" for call in image.programs]
+
+    def _warned(self, taint: int) -> bool:
+        """Whether the kernel warned since the last time, which it then may do again."""
+        station = self.directory.station
+        console = station.guest.console()
+        if TOO_SLOW.search(console):
+            raise EmulatorLimitError(f"the emulator is too slow for this kernel: {_line(TOO_SLOW, console)}")
+        if COMPLAINT.search(console) or (taint ^ station.taint) & ~WARNED:
+            raise KernelComplaintError(f"the kernel complains (taint {taint}):\n{console[-4000:]}")
+        if taint == station.taint:
+            return False
+        untaint(station.guest, self.directory.symbols, station.taint)
+        return True
+
+
+def _line(pattern: re.Pattern[str], text: str) -> str:
+    return next(line for line in text.splitlines() if pattern.search(line))

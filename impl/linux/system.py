@@ -1,0 +1,156 @@
+"""The System: each operation is carried out by the kernel, and then everything that can be seen is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from impl.linux import control
+from impl.linux.attachments import Attachments
+from impl.linux.calls import Caller
+from impl.linux.control import CONTROL, Numbers
+from impl.linux.declining import Decliner, limits_of
+from impl.linux.directory import Directory
+from impl.linux.errnos import errno_name
+from impl.linux.frames import Batch
+from impl.linux.ledger import Ledger
+from impl.linux.observation import Observer, Spelling
+from impl.linux.rails import refusal
+from impl.linux.station import Station
+from spec import operations as op
+from spec.alphabet import alphabet
+from spec.costs import Cost
+from spec.operations import Operation
+from spec.outcomes import Errno, Ok, Outcome
+from spec.semantics import Semantics
+from spec.sites import Site
+from spec.traces import Trace
+from spec.worlds import World
+
+__all__ = ["Linux"]
+
+
+
+class Linux:
+    """A run in a kernel, from the station's snapshot on.
+
+    counts: of the costs only images can be seen of a kernel whose grace periods were made short.
+    """
+
+    counts = frozenset({"images_alive"})
+
+    def __init__(self, station: Station, world: World, semantics: Semantics) -> None:
+        station.fresh()
+        self.name = station.kernel.name
+        self.supports = alphabet(semantics)
+        self._station = station
+        self._ledger = Ledger(world, set(world.modules))
+        self._directory = Directory.of(station)
+        self._stubs: dict[str, int] = {}
+        self._attachments = Attachments(self._directory, self._ledger)
+        self._decliner = Decliner(self._directory, self._ledger, self._stubs)
+        self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
+        self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
+
+    def declines(self, operation: Operation) -> str:
+        """Why the kernel is not asked to do this now."""
+        return self._decliner.reason(operation)
+
+    def apply(self, operation: Operation) -> Outcome:
+        """Have one operation carried out, and look."""
+        refused = refusal(operation, self._ledger)
+        outcome = refused or self._carried_out(operation)
+        batch = Batch()
+        observed = self._observer.add(batch)
+        warned = observed(self._station.guest.submit(batch))
+        self._ledger.follow(operation, outcome)
+        self._note(operation, warned=warned)
+        if not warned:
+            return outcome
+        return Errno(outcome.name, warn=True) if isinstance(outcome, Errno) else Ok(warn=True)
+
+    def sites(self) -> Mapping[str, Site]:
+        """As they were seen after the last operation."""
+        return self._observer.sites
+
+    def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
+        """Run one function to its return."""
+        return self._caller.call(function, arguments)
+
+    def cost(self) -> Cost:
+        """Images are the direct entries that are trampolines of BPF."""
+        entries = (site.entry or "" for site in self._observer.sites.values())
+        return Cost(images_alive=sum(entry.startswith("trampoline:") for entry in entries))
+
+    def close(self) -> None:
+        """The next run goes back to the snapshot; nothing need be undone."""
+
+    def _carried_out(self, operation: Operation) -> Outcome:
+        match operation:
+            case op.Fail():
+                self._ledger.armed = operation.count == 1
+                return Ok()
+            case op.BpfProgLoad():
+                return self._attachments.load(operation)
+            case op.BpfRawTracepointOpen():
+                return self._attachments.open(operation)
+            case op.BpfLinkCreate():
+                return self._attachments.create(operation)
+            case op.BpfLinkDetach():
+                return self._attachments.detach(operation)
+            case op.RegisterFtraceGraph():
+                patterns = [operation.filter] if operation.filter else []
+                return _outcome(self._station.graph.register(operation.user, patterns, limits_of(operation)))
+            case op.UnregisterFtraceGraph():
+                return _outcome(self._station.graph.unregister(operation.user))
+            case op.InitModule() | op.DeleteModule():
+                return self._module(operation)
+        return self._control(operation)
+
+    def _control(self, operation: Operation) -> Outcome:
+        """A command of our module."""
+        self._give_numbers(operation)
+        slots = {name: record.slot for name, record in self._ledger.ops.items()}
+        if isinstance(operation, op.FtraceOps):
+            slots[operation.ops] = self._ledger.slots
+        command = control.encode(operation, Numbers(slots, self._stubs, self._directory.address))
+        batch = Batch()
+        written = batch.write_file(CONTROL, command)
+        return _outcome(self._station.guest.submit(batch)[written].value)
+
+    def _module(self, operation: op.InitModule | op.DeleteModule) -> Outcome:
+        """init_module and delete_module of one of the world's modules."""
+        name = operation.module
+        batch = Batch()
+        if isinstance(operation, op.DeleteModule):
+            index = control.delete_module(batch, name)
+        elif name in self._station.modules.others:
+            index = control.init_module(batch, self._station.modules.others[name])
+        else:
+            return Errno("ENOENT")
+        outcome = _outcome(self._station.guest.submit(batch)[index].value)
+        if isinstance(outcome, Ok) and isinstance(operation, op.DeleteModule):
+            self._directory.forget(name)
+        elif isinstance(outcome, Ok):
+            self._directory.find(name)
+        return outcome
+
+    def _note(self, operation: Operation, *, warned: bool) -> None:
+        """A charge that was refused shows in a failed attach, or in a detach that warns; then the fault is used up."""
+        used = isinstance(operation, op.BpfLinkDetach) and warned
+        self._ledger.armed = self._ledger.armed and not used
+
+    def _give_numbers(self, operation: Operation) -> None:
+        named = [value for name in ("tramp", "old", "new") if (value := getattr(operation, name, None))]
+        for tramp in (*named, *(tramp for _, tramp in getattr(operation, "entries", ()))):
+            self._stubs.setdefault(tramp, len(self._stubs))
+
+    def _tramp(self, stub: int) -> str:
+        return next((name for name, number in self._stubs.items() if number == stub), f"stub{stub}")
+
+    def _ops(self, slot: int) -> str:
+        records = self._ledger.ops.items()
+        return next((name for name, record in records if record.slot == slot), f"slot{slot}")
+
+
+def _outcome(value: int) -> Outcome:
+    return Errno(errno_name(value)) if value < 0 else Ok()

@@ -1,0 +1,58 @@
+"""The machine's own tools that this package starts: where they are, and how a missing or failing one is reported."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from spec.errors import BadInputError
+
+__all__ = ["find", "run"]
+
+PACKAGES = {
+    "apt-cache": "apt",
+    "apt-config": "apt",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    "gcc": "gcc libc6-dev",
+    "ldd": "libc-bin",
+    "make": "make",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "setpriv": "util-linux",
+    "zstd": "zstd",
+}
+
+
+def find(tool: str) -> str:
+    """The path of a tool, or a sentence that says how to install it."""
+    path = shutil.which(tool)
+    if path is None:
+        raise BadInputError(f"{tool} is needed and not installed: apt-get install {PACKAGES[tool]}")
+    return path
+
+
+def run(
+    tool: str,
+    arguments: Sequence[str | Path],
+    *,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> bytes:
+    """What a tool prints; its warnings go to stderr. If it fails, its last complaint is part of the sentence."""
+    command = [find(tool), *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env=env, check=False)  # noqa: S603
+    if done.returncode:
+        raise BadInputError(f"{tool} failed: {_last_line(done.stderr) or f'exit status {done.returncode}'}")
+    sys.stderr.write(done.stderr.decode(errors="replace"))
+    return done.stdout
+
+
+def _last_line(text: bytes) -> str:
+    """The last line with anything in it, or nothing."""
+    lines = text.decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
