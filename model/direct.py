@@ -9,6 +9,7 @@ from model.cost import patched_between, repointed, waited
 from model.faults import Faults
 from model.filters import named_ops
 from model.registration import disable, enable
+from model.regs import narrowed
 from model.rules import Refused, cite
 from model.sites import has_entry, ipmodify_user
 from model.state import DIRECT_OPS, Entry, Ops, State
@@ -117,7 +118,7 @@ def _uncover_single(state: State, function: str) -> State:
     left = replace(ops, filter_hash=ops.filter_hash - {function})
     if left.filter_hash:
         after = _without_entries(state.with_ops(DIRECT_OPS, left), [function])
-        return patched_between(state, after, [function])
+        return patched_between(state, narrowed(after, ops, [function]), [function])
     return _without_entries(disable(state, DIRECT_OPS), [function]).without_ops([DIRECT_OPS])
 
 
@@ -266,7 +267,7 @@ def update_del(state: State, operation: op.UpdateFtraceDirectDel, faults: Faults
     left = replace(ops, filter_hash=ops.filter_hash - pairs.keys())
     if left.filter_hash:
         after = _without_entries(state.with_ops(operation.ops, left), pairs)
-        return patched_between(state, after, pairs)
+        return patched_between(state, narrowed(after, ops, pairs), pairs)
     after = _without_entries(disable(state, operation.ops), pairs)
     return after.with_ops(operation.ops, replace(left, func=False, notrace_hash=frozenset()))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from model.cost import patched_between
 from model.faults import Faults
+from model.regs import narrowed
 from model.rules import Refused, cite
 from model.sites import has_direct_ops, ipmodify_user, traced
 from model.state import Ops, State
@@ -118,7 +119,10 @@ def _move(state: State, name: str, new: Ops, faults: Faults) -> State:
     if old.filter_hash and not new.filter_hash:
         cite("FILTER-10")
     after = state.with_ops(name, new)
-    return patched_between(state, after, {*traced(state, old), *traced(after, new)}) if enabled else after
+    if not enabled:
+        return after
+    before, now = set(traced(state, old)), set(traced(after, new))
+    return patched_between(state, narrowed(after, old, before - now), before | now)
 
 
 def _check_ipmodify(state: State, old: Ops, new: Ops) -> None:

@@ -10,8 +10,9 @@ from model.cost import built, patched_between, repointed, waited_dynamic
 from model.direct import grown
 from model.faults import Faults
 from model.programs import acceptable, check_multi_target, check_target
+from model.regs import narrowed, uncovered
 from model.rules import Refused, cite
-from model.sites import ipmodify_user
+from model.sites import BPF_OPS, ipmodify_user
 from model.state import Link, Node, Program, State, Trampoline
 from model.trampolines import charge, linked, make_image, unlinked
 from spec import operations as op
@@ -258,7 +259,10 @@ def _leave(state: State, last: list[str]) -> tuple[State, bool]:
     if state.dead:
         return state, True
     cite("COST-5")
-    after = patched_between(state, _forget(state, last), last)
+    after = _forget(state, last)
+    stays = state.semantics.single_direct_ops and bool(after.images)
+    after = narrowed(after, BPF_OPS, last) if stays else uncovered(after, BPF_OPS, last)
+    after = patched_between(state, after, last)
     if state.semantics.single_direct_ops:
         return after, False
     if state.semantics.parts_limit is None:

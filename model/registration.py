@@ -8,6 +8,7 @@ from model.cost import patched_between, waited_dynamic
 from model.faults import Faults
 from model.filters import named_ops
 from model.ipmodify import ask_direct_owners, tell_direct_owners
+from model.regs import uncovered
 from model.rules import Refused, cite
 from model.sites import ipmodify_user, traced
 from model.state import Ops, State, klp_ops
@@ -28,7 +29,8 @@ def disable(state: State, key: str) -> State:
     cite("OPS-7")
     ops = state.ops[key]
     after = replace(state, ops_list=tuple(other for other in state.ops_list if other != key))
-    after = patched_between(state, after, traced(state, ops))
+    covered = tuple(traced(state, ops))
+    after = patched_between(state, uncovered(after, ops, covered), covered)
     return waited_dynamic(after) if ops.dynamic else after
 
 

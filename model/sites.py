@@ -9,6 +9,7 @@ from model.state import Image, Ops, State
 from spec.sites import Site
 
 __all__ = [
+    "BPF_OPS",
     "covering",
     "entry_of",
     "has_direct_ops",
@@ -73,7 +74,7 @@ def site_of(state: State, function: str) -> Site | None:
     if not ops:
         cite("SITE-1")
         return None
-    regs = any(one.save_regs for one in ops)
+    regs = any(one.save_regs for one in ops) or function in state.regs_left
     direct = any(one.direct for one in ops)
     entry = entry_of(state, function) if direct else None
     return Site(len(ops), regs, any(one.ipmodify for one in ops), direct, _target(ops, entry, regs=regs), entry)

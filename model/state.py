@@ -120,7 +120,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything. ops_list holds keys of enabled ops, newest first; table_bits is direct_functions' size."""
+    """Everything.
+
+    ops_list: keys of enabled ops, newest first. table_bits: direct_functions' size. regs_left: sites whose R stayed
+    (SITE-6).
+    """
 
     world: World
     semantics: Semantics
@@ -136,6 +140,7 @@ class State:
     trampolines: Mapping[str, Trampoline] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
     parts: frozenset[frozenset[str]] = frozenset()
+    regs_left: frozenset[str] = frozenset()
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
 

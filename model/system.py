@@ -11,6 +11,7 @@ from model.calls import call
 from model.direct import failed_registration
 from model.faults import Faults
 from model.links import Warned
+from model.regs import settled
 from model.rules import CITATIONS, Citations, Refused, cite
 from model.sites import sites
 from model.state import State
@@ -80,7 +81,7 @@ def step(state: State, operation: Operation, faults: Faults) -> tuple[State, Out
     except Refused as refused:
         cite("FAIL-3", "COST-1")
         return _left(state, operation, refused.errno), Errno(refused.errno, refused.warn)
-    return after, Ok(warn)
+    return settled(after), Ok(warn)
 
 
 def _pokes(before: State, after: State, operation: Operation) -> bool:

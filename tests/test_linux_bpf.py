@@ -60,22 +60,27 @@ class Blob:
 
     @property
     def next_id(self) -> int:
+        """The id of the type that is added next."""
         return self.first_id + len(self.types)
 
     def add(self, kind: int, name: str = "", content: int = 0, extra: tuple[int, ...] = (), members: int = 0) -> int:
+        """A type of a kind; content is its size or the type that it refers to."""
         offset = self.first_string + len(self.strings) if name else 0
         self.strings += name.encode() + b"\0" if name else b""
         self.types.append(struct.pack(f"<{3 + len(extra)}I", offset, kind << 24 | members, content, *extra))
         return self.next_id - 1
 
     def integer(self, name: str, size: int) -> int:
+        """An integer type."""
         return self.add(INT, name, size, (8 * size,))
 
     def function(self, name: str, returns: int, *arguments: int) -> int:
+        """A function and its prototype."""
         pairs = tuple(word for argument in arguments for word in (0, argument))
         return self.add(FUNC, name, self.add(FUNC_PROTO, "", returns, pairs, len(arguments)))
 
     def made(self, layout: bytes = b"") -> bytes:
+        """The blob."""
         types = b"".join(self.types)
         length = 32 if layout else 24
         header = struct.pack("<HBB5I", 0xEB9F, 1, 0, length, 0, len(types), len(types), len(self.strings))
@@ -322,7 +327,7 @@ def test_kfuncs() -> None:
 
 
 def record(**words: int) -> bytes:
-    """A record; words are wN for the N-th, cN for the context's and eN, vN for answer and value of the N-th argument."""
+    """A record: wN is its N-th word, cN the context's, eN and vN answer and value of the N-th argument."""
     starts = {"w": (0, 1), "c": (CONTEXT, 1), "e": (ARGUMENTS, 2), "v": (ARGUMENTS + 1, 2)}
     found = [0] * WORDS
     for key, value in words.items():

@@ -15,7 +15,7 @@ from impl.linux.errnos import errno_name
 from impl.linux.frames import Batch, Reply
 from impl.linux.images import ProgramCall
 from impl.linux.ledger import Ledger
-from impl.linux.programs import Program, assemble
+from impl.linux.programs import ATTACH_TYPES, Program, assemble
 from spec import operations as op
 from spec.globs import is_glob
 from spec.outcomes import Errno, Ok, Outcome
@@ -55,7 +55,7 @@ class Attachments:
 
     def load(self, declared: op.BpfProgLoad) -> Outcome:
         """BPF_PROG_LOAD; without a target for a function that takes any program of the kind, as a trial."""
-        if declared.multi and declared.target is not None:
+        if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
             return EINVAL
         if declared.multi:
             return self._kept(declared, self._load(declared, None, self.directory.home(self._first())))

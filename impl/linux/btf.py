@@ -109,6 +109,8 @@ class Btf:
         magic, _, _, length, types_at, types_bytes, strings_at, strings_bytes = HEADER.unpack_from(blob)
         if magic != MAGIC:
             raise BadInputError("this is no BTF: it does not start with 9f eb")
+        if len(blob) < length + max(types_at + types_bytes, strings_at + strings_bytes):
+            raise ValueError
         self._base = base
         self._words = memoryview(blob)[length + types_at :][:types_bytes].cast("I")
         self._strings = bytes(blob[length + strings_at :][:strings_bytes])

@@ -106,6 +106,8 @@ class Decliner:
             return reason
         if operation.user in self.ledger.graph_users:
             return ""
+        if operation.function and operation.depth:
+            return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
         filters = [operation.filter] if operation.filter else []
         obstacle = self.directory.station.graph.obstacle(filters, limits_of(operation))
         return f"cannot register this user: {obstacle}" if obstacle else ""
@@ -116,7 +118,10 @@ class Decliner:
         return ""
 
     def _load(self, operation: op.BpfProgLoad) -> str:
-        return "has no functions that an extension may replace" if operation.kind == "freplace" else ""
+        if operation.kind == "freplace":
+            return "has no functions that an extension may replace"
+        own = operation.calls in self.directory.station.own
+        return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 
     def _link(self, operation: op.BpfLinkCreate) -> str:
         program = self.ledger.programs.get(operation.prog)

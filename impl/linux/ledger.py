@@ -58,10 +58,15 @@ class GraphUser:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that exists by the answers so far. single: entries of the single API. armed: jit_charge will fail. slots: that ops have had."""
+    """Everything that exists by the answers so far.
+
+    free_filters: unregister_ftrace_direct(ops, addr, true) ends the life of an ops (NAME-5). single: entries of the
+    single API. armed: jit_charge will fail. slots: how many ops have had.
+    """
 
     world: World
     modules: set[str]
+    free_filters: bool
     ops: dict[str, OpsRecord] = field(default_factory=dict)
     programs: dict[str, Program] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
@@ -163,6 +168,9 @@ def _direct(ledger: Ledger, operation: op.RegisterFtraceDirectMulti) -> None:
 
 
 def _undirect(ledger: Ledger, operation: op.UnregisterFtraceDirectMulti) -> None:
+    if operation.free and ledger.free_filters:
+        del ledger.ops[operation.ops]
+        return
     record = ledger.ops[operation.ops]
     record.enabled, record.entries = False, {}
 

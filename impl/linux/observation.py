@@ -31,7 +31,7 @@ SITE_BYTES = 9
 IMAGE_BYTES = 4096
 CALLBACK, REDIRECT = re.compile(r"massattach_ops(\d+)"), "massattach_redirect"
 COMPLAINT = re.compile(r"BUG:|Oops|general protection|kernel panic|Unable to handle|KASAN|UBSAN")
-TOO_SLOW = re.compile(r"soft lockup|hung_task|rcu.*(stall|detected)|hard LOCKUP|clocksource.*unstable")
+TOO_SLOW = re.compile(r"soft lockup|hung_task|rcu.*(stall|detected)|hard LOCKUP")
 
 
 class KernelComplaintError(Exception):

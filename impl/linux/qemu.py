@@ -16,7 +16,7 @@ from impl.linux.tools import find, run
 
 __all__ = ["Machine", "MachineEndedError", "Setup"]
 
-COMMAND_LINE = "console=ttyS0 quiet loglevel=5 panic=-1 nokaslr"
+COMMAND_LINE = "console=ttyS0 quiet loglevel=5 panic=-1 nokaslr tsc=reliable"
 MONITOR_TIMEOUT = 60.0
 COMPLAINT = "complaint"
 DISK_SIZE = "16G"

@@ -43,7 +43,7 @@ class Linux:
         self.name = station.kernel.name
         self.supports = alphabet(semantics)
         self._station = station
-        self._ledger = Ledger(world, set(world.modules))
+        self._ledger = Ledger(world, set(world.modules), semantics.free_filters)
         self._directory = Directory.of(station)
         self._stubs: dict[str, int] = {}
         self._attachments = Attachments(self._directory, self._ledger)

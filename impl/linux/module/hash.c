@@ -11,7 +11,7 @@
 
 #define HASH_BITS 10
 
-/* The kernel exports none of these functions to modules: whoever loads the module gives their addresses as parameters. */
+/* The kernel exports none of these to modules: whoever loads this module gives their addresses as parameters. */
 #define IMPORT(name)                            \
 	static unsigned long address_of_##name; \
 	module_param_named(name, address_of_##name, ulong, 0)

@@ -19,7 +19,8 @@ struct livepatch {
 static LIST_HEAD(livepatches);
 
 /* Needs no protection against recursion: it calls nothing. */
-static void massattach_redirect(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops, struct ftrace_regs *fregs)
+static void massattach_redirect(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
+				struct ftrace_regs *fregs)
 {
 	unsigned long patched = container_of(ops, struct livepatch, ops)->patched;
 

@@ -22,7 +22,7 @@ enum massattach_kind {
 	MASSATTACH_BEGIN,
 };
 
-/* What one write(2) to the control file holds: a verb, `count` words and a text of `length` bytes, behind which is a NUL. */
+/* What one write(2) to the control file holds: a verb, `count` words, a text of `length` bytes; behind it is a NUL. */
 struct massattach_command {
 	const u64 *words;
 	u32 count;
@@ -65,7 +65,7 @@ massattach_verb massattach_call;
 int massattach_livepatch_init(void);
 int massattach_calls_init(void);
 
-/* In the generated functions.c: the functions of the world that attributes let fmod_ret and sleepable programs attach to. */
+/* In the generated functions.c: tells the kernel which functions fmod_ret and sleepable programs may attach to. */
 int massattach_functions_init(void);
 
 #endif

@@ -43,8 +43,8 @@ struct ftrace_ops *massattach_ops_leaving(u64 slot)
 }
 
 /*
- * The hashes of a freed ops dangle, and a later use frees them again. So its memory is left alone for good, and the slot
- * can be declared anew.
+ * The hashes of a freed ops dangle, and a later use frees them again. So its memory is left alone for good, and the
+ * slot can be declared anew.
  */
 void massattach_ops_forget(u64 slot)
 {
