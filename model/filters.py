@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from model.cost import patched_between
 from model.faults import Faults
-from model.regs import narrowed
+from model.regs import narrowed, uncovered
 from model.rules import Refused, cite
 from model.sites import has_direct_ops, ipmodify_user, traced
 from model.state import Ops, State
@@ -122,7 +122,12 @@ def _move(state: State, name: str, new: Ops, faults: Faults) -> State:
     if not enabled:
         return after
     before, now = set(traced(state, old)), set(traced(after, new))
-    return patched_between(state, narrowed(after, old, before - now), before | now)
+    if old.notrace_hash == new.notrace_hash or state.semantics.notrace_leaves_regs:
+        after = narrowed(after, old, before - now)
+    else:
+        held = new.notrace_hash & new.filter_hash if new.filter_hash else new.notrace_hash
+        after = uncovered(after, old, held)
+    return patched_between(state, after, before | now)
 
 
 def _check_ipmodify(state: State, old: Ops, new: Ops) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from model.faults import Faults
 from model.registration import remove
 from model.rules import Refused, cite
 from model.sites import covering
-from model.state import ADDRESS_ZERO, GraphUser, Ops, State, klp_ops
+from model.state import ADDRESS_ZERO, GraphUser, Ops, State, address_of, klp_ops
 from spec import operations as op
 
 __all__ = ["delete", "init"]
@@ -57,25 +58,32 @@ def _in_use(state: State, functions: frozenset[str]) -> bool:
 
 
 def _without_sites(state: State, gone: frozenset[str]) -> State:
-    """MODULE-5: entries for sites that have gone become entries for address 0; direct entries go."""
+    """MODULE-5: addresses of sites that have gone stay in hashes and in direct_functions, and select nothing."""
     cite("MODULE-5", "MODULE-6")
+    unloads = state.unloads + 1
+    kept = {name: address_of(name, unloads) for name in gone}
     return replace(
         state,
-        ops={key: _ops_without(ops, gone) for key, ops in state.ops.items()},
+        unloads=unloads,
+        ops={key: _ops_without(ops, kept) for key, ops in state.ops.items()},
         graph_users={name: _user_without(user, gone) for name, user in state.graph_users.items()},
-        direct_functions={f: entry for f, entry in state.direct_functions.items() if f not in gone},
+        direct_functions={kept.get(name, name): entry for name, entry in state.direct_functions.items()},
     )
+
+
+def _ops_without(ops: Ops, kept: Mapping[str, str]) -> Ops:
+    filter_hash, notrace_hash = (
+        frozenset(kept.get(name, name) for name in hash_) for hash_ in (ops.filter_hash, ops.notrace_hash)
+    )
+    return replace(ops, filter_hash=filter_hash, notrace_hash=notrace_hash)
+
+
+def _user_without(user: GraphUser, gone: frozenset[str]) -> GraphUser:
+    """The hashes of tracers, and no others, get address 0 in such places (clear_mod_from_hashes)."""
+    sets = (None if one is None else _zeroed(one, gone) for one in (user.filter, user.function, user.notrace))
+    filter_, function, notrace = sets
+    return replace(user, filter=filter_, function=function, notrace=notrace)
 
 
 def _zeroed(hash_: frozenset[str], gone: frozenset[str]) -> frozenset[str]:
     return (hash_ - gone) | {ADDRESS_ZERO} if hash_ & gone else hash_
-
-
-def _ops_without(ops: Ops, gone: frozenset[str]) -> Ops:
-    return replace(ops, filter_hash=_zeroed(ops.filter_hash, gone), notrace_hash=_zeroed(ops.notrace_hash, gone))
-
-
-def _user_without(user: GraphUser, gone: frozenset[str]) -> GraphUser:
-    sets = (None if one is None else _zeroed(one, gone) for one in (user.filter, user.function, user.notrace))
-    filter_, function, notrace = sets
-    return replace(user, filter=filter_, function=function, notrace=notrace)

@@ -1,6 +1,6 @@
 """The whole state as one persistent value.
 
-Functions are named by their unique names; `ADDRESS_ZERO` is the site of no function.
+Functions are named by their unique names; `ADDRESS_ZERO` is the site of no function, and neither is `address_of`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from spec.operations import BpfProgLoad as Program
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["ADDRESS_ZERO", "DIRECT_OPS", "GRAPH_OPS", "Entry", "Ops", "Program", "State", "klp_ops"]
+__all__ = ["ADDRESS_ZERO", "DIRECT_OPS", "GRAPH_OPS", "Entry", "Ops", "Program", "State", "address_of", "klp_ops"]
 
 ADDRESS_ZERO = "0 "
+
+
+def address_of(function: str, unloads: int) -> str:
+    """The address of a function that went with the so-manieth module that was unloaded: nothing is there any more."""
+    return f"{function} {unloads}"
 GRAPH_OPS = "graph ops"
 DIRECT_OPS = "direct ops"
 
@@ -141,6 +146,7 @@ class State:
     images: Mapping[str, Image] = field(default_factory=dict)
     parts: frozenset[frozenset[str]] = frozenset()
     regs_left: frozenset[str] = frozenset()
+    unloads: int = 0
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
 

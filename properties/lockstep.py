@@ -232,7 +232,7 @@ class Lockstep:
 
         def judge(runner: _Runner) -> Difference | None:
             return (
-                _outcomes(outcome, runner.system.apply(step.operation))
+                _outcomes(outcome, runner.system.apply(step.operation), runner.system)
                 or _sites(sites, runner.system.sites())
                 or _costs(cost, runner, self._model)
                 or _expected(step.expected, str(outcome))
@@ -334,8 +334,11 @@ def _full(value: object) -> str:
     return "\n".join([str(value), *map(repr, value.events)]) if isinstance(value, Trace) else repr(value)
 
 
-def _outcomes(expected: Outcome, outcome: Outcome) -> Difference | None:
-    return None if expected == outcome else ("outcome", str(expected), str(outcome))
+def _outcomes(expected: Outcome, outcome: Outcome, system: System) -> Difference | None:
+    if expected == outcome:
+        return None
+    console = getattr(system, "console", str)() if outcome.warn else ""
+    return "outcome", str(expected), f"{outcome}\n{console}".strip()
 
 
 def _sites(expected: Mapping[str, Site], sites: Mapping[str, Site]) -> Difference | None:

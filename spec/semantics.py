@@ -45,6 +45,13 @@ class Semantics:
     Before, each trampoline had a kzalloc'd ops of its own, whose unregistration waits.
     """
 
+    notrace_leaves_regs: bool
+    """R also stays where an ops leaves by its notrace hash (SITE-6).
+
+    In 6.12.117 and 7.3.4, whose __ftrace_hash_rec_update() looks at both hashes; that of 6.1.192 counts the sites that
+    a new notrace hash holds down after it is in place.
+    """
+
     share_ipmodify: bool
     """DIRECT and IPMODIFY may share a site through ops_func.
 
@@ -133,6 +140,7 @@ _LINUX_6_1 = Semantics(
     failed_direct_reusable=False,
     growth_waits=True,
     single_direct_ops=False,
+    notrace_leaves_regs=False,
     share_ipmodify=True,
     free_filters=False,
     max_links=38,
@@ -159,6 +167,7 @@ _LINUX_6_12 = Semantics(
     failed_direct_reusable=True,
     growth_waits=False,
     single_direct_ops=False,
+    notrace_leaves_regs=True,
     share_ipmodify=True,
     free_filters=True,
     max_links=38,
@@ -185,6 +194,7 @@ _LINUX_7_3 = Semantics(
     failed_direct_reusable=True,
     growth_waits=False,
     single_direct_ops=True,
+    notrace_leaves_regs=True,
     share_ipmodify=True,
     free_filters=True,
     max_links=36,
@@ -211,6 +221,7 @@ _PROPOSAL_2021 = Semantics(
     failed_direct_reusable=True,
     growth_waits=True,
     single_direct_ops=False,
+    notrace_leaves_regs=False,
     share_ipmodify=False,
     free_filters=False,
     max_links=38,

@@ -149,6 +149,19 @@ class Btf:
             found = self._prototypes[target] = self._prototype(target)
         return found
 
+    def declaration(self, function: int) -> str:
+        """The FUNC with this id as a line of C, its stars apart: `int f(const struct page * page, ...)`."""
+        _, name, target = self._type(function)
+        words, at = self.place(target)
+        arguments, returned = self._signature(target)
+        members = at + TYPE_WORDS
+        names = words[members : members + MEMBER_WORDS * len(arguments) : MEMBER_WORDS]
+        spelled = [
+            f"{self._spelled(number)} {self.name(place)}".rstrip() if number else "..."
+            for place, number in zip(names, arguments, strict=True)
+        ]
+        return f"{self._spelled(returned)} {name}({', '.join(spelled) or 'void'})"
+
     def loadable(self, function: int) -> tuple[int, ...]:
         """The places in a program's context that the verifier of every kernel lets it load: slots, and the return's.
 

@@ -37,6 +37,7 @@ __all__ = [
     "decode",
     "delete_module",
     "encode",
+    "hold",
     "init_module",
     "oops",
     "parameters",
@@ -87,6 +88,7 @@ class Verb(IntEnum):
     HASH_MOD = 20
     LIVEPATCH = 21
     UNLIVEPATCH = 22
+    HOLD = 23
 
 
 class Kind(IntEnum):
@@ -188,6 +190,11 @@ def warn() -> bytes:
 def oops() -> bytes:
     """The command that makes the kernel oops in the writer."""
     return _command(Verb.OOPS)
+
+
+def hold(first: int, behind: int) -> bytes:
+    """The command that takes the memory between two addresses, which a module has left, for good."""
+    return _command(Verb.HOLD, first, behind)
 
 
 def call(address: int, prototype: Prototype | None, arguments: tuple[int, ...]) -> bytes:

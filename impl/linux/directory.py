@@ -16,6 +16,7 @@ NOWHERE = 1
 """An address at which no function is; 0 would be the entry that a gone module leaves in a hash."""
 
 ENDBR_BYTES = 4
+PAGE = 4096
 STUB = re.compile(r"massattach_stub(\d+)")
 PATCHED = "__patched"
 
@@ -88,7 +89,11 @@ class Directory:
         self.symbols = module_symbols(self.station.guest, module, image, self.symbols)
         self.btf_fds |= btf_descriptors(self.station.guest, (module,))
 
-    def forget(self, module: str) -> None:
-        """A module has gone."""
+    def forget(self, module: str) -> tuple[int, int]:
+        """A module has gone; the pages that its functions were in, by their first address and the one behind them."""
+        functions = [f.name for f in self.station.world.functions if f.module == module]
+        addresses = [self.address(name) for name in functions]
+        pages = min(addresses) & -PAGE, (max(addresses) & -PAGE) + PAGE
         self.symbols = self.symbols.without_module(module)
         self.btf_fds.pop(module, None)
+        return pages

@@ -16,10 +16,7 @@ from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
 from spec.worlds import World
 
-__all__ = ["VANISHED", "GraphUser", "Ledger", "Link", "OpsRecord", "Program"]
-
-VANISHED = ""
-"""Stands for address 0 in a filter: what is left there of functions whose module has gone (MODULE-5)."""
+__all__ = ["GraphUser", "Ledger", "Link", "OpsRecord", "Program"]
 
 
 @dataclass(slots=True)
@@ -61,7 +58,8 @@ class Ledger:
     """Everything that exists by the answers so far.
 
     free_filters: unregister_ftrace_direct(ops, addr, true) ends the life of an ops (NAME-5). single: entries of the
-    single API. armed: jit_charge will fail. slots: how many ops have had.
+    single API. armed: jit_charge will fail. slots: how many ops have had. unloads: of modules,
+    whose functions' addresses stay in filters, under other names here (MODULE-5).
     """
 
     world: World
@@ -75,6 +73,7 @@ class Ledger:
     single: dict[str, str] = field(default_factory=dict)
     armed: bool = False
     slots: int = 0
+    unloads: int = 0
 
     def loaded(self, function: str) -> bool:
         """Whether the world has the function, and its module is loaded."""
@@ -244,12 +243,13 @@ def _init(ledger: Ledger, operation: op.InitModule) -> None:
 def _remove(ledger: Ledger, operation: op.DeleteModule) -> None:
     gone = {function.name for function in ledger.world.functions if function.module == operation.module}
     ledger.modules.discard(operation.module)
+    ledger.unloads += 1
     ledger.livepatches -= gone
-    ledger.single = _without(ledger.single, gone)
+    kept = {name: f"{name} {ledger.unloads}" for name in gone}
+    ledger.single = {kept.get(name, name): tramp for name, tramp in ledger.single.items()}
     for record in ledger.ops.values():
-        record.entries = _without(record.entries, gone)
-        if record.filter & gone:
-            record.filter = (record.filter - gone) | {VANISHED}
+        record.entries = {kept.get(name, name): tramp for name, tramp in record.entries.items()}
+        record.filter = {kept.get(name, name) for name in record.filter}
 
 
 def _without(entries: dict[str, str], gone: Iterable[str]) -> dict[str, str]:

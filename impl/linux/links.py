@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from impl.linux.frames import Batch, Out, Ref, Reply, Struct
 from impl.linux.guest import Guest
+from impl.linux.instructions import BYTES
 from impl.linux.programs import Program
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
     "without_jit_charge",
 ]
 
-CLOSE, SETRESUID, BPF = 3, 117, 321
+CLOSE, CAPSET, BPF = 3, 126, 321
 
 # enum bpf_cmd
 MAP_CREATE, PROG_LOAD, TEST_RUN, GET_INFO, RAW_TRACEPOINT_OPEN = 0, 5, 10, 15, 17
@@ -56,10 +57,10 @@ MODULE_NAME_BYTES = 64
 BTFS_AT_ONCE = 16
 
 JIT_LIMIT = "/proc/sys/net/core/bpf_jit_limit"
-UNCHANGED, NOBODY, ROOT = -1, 65534, 0
+CAPABILITY_VERSION = 0x20080522
+CAP_SYS_ADMIN, CAP_BPF, ALL_CAPABILITIES = 21, 39, (1 << 64) - 1
 
 LICENSE = b"GPL\0"
-INSTRUCTION_BYTES = 8
 
 Descriptor = int | Ref
 
@@ -146,7 +147,7 @@ def load_kprobe(batch: Batch, instructions: bytes) -> int:
 
 
 def _load_attribute(instructions: bytes, program_type: int, attach_type: int, name: str) -> _Attribute:
-    attribute = _Attribute(144).words(0, program_type, len(instructions) // INSTRUCTION_BYTES)
+    attribute = _Attribute(144).words(0, program_type, len(instructions) // BYTES)
     attribute.pointer(8, instructions).pointer(16, LICENSE).words(68, attach_type)
     attribute.data[48 : 48 + NAME_BYTES] = name.encode()[: NAME_BYTES - 1].ljust(NAME_BYTES, b"\0")
     return attribute
@@ -292,12 +293,19 @@ def _word(data: bytes, at: int) -> int:
 def without_jit_charge(batch: Batch, add: Callable[[Batch], int], restore: bytes, limit: int = 1) -> int:
     """What `add` adds, under a limit of JIT memory in bytes that refuses the charge for an image (-EPERM).
 
-    The limit does not bind who has CAP_BPF, so the call is made with another effective user id. restore: the limit's
-    present text. Commands that want the capability themselves are -EPERM in any case.
+    The limit does not bind who has CAP_BPF or CAP_SYS_ADMIN, so the call is made without them; commands that want them
+    for themselves (BPF_MAP_CREATE, BPF_PROG_LOAD) are -EPERM in any case. restore: the limit's present text.
     """
     batch.write_file(JIT_LIMIT, str(limit).encode())
-    batch.syscall(SETRESUID, UNCHANGED, NOBODY, UNCHANGED)
+    _set_effective(batch, ALL_CAPABILITIES & ~(1 << CAP_BPF | 1 << CAP_SYS_ADMIN))
     index = add(batch)
-    batch.syscall(SETRESUID, UNCHANGED, ROOT, UNCHANGED)
+    _set_effective(batch, ALL_CAPABILITIES)
     batch.write_file(JIT_LIMIT, restore)
     return index
+
+
+def _set_effective(batch: Batch, capabilities: int) -> None:
+    """capset(2); the permitted set stays as it is, full."""
+    low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
+    header = struct.pack("<2I", CAPABILITY_VERSION, 0)
+    batch.syscall(CAPSET, header, struct.pack("<6I", low, 0xFFFFFFFF, 0, high, 0xFFFFFFFF, 0))

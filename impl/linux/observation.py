@@ -57,11 +57,12 @@ class Spelling:
 
 @dataclass(slots=True)
 class Observer:
-    """Reads the state. images: the bytes of each image that was seen, and its text."""
+    """Reads the state. warning: what the console printed in the last operation."""
 
     directory: Directory
     spelling: Spelling
     sites: dict[str, Site] = field(default_factory=dict)
+    warning: str = ""
     _images: dict[int, tuple[bytes, str]] = field(default_factory=dict)
 
     def add(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
@@ -175,6 +176,7 @@ class Observer:
             raise EmulatorLimitError(f"the emulator is too slow for this kernel: {_line(TOO_SLOW, console)}")
         if COMPLAINT.search(console) or (taint ^ station.taint) & ~WARNED:
             raise KernelComplaintError(f"the kernel complains (taint {taint}):\n{console[-4000:]}")
+        self.warning = console
         if taint == station.taint:
             return False
         untaint(station.guest, self.directory.symbols, station.taint)

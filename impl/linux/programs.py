@@ -23,6 +23,7 @@ __all__ = [
     "COUNT_AT",
     "HEADER_BYTES",
     "NESTED_AT",
+    "NESTED_BYTES",
     "NESTED_ENTRIES",
     "RECORDS",
     "RECORD_BYTES",
@@ -34,7 +35,7 @@ __all__ = [
     "decode",
 ]
 
-# enum bpf_attach_type; a program of several functions has a type of its own
+# enum bpf_attach_type; a program of several functions has a type of its own, but for fmod_ret, which the kernel refuses
 ATTACH_TYPES: Final[Mapping[tuple[str, bool], int]] = {
     ("fentry", False): 24,
     ("fexit", False): 25,
@@ -42,6 +43,7 @@ ATTACH_TYPES: Final[Mapping[tuple[str, bool], int]] = {
     ("fsession", False): 58,
     ("fentry", True): 59,
     ("fexit", True): 60,
+    ("fmod_ret", True): 26,
     ("fsession", True): 61,
 }
 
@@ -50,9 +52,11 @@ KTIME_GET_NS, GET_FUNC_IP, GET_ATTACH_COOKIE = 5, 173, 174
 GET_FUNC_ARG, GET_FUNC_RET, GET_FUNC_ARG_CNT = 183, 184, 185
 
 MOST_SLOTS = 12
-# the header: how many runs there were, then addresses of functions that programs call
-COUNT_AT, NESTED_AT, HEADER_BYTES = 0, 8, 512
-NESTED_ENTRIES = (HEADER_BYTES - NESTED_AT) // SLOT_BYTES
+# the header: how many runs there were; then for each program that calls a function the function's address, and whether
+# such a call is under way
+COUNT_AT, NESTED_AT, HEADER_BYTES = 0, 16, 512
+NESTED_BYTES, UNDER_WAY = 16, 8
+NESTED_ENTRIES = (HEADER_BYTES - NESTED_AT) // NESTED_BYTES
 RECORD_BITS = 9
 RECORD_BYTES = 1 << RECORD_BITS
 RECORDS = 255
@@ -66,7 +70,7 @@ WORDS = ARGUMENTS + 2 * (MOST_SLOTS + 1)
 RECORD = struct.Struct(f"<{WORDS}Q")
 
 R0, R1, R2, R3 = range(4)
-CONTEXT_REGISTER, RECORD_REGISTER, RETURN_REGISTER = 6, 7, 8
+CONTEXT_REGISTER, RECORD_REGISTER, RETURN_REGISTER, CALL_REGISTER = 6, 7, 8, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class Program:
     number: what its records are known by, from 0. loads: the places of its target's context that can be loaded, as
     Btf.loadable() gives them. slots: of its target, None for a program of several functions, which can load none.
     nested: the entry of the map's header that has the address of a function, which the program calls each time it runs,
-    through massattach_nested(); None: no call.
+    through massattach_nested(); None: no call. Programs with the same entry count as one that runs: in such a call they
+    neither run nor leave a record (PROG-6).
     """
 
     number: int
@@ -129,30 +134,42 @@ class Bindings:
 def assemble(program: Program, bindings: Bindings) -> bytes:
     """The program's instructions."""
     body = [
+        *_take_record(bindings),
         *_seen(program),
         *_context(program),
         *_arguments(MOST_SLOTS if program.slots is None else min(program.slots, MOST_SLOTS)),
         *(_session(program, bindings) if program.kind == "fsession" else ()),
         *(_nested(program.nested, bindings) if program.nested is not None else ()),
     ]
-    end = [*code.move(R0, program.returns), code.exit_program()]
-    return code.encode([*_take_record(bindings, len(body)), *body, *end])
-
-
-def _take_record(bindings: Bindings, rest: int) -> list[Instruction]:
-    """Count the run, and set the registers; `rest` instructions are left out if there is no place."""
-    place = [
-        code.shift_left(R0, RECORD_BITS),
-        *code.load_map_value(RECORD_REGISTER, bindings.map_fd, HEADER_BYTES),
-        code.add_register(RECORD_REGISTER, R0),
-    ]
-    return [
+    ends = [*code.move(R0, program.returns), code.exit_program()]
+    start = [
         code.move_register(CONTEXT_REGISTER, R1),
+        *(_skip_if_nested(program.nested, bindings) if program.nested is not None else ()),
         *code.load_map_value(R1, bindings.map_fd, COUNT_AT),
         *code.move(R0, 1),
         code.fetch_add(R1, 0, R0),
-        code.jump_if_at_least(R0, RECORDS, len(place) + rest),
-        *place,
+        code.jump_if_at_least(R0, RECORDS, len(body)),
+    ]
+    return code.encode([*start, *body, *ends])
+
+
+def _skip_if_nested(entry: int, bindings: Bindings) -> list[Instruction]:
+    """End with 0 inside a call that this program has made."""
+    return [
+        *code.load_map_value(R1, bindings.map_fd, NESTED_AT + NESTED_BYTES * entry),
+        code.load(R0, R1, UNDER_WAY),
+        code.jump_if_zero(R0, 2),
+        *code.move(R0, 0),
+        code.exit_program(),
+    ]
+
+
+def _take_record(bindings: Bindings) -> list[Instruction]:
+    """The address of the record whose number is in R0."""
+    return [
+        code.shift_left(R0, RECORD_BITS),
+        *code.load_map_value(RECORD_REGISTER, bindings.map_fd, HEADER_BYTES),
+        code.add_register(RECORD_REGISTER, R0),
     ]
 
 
@@ -205,11 +222,16 @@ def _session(program: Program, bindings: Bindings) -> list[Instruction]:
 
 def _nested(entry: int, bindings: Bindings) -> list[Instruction]:
     """PROG-5: a call of the function whose address the map's header holds, if any."""
-    return [
-        *code.load_map_value(R1, bindings.map_fd, NESTED_AT + SLOT_BYTES * entry),
-        code.load(R1, R1, 0),
-        code.jump_if_zero(R1, 1),
+    call = [
+        code.store_constant(CALL_REGISTER, UNDER_WAY, 1),
         code.call_kfunc(bindings.nested, 1),
+        code.store_constant(CALL_REGISTER, UNDER_WAY, 0),
+    ]
+    return [
+        *code.load_map_value(CALL_REGISTER, bindings.map_fd, NESTED_AT + NESTED_BYTES * entry),
+        code.load(R1, CALL_REGISTER, 0),
+        code.jump_if_zero(R1, len(call)),
+        *call,
     ]
 
 

@@ -13,6 +13,7 @@ from impl.linux.programs import (
     COUNT_AT,
     HEADER_BYTES,
     NESTED_AT,
+    NESTED_BYTES,
     NESTED_ENTRIES,
     RECORD_BYTES,
     RECORDS,
@@ -70,7 +71,7 @@ class Recorder:
         """Let programs whose `nested` is this entry call the function at an address, or with 0 none."""
         if not 0 <= entry < NESTED_ENTRIES:
             raise ValueError(f"entry {entry} of functions that programs call: there are {NESTED_ENTRIES}")
-        self._write(batch, NESTED_AT + SLOT_BYTES * entry, address)
+        self._write(batch, NESTED_AT + NESTED_BYTES * entry, address)
 
     def read(self, batch: Batch) -> int:
         """Read the first records; the reply is for recording()."""

@@ -19,6 +19,7 @@ from impl.linux.station import Station
 from spec import operations as op
 from spec.alphabet import alphabet
 from spec.costs import Cost
+from spec.errors import BadInputError
 from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
@@ -71,6 +72,10 @@ class Linux:
     def sites(self) -> Mapping[str, Site]:
         """As they were seen after the last operation."""
         return self._observer.sites
+
+    def console(self) -> str:
+        """What the kernel printed in the last operation."""
+        return self._observer.warning
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         """Run one function to its return."""
@@ -129,10 +134,17 @@ class Linux:
             return Errno("ENOENT")
         outcome = _outcome(self._station.guest.submit(batch)[index].value)
         if isinstance(outcome, Ok) and isinstance(operation, op.DeleteModule):
-            self._directory.forget(name)
+            self._hold(*self._directory.forget(name))
         elif isinstance(outcome, Ok):
             self._directory.find(name)
         return outcome
+
+    def _hold(self, first: int, behind: int) -> None:
+        batch = Batch()
+        written = batch.write_file(CONTROL, control.hold(first, behind))
+        refused = self._station.guest.submit(batch)[written].value
+        if refused < 0:
+            raise BadInputError(f"the memory of a module cannot be held: {errno_name(refused)}")
 
     def _note(self, operation: Operation, *, warned: bool) -> None:
         """A charge that was refused shows in a failed attach, or in a detach that warns; then the fault is used up."""

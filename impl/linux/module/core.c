@@ -63,6 +63,7 @@ static const struct {
 	{ massattach_hash_mod, 1 },
 	{ massattach_livepatch, 2 },
 	{ massattach_unlivepatch, 1 },
+	{ massattach_hold, 2 },
 };
 
 struct header {

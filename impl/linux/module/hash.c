@@ -11,22 +11,16 @@
 
 #define HASH_BITS 10
 
-/* The kernel exports none of these to modules: whoever loads this module gives their addresses as parameters. */
-#define IMPORT(name)                            \
-	static unsigned long address_of_##name; \
-	module_param_named(name, address_of_##name, ulong, 0)
-#define IMPORTED(name) ((typeof(name) *)address_of_##name)
-
 struct ftrace_func_entry *ftrace_lookup_ip(struct ftrace_hash *hash, unsigned long ip);
 
-IMPORT(ftrace_location);
-IMPORT(ftrace_lookup_ip);
-IMPORT(alloc_ftrace_hash);
-IMPORT(free_ftrace_hash);
-IMPORT(add_ftrace_hash_entry_direct);
-IMPORT(update_ftrace_direct_add);
-IMPORT(update_ftrace_direct_del);
-IMPORT(update_ftrace_direct_mod);
+MASSATTACH_IMPORT(ftrace_location);
+MASSATTACH_IMPORT(ftrace_lookup_ip);
+MASSATTACH_IMPORT(alloc_ftrace_hash);
+MASSATTACH_IMPORT(free_ftrace_hash);
+MASSATTACH_IMPORT(add_ftrace_hash_entry_direct);
+MASSATTACH_IMPORT(update_ftrace_direct_add);
+MASSATTACH_IMPORT(update_ftrace_direct_del);
+MASSATTACH_IMPORT(update_ftrace_direct_mod);
 
 static bool imported(void)
 {
@@ -38,17 +32,17 @@ static bool imported(void)
 
 static long add_entry(struct ftrace_hash *hash, u64 address, u64 stub)
 {
-	unsigned long ip = IMPORTED(ftrace_location)(address);
+	unsigned long ip = MASSATTACH_IMPORTED(ftrace_location)(address);
 
-	if (!ip || IMPORTED(ftrace_lookup_ip)(hash, ip))
+	if (!ip || MASSATTACH_IMPORTED(ftrace_lookup_ip)(hash, ip))
 		return -EINVAL;
-	return IMPORTED(add_ftrace_hash_entry_direct)(hash, ip, massattach_stub(stub)) ? 0 : -ENOMEM;
+	return MASSATTACH_IMPORTED(add_ftrace_hash_entry_direct)(hash, ip, massattach_stub(stub)) ? 0 : -ENOMEM;
 }
 
 /* The pairs of address and stub behind the slot, as the hash that the calls take. */
 static struct ftrace_hash *entries_of(const struct massattach_command *command)
 {
-	struct ftrace_hash *hash = IMPORTED(alloc_ftrace_hash)(HASH_BITS);
+	struct ftrace_hash *hash = MASSATTACH_IMPORTED(alloc_ftrace_hash)(HASH_BITS);
 	long error = 0;
 	u32 at;
 
@@ -58,7 +52,7 @@ static struct ftrace_hash *entries_of(const struct massattach_command *command)
 		error = add_entry(hash, command->words[at], command->words[at + 1]);
 	if (!error)
 		return hash;
-	IMPORTED(free_ftrace_hash)(hash);
+	MASSATTACH_IMPORTED(free_ftrace_hash)(hash);
 	return ERR_PTR(error);
 }
 
@@ -77,23 +71,23 @@ static long updated(const struct massattach_command *command, struct ftrace_ops 
 	if (IS_ERR(hash))
 		return PTR_ERR(hash);
 	error = call(ops, hash);
-	IMPORTED(free_ftrace_hash)(hash);
+	MASSATTACH_IMPORTED(free_ftrace_hash)(hash);
 	return error;
 }
 
 static int mod(struct ftrace_ops *ops, struct ftrace_hash *hash)
 {
-	return IMPORTED(update_ftrace_direct_mod)(ops, hash, true);
+	return MASSATTACH_IMPORTED(update_ftrace_direct_mod)(ops, hash, true);
 }
 
 long massattach_hash_add(const struct massattach_command *command)
 {
-	return updated(command, massattach_ops(command->words[0]), IMPORTED(update_ftrace_direct_add));
+	return updated(command, massattach_ops(command->words[0]), MASSATTACH_IMPORTED(update_ftrace_direct_add));
 }
 
 long massattach_hash_del(const struct massattach_command *command)
 {
-	return updated(command, massattach_ops_leaving(command->words[0]), IMPORTED(update_ftrace_direct_del));
+	return updated(command, massattach_ops_leaving(command->words[0]), MASSATTACH_IMPORTED(update_ftrace_direct_del));
 }
 
 long massattach_hash_mod(const struct massattach_command *command)

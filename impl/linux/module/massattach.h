@@ -9,8 +9,13 @@
 
 #include "sizes.h"
 
+/* What the kernel does not export to modules: whoever loads this module gives the addresses as parameters. */
+#define MASSATTACH_IMPORT(name)                 \
+	static unsigned long address_of_##name; \
+	module_param_named(name, address_of_##name, ulong, 0)
+#define MASSATTACH_IMPORTED(name) ((typeof(name) *)address_of_##name)
+
 struct ftrace_ops;
-struct module;
 
 /* Kinds of records; BEGIN announces a call that a body or a program makes, and VALUE ends each call. */
 enum massattach_kind {
@@ -60,7 +65,7 @@ massattach_verb massattach_direct_register, massattach_direct_unregister, massat
 massattach_verb massattach_multi_register, massattach_multi_unregister, massattach_multi_modify;
 massattach_verb massattach_hash_add, massattach_hash_del, massattach_hash_mod;
 massattach_verb massattach_livepatch, massattach_unlivepatch;
-massattach_verb massattach_call;
+massattach_verb massattach_call, massattach_hold;
 
 int massattach_livepatch_init(void);
 int massattach_calls_init(void);

@@ -1,0 +1,325 @@
+"""Trampolines of a running kernel: programs that do nothing are attached to functions, and what was built is read.
+
+Nothing is detached: the guest goes back to its snapshot, so that every trampoline is the first one of its function.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from impl.linux.btf import Btf
+from impl.linux.enabled import decode_site, parse_enabled_functions
+from impl.linux.errnos import errno_name
+from impl.linux.frames import Batch, Ref, Reply, Struct
+from impl.linux.guest import Guest, GuestDiedError
+from impl.linux.images import Subject, helpers, image_document, parse_image
+from impl.linux.instructions import call_helper, encode, exit_program, move
+from impl.linux.links import LoadedProgram, create_link, loaded_program, open_link, program_info
+from impl.linux.programs import ATTACH_TYPES, GET_FUNC_IP
+from impl.linux.symbols import Symbols, Table, parse_kallsyms
+from impl.linux.tracefs import ROOT
+from spec.errors import BadInputError
+from spec.prototypes import Type
+from spec.worlds import Function
+
+__all__ = ["Answer", "Attaching", "Dumper"]
+
+RECORDS, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_functions"
+BTF, TAINTED = "/sys/kernel/btf/vmlinux", "/proc/sys/kernel/tainted"
+BPF, PROG_LOAD, TRACING, SLEEPABLE = 321, 5, 26, 16
+ATTRIBUTE_BYTES, INSTRUCTION_BYTES = 144, 8
+LICENSE = b"GPL\0"
+PROLOGUE_BYTES = 16
+COOKIE = 1 << 32
+"""The first link's cookie; the next ones' follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attaching:
+    """Programs to attach to one function: their kinds in the order of attaching, and what all of them ask for."""
+
+    kinds: tuple[str, ...]
+    cookie: bool = False
+    ip: bool = False
+    sleepable: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As an image file has them."""
+        asked = {"cookie": self.cookie, "ip": self.ip}
+        return {name: True for name, holds in asked.items() if holds} | ({"flags": SLEEPABLE} if self.sleepable else {})
+
+    def cookie_of(self, place: int) -> int | None:
+        """That of the link of the program at a place; None: it is attached without one."""
+        return COOKIE + place if self.cookie else None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of the programs of one function.
+
+    loads, attaches: for each program the errno's name, or nothing for success; the attach of a program that was not
+    loaded is None. document: the image, if all succeeded. trouble: what went wrong beyond refusals: the guest died, the
+    kernel warned, or the image is not what was asked for.
+    """
+
+    loads: tuple[str, ...]
+    attaches: tuple[str | None, ...]
+    document: dict[str, Any] | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """A function whose programs are all attached, in the order of attaching."""
+
+    function: Function
+    start: int
+    programs: tuple[LoadedProgram, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Its site's bytes and its lines in enabled_functions; address, size and symbol of the image."""
+
+    attached: _Attached
+    prologue: bytes
+    lines: tuple[str, ...]
+    image: int
+    size: int
+    symbol: str
+
+
+class _WarnedError(Exception):
+    """The kernel has warned."""
+
+
+class Dumper:
+    """A guest at its snapshot, and what its kernel says of itself. The guest stays the caller's, to be closed."""
+
+    def __init__(self, guest: Guest, name: str) -> None:
+        self._guest = guest
+        self._name = name
+        kallsyms, records, blob, self._taint = self._files("/proc/kallsyms", RECORDS, BTF, TAINTED)
+        self._symbols = parse_kallsyms(kallsyms)
+        self._records = records.decode().splitlines()
+        self._btf = Btf(blob)
+        self._helpers = helpers(self._symbols)
+        guest.snapshot()
+
+    def population(self) -> dict[str, Any]:
+        """The traceable functions of the kernel proper, as a population file has them, in the kernel's order."""
+        types: dict[Type, int] = {}
+
+        def index(kind: Type) -> int:
+            return types.setdefault(kind, len(types))
+
+        rows: list[dict[str, Any]] = []
+        for symbol, _, module in (record.partition(" ") for record in self._records):
+            btf_id = self._btf.functions.get(symbol)
+            if not module:
+                rows.append({"name": symbol} | (self._described(btf_id, index) if btf_id else {}))
+        return {
+            "kernel": self._guest.kernel.release,
+            "types": [[kind.kind, kind.size, kind.name] for kind in types],
+            "functions": rows,
+        }
+
+    def _described(self, btf_id: int, index: Callable[[Type], int]) -> dict[str, Any]:
+        prototype = self._btf.prototype(btf_id)
+        return {
+            "btf_id": btf_id,
+            "args": [index(argument) for argument in prototype.arguments],
+            "ret": index(prototype.returns),
+            "variadic": prototype.variadic,
+        }
+
+    def is_unique(self, function: Function) -> bool:
+        """Whether the kernel has one symbol of this name only."""
+        return len(self._symbols.addresses(function.symbol)) == 1
+
+    def answers(self, functions: Sequence[Function], attaching: Attaching) -> list[Answer]:
+        """What the kernel does, function by function. Each has a BTF id.
+
+        Where a guest dies or warns with several functions, they are tried again in halves.
+        """
+        try:
+            return self._answers(functions, attaching)
+        except (GuestDiedError, _WarnedError) as trouble:
+            if len(functions) == 1:
+                return [Answer((), (), trouble=str(trouble))]
+        middle = len(functions) // 2
+        return [*self.answers(functions[:middle], attaching), *self.answers(functions[middle:], attaching)]
+
+    def _answers(self, functions: Sequence[Function], attaching: Attaching) -> list[Answer]:
+        self._guest.restore()
+        self._guest.console()
+        batch = Batch()
+        places = range(len(attaching.kinds))
+        tried = [[_add(batch, function, attaching, place) for place in places] for function in functions]
+        replies = self._guest.submit(batch)
+        answers = [_answer(replies, entries) for entries in tried]
+        attached = {
+            number: _Attached(functions[number], self._start(functions[number]), _programs(replies, tried[number]))
+            for number, answer in enumerate(answers)
+            if not any((*answer.loads, *answer.attaches))
+        }
+        for number, found in zip(attached, self._images(list(attached.values()), attaching), strict=True):
+            answers[number] = replace(answers[number], **found)
+        return answers
+
+    def _start(self, function: Function) -> int:
+        """Where BPF looks for a function: kallsyms_lookup_name() finds the first symbol of a name."""
+        return self._symbols.addresses(function.symbol)[0]
+
+    def _images(self, attached: Sequence[_Attached], attaching: Attaching) -> list[dict[str, Any]]:
+        """For each function its answer's document, or its trouble."""
+        batch = Batch()
+        listed = batch.read_file(ENABLED)
+        taint = batch.read_file(TAINTED)
+        for each in attached:
+            batch.read_memory(each.start, PROLOGUE_BYTES)
+        replies = self._guest.submit(batch)
+        if replies[taint].data[0] != self._taint:
+            raise _WarnedError(f"the kernel warns: {self._guest.console().strip()}")
+        lines = _lines(replies[listed].data[0].decode())
+        places = [
+            _place(each, prologue.data[0], lines.get(each.function.symbol, ()))
+            for each, prologue in zip(attached, replies[taint + 1 :], strict=True)
+        ]
+        images = self._read([(place.image, place.size) for place in places if isinstance(place, _Place)])
+        symbols = self._symbols.with_module("bpf", _table(attached, places, attaching))
+        return [
+            self._found(place, images[place.image], symbols, attaching)
+            if isinstance(place, _Place)
+            else {"trouble": place}
+            for place in places
+        ]
+
+    def _read(self, wanted: Sequence[tuple[int, int]]) -> dict[int, bytes]:
+        batch = Batch()
+        for address, size in wanted:
+            batch.read_memory(address, size)
+        replies = self._guest.submit(batch)
+        return {address: reply.data[0] for (address, _), reply in zip(wanted, replies, strict=True)}
+
+    def _found(self, place: _Place, code: bytes, symbols: Symbols, attaching: Attaching) -> dict[str, Any]:
+        """The image, if it calls the programs that were attached, each as often as its kind says."""
+        function = place.attached.function
+        image = parse_image(place.image, code, self._helpers)
+        called = Counter(call.program for call in image.programs)
+        wanted = Counter({
+            program.address: 1 + (kind == "fsession")
+            for program, kind in zip(place.attached.programs, attaching.kinds, strict=True)
+        })
+        if called != wanted:
+            return {"trouble": f"the image at {place.image:#x} calls other programs than were attached"}
+        assert function.btf_id is not None
+        assert function.prototype is not None
+        document = image_document(
+            kernel=self._name.removeprefix("linux-"),
+            release=self._guest.kernel.release,
+            subject=Subject(function.name, self._btf.declaration(function.btf_id), function.prototype, function.btf_id),
+            attach_order=attaching.kinds,
+            options=attaching.options,
+            symbols=symbols,
+            function=(place.attached.start, place.prologue),
+            image=(place.image, code[: image.used]),
+            enabled_functions=place.lines,
+        )
+        return {"document": document}
+
+    def _files(self, *paths: str) -> list[bytes]:
+        batch = Batch()
+        for path in paths:
+            batch.read_file(path)
+        replies = self._guest.submit(batch)
+        for path, reply in zip(paths, replies, strict=True):
+            if reply.value < 0:
+                raise BadInputError(f"the kernel does not show {path}: {errno_name(reply.value)}")
+        return [reply.data[0] for reply in replies]
+
+
+def _add(batch: Batch, function: Function, attaching: Attaching, place: int) -> tuple[int, int, int]:
+    """Load one program and attach it: the entries of the load, of what is asked of the program, and of the attach."""
+    kind, cookie = attaching.kinds[place], attaching.cookie_of(place)
+    load = batch.syscall(BPF, PROG_LOAD, _attribute(function, attaching, place), ATTRIBUTE_BYTES)
+    info = program_info(batch, Ref(load))
+    if cookie is None:
+        return load, info, open_link(batch, Ref(load))
+    return load, info, create_link(batch, Ref(load), ATTACH_TYPES[kind, False], cookie)
+
+
+def _attribute(function: Function, attaching: Attaching, place: int) -> Struct:
+    """Of BPF_PROG_LOAD; the program's name tells its place and kind."""
+    kind = attaching.kinds[place]
+    asks = [call_helper(GET_FUNC_IP)] if attaching.ip else []
+    text = encode([*asks, *move(0, 0), exit_program()])
+    data = bytearray(ATTRIBUTE_BYTES)
+    struct.pack_into("<II", data, 0, TRACING, len(text) // INSTRUCTION_BYTES)
+    struct.pack_into("<I16s", data, 44, SLEEPABLE if attaching.sleepable else 0, _name(place, kind).encode())
+    struct.pack_into("<I", data, 68, ATTACH_TYPES[kind, False])
+    struct.pack_into("<I", data, 108, function.btf_id or 0)
+    return Struct(bytes(data), {8: text, 16: LICENSE})
+
+
+def _name(place: int, kind: str) -> str:
+    return f"c{place}_{kind}"
+
+
+def _answer(replies: Sequence[Reply], tried: Sequence[tuple[int, int, int]]) -> Answer:
+    loads = tuple(_refusal(replies[load]) for load, _, _ in tried)
+    attaches = (_refusal(replies[attach]) for _, _, attach in tried)
+    return Answer(loads, tuple(None if load else attach for load, attach in zip(loads, attaches, strict=True)))
+
+
+def _refusal(reply: Reply) -> str:
+    return errno_name(reply.value) if reply.value < 0 else ""
+
+
+def _programs(replies: Sequence[Reply], tried: Sequence[tuple[int, int, int]]) -> tuple[LoadedProgram, ...]:
+    return tuple(loaded_program(replies[info]) for _, info, _ in tried)
+
+
+def _lines(text: str) -> dict[str, list[str]]:
+    """The lines of enabled_functions by function; of several functions of one name those of one with a direct entry."""
+    found: dict[str, list[str]] = {}
+    block: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("\t"):
+            block.append(line)
+            found[block[0].split(" ")[0]] = block
+        else:
+            block = [line]
+    return found
+
+
+def _place(attached: _Attached, prologue: bytes, lines: Sequence[str]) -> _Place | str:
+    """Where the image of a function is, or what is wrong with its site."""
+    name = attached.function.name
+    if not lines:
+        return f"enabled_functions does not show a direct entry of {name}"
+    try:
+        target = decode_site(attached.start, prologue).target
+    except BadInputError as error:
+        return str(error)
+    (listed,) = parse_enabled_functions("\n".join(lines))
+    if target is None or listed.entry is None or listed.entry.symbol is None:
+        return f"the site of {name} does not call its trampoline"
+    return _Place(attached, prologue, tuple(lines), target, listed.entry.size, listed.entry.symbol)
+
+
+def _table(attached: Iterable[_Attached], places: Iterable[_Place | str], attaching: Attaching) -> Table:
+    """Programs and trampolines as kallsyms lists them under `bpf`."""
+    names = {
+        program.address: f"bpf_prog_{program.tag}_{_name(place, attaching.kinds[place])}"
+        for each in attached
+        for place, program in enumerate(each.programs)
+    }
+    names |= {place.image: place.symbol for place in places if isinstance(place, _Place)}
+    starts = sorted(names)
+    return Table(starts, [names[start] for start in starts])
