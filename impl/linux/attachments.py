@@ -44,13 +44,17 @@ class Loaded:
 
 @dataclass(slots=True)
 class Attachments:
-    """State: programs by name and function (or BTF), links by name; and all programs there ever were, by number."""
+    """State: programs by name and function (or BTF), links by name; and all programs there ever were, by number.
+
+    _named_fds: of programs that stay, since they were loaded when they were declared.
+    """
 
     directory: Directory
     ledger: Ledger
     numbered: list[Loaded | None] = field(default_factory=list)
     _loaded: dict[tuple[str, str], Loaded] = field(default_factory=dict)
     _links: dict[str, tuple[int, tuple[Loaded, ...]]] = field(default_factory=dict)
+    _named_fds: dict[str, int] = field(default_factory=dict)
     _nested: dict[str, int] = field(default_factory=dict)
 
     def load(self, declared: op.BpfProgLoad) -> Outcome:
@@ -89,6 +93,7 @@ class Attachments:
         if isinstance(loaded, Errno):
             return loaded
         self._loaded[declared.prog, loaded.place] = loaded
+        self._named_fds[declared.prog] = loaded.fd
         return Ok()
 
     def _load(self, declared: op.BpfProgLoad, function: Function | None, place: str | None) -> Loaded | Errno:
@@ -161,7 +166,8 @@ class Attachments:
         place = declared.target or function or ""
         if not declared.multi and (not place or (function and declared.target and function != declared.target)):
             return EINVAL
-        loaded = self._instance(declared, place)
+        home = self.directory.home(self._first()) or ""
+        loaded = self._instance(declared, home if declared.multi else place)
         if isinstance(loaded, Errno):
             return loaded
 
@@ -174,19 +180,14 @@ class Attachments:
 
     def _instance(self, declared: op.BpfProgLoad, place: str) -> Loaded | Errno:
         """The program, loaded for a function, or for all functions of a BTF."""
-        if declared.multi:
-            place = place if place in self.directory.btf_fds else self._home_of(place)
         known = self._loaded.get((declared.prog, place))
         return known or self._load(declared, None if declared.multi else self._world.get(place), place)
 
-    def _home_of(self, function: str) -> str:
-        found = self._world.get(function)
-        return (self.directory.home(found) or "") if found else ""
-
     def _attach_many(self, wanted: op.BpfLinkCreate) -> Outcome:
-        targets = list(self.expanded(wanted))
-        if not targets:
+        named = [self._named(name, cookie, wanted.prog) for name, cookie in wanted.targets]
+        if not all(named):
             return EINVAL
+        targets = [target for many in named for target in many]
         functions = [self._world.get(name) for name, _ in targets]
         homes = {self.directory.home(function) or "" for function in functions if function}
         loaded = self._instance(self.ledger.programs[wanted.prog].declared, next(iter(homes), ""))
@@ -200,23 +201,19 @@ class Attachments:
 
         return self._linked(wanted.link, attach, (loaded,))
 
-    def expanded(self, wanted: op.BpfLinkCreate) -> Iterable[tuple[str, int | None]]:
-        """The functions of a link; a glob stands for those that a tool would name, which may be none."""
-        for name, cookie in wanted.targets:
-            if is_glob(name):
-                yield from ((f.name, cookie) for f in self._named(name, wanted.prog))
-            else:
-                yield name, cookie
-
-    def _named(self, pattern: str, prog: str) -> Iterable[Function]:
+    def _named(self, name: str, cookie: int | None, prog: str) -> list[tuple[str, int | None]]:
+        """What a target of a link stands for: a glob for the functions that a tool would name, which may be none."""
+        if not is_glob(name):
+            return [(name, cookie)]
         declared = self.ledger.programs[prog].declared
+        functions = sorted(self.ledger.matching(name), key=list(self._world).index)
+        return [(found, cookie) for found in functions if self._is_acceptable(declared, self._world[found])]
+
+    def _is_acceptable(self, declared: op.BpfProgLoad, function: Function) -> bool:
         refused = {"deny"} | ({"noreturn"} if declared.kind != "fentry" else set())
-        for name in sorted(self.ledger.matching(pattern), key=list(self._world).index):
-            function = self._world[name]
-            fitting = not declared.sleepable or "sleepable" in function.attributes
-            if self._is_plain(function) and self.directory.btf_id(function) and fitting:
-                if not refused & function.attributes:
-                    yield function
+        if not self._is_plain(function) or refused & function.attributes or not self.directory.btf_id(function):
+            return False
+        return not declared.sleepable or "sleepable" in function.attributes
 
     def _linked(self, link: str, attach: Attach, loaded: tuple[Loaded, ...]) -> Outcome:
         batch = Batch()
@@ -228,8 +225,6 @@ class Attachments:
             self._links[link] = fd, loaded
             return Ok()
         self._release(loaded)
-        if errno_name(fd) == "EPERM":
-            self.ledger.armed = False
         return Errno(errno_name(fd))
 
     def detach(self, wanted: op.BpfLinkDetach) -> Outcome:
@@ -250,15 +245,10 @@ class Attachments:
     def _release(self, loaded: tuple[Loaded, ...]) -> None:
         """Close programs that were loaded for one function only, and that no link uses."""
         used = {one.fd for _, many in self._links.values() for one in many}
-        unused = [one for one in loaded if one.fd not in used and not self._declared(one)]
+        unused = [one for one in loaded if one.fd not in used and one.fd != self._named_fds.get(one.prog)]
         for one in unused:
             self._loaded.pop((one.prog, one.place), None)
         self._close([one.fd for one in unused])
-
-    def _declared(self, loaded: Loaded) -> bool:
-        """Whether the program was loaded by name: it stays then."""
-        program = self.ledger.programs.get(loaded.prog)
-        return program is not None and (program.declared.target is not None or program.declared.multi)
 
     def _close(self, fds: Iterable[int]) -> None:
         batch = Batch()

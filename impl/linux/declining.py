@@ -69,7 +69,7 @@ class Decliner:
 
     def _filter(self, operation: op.FtraceSetFilter) -> str:
         pattern, removes = without_bang(operation.glob)
-        return (self._beyond(pattern) if not removes else self._numbered(pattern)) or self._becomes_empty(operation)
+        return (self._alone(pattern) if removes else self._beyond(pattern)) or self._becomes_empty(operation)
 
     def _beyond(self, pattern: str) -> str:
         """A pattern that also selects functions of the kernel that the world does not have."""
@@ -78,11 +78,15 @@ class Decliner:
             return f"has functions outside of the world that '{pattern}' selects"
         return self._numbered(pattern)
 
+    def _alone(self, pattern: str) -> str:
+        """A pattern that does no harm to others, but which selects nothing else."""
+        return self._numbered(pattern) if self.ledger.matching(pattern) else self._beyond(pattern)
+
     def _numbered(self, pattern: str) -> str:
         return "numbers its records in another way" if record_index(pattern) is not None else ""
 
     def _notrace(self, operation: op.FtraceSetNotrace) -> str:
-        return self._numbered(without_bang(operation.glob)[0])
+        return self._alone(without_bang(operation.glob)[0])
 
     def _becomes_empty(self, operation: op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> str:
         """An enabled ops whose filter becomes empty covers everything (FILTER-10)."""
@@ -102,7 +106,7 @@ class Decliner:
             return "removes what a pattern with ! selects, when tracefs is given it"
         if operation.filter and (reason := self._beyond(operation.filter)):
             return reason
-        if reason := next(filter(None, map(self._numbered, patterns)), ""):
+        if reason := next(filter(None, map(self._alone, patterns)), ""):
             return reason
         if operation.user in self.ledger.graph_users:
             return ""

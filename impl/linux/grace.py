@@ -126,8 +126,6 @@ class Watch:
         return reading
 
 
-
-
 def watch(guest: Guest, symbols: Symbols, vmlinux: Btf) -> Watch:
     """Begin to write down the waits of the agent, and of all programs that it starts from now on."""
     present = [name for name in (*CALLS, BLOCKED) if symbols.addresses(name)]

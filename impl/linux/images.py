@@ -280,7 +280,9 @@ def _document_calls(address: int, code: bytes, symbols: Symbols) -> tuple[list[d
 
 
 def _document_programs(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = {call["sym"]: call["target"] for call in calls if call["sym"].startswith("bpf_prog_")}
+    # A program is called at its start, a function of such a name behind its site.
+    called = (call for call in calls if call["sym"].startswith("bpf_prog_") and "+" not in call["sym"])
+    found = {call["sym"]: call["target"] for call in called}
     return [{"name": name, "symbol_address": found[name]} for name in sorted(found, key=_by_number)]
 
 

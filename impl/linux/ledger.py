@@ -88,6 +88,11 @@ class Ledger:
         """Whether a link holds the function."""
         return any(function in link.functions for link in self.links.values())
 
+    def patched(self) -> set[str]:
+        """The functions that have an IPMODIFY user."""
+        users = (record.filter for record in self.ops.values() if record.ipmodify and record.enabled)
+        return self.livepatches.union(*users)
+
     def entry(self, function: str) -> str | None:
         """The raw direct call on a function, `bpf` for a trampoline of BPF's, None without one."""
         owners = (record.entries for record in self.ops.values())

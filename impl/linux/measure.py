@@ -23,11 +23,23 @@ from impl.linux.packages import Kernel
 from impl.linux.programs import Program
 from impl.linux.symbols import Symbols, parse_kallsyms
 from impl.linux.tracefs import ROOT
-from spec import operations as op
 from spec.errors import BadInputError
+from spec.operations import Operation
 from spec.worlds import synthetic
 
-__all__ = ["Bench", "Measured", "Phase", "direct_multi", "kprobe_multi", "one_by_one", "prepare", "tracing_multi"]
+__all__ = [
+    "OPS",
+    "PATIENCE",
+    "STUB",
+    "Bench",
+    "Measured",
+    "Phase",
+    "kprobe_multi",
+    "one_by_one",
+    "prepare",
+    "through_module",
+    "tracing_multi",
+]
 
 CORE = "massattach"
 OPS, STUB = "measured", "T1"
@@ -52,7 +64,7 @@ class Measured:
     """One attach and its detach.
 
     attached and left: functions that enabled_functions shows after each. refused: the errno of what was not attached,
-    by function, or by "" for a call as a whole.
+    by KIND:FUNCTION, or by "" for a call as a whole.
     """
 
     attach: Phase
@@ -77,6 +89,11 @@ class Bench:
         """Go back to the snapshot."""
         self.guest.restore()
         self.guest.console()
+
+    def has(self, function: str) -> bool:
+        """Whether the kernel has one function of this name, with a site, which BTF names."""
+        one = len(self.symbols.addresses(function)) == 1
+        return one and function in self.traceable and function in self.vmlinux.functions
 
     def enabled(self) -> frozenset[str]:
         """The functions of enabled_functions, those left out that the watch traces."""
@@ -138,37 +155,36 @@ def _load(guest: Guest, modules: Modules, symbols: Symbols) -> None:
 
 def one_by_one(bench: Bench, kinds: Sequence[str], functions: Sequence[str]) -> Measured:
     """A program of each kind for each function, and a link for each program; links are closed in the same order."""
-    wanted = [(function, kind) for function in functions for kind in kinds]
+    wanted = [(kind, function) for function in functions for kind in kinds]
     loaded = [reply.value for reply in bench.submit([_loading(bench, *pair) for pair in wanted])]
-    programs = [fd for fd in loaded if fd >= 0]
-    attach, opened = bench.timed([partial(links.open_link, program=fd) for fd in programs])
+    attach, opened = bench.timed([partial(links.open_link, program=fd) for fd in loaded if fd >= 0])
     attached = bench.enabled()
     detach, _ = bench.timed([partial(links.close, fd=fd) for fd in opened if fd >= 0])
     answers = iter(opened)
-    outcomes = [fd if fd < 0 else next(answers) for fd in loaded]
-    refused = {function: errno_name(value) for (function, _), value in zip(wanted, outcomes, strict=True) if value < 0}
+    outcomes = zip(wanted, [fd if fd < 0 else next(answers) for fd in loaded], strict=True)
+    refused = {f"{kind}:{function}": errno_name(value) for (kind, function), value in outcomes if value < 0}
     return Measured(attach, detach, attached, bench.enabled(), refused)
 
 
-def _loading(bench: Bench, function: str, kind: str) -> Step:
-    program = Program(0, kind, slots=0)
+def _loading(bench: Bench, kind: str, function: str) -> Step:
     btf_id = bench.vmlinux.functions.get(function, 0)
-    return partial(links.load_program, program=program, instructions=EMPTY, btf_id=btf_id)
+    return partial(links.load_program, program=Program(0, kind, slots=0), instructions=EMPTY, btf_id=btf_id)
 
 
-def tracing_multi(bench: Bench, kinds: Sequence[str], functions: Sequence[str]) -> Measured:
-    """One program of each kind, and one link for each that has all functions."""
-    ids = [bench.vmlinux.functions[function] for function in functions]
-    programs = [Program(number, kind) for number, kind in enumerate(kinds)]
-    loaded = bench.submit([partial(links.load_program, program=one, instructions=EMPTY) for one in programs])
-    fds = [reply.value for reply in loaded]
-    return _batch(
-        bench,
-        [
-            partial(links.create_multi_link, program=fd, attach_type=one.attach_type, btf_ids=ids)
-            for fd, one in zip(fds, programs, strict=True)
-        ],
-    )
+def tracing_multi(bench: Bench, wanted: Mapping[str, Sequence[str]]) -> Measured:
+    """One program of each kind, and for each one link that has all of the kind's functions."""
+    programs = [Program(number, kind) for number, kind in enumerate(wanted)]
+    loads = [partial(links.load_program, program=one, instructions=EMPTY) for one in programs]
+    creating = [
+        partial(
+            links.create_multi_link,
+            program=loaded.value,
+            attach_type=one.attach_type,
+            btf_ids=[bench.vmlinux.functions.get(function, 0) for function in functions],
+        )
+        for loaded, one, functions in zip(bench.submit(loads), programs, wanted.values(), strict=True)
+    ]
+    return _batch(bench, creating)
 
 
 def kprobe_multi(bench: Bench, functions: Sequence[str]) -> Measured:
@@ -185,23 +201,24 @@ def _batch(bench: Bench, creating: Sequence[Step]) -> Measured:
     return Measured(attach, detach, attached, bench.enabled(), _refusal(opened))
 
 
+def through_module(
+    bench: Bench, before: Sequence[Operation], attaching: Sequence[Operation], detaching: Sequence[Operation]
+) -> Measured:
+    """Operations of ftrace's own interfaces, which name one ops, OPS, and one trampoline, STUB."""
+    numbers = Numbers({OPS: 0}, {STUB: 0}, bench.symbols.address)
+
+    def commands(operations: Sequence[Operation]) -> list[Step]:
+        texts = [control.encode(operation, numbers) for operation in operations]
+        return [partial(Batch.write_file, path=CONTROL, data=text) for text in texts]
+
+    bench.submit(commands(before))
+    attach, made = bench.timed(commands(attaching))
+    attached = bench.enabled()
+    detach, undone = bench.timed(commands(detaching))
+    return Measured(attach, detach, attached, bench.enabled(), _refusal([*made, *undone]))
+
+
 def _refusal(values: Sequence[int]) -> dict[str, str]:
     """The first errno among what calls returned, if any."""
     errors = [errno_name(value) for value in values if value < 0]
     return {"": errors[0]} if errors else {}
-
-
-def direct_multi(bench: Bench, functions: Sequence[str]) -> Measured:
-    """One dynamic ftrace_ops, as BPF's are, with a filter of all functions and one direct stub."""
-    numbers = Numbers({OPS: 0}, {STUB: 0}, bench.symbols.address)
-
-    def command(operation: op.Operation) -> Step:
-        text = control.encode(operation, numbers)
-        return partial(Batch.write_file, path=CONTROL, data=text)
-
-    bench.submit([command(op.FtraceOps(OPS, dynamic=True))])
-    filling = command(op.FtraceSetFilterIps(OPS, tuple(functions)))
-    attach, answers = bench.timed([filling, command(op.RegisterFtraceDirectMulti(OPS, STUB))])
-    attached = bench.enabled()
-    detach, gone = bench.timed([command(op.UnregisterFtraceDirectMulti(OPS, STUB))])
-    return Measured(attach, detach, attached, bench.enabled(), _refusal([*answers, *gone]))

@@ -64,6 +64,8 @@ class Observer:
     sites: dict[str, Site] = field(default_factory=dict)
     warning: str = ""
     _images: dict[int, tuple[bytes, str]] = field(default_factory=dict)
+    _sharing: set[int] = field(default_factory=set)
+    _entries_of: dict[str, int] = field(default_factory=dict)
 
     def add(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
         """Add the reads to a batch; what is returned makes `sites` of the reply, and says whether the kernel warned."""
@@ -83,7 +85,7 @@ class Observer:
         places = {**{name: address for name, (address, _) in addresses.items()}, **old}
         codes = self._codes(places)
         live = {name: (function, codes[name]) for name, (_, function) in addresses.items()}
-        entries = self._entries(live)
+        self._entries_of = entries = self._entries(live)
         spelled = self._spelled({*(c.target for _, c in live.values() if c.target), *entries.values()}, functions)
         self.sites = {
             name: site_of(function, code, entries.get(name), lambda address: spelled.get(address, f"{address:#x}"))
@@ -147,6 +149,10 @@ class Observer:
         exact = place is not None and place.module is None and not place.offset
         return place.symbol if place and exact else None
 
+    def shares(self, function: str) -> bool:
+        """Whether the function's image calls the original as its stack says (ORIG_STACK), for an IPMODIFY user."""
+        return self._entries_of.get(function, 0) in self._sharing
+
     def _ops(self, callback: str | None) -> str:
         match = CALLBACK.fullmatch(callback or "")
         if match:
@@ -163,6 +169,8 @@ class Observer:
             return seen[1]
         text = f"trampoline:{','.join(self._programs(image))}"
         self._images[address] = code, text
+        takes_stack = image.original is not None and image.original.target is None
+        self._sharing = self._sharing | {address} if takes_stack else self._sharing - {address}
         return text
 
     def _programs(self, image: Image) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from impl.linux import control
+from impl.linux import control, links
 from impl.linux.attachments import Attachments
 from impl.linux.calls import Caller
 from impl.linux.control import CONTROL, Numbers
@@ -28,6 +28,8 @@ from spec.traces import Trace
 from spec.worlds import World
 
 __all__ = ["Linux"]
+
+CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
 
 
 
@@ -63,8 +65,9 @@ class Linux:
         batch = Batch()
         observed = self._observer.add(batch)
         warned = observed(self._station.guest.submit(batch))
+        patched = self._ledger.patched()
         self._ledger.follow(operation, outcome)
-        self._note(operation, warned=warned)
+        self._note(operation, outcome, patched, warned=warned)
         if not warned:
             return outcome
         return Errno(outcome.name, warn=True) if isinstance(outcome, Errno) else Ok(warn=True)
@@ -119,8 +122,18 @@ class Linux:
             slots[operation.ops] = self._ledger.slots
         command = control.encode(operation, Numbers(slots, self._stubs, self._directory.address))
         batch = Batch()
-        written = batch.write_file(CONTROL, command)
+        written = self._charged(batch, operation, command)
         return _outcome(self._station.guest.submit(batch)[written].value)
+
+    def _charged(self, batch: Batch, operation: Operation, command: bytes) -> int:
+        """Add a command, which is refused the memory of an image if `fail jit_charge` is armed (IPMODIFY-2, -4)."""
+
+        def add(batch: Batch) -> int:
+            return batch.write_file(CONTROL, command)
+
+        if not (self._ledger.armed and isinstance(operation, CHARGING)):
+            return add(batch)
+        return links.without_jit_charge(batch, add, self._station.jit_limit)
 
     def _module(self, operation: op.InitModule | op.DeleteModule) -> Outcome:
         """init_module and delete_module of one of the world's modules."""
@@ -146,9 +159,15 @@ class Linux:
         if refused < 0:
             raise BadInputError(f"the memory of a module cannot be held: {errno_name(refused)}")
 
-    def _note(self, operation: Operation, *, warned: bool) -> None:
-        """A charge that was refused shows in a failed attach, or in a detach that warns; then the fault is used up."""
-        used = isinstance(operation, op.BpfLinkDetach) and warned
+    def _note(self, operation: Operation, outcome: Outcome, patched: set[str], *, warned: bool) -> None:
+        """A fault is used up when a charge was refused.
+
+        That shows in an operation that fails, in a detach that warns, and where an IPMODIFY user went from a function
+        whose image stayed as it was made for both. patched: the functions that had IPMODIFY users before.
+        """
+        used = isinstance(outcome, Errno) and outcome.name == "EPERM"
+        used |= isinstance(operation, op.BpfLinkDetach) and warned
+        used |= any(self._observer.shares(function) for function in patched - self._ledger.patched())
         self._ledger.armed = self._ledger.armed and not used
 
     def _give_numbers(self, operation: Operation) -> None:
