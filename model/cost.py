@@ -20,10 +20,13 @@ def waited(state: State, flavour: str, count: int = 1) -> State:
     return replace(state, cost=replace(state.cost, grace_periods=periods)) if count else state
 
 
-def waited_dynamic(state: State, count: int = 1) -> State:
-    """OPS-8: so many dynamic ops were unregistered."""
+def waited_dynamic(state: State, count: int = 1, *, direct: bool) -> State:
+    """OPS-8: so many dynamic ops were unregistered, all of them direct or none."""
     cite("OPS-8")
-    return waited(waited(state, "rcu_tasks_rude", count), "rcu_tasks", count)
+    after = waited(state, "rcu_tasks", count)
+    if state.semantics.rude_waits:
+        after = waited(after, "rcu_tasks_rude", count)
+    return after if direct else waited(after, "rcu", count)
 
 
 def patched(state: State, count: int, passes: int = 1) -> State:

@@ -267,7 +267,7 @@ def update_del(state: State, operation: op.UpdateFtraceDirectDel, faults: Faults
     left = replace(ops, filter_hash=ops.filter_hash - pairs.keys())
     if left.filter_hash:
         after = _without_entries(state.with_ops(operation.ops, left), pairs)
-        return patched_between(state, narrowed(after, ops, pairs), pairs)
+        return patched_between(state, narrowed(after, ops, filter(ops.covers, pairs)), pairs)
     after = _without_entries(disable(state, operation.ops), pairs)
     return after.with_ops(operation.ops, replace(left, func=False, notrace_hash=frozenset()))
 

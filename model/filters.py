@@ -8,7 +8,7 @@ from model.cost import patched_between
 from model.faults import Faults
 from model.regs import narrowed, uncovered
 from model.rules import Refused, cite
-from model.sites import has_direct_ops, ipmodify_user, traced
+from model.sites import has_direct_ops, has_entry, ipmodify_user, traced
 from model.state import Ops, State
 from spec import operations as op
 from spec.globs import is_glob, record_index, without_bang
@@ -47,7 +47,9 @@ def select(state: State, pattern: str) -> frozenset[str]:
         cite("GLOB-4")
     elif is_glob(pattern):
         cite("GLOB-2", "GLOB-3")
-    found = state.world.matching(pattern, state.modules)
+    found = state.world.matching(pattern, state.modules, lenient_index=state.semantics.lenient_index)
+    if not all(function.has_site for function in found):
+        cite("FILTER-11")
     if len({function.symbol for function in found}) < len(found):
         cite("GLOB-5")
     return frozenset(function.name for function in found)
@@ -81,7 +83,7 @@ def set_notrace(state: State, operation: op.FtraceSetNotrace, faults: Faults) ->
     hash_ = _edited(state, ops.notrace_hash, operation)
     if ops.ipmodify:
         raise Refused("EINVAL", "FILTER-7")
-    return _move(state, operation.ops, replace(ops, notrace_hash=hash_), faults)
+    return _move(state, operation.ops, replace(ops, notrace_hash=hash_), faults, notrace=True)
 
 
 def _settable(state: State, name: str, faults: Faults) -> Ops:
@@ -108,8 +110,8 @@ def _edited(state: State, old: frozenset[str], operation: op.FtraceSetFilter | o
     return copy - matched if removes else copy | matched
 
 
-def _move(state: State, name: str, new: Ops, faults: Faults) -> State:
-    """FILTER-8, FILTER-9: the new hash takes effect."""
+def _move(state: State, name: str, new: Ops, faults: Faults, *, notrace: bool = False) -> State:
+    """FILTER-8, FILTER-9: the new hash takes effect, the notrace hash or the other one."""
     old = state.ops[name]
     enabled = state.enabled(name)
     if enabled and new.ipmodify:
@@ -122,12 +124,10 @@ def _move(state: State, name: str, new: Ops, faults: Faults) -> State:
     if not enabled:
         return after
     before, now = set(traced(state, old)), set(traced(after, new))
-    if old.notrace_hash == new.notrace_hash or state.semantics.notrace_leaves_regs:
-        after = narrowed(after, old, before - now)
-    else:
-        held = new.notrace_hash & new.filter_hash if new.filter_hash else new.notrace_hash
-        after = uncovered(after, old, held)
-    return patched_between(state, after, before | now)
+    if not notrace or state.semantics.notrace_leaves_regs:
+        return patched_between(state, narrowed(after, old, before - now), before | now)
+    held = new.notrace_hash & new.filter_hash if new.filter_hash else new.notrace_hash
+    return patched_between(state, uncovered(after, old, held), before | now | held)
 
 
 def _check_ipmodify(state: State, old: Ops, new: Ops) -> None:
@@ -136,5 +136,7 @@ def _check_ipmodify(state: State, old: Ops, new: Ops) -> None:
     joining = new.filter_hash - old.filter_hash
     if not state.semantics.share_ipmodify and any(has_direct_ops(state, function) for function in joining):
         raise Refused("EBUSY", "IPMODIFY-3")
+    if any(has_entry(state, function) for function in joining):
+        raise Refused("EOPNOTSUPP", "NAME-9")
     if any(ipmodify_user(state, function) for function in joining):
         raise Refused("EBUSY", "FILTER-8")

@@ -12,6 +12,7 @@ from model.rules import Refused, cite
 from model.sites import traced
 from model.state import GRAPH_OPS, GraphUser, Ops, State
 from spec import operations as op
+from spec.globs import record_index
 
 __all__ = ["register", "unregister"]
 
@@ -20,9 +21,8 @@ def register(state: State, operation: op.RegisterFtraceGraph, faults: Faults) ->
     """GRAPH-1: register_ftrace_graph."""
     if operation.user in state.graph_users:
         raise Refused("EEXIST", "NAME-1")
-    filter_, function, notrace = (
-        _hash(state, glob) for glob in (operation.filter, operation.function, operation.notrace)
-    )
+    filter_ = _hash(state, operation.filter, numbered=True)
+    function, notrace = (_hash(state, glob, numbered=False) for glob in (operation.function, operation.notrace))
     if state.dead:
         raise Refused("ENODEV", "GRAPH-1")
     if not state.graph_slots:
@@ -35,10 +35,12 @@ def register(state: State, operation: op.RegisterFtraceGraph, faults: Faults) ->
     return _with_users(replace(state, graph_slots=tuple(free)), users)
 
 
-def _hash(state: State, glob: str | None) -> frozenset[str] | None:
+def _hash(state: State, glob: str | None, *, numbered: bool) -> frozenset[str] | None:
+    """numbered: whether a record's number may stand for a glob."""
     if glob is None:
         return None
-    found = frozenset() if glob.startswith("!") else select(state, glob)
+    refused = glob.startswith("!") or not (numbered or record_index(glob) is None)
+    found = frozenset() if refused else select(state, glob)
     if not found:
         raise Refused("EINVAL", "GRAPH-1")
     return found

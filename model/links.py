@@ -266,9 +266,9 @@ def _leave(state: State, last: list[str]) -> tuple[State, bool]:
     if state.semantics.single_direct_ops:
         return after, False
     if state.semantics.parts_limit is None:
-        return waited_dynamic(after, len(last)), False
+        return waited_dynamic(after, len(last), direct=True), False
     remaining = frozenset(part for part in state.parts if part.isdisjoint(last))
-    return waited_dynamic(replace(after, parts=remaining), len(state.parts) - len(remaining)), False
+    return waited_dynamic(replace(after, parts=remaining), len(state.parts) - len(remaining), direct=True), False
 
 
 def _forget(state: State, functions: Iterable[str]) -> State:

@@ -90,6 +90,8 @@ def _check_prototype(state: State, program: Program, function: Function) -> None
     cite("ARG-4")
     if prototype is None or not prototype.describable:
         raise Refused("EINVAL", "PROG-3")
+    if prototype.has_union and not state.semantics.union_arguments:
+        raise Refused("EINVAL", "PROG-3")
     if state.semantics.parts_limit is not None and len(prototype.slots) > PROPOSAL_SLOTS:
         raise Refused("EINVAL", "PROG-4")
     wide = prototype.returns.size > SLOT_BYTES and program.kind in READS_RETURN

@@ -31,7 +31,7 @@ def disable(state: State, key: str) -> State:
     after = replace(state, ops_list=tuple(other for other in state.ops_list if other != key))
     covered = tuple(traced(state, ops))
     after = patched_between(state, uncovered(after, ops, covered), covered)
-    return waited_dynamic(after) if ops.dynamic else after
+    return waited_dynamic(after, direct=ops.direct) if ops.dynamic else after
 
 
 def register(state: State, operation: op.RegisterFtraceFunction, faults: Faults) -> State:

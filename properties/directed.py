@@ -1,4 +1,4 @@
-"""Directed runs: named lists of steps that reach what random search reaches rarely: limits, tombstones, death.
+"""Directed runs: named lists of steps that reach what random search reaches rarely: limits, leftovers, death.
 
 Each is made from the semantics' facts. Lockstep judges them as it does every step; an expectation makes sure that a
 list reaches what it is for.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from properties.leftovers import LEFTOVERS
 from spec.prototypes import Prototype
 from spec.seeds import Seed, parse_seed
 from spec.semantics import Semantics
@@ -31,7 +32,7 @@ class Directed:
 
 def directed(semantics: Semantics) -> Iterator[Directed]:
     """Every run that these semantics can take."""
-    for make in _SYNTHETIC:
+    for make in (*_SYNTHETIC, *LEFTOVERS):
         yield from _made(make.__name__, synthetic(), semantics, make(semantics))
     for kind in _kinds(semantics):
         yield from _made(f"limit_of_{kind}", synthetic(), semantics, _limit(kind, semantics))
@@ -153,82 +154,6 @@ def _extension_is_alone(s: Semantics) -> Lines:
     yield "bpf_raw_tracepoint_open l1 r foo2 -> -EBUSY"
 
 
-# Modules.
-
-
-def _tombstones_keep_a_hash_from_being_empty(_: Semantics) -> Lines:
-    """The entries of a module that went away stay as address 0, in copies too, until a reset (MODULE-5, MODULE-6)."""
-    yield "ftrace_ops o1"
-    yield "ftrace_set_filter_ips o1 bar1 bar2 -> 0"
-    yield "register_ftrace_function o1 -> 0"
-    yield "ftrace_ops o2"
-    yield "ftrace_set_notrace o2 bar* -> 0"
-    yield "delete_module mod1 -> 0"
-    yield "register_ftrace_function o2 -> 0"
-    yield "call foo1 1 -> ops:o2 body =1"
-    yield "init_module mod1 -> 0"
-    yield "call bar1 1"
-    yield "ftrace_set_filter_ip o1 foo1 -> 0"
-    yield "ftrace_set_filter_ip o1 foo1 remove -> 0"
-    yield "site foo2"
-    yield "ftrace_set_filter_ip o1 foo2 reset -> 0"
-    yield "ftrace_set_filter_ip o1 foo2 remove -> 0"
-    yield "site foo1"
-    yield "call bar1 1"
-
-
-def _tombstones_of_direct_ops_collide(_: Semantics) -> Lines:
-    """Two direct ops whose functions have gone both want the entry of address 0 (MODULE-6)."""
-    for name in ("o1", "o2"):
-        yield f"ftrace_ops {name}"
-        yield f"ftrace_set_filter_ip {name} bar{name[-1]} -> 0"
-        yield f"ftrace_set_filter_ip {name} foo{name[-1]} -> 0"
-    yield "delete_module mod1 -> 0"
-    yield "register_ftrace_direct_multi o1 T1 -> 0"
-    yield "register_ftrace_direct_multi o2 T2 -> -EBUSY"
-    yield "init_module mod1 -> 0"
-    yield "call bar1 1"
-    yield "modify_ftrace_direct_multi o1 T2 -> 0"
-    yield "unregister_ftrace_direct_multi o1 T2 -> 0"
-    yield "register_ftrace_direct_multi o2 T2"
-
-
-def _module_goes_from_under_a_direct_call(s: Semantics) -> Lines:
-    """Direct entries of a module go with it (MODULE-5)."""
-    yield "ftrace_ops o1"
-    yield "ftrace_set_filter_ips o1 bar1 foo1 -> 0"
-    yield "register_ftrace_direct_multi o1 T1 -> 0"
-    if s.single_direct:
-        yield "register_ftrace_direct bar2 T2 -> 0"
-    yield "delete_module mod1 -> 0"
-    yield "init_module mod1 -> 0"
-    yield "call bar1 1"
-    yield "bpf_prog_load p fentry"
-    yield "bpf_raw_tracepoint_open l p bar1 -> 0"
-    yield "modify_ftrace_direct_multi o1 T2"
-    yield "unregister_ftrace_direct_multi o1 T2"
-    if s.single_direct:
-        yield "unregister_ftrace_direct bar2 T2"
-        yield "register_ftrace_direct bar2 T1"
-
-
-def _module_goes_with_its_livepatch(_: Semantics) -> Lines:
-    """What is livepatched in a module is unpatched when it goes; a program holds it (MODULE-3, MODULE-4)."""
-    yield "livepatch bar1 -> 0"
-    yield "livepatch bar2 -> 0"
-    yield "bpf_prog_load p fexit"
-    yield "bpf_raw_tracepoint_open l p bar5 -> 0"
-    yield "delete_module mod1 -> -EAGAIN"
-    yield "bpf_link_detach l -> 0"
-    yield "delete_module mod1 -> 0"
-    yield "unlivepatch bar2 -> -EINVAL"
-    yield "init_module mod1 -> 0"
-    yield "call bar1 1 -> body =1"
-    yield "livepatch bar1 -> 0"
-    yield "bpf_prog_load pinning fentry target=bar1"
-    yield "delete_module mod1"
-
-
 # Injected failures.
 
 
@@ -340,6 +265,18 @@ def _handshake_fails_half_way(s: Semantics) -> Lines:
     yield "bpf_link_detach l1 -> 0"
     yield "bpf_raw_tracepoint_open l1 p foo1 -> 0"
     yield "call foo1 1"
+
+
+def _ipmodify_widens_over_an_entry(_: Semantics) -> Lines:
+    """An entry that its ops does not cover, being in its notrace hash, is an entry all the same (NAME-9)."""
+    yield "ftrace_ops o1 ipmodify"
+    yield "ftrace_set_filter_ip o1 foo1"
+    yield "register_ftrace_function o1"
+    yield "ftrace_ops o2"
+    yield "ftrace_set_filter_ips o2 foo2 foo3"
+    yield "ftrace_set_notrace o2 foo2"
+    yield "register_ftrace_direct_multi o2 T1"
+    yield "ftrace_set_filter_ip o1 foo2 -> -EOPNOTSUPP"
 
 
 def _direct_registration_fails(s: Semantics) -> Lines:
@@ -470,13 +407,10 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _graph_slots_go_round,
     _graph_users_up_to_the_limit,
     _handshake_fails_half_way,
-    _module_goes_from_under_a_direct_call,
-    _module_goes_with_its_livepatch,
+    _ipmodify_widens_over_an_entry,
     _overlapping_links,
     _parts_up_to_the_limit,
     _programs_call_each_other,
-    _tombstones_keep_a_hash_from_being_empty,
-    _tombstones_of_direct_ops_collide,
     _words_at_the_edges,
 )
 _WIDE: tuple[Callable[[Semantics], Lines], ...] = (_direct_functions_grow, _rounds_of_256_sites)

@@ -27,7 +27,7 @@ from spec.system import System, SystemFactory
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["Lockstep", "Reference", "Taken", "UnsupportedError", "check_step", "reference"]
+__all__ = ["Lockstep", "Reference", "Taken", "UnsupportedError", "Witness", "check_step", "reference"]
 
 WAITS = ("grace_periods", "poke_rounds", "sites_patched")
 ALL_COSTS = frozenset(entry.name for entry in fields(Cost))
@@ -50,6 +50,19 @@ class Reference(System, Protocol):
 
     def images(self, level: str) -> int:
         """Images that a sharing level has alive (COST-7)."""
+
+
+class Witness(Protocol):
+    """Is told of each step that was taken or declined."""
+
+    def agreed(self, operation: Operation, observed: str, rules: tuple[str, ...], /) -> None:
+        """Every system did what the model says, which cited these rules; observed as in Taken.
+
+        After operations and calls: a site that is looked at was compared before.
+        """
+
+    def declined(self, operation: Operation, reason: str, /) -> None:
+        """A system would not carry the operation out."""
 
 
 Difference = tuple[str, str, str]
@@ -136,12 +149,13 @@ class Lockstep:
         model: Callable[[World, Semantics], Reference] = reference,
         tally: Tally | None = None,
         journal: Journal | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.world, self.semantics = world, semantics
         self.history: list[Step] = []
         self.situation = initial(world, semantics)
         self._model = model(world, semantics)
-        self._tally, self._journal = tally, journal
+        self._tally, self._journal, self._witness = tally, journal, witness
         self._running = [self._start(place, factory) for place, factory in enumerate(factories)]
         self._diverged: list[System] = []
         self.supports = alphabet(semantics).intersection(*(runner.system.supports for runner in self._running))
@@ -171,7 +185,10 @@ class Lockstep:
     def declined(self, operation: Operation) -> str:
         """Why a system will not carry the operation out now, a sentence; empty if all will."""
         reasons = ((runner.name, runner.declines(operation)) for runner in self._running)
-        return next((f"the system {name} {reason}" for name, reason in reasons if reason), "")
+        name, reason = next((each for each in reasons if each[1]), ("", ""))
+        if reason and self._witness is not None:
+            self._witness.declined(operation, reason)
+        return f"the system {name} {reason}" if reason else ""
 
     def step(self, step: Step) -> Taken:
         """Take one step with the model and every system that has not diverged."""
@@ -180,11 +197,15 @@ class Lockstep:
             self._journal.write(step)
         self.history.append(step)
         operation = step.operation
-        if isinstance(operation, Call):
-            return self._observe(step, lambda system: _seen_trace(system, operation))
         if isinstance(operation, ObserveSite):
             return self._observe(step, lambda system: _seen_site(system, operation))
-        return self._apply(step)
+        if isinstance(operation, Call):
+            taken = self._observe(step, lambda system: _seen_trace(system, operation))
+        else:
+            taken = self._apply(step)
+        if self._witness is not None and not taken.divergences:
+            self._witness.agreed(operation, taken.observed, self._model.cited())
+        return taken
 
     def run(self, steps: Iterable[Step]) -> tuple[Divergence, ...]:
         """Take steps until one diverges."""

@@ -126,7 +126,7 @@ def _refusal(function: Function, kind: str, facts: Semantics, held: int) -> Reas
     if function.btf_id is None or function.prototype is None:
         again = "@" in function.name
         return Reason("PROG-3", "duplicate symbol: BTF means the first" if again else "no BTF")
-    found = _undescribable(function.prototype) or _unfit(function, function.prototype, kind, facts)
+    found = _undescribable(function.prototype, facts) or _unfit(function, function.prototype, kind, facts)
     if found is None and len(function.prototype.slots) > facts.max_slots:
         return Reason("LINK-4", "more argument slots than the JIT takes")
     if found is None and held + (kind == "fsession") >= facts.max_links:
@@ -134,8 +134,10 @@ def _refusal(function: Function, kind: str, facts: Semantics, held: int) -> Reas
     return found
 
 
-def _undescribable(prototype: Prototype) -> Reason | None:
+def _undescribable(prototype: Prototype, facts: Semantics) -> Reason | None:
     """ARG-4."""
+    if prototype.has_union and not facts.union_arguments:
+        return Reason("ARG-4", "a union by value")
     if prototype.describable:
         return None
     if prototype.variadic:
@@ -259,8 +261,8 @@ class _Meter:
         self.sites += passes * sites
 
     def wait_dynamic(self, ops: int) -> None:
-        """OPS-8, for so many ops."""
-        self.waits.update(rcu_tasks=ops, rcu_tasks_rude=ops)
+        """OPS-8, for so many direct ops."""
+        self.waits.update(rcu_tasks=ops, rcu_tasks_rude=ops if self.semantics.rude_waits else 0)
 
     def add_entries(self, count: int) -> None:
         """DIRECT-13: the operation waits once, however often direct_functions is exchanged in it."""

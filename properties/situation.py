@@ -79,8 +79,9 @@ class Situation:
     unclean: bool = False
 
     def matching(self, pattern: str) -> tuple[str, ...]:
-        """The loaded functions that a glob without ! selects."""
-        return tuple(function.name for function in self.world.matching(pattern, self.modules))
+        """The loaded functions that a glob or number without ! selects."""
+        lenient = self.semantics.lenient_index
+        return tuple(f.name for f in self.world.matching(pattern, self.modules, lenient_index=lenient))
 
     def may_call(self, function: str) -> bool:
         """Whether a call of it reaches no stale image: in kernels such a call may be a use after free."""

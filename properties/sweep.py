@@ -197,7 +197,7 @@ RECORDS = (
     "ftrace_set_filter o1 show",
     "register_ftrace_function o1",
     "call show@2 1 -> ops:o1 body =1",
-    "ftrace_set_filter o1 3 reset -> 0",
+    "ftrace_set_filter o1 4 reset -> 0",
     "site last -> ops:o1",
     "ftrace_set_filter o1 !last",
     "bpf_prog_load p1 fentry",
@@ -207,6 +207,46 @@ RECORDS = (
     "call show@2 2 -> ops:o1 body =2",
 )
 """A world of its own (GLOB-5, FILTER-11)."""
+
+NUMBERS = (
+    "ftrace_ops o1",
+    "ftrace_set_filter o1 0x2 -> 0",
+    "register_ftrace_function o1 -> 0",
+    "site show@2 -> ops:o1",
+    "ftrace_set_filter o1 3 reset -> 0",
+    "site show@2 -> nop",
+    "site last -> nop",
+    "ftrace_set_filter o1 !3 -> 0",
+    "site last -> ops:o1",
+    "ftrace_set_notrace o1 04 -> 0",
+    "site last -> nop",
+    "ftrace_set_filter o1 08 -> -EINVAL",
+    "ftrace_set_filter o1 7 -> -EINVAL",
+    "register_ftrace_graph g1 function=4 -> -EINVAL",
+    "register_ftrace_graph g1 notrace=4 -> -EINVAL",
+    "register_ftrace_graph g1 filter=3 -> 0",
+    "call last 1 -> body =1",
+    "unregister_ftrace_graph g1 -> 0",
+    "register_ftrace_graph g1 filter=4 function=last -> 0",
+    "call last 1 -> graph>g1 body <graph:g1 =1",
+    "ftrace_ops o2",
+    "ftrace_set_filter o2 3 -> 0",
+    "register_ftrace_direct_multi o2 T1 -> 0",
+    "ftrace_ops o3",
+    "ftrace_set_filter o3 3 -> 0",
+    "register_ftrace_direct_multi o3 T1 -> -EBUSY",
+    "modify_ftrace_direct_multi o2 T2 -> 0",
+    "unregister_ftrace_direct_multi o2 T2 -> 0",
+    "ftrace_ops o4",
+    "ftrace_set_filter o4 5 -> 0",
+    "delete_module mod1 -> 0",
+    "ftrace_set_filter o4 !5 -> -EINVAL",
+    "init_module mod1 -> 0",
+    "ftrace_set_filter o4 !5 -> 0",
+    "register_ftrace_function o4 -> 0",
+    "site end -> ops:o1",
+)
+"""In the same world, by numbers (GLOB-4, GRAPH-1, MODULE-5)."""
 
 
 def sweep(semantics: Semantics) -> Iterator[Directed]:
@@ -222,6 +262,8 @@ def sweep(semantics: Semantics) -> Iterator[Directed]:
         yield _run(name, lines, world, semantics)
     yield _run("a full function and a batch", _full(semantics), world, semantics)
     yield _run("duplicated and disabled records", RECORDS, _records(), semantics)
+    loose = f"ftrace_set_filter o1 4x reset -> {'0' if semantics.lenient_index else '-EINVAL'}"
+    yield _run("records by number", (*NUMBERS, loose), _records(), semantics)
 
 
 def _full(semantics: Semantics) -> tuple[str, ...]:
@@ -234,7 +276,7 @@ def _full(semantics: Semantics) -> tuple[str, ...]:
 
 
 def _records() -> World:
-    """Two sites of one symbol, and the record of a weak function that was overridden."""
+    """Two sites of one symbol, and the records of weak functions that were overridden, one of them in a module."""
     prototype = Prototype((LONG,), LONG)
     return World(
         "records",
@@ -243,6 +285,8 @@ def _records() -> World:
             Function("show@2", prototype, None),
             Function("weak", None, None, attributes=frozenset({"disabled"})),
             Function("last", prototype, 2),
+            Function("weak_too", None, None, "mod1", attributes=frozenset({"disabled"})),
+            Function("end", prototype, 3, "mod1"),
         ),
     )
 

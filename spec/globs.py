@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 __all__ = ["glob_match", "is_glob", "matcher", "record_index", "without_bang"]
 
 META = frozenset("*?[")
+NUMBER = re.compile("0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+WORD = 1 << 64
 
 
 def is_glob(pattern: str) -> bool:
@@ -21,14 +23,21 @@ def without_bang(pattern: str) -> tuple[str, bool]:
     return (pattern[1:], True) if pattern.startswith("!") else (pattern, False)
 
 
-def record_index(pattern: str) -> int | None:
-    """The 1-based number of a record, for a pattern that starts with a digit (GLOB-4).
+def record_index(pattern: str, *, lenient: bool = False) -> int | None:
+    """The 1-based number of a record, for a pattern that starts with a digit; else None (GLOB-4).
 
-    0, which no record has, if malformed.
+    0, which no record has, if malformed. lenient: what follows the number is passed over, as simple_strtoul() does.
     """
-    if not pattern[:1].isdigit():
+    number = NUMBER.match(pattern)
+    if number is None:
         return None
-    return int(pattern) if pattern.isascii() and pattern.isdigit() else 0
+    if number.end() < len(pattern) and not lenient:
+        return 0
+    digits = number[0].lower()
+    base = 16 if digits.startswith("0x") else 8 if digits.startswith("0") else 10
+    # int() refuses very long numbers.
+    value = reduce(lambda high, digit: high * base + int(digit, base), digits.removeprefix("0x"), 0)
+    return value % WORD if lenient else value
 
 
 @lru_cache(maxsize=512)

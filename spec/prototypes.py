@@ -109,8 +109,13 @@ class Prototype:
         return all(slot.register for slot in self.slots)
 
     @cached_property
+    def has_union(self) -> bool:
+        """Whether an argument is a union by value, which not every kernel describes (ARG-4)."""
+        return any(argument.kind == "UNION" for argument in self.arguments)
+
+    @cached_property
     def describable(self) -> bool:
-        """Whether btf_distill_func_proto() makes a model of it (ARG-4)."""
+        """Whether btf_distill_func_proto() makes a model of it, where it takes unions (ARG-4)."""
         return (
             len(self.arguments) <= MAX_ARGUMENTS
             and not self.variadic

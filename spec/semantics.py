@@ -16,6 +16,12 @@ class Semantics:
 
     name: str
 
+    lenient_index: bool
+    """A record's number ends where its digits do, and is taken modulo 2^64 (GLOB-4).
+
+    Until "ftrace: Replaces simple_strtoul in ftrace", v6.10; then kstrtoul() refuses what is malformed.
+    """
+
     single_direct: bool
     """register_ftrace_direct(ip, addr) exists.
 
@@ -83,6 +89,12 @@ class Semantics:
     Since c48796aa6c39, which is in 6.12.117 and 7.3.
     """
 
+    union_arguments: bool
+    """A union by value is an argument like a struct (ARG-4).
+
+    In 7.3.4; __get_type_size() of 6.1.192 and 6.12.117 takes structs alone (__btf_type_is_struct()).
+    """
+
     noreturn_refused: bool
     """fexit and its kin are refused on __noreturn functions.
 
@@ -121,6 +133,13 @@ class Semantics:
     EBUSY, EINVAL since update_ftrace_direct_add.
     """
 
+    rude_waits: bool
+    """synchronize_rcu_tasks_rude() waits (OPS-8).
+
+    In 7.3.4 it has a body only for architectures that do not mark their noinstr code, which x86 does; in 6.1.192 and
+    6.12.117 it always has.
+    """
+
     graph_users: int
     """Graph tracer users at a time.
 
@@ -135,6 +154,7 @@ class Semantics:
 
 _LINUX_6_1 = Semantics(
     name="linux-6.1",
+    lenient_index=True,
     single_direct=True,
     hash_direct=False,
     failed_direct_reusable=False,
@@ -147,6 +167,7 @@ _LINUX_6_1 = Semantics(
     max_slots=6,
     charge_before_slots=True,
     wide_return_refused=False,
+    union_arguments=False,
     noreturn_refused=False,
     fmod_ret=True,
     freplace=True,
@@ -156,12 +177,14 @@ _LINUX_6_1 = Semantics(
     parts_limit=None,
     prog_pins_module=False,
     foreign_direct="EBUSY",
+    rude_waits=True,
     graph_users=1,
     slot0_returns=False,
 )
 
 _LINUX_6_12 = Semantics(
     name="linux-6.12",
+    lenient_index=False,
     single_direct=False,
     hash_direct=False,
     failed_direct_reusable=True,
@@ -174,6 +197,7 @@ _LINUX_6_12 = Semantics(
     max_slots=12,
     charge_before_slots=False,
     wide_return_refused=True,
+    union_arguments=False,
     noreturn_refused=True,
     fmod_ret=True,
     freplace=True,
@@ -183,12 +207,14 @@ _LINUX_6_12 = Semantics(
     parts_limit=None,
     prog_pins_module=True,
     foreign_direct="EBUSY",
+    rude_waits=True,
     graph_users=16,
     slot0_returns=True,
 )
 
 _LINUX_7_3 = Semantics(
     name="linux-7.3",
+    lenient_index=False,
     single_direct=False,
     hash_direct=True,
     failed_direct_reusable=True,
@@ -201,6 +227,7 @@ _LINUX_7_3 = Semantics(
     max_slots=12,
     charge_before_slots=False,
     wide_return_refused=True,
+    union_arguments=True,
     noreturn_refused=True,
     fmod_ret=True,
     freplace=True,
@@ -210,12 +237,14 @@ _LINUX_7_3 = Semantics(
     parts_limit=None,
     prog_pins_module=True,
     foreign_direct="EINVAL",
+    rude_waits=False,
     graph_users=16,
     slot0_returns=False,
 )
 
 _PROPOSAL_2021 = Semantics(
     name="proposal-2021",
+    lenient_index=True,
     single_direct=True,
     hash_direct=False,
     failed_direct_reusable=True,
@@ -228,6 +257,7 @@ _PROPOSAL_2021 = Semantics(
     max_slots=6,
     charge_before_slots=True,
     wide_return_refused=False,
+    union_arguments=False,
     noreturn_refused=False,
     fmod_ret=False,
     freplace=False,
@@ -237,6 +267,7 @@ _PROPOSAL_2021 = Semantics(
     parts_limit=20,
     prog_pins_module=False,
     foreign_direct="EBUSY",
+    rude_waits=True,
     graph_users=1,
     slot0_returns=False,
 )

@@ -74,19 +74,19 @@ class World:
         """Names of the modules, in address order."""
         return tuple(dict.fromkeys(function.module for function in self.functions if function.module))
 
-    def matching(self, pattern: str, modules: frozenset[str] | None = None) -> tuple[Function, ...]:
-        """Functions that a kernel glob without ! selects, in address order.
+    def matching(
+        self, pattern: str, modules: frozenset[str] | None = None, *, lenient_index: bool = False
+    ) -> tuple[Function, ...]:
+        """Functions that a kernel glob without ! selects, in address order; a number, one without a site too (GLOB-4).
 
-        Modules: those loaded, None for all of the world.
+        modules: those loaded, None for all of the world. lenient_index: the fact of `spec.semantics`.
         """
-        present = [
-            f for f in self.functions if f.has_site and (f.module is None or modules is None or f.module in modules)
-        ]
-        index = record_index(pattern)
+        present = [f for f in self.functions if f.module is None or modules is None or f.module in modules]
+        index = record_index(pattern, lenient=lenient_index)
         if index is not None:
             return tuple(present[index - 1 : index]) if index else ()
         match = matcher(pattern)
-        return tuple(function for function in present if match(function.symbol))
+        return tuple(function for function in present if function.has_site and match(function.symbol))
 
 
 LONG = Type("long", "INT", 8)

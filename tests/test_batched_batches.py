@@ -64,13 +64,19 @@ def snapshot(system: Batched) -> list[object]:
     arrays = [
         state.direct.entry,
         state.direct.single,
+        state.direct.gone,
+        state.direct.gone_entry,
+        state.direct.gone_single,
         state.trampolines.share,
         state.trampolines.orig_stack,
         state.trampolines.part,
         *vars(state.sites).values(),
     ]
     ops = state.ops.values()
-    hashes = [(one.name, one.enabled, one.filter_hash.tolist(), one.notrace_hash.tolist()) for one in ops]
+    hashes = [
+        (one.name, one.enabled, one.filter_hash.tolist(), one.notrace_hash.tolist(), one.addresses().tolist())
+        for one in ops
+    ]
     return [
         dict(system.sites()),
         system.cost(),

@@ -19,7 +19,7 @@ from spec.sharing import LEVELS
 from spec.worlds import synthetic
 
 FUNCTIONS = "foo0 foo1 foo2 foo3 foo7 outer spill bar1 bar2".split()
-GLOBS = "foo* * foo1 foo[12] bar* !foo1 !foo* 3 99 zzz* foo?".split()
+GLOBS = "foo* * foo1 foo[12] bar* !foo1 !foo* 3 0x3 3x 99 zzz* foo?".split()
 KINDS = "fentry fexit fmod_ret fsession freplace".split()
 POINTS = "alloc jit_charge register filter".split()
 STEPS = 60
@@ -116,20 +116,25 @@ FORMS: list[Callable[[Draw], str]] = [
 
 
 def assert_sums(system: Batched) -> None:
-    """Count of each site is |S(f)|; classes have their members; as many direct entries as the table thinks."""
+    """Each site counts S(f) and who saves regs, no nop keeps R, classes have their members, and entries are counted."""
     state = system.state
     sets, stale = state.trampolines.sets, state.trampolines.stale
-    counts = (state.direct.single & state.sites.loaded).astype(int) + state.livepatched + (state.direct.entry == BPF)
+    regs = (state.direct.single & state.sites.loaded).astype(int) + (state.direct.entry == BPF)
+    counts = regs + state.livepatched
     for ops in state.ops.values():
         if ops.enabled:
-            counts[state.sites.covered(ops.filter_hash, ops.notrace_hash)] += 1
+            covered = state.sites.covered(ops.filter_hash, ops.notrace_hash)
+            counts[covered] += 1
+            regs[covered] += ops.regs
     counts[state.graph.covered(state.sites)] += 1
     members = np.bincount(np.concatenate([sets.of, stale[stale >= 0]]), minlength=len(sets.members))
     members[0] += 1
 
     assert counts.tolist() == state.sites.count.tolist()
+    assert regs.tolist() == state.sites.regs.tolist()
+    assert not state.sites.regs_left[counts == 0].any()
     assert members.tolist() == sets.members.tolist()
-    assert np.count_nonzero(state.direct.entry) == state.direct._entries
+    assert np.count_nonzero(state.direct.entry) + len(state.direct.gone) == state.direct._entries
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -50,7 +50,63 @@ LINES = {
         ftrace_set_filter_ips o1 foo1 nowhere foo1 remove -> -EINVAL
         ftrace_set_filter_ip o1 foo1 remove reset -> -ENOENT
         ftrace_set_filter_ips o1 foo1 foo2 remove -> 0""",
-    "MODULE-5 an entry for address 0": """
+    "SITE-6 R stays": """
+        ftrace_ops o1 save_regs
+        ftrace_ops o2
+        ftrace_ops o3
+        register_ftrace_function o1 -> 0
+        register_ftrace_function o2 -> 0
+        register_ftrace_function o3 -> 0
+        ftrace_set_filter o1 foo[12] -> 0
+        site foo1 -> ftrace_regs_caller
+        site foo3 -> ftrace_regs_caller
+        ftrace_set_notrace o1 foo2 -> 0
+        site foo2 -> ftrace_regs_caller
+        ftrace_set_filter_ip o1 foo3 -> 0
+        unregister_ftrace_function o1 -> 0
+        site foo1 -> ftrace_caller
+        site foo2 -> ftrace_regs_caller
+        site foo3 -> ftrace_caller
+        site foo4 -> ftrace_regs_caller
+        unregister_ftrace_function o2 -> 0
+        site foo4 -> ops:o3
+        unregister_ftrace_function o3 -> 0
+        register_ftrace_function o2 -> 0
+        register_ftrace_function o3 -> 0
+        site foo4 -> ftrace_caller""",
+    "SITE-6 R stays behind direct calls": """
+        ftrace_ops o1
+        ftrace_ops o2
+        ftrace_ops o3
+        register_ftrace_function o2 -> 0
+        register_ftrace_function o3 -> 0
+        update_ftrace_direct_add o1 foo1=T1 foo2=T1 foo3=T1 -> 0
+        update_ftrace_direct_del o1 foo1=T1 -> 0
+        site foo1 -> ftrace_regs_caller
+        update_ftrace_direct_del o1 foo2=T1 foo3=T1 -> 0
+        site foo2 -> ftrace_caller
+        bpf_prog_load p1 fentry multi
+        bpf_prog_load p2 fexit multi
+        bpf_link_create l1 p1 foo4 foo5 -> 0
+        bpf_link_create l2 p2 foo5 -> 0
+        bpf_link_detach l1 -> 0
+        site foo4 -> ftrace_regs_caller
+        bpf_link_detach l2 -> 0
+        site foo5 -> ftrace_caller""",
+    "GLOB-4 a number has base 0": """
+        ftrace_ops o1
+        ftrace_set_filter o1 0x2 -> 0
+        ftrace_set_filter o1 010 -> 0
+        ftrace_set_filter o1 3x -> -EINVAL
+        register_ftrace_function o1 -> 0
+        site foo1 -> ops:o1
+        site foo7 -> ops:o1
+        register_ftrace_graph g function=2 -> -EINVAL
+        register_ftrace_graph g notrace=2 -> -EINVAL
+        register_ftrace_graph g filter=2 -> 0
+        call foo1 1 -> graph>g ops:o1 body <graph:g =1
+        call foo2 1 2 -> body =3""",
+    "MODULE-5 an address stays": """
         ftrace_ops o1
         ftrace_set_filter_ip o1 bar1 -> 0
         register_ftrace_function o1 -> 0
@@ -59,14 +115,24 @@ LINES = {
         site bar1 -> nop
         site foo1 -> nop
         call bar1 5 -> body =5""",
-    "MODULE-6 address 0 is a site of direct_functions": """
+    "MODULE-6 an address is a site of direct_functions": """
         ftrace_ops o1
         ftrace_ops o2
+        ftrace_ops o3
         ftrace_set_filter_ip o1 bar1 -> 0
-        ftrace_set_filter_ip o2 bar2 -> 0
+        ftrace_set_filter_ips o2 bar1 foo1 -> 0
+        ftrace_set_filter_ip o3 bar2 -> 0
         delete_module mod1 -> 0
         register_ftrace_direct_multi o1 T1 -> 0
-        register_ftrace_direct_multi o2 T2 -> -EBUSY""",
+        register_ftrace_direct_multi o2 T2 -> -EBUSY
+        register_ftrace_direct_multi o3 T2 -> 0
+        unregister_ftrace_direct_multi o1 T2 -> -EOPNOTSUPP
+        modify_ftrace_direct_multi o1 T2 -> 0
+        unregister_ftrace_direct_multi o1 T2 -> 0
+        register_ftrace_direct_multi o2 T2 -> 0
+        init_module mod1 -> 0
+        site bar1 -> nop
+        site foo1 -> direct:T2""",
     "IPMODIFY-6 no second try in a batch": """
         bpf_prog_load p1 fexit multi
         bpf_prog_load p2 fentry multi
@@ -234,6 +300,29 @@ OLD_LINES = {
         register_ftrace_direct_multi o1 T1 -> -EBUSY
         register_ftrace_direct_multi o1 T1 -> -EINVAL
         register_ftrace_function o1 -> -EOPNOTSUPP""",
+    "SITE-6 a notrace hash makes the kernel ask again": """
+        ftrace_ops o1 save_regs
+        ftrace_ops o2
+        ftrace_ops o3
+        register_ftrace_function o1 -> 0
+        register_ftrace_function o2 -> 0
+        register_ftrace_function o3 -> 0
+        ftrace_set_notrace o1 foo1 -> 0
+        site foo1 -> ftrace_caller
+        register_ftrace_direct foo1 T1 -> 0
+        register_ftrace_direct foo2 T1 -> 0
+        unregister_ftrace_direct foo1 T1 -> 0
+        site foo1 -> ftrace_regs_caller
+        ftrace_set_notrace o1 foo1 -> 0
+        site foo1 -> ftrace_caller""",
+    "GLOB-4 a number ends where its digits do": """
+        ftrace_ops o1
+        ftrace_set_filter o1 08 -> -EINVAL
+        ftrace_set_filter o1 3x -> 0
+        ftrace_set_filter o1 18446744073709551620 -> 0
+        register_ftrace_function o1 -> 0
+        site foo2 -> ops:o1
+        site foo3 -> ops:o1""",
     "IPMODIFY-2 the image is made anew for a livepatch": """
         bpf_prog_load p1 fexit
         bpf_raw_tracepoint_open l1 p1 foo1 -> 0

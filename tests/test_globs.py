@@ -115,11 +115,33 @@ def test_a_glob_is_told_from_a_name_by_its_metacharacters(name: str, expected: b
 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
-    [("5", 5), ("0", 0), ("12", 12), ("5*", 0), ("5x", 0), ("x5", None), ("", None), ("-1", None), ("٥", 0)],
+    [
+        *[("5", 5), ("0", 0), ("12", 12), ("010", 8), ("0x10", 16), ("0XaF", 175), ("00", 0)],
+        *[("5*", 0), ("5x", 0), ("08", 0), ("0x", 0), ("0xg", 0), ("1_0", 0), ("5\n", 0)],
+        *[("x5", None), ("", None), ("-1", None), ("+1", None), ("٥", None), ("²", None)],
+    ],
 )
 def test_a_pattern_that_starts_with_a_digit_is_a_record_number(pattern: str, expected: int | None) -> None:
-    """GLOB-4: counted from 1; what starts with a digit but is no number is no record either."""
+    """GLOB-4: counted from 1, in base 0; what starts with a digit but is no number is no record either."""
     assert expected == record_index(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("5", 5), ("5*", 5), ("12abc", 12), ("018", 1), ("08", 0), ("0x", 0), ("0x1g", 1), ("x5", None), ("", None)],
+)
+def test_a_lenient_number_ends_where_its_digits_do(pattern: str, expected: int | None) -> None:
+    """GLOB-4: simple_strtoul() passes over what follows."""
+    assert expected == record_index(pattern, lenient=True)
+
+
+def test_a_number_may_be_very_long() -> None:
+    """GLOB-4: beyond a word it is no record's, but modulo 2^64 where it is read leniently."""
+    world = synthetic()
+
+    assert [] == selected(world, "9" * 5000)
+    assert [] == selected(world, str((1 << 64) + 2))
+    assert world.matching("2") == world.matching(str((1 << 64) + 2), lenient_index=True)
 
 
 def selected(world: World, pattern: str, modules: frozenset[str] | None = None) -> list[str]:
@@ -137,6 +159,17 @@ def test_a_record_number_counts_loaded_functions_in_address_order() -> None:
     assert [] == selected(world, str(last + 1))
     assert [] == selected(world, "0")
     assert [] == selected(world, "1*")
+
+
+def test_a_record_number_counts_disabled_records() -> None:
+    """GLOB-4, FILTER-11: a number counts them and selects them, a symbol does not."""
+    weak = Function("weak", None, None, attributes=frozenset({"disabled"}))
+    world = World("w", (Function("first", None, None), weak, Function("last", None, None)))
+
+    assert ["weak"] == selected(world, "2")
+    assert ["last"] == selected(world, "3")
+    assert ["first", "last"] == selected(world, "*")
+    assert [] == selected(world, "weak")
 
 
 def test_a_pattern_selects_all_sites_of_a_duplicated_symbol() -> None:

@@ -285,7 +285,7 @@ def opcodes(program: Program) -> list[tuple[int, int, int, int]]:
 
 def test_a_full_map_skips_the_body() -> None:
     """The bounds check jumps to the last two instructions, which return what the program returns."""
-    program = opcodes(Program(3, "fmod_ret", (0, 1), 1, returns=-5))
+    program = opcodes(Program(3, "fmod_ret", (0, 1), 1, returns=-5, nested=1))
     at = next(index for index, (opcode, *_) in enumerate(program) if opcode == 0x35)
 
     assert len(program) - 2 == at + 1 + program[at][2]
@@ -425,14 +425,15 @@ def test_multi_link_attribute() -> None:
 
 
 def test_jit_charge_is_given_back() -> None:
-    """The limit and the user id are what they were behind the call that is refused."""
+    """The limit and the capabilities are what they were behind the call that is refused."""
     batch = Batch()
     index = links.without_jit_charge(batch, lambda batch: links.close(batch, 8), b"264241152")
     numbers = [one.number for one in batch._entries]
+    effective = [struct.unpack("<6I", batch._entries[at].arguments[1])[::3] for at in (1, 3)]
 
     assert 2 == index
-    assert [0, links.SETRESUID, links.CLOSE, links.SETRESUID, 0] == numbers
-    assert [(-1, 65534, -1), (-1, 0, -1)] == [batch._entries[at].arguments for at in (1, 3)]
+    assert [0, links.CAPSET, links.CLOSE, links.CAPSET, 0] == numbers
+    assert [(0xFFFFFFFF & ~(1 << 21), 0xFFFFFFFF & ~(1 << 7)), (0xFFFFFFFF, 0xFFFFFFFF)] == effective
     assert [b"1", b"264241152"] == [batch._entries[at].arguments[1] for at in (0, 4)]
 
 

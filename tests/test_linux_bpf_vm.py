@@ -246,6 +246,13 @@ def test_fmod_ret(bench: Bench, returns: int) -> None:
     assert ((1 + second) << 16 | (first + 29) & 0xFFFF) == verdict
 
 
+def test_fmod_ret_of_several_functions(bench: Bench) -> None:
+    """There are none."""
+    _, loaded = bench.load("fmod_ret", None)
+
+    assert "EINVAL" == errno_name(loaded.value)
+
+
 def test_verifier_log(bench: Bench) -> None:
     """What the verifier says of a load that it refuses can be asked for."""
     program = Program(0, "fmod_ret", slots=0)
@@ -326,7 +333,7 @@ def test_kprobe_multi(bench: Bench) -> None:
 
 
 def test_jit_charge_refused(bench: Bench) -> None:
-    """Attaching fails with EPERM once, both ways, and succeeds afterwards; the user id alone makes nothing fail."""
+    """Attaching fails with EPERM once, both ways, and succeeds afterwards; a high limit refuses nothing."""
     program, loaded = bench.load("fentry", "bpf_fentry_test1")
     ways: list[Callable[[Batch], int]] = [
         lambda batch: links.open_link(batch, loaded.value),
@@ -402,26 +409,34 @@ def load_own(station: Station, program: Program, function: str = "", module: str
     return station.guest.submit(batch)[0].value
 
 
-def test_nested_call(station: Station) -> None:
-    """A program calls the function whose address the header has; inside that call it calls none; 0 stands for none."""
+def call_recorded(station: Station, function: str, nested: int) -> list[int]:
+    """The numbers of the programs that run in a call, while those with entry 5 call what is at an address."""
     btf = station.btfs[CORE]
-    called = []
-    for number, function in enumerate(("foo1", "foo2")):
-        slots = len(btf.prototype(btf.functions[function]).slots)
-        batch = Batch()
-        links.open_link(batch, load_own(station, Program(number, "fentry", slots=slots, nested=5), function))
-        assert station.guest.submit(batch)[0].value > 0
-    for address in (station.symbols.address("foo2", CORE), 0):
-        batch = Batch()
-        station.recorder.clear(batch)
-        station.recorder.set_nested(batch, 5, address or 0)
-        where = station.symbols.address("foo1", CORE)
-        batch.write_file(control.CONTROL, control.call(where, btf.prototype(btf.functions["foo1"]), (9,)))
-        read = station.recorder.read(batch)
-        recording = station.recorder.recording(station.guest, station.guest.submit(batch)[read])
-        called.append([one.number for one in recording.records])
+    batch = Batch()
+    station.recorder.clear(batch)
+    station.recorder.set_nested(batch, 5, nested)
+    prototype = btf.prototype(btf.functions[function])
+    where = station.symbols.address(function, CORE)
+    batch.write_file(control.CONTROL, control.call(where, prototype, (9,) * len(prototype.slots)))
+    read = station.recorder.read(batch)
+    recording = station.recorder.recording(station.guest, station.guest.submit(batch)[read])
+    return [one.number for one in recording.records]
 
-    assert [[0, 1], [0]] == called
+
+def test_nested_call(station: Station) -> None:
+    """A program calls the function whose address the header has, 0 stands for none; programs of one entry are one."""
+    btf = station.btfs[CORE]
+    for number, (function, entry) in enumerate([("foo1", 5), ("foo2", 5), ("foo2", None)]):
+        slots = len(btf.prototype(btf.functions[function]).slots)
+        program = Program(number, "fentry", slots=slots, nested=entry)
+        batch = Batch()
+        links.open_link(batch, load_own(station, program, function))
+        assert station.guest.submit(batch)[0].value > 0
+    nested = station.symbols.address("foo2", CORE)
+
+    assert [0, 2] == call_recorded(station, "foo1", nested)
+    assert [0] == call_recorded(station, "foo1", 0)
+    assert [2, 1, 2] == call_recorded(station, "foo2", nested)
 
 
 def test_multi_link_of_one_btf(station: Station) -> None:

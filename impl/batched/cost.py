@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from spec.costs import POKE_BATCH, Cost
+from spec.semantics import Semantics
 
 __all__ = ["Bill", "Ledger"]
 
@@ -38,10 +39,13 @@ class Bill:
         if times:
             self.waits[flavour] = self.waits.get(flavour, 0) + times
 
-    def wait_dynamic(self, times: int = 1) -> None:
-        """A dynamic ops is unregistered (OPS-8)."""
-        self.wait("rcu_tasks_rude", times)
+    def wait_dynamic(self, facts: Semantics, times: int = 1, *, direct: bool = False) -> None:
+        """A dynamic ops is unregistered, and with one that is not direct its own trampoline (OPS-8)."""
         self.wait("rcu_tasks", times)
+        if facts.rude_waits:
+            self.wait("rcu_tasks_rude", times)
+        if not direct:
+            self.wait("rcu", times)
 
 
 class Ledger:

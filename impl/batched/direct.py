@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from impl.batched.cost import Bill
-from impl.batched.direct_functions import NO_ENTRY
+from impl.batched.direct_functions import NO_ENTRY, NOWHERE, Addresses
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
 from impl.batched.ops import find_ops
@@ -67,15 +67,16 @@ def unregister_direct(state: State, operation: op.UnregisterFtraceDirect) -> Non
         raise Refused("EOPNOTSUPP")
     state.refuse_if_dead()
     bill = Bill()
-    bill.patch(state.sites.leaving(where, regs=True))
-    # direct_ops may still hold address 0, but an entry there is another ops' (MODULE-6).
-    if np.count_nonzero((direct.single & (direct.entry == tramp))[: state.functions.address_zero]) == 1:
+    others = bool(np.count_nonzero(direct.single) > 1)
+    bill.patch(state.sites.leaving(where, regs=True, narrowed=others))
+    uses = np.concatenate([direct.entry[direct.single], direct.gone_entry[direct.gone_single]])
+    if np.count_nonzero(uses == tramp) == 1:
         bill.wait("rcu_tasks")
     state.settle(bill)
     direct.remove(where)
     direct.single[index] = False
-    direct.single_enabled = bool(direct.single.any())
-    state.sites.leave(where, DIRECT, regs=True)
+    direct.single_enabled = others
+    state.sites.leave(where, DIRECT, regs=True, narrowed=others)
 
 
 def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
@@ -102,17 +103,18 @@ def _entered(state: State, function: str) -> int:
 
 
 def register_direct_multi(state: State, operation: op.RegisterFtraceDirectMulti) -> None:
-    """register_ftrace_direct(ops, addr) (DIRECT-6): its filter's sites, and address 0 if that is among them."""
+    """register_ftrace_direct(ops, addr) (DIRECT-6): its filter's sites, and addresses that have stayed in it."""
     ops = _direct_capable(state, operation.ops)
     if ops.func_set or not ops.filter_hash.any():
         raise Refused("EINVAL")
-    where = np.flatnonzero(ops.filter_hash)
-    if (state.direct.entry[where] != NO_ENTRY).any():
+    where, gone, tramp = ops.sites(), ops.addresses(), state.direct.number(operation.tramp)
+    if len(state.direct.entries(where, gone)):
         raise Refused("EBUSY")
     state.faults.stop_at("alloc")
     _begin_direct(state, ops)
     state.refuse_if_dead()
-    _register(state, ops, where, np.full(len(where), state.direct.number(operation.tramp), np.int32))
+    _register(state, ops, where, np.full(len(where), tramp, np.int32), gone)
+    state.direct.add_gone(gone, tramp)
 
 
 def _direct_capable(state: State, name: str) -> Ops:
@@ -128,8 +130,8 @@ def _begin_direct(state: State, ops: Ops) -> None:
     ops.func_set |= not state.facts.failed_direct_reusable
 
 
-def _register(state: State, ops: Ops, where: Indices, entries: Indices) -> None:
-    """These sites get entries and join the ops' filter; those that it covers are patched."""
+def _register(state: State, ops: Ops, where: Indices, entries: Indices, gone: Addresses = NOWHERE) -> None:
+    """These sites get entries and join the ops' filter; those that it covers are patched. gone: they will, too."""
     if state.sites.ipmodify[where].any():
         raise Refused("EBUSY")
     state.faults.stop_at("register")
@@ -137,7 +139,7 @@ def _register(state: State, ops: Ops, where: Indices, entries: Indices) -> None:
     covered = where[sites.loaded[where] & ~ops.notrace_hash[where]]
     bill = Bill()
     bill.patch(sites.joining(covered, regs=True))
-    bill_growth(state, len(where), bill)
+    bill_growth(state, len(where) + len(gone), bill)
     state.settle(bill)
     ops.filter_hash = ops.filter_hash.copy()
     ops.filter_hash[where] = True
@@ -157,12 +159,12 @@ def _registered(state: State, name: str) -> Ops:
 def unregister_direct_multi(state: State, operation: op.UnregisterFtraceDirectMulti) -> None:
     """unregister_ftrace_direct(ops, addr) (DIRECT-8)."""
     ops = _registered(state, operation.ops)
-    where = np.flatnonzero(ops.filter_hash)
-    entries = state.direct.entry[where]
-    if ((entries != NO_ENTRY) & (entries != state.direct.number(operation.tramp))).any():
+    where, gone = ops.sites(), ops.addresses()
+    if (state.direct.entries(where, gone) != state.direct.number(operation.tramp)).any():
         raise Refused("EOPNOTSUPP")
     state.refuse_if_dead()
     _unregister(state, ops, where)
+    state.direct.remove_gone(gone)
     if operation.free and state.facts.free_filters:
         del state.ops[ops.name]
 
@@ -174,7 +176,7 @@ def _unregister(state: State, ops: Ops, where: Indices) -> None:
     bill = Bill()
     bill.patch(sites.leaving(covered, regs=True))
     if ops.dynamic:
-        bill.wait_dynamic()
+        bill.wait_dynamic(state.facts, direct=True)
     state.settle(bill)
     ops.enabled = ops.func_set = False
     state.direct.remove(where)
@@ -184,8 +186,9 @@ def _unregister(state: State, ops: Ops, where: Indices) -> None:
 def modify_direct_multi(state: State, operation: op.ModifyFtraceDirectMulti) -> None:
     """modify_ftrace_direct(ops, addr) (DIRECT-9)."""
     ops = _registered(state, operation.ops)
-    where = np.flatnonzero(ops.filter_hash)
-    _modify(state, where, np.full(len(where), state.direct.number(operation.tramp), np.int32))
+    where, direct, tramp = ops.sites(), state.direct, state.direct.number(operation.tramp)
+    _modify(state, where, np.full(len(where), tramp, np.int32))
+    direct.gone_entry[np.isin(direct.gone, ops.addresses())] = tramp
 
 
 def _modify(state: State, where: Indices, entries: Indices) -> None:
@@ -239,10 +242,10 @@ def update_direct_del(state: State, operation: op.UpdateFtraceDirectDel) -> None
 def _shrink(state: State, ops: Ops, where: Indices) -> None:
     covered = where[~ops.notrace_hash[where]]
     bill = Bill()
-    bill.patch(state.sites.leaving(covered, regs=True))
+    bill.patch(state.sites.leaving(covered, regs=True, narrowed=True))
     state.settle(bill)
     state.direct.remove(where)
-    state.sites.leave(covered, DIRECT, regs=True)
+    state.sites.leave(covered, DIRECT, regs=True, narrowed=True)
 
 
 def update_direct_mod(state: State, operation: op.UpdateFtraceDirectMod) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from impl.batched.functions import Indices
 
-__all__ = ["BPF", "NO_ENTRY", "DirectFunctions"]
+__all__ = ["BPF", "NOWHERE", "NO_ENTRY", "Addresses", "DirectFunctions"]
 
+Addresses = NDArray[np.int64]
+
+NOWHERE: Final[Addresses] = np.empty(0, np.int64)
 NO_ENTRY: Final = 0
 BPF: Final = -1
 SMALLEST_TABLE: Final = 32
@@ -17,15 +21,19 @@ MOST_BUCKETS: Final = 1 << 12
 
 
 class DirectFunctions:
-    """entry: for each site, and for address 0, NO_ENTRY, BPF, or the number of a trampoline.
+    """entry: for each site NO_ENTRY, BPF, or the number of a trampoline.
 
-    single: the filter of direct_ops, the ops of the single API, which is enabled while single_enabled.
+    single: the filter of direct_ops, the ops of the single API, which is enabled while single_enabled. gone: addresses
+    of functions that have gone, with their entries, and whether these are of the single API (MODULE-5).
     """
 
     def __init__(self, size: int) -> None:
         self.entry = np.zeros(size, np.int32)
         self.single = np.zeros(size, np.bool_)
         self.single_enabled = False
+        self.gone = NOWHERE
+        self.gone_entry = np.empty(0, np.int32)
+        self.gone_single = np.empty(0, np.bool_)
         self.names = [""]
         self._numbers: dict[str, int] = {}
         self._entries = 0
@@ -48,10 +56,40 @@ class DirectFunctions:
         self._entries += len(where)
         self.entry[where] = entry
 
+    def add_gone(self, addresses: Addresses, entry: int) -> None:
+        """Enter addresses of functions that have gone, which have no entry, for another ops than direct_ops."""
+        self._buckets, _ = self._grown(len(addresses))
+        self._entries += len(addresses)
+        self._remember(addresses, np.full(len(addresses), entry, np.int32), np.zeros(len(addresses), np.bool_))
+
     def remove(self, where: Indices) -> None:
         """Remove the entries of these sites, where there are any."""
         self._entries -= int(np.count_nonzero(self.entry[where]))
         self.entry[where] = NO_ENTRY
+
+    def remove_gone(self, addresses: Addresses) -> None:
+        """Remove the entries of these addresses."""
+        kept = ~np.isin(self.gone, addresses)
+        self._entries -= int(np.count_nonzero(~kept))
+        self.gone, self.gone_entry, self.gone_single = self.gone[kept], self.gone_entry[kept], self.gone_single[kept]
+
+    def keep_addresses(self, where: Indices, addresses: Addresses) -> None:
+        """These functions go; their entries stay, at their addresses (MODULE-5)."""
+        entered = self.entry[where] != NO_ENTRY
+        where, addresses = where[entered], addresses[entered]
+        self._remember(addresses, self.entry[where], self.single[where])
+        self.single[-1] |= self.single[where].any()
+        self.entry[where], self.single[where] = NO_ENTRY, False
+
+    def entries(self, where: Indices, addresses: Addresses) -> NDArray[np.int32]:
+        """The entries of these sites and addresses, as far as there are any."""
+        found = self.entry[where]
+        return np.concatenate([found[found != NO_ENTRY], self.gone_entry[np.isin(self.gone, addresses)]])
+
+    def _remember(self, addresses: Addresses, entries: NDArray[np.int32], single: NDArray[np.bool_]) -> None:
+        self.gone = np.concatenate([self.gone, addresses])
+        self.gone_entry = np.concatenate([self.gone_entry, entries])
+        self.gone_single = np.concatenate([self.gone_single, single])
 
     def _grown(self, added: int) -> tuple[int, bool]:
         """Buckets after adding entries one by one, and whether the table was exchanged for it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from impl.batched.cost import Bill
@@ -10,14 +12,22 @@ from impl.batched.functions import Functions, Indices, Mask
 from impl.batched.ops import find_ops
 from impl.batched.state import Ops, State
 from spec import operations as op
-from spec.globs import without_bang
+from spec.globs import record_index, without_bang
 
-__all__ = ["empty_hash", "set_filter", "set_filter_ip", "set_filter_ips", "set_notrace"]
+__all__ = ["empty_hash", "select", "set_filter", "set_filter_ip", "set_filter_ips", "set_notrace"]
 
 
 def empty_hash(functions: Functions) -> Mask:
     """A hash that holds nothing."""
     return np.zeros(functions.count + 1, np.bool_)
+
+
+def select(state: State, pattern: str) -> Indices:
+    """What a pattern without ! selects among the records of loaded functions: by number, or by symbol (GLOB-4)."""
+    number = record_index(pattern, lenient=state.facts.lenient_index)
+    if number is not None:
+        return state.functions.record(number, state.modules)
+    return state.functions.matching(pattern, state.sites.loaded)
 
 
 def set_filter_ip(state: State, operation: op.FtraceSetFilterIp) -> None:
@@ -78,7 +88,7 @@ def _refuse_removal(present: Mask, where: Indices) -> None:
 
 def _edited_by_glob(state: State, present: Mask, glob: str, *, reset: bool) -> Mask:
     pattern, remove = without_bang(glob)
-    found = state.functions.matching(pattern, state.sites.loaded)
+    found = select(state, pattern)
     if not len(found):
         raise Refused("EINVAL")
     new = empty_hash(state.functions) if reset else present.copy()
@@ -90,29 +100,52 @@ def _move(state: State, ops: Ops, filter_hash: Mask, notrace_hash: Mask) -> None
     """ftrace_hash_move_and_update_ops(): the new hashes take effect (FILTER-8, FILTER-9, IPMODIFY-3)."""
     if ops.enabled and ops.ipmodify and not (ops.filter_hash.any() and filter_hash.any()):
         raise Refused("EINVAL")
-    bill = Bill()
-    joined = left = np.empty(0, np.intp)
-    if ops.enabled:
-        before = state.sites.covered(ops.filter_hash, ops.notrace_hash)
-        after = state.sites.covered(filter_hash, notrace_hash)
-        joined, left = difference(state, after, before), difference(state, before, after)
-        if ops.ipmodify:
-            _refuse_newly_covered(state, joined)
-        regs = ops.regs
-        bill.patch(state.sites.joining(joined, regs=regs) + state.sites.leaving(left, regs=regs))
+    bill, sites, regs = Bill(), state.sites, ops.regs
+    narrowed = state.facts.notrace_leaves_regs or notrace_hash is ops.notrace_hash
+    joined, left, silent = _moved(state, ops, filter_hash, notrace_hash)
+    if ops.ipmodify:
+        _refuse_newly_covered(state, joined)
+    if narrowed or not regs:
+        silent = silent[:0]
+    changed = sites.joining(joined, regs=regs) + sites.leaving(left, regs=regs, narrowed=narrowed)
+    bill.patch(changed + sites.settling(silent))
     state.faults.stop_at("filter")
     state.settle(bill)
     ops.filter_hash, ops.notrace_hash = filter_hash, notrace_hash
-    state.sites.join(joined, ops.code, regs=ops.regs)
-    state.sites.leave(left, ops.code, regs=ops.regs)
+    sites.join(joined, ops.code, regs=regs)
+    sites.leave(left, ops.code, regs=regs, narrowed=narrowed)
+    sites.settle(silent)
     if ops.ipmodify:
-        state.sites.ipmodify[joined] = True
-        state.sites.ipmodify[left] = False
+        sites.ipmodify[joined] = True
+        sites.ipmodify[left] = False
+
+
+class _Moved(NamedTuple):
+    """Sites that an enabled ops joins, that it leaves, and that its notrace hash keeps from it before and after."""
+
+    joined: Indices
+    left: Indices
+    silent: Indices
+
+
+def _moved(state: State, ops: Ops, filter_hash: Mask, notrace_hash: Mask) -> _Moved:
+    if not ops.enabled:
+        nothing = np.empty(0, np.intp)
+        return _Moved(nothing, nothing, nothing)
+    before = state.sites.covered(ops.filter_hash, ops.notrace_hash)
+    after = state.sites.covered(filter_hash, notrace_hash)
+    silent = state.sites.covered(filter_hash, ~notrace_hash)
+    left = difference(state, before, after)
+    return _Moved(difference(state, after, before), left, difference(state, silent, left))
 
 
 def _refuse_newly_covered(state: State, joined: Indices) -> None:
-    """An IPMODIFY user widens its filter over a site that another has, or a direct ops it cannot share with."""
-    if state.sites.ipmodify[joined].any() or (not state.facts.share_ipmodify and state.sites.direct[joined].any()):
+    """An IPMODIFY user widens its filter over sites with a direct ops or entry, or with another such user (NAME-9)."""
+    if not state.facts.share_ipmodify and state.sites.direct[joined].any():
+        raise Refused("EBUSY")
+    if state.direct.entry[joined].any():
+        raise Refused("EOPNOTSUPP")
+    if state.sites.ipmodify[joined].any():
         raise Refused("EBUSY")
 
 

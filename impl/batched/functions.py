@@ -1,7 +1,7 @@
 """What never changes about a world's functions, as arrays over their indices, which are in address order.
 
-Every array has one element more than there are functions: the last stands for address 0, where the hash entries of a
-module that has gone end up (MODULE-6). No symbol matches it, and nothing is ever loaded there.
+Every array has one element more than there are functions: the last stands for the addresses that stay in a hash when
+their module goes, or for address 0 in their place (MODULE-5). No symbol matches it, and nothing is ever loaded there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from spec.globs import matcher, record_index
+from spec.globs import matcher
 from spec.semantics import Semantics
 from spec.sharing import image_key
 from spec.worlds import World
@@ -40,7 +40,7 @@ class Functions:
     def __init__(self, world: World) -> None:
         functions = world.functions
         self.all = functions
-        self.count = self.address_zero = len(functions)
+        self.count = self.nowhere = len(functions)
         self.modules = {name: number for number, name in enumerate(world.modules)}
         self.module = self._array((self.modules[f.module] if f.module else -1 for f in functions), np.int16, -1)
         self.rank = _ranks([f.btf_id for f in functions])
@@ -51,6 +51,7 @@ class Functions:
         self.arguments = self._array(map(len, sizes), np.uint16)
         self.slots = self._array((sum(-(-size // 8) for size in each) for each in sizes), np.uint16)
         self.describable = self._array((p is not None and p.describable for p in prototypes), np.bool_)
+        self.has_union = self._array((p is not None and p.has_union for p in prototypes), np.bool_)
         self.wide = self._array((p is not None and p.returns.size > WIDE_BYTES for p in prototypes), np.bool_)
         self.verdicts: dict[tuple[Semantics, str, bool, bool], NDArray[np.uint8]] = {}
         self._symbols = [f.symbol for f in functions]
@@ -78,12 +79,15 @@ class Functions:
         return self._index
 
     def matching(self, pattern: str, loaded: Mask) -> Indices:
-        """Loaded functions that a kernel glob without ! selects, in address order (GLOB-2..5)."""
-        number = record_index(pattern)
-        if number is not None:
-            return np.flatnonzero(loaded)[number - 1 : number] if number else np.empty(0, np.intp)
+        """Loaded functions that a kernel glob without ! selects, in address order (GLOB-2, GLOB-3, GLOB-5)."""
         found = self._selected(pattern)
         return found[loaded[found]].astype(np.intp)
+
+    def record(self, number: int, modules: Iterable[str]) -> Indices:
+        """The number-th record while these modules are loaded, be it without a site; nobody's if 0 (GLOB-4)."""
+        loaded = [self.module[self.nowhere], *map(self.modules.__getitem__, modules)]
+        present = np.flatnonzero(np.isin(self.module[: self.count], loaded))
+        return present[number - 1 : number] if number else present[:0]
 
     def _selected(self, pattern: str) -> NDArray[np.int32]:
         if pattern in self._patterns:

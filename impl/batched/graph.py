@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from impl.batched.cost import Bill
 from impl.batched.faults import Refused
-from impl.batched.filters import difference, empty_hash
+from impl.batched.filters import difference, empty_hash, select
 from impl.batched.functions import Mask
 from impl.batched.sites import GRAPH
 from impl.batched.state import GraphUser, State, covered_by
 from spec import operations as op
+from spec.globs import record_index
 from spec.traces import Event, GraphEntry, GraphReturn
 
 __all__ = ["ShadowStack", "register", "unregister"]
@@ -24,8 +25,8 @@ def register(state: State, operation: op.RegisterFtraceGraph) -> None:
     if any(user.name == operation.user for user in graph.users):
         raise Refused("EEXIST")
     filter_hash = _hash(state, operation.filter)
-    function = _hash(state, operation.function)
-    notrace = _hash(state, operation.notrace)
+    function = _hash(state, _unnumbered(operation.function))
+    notrace = _hash(state, _unnumbered(operation.notrace))
     state.refuse_if_dead()
     if not graph.free:
         raise Refused("EBUSY" if state.facts.graph_users == 1 else "ENOSPC")
@@ -38,12 +39,19 @@ def register(state: State, operation: op.RegisterFtraceGraph) -> None:
 def _hash(state: State, glob: str | None) -> Mask | None:
     if glob is None:
         return None
-    found = state.functions.matching(glob, state.sites.loaded)
+    found = select(state, glob)
     if glob.startswith("!") or not len(found):
         raise Refused("EINVAL")
     mask = empty_hash(state.functions)
     mask[found] = True
     return mask
+
+
+def _unnumbered(glob: str | None) -> str | None:
+    """set_graph_function and set_graph_notrace match symbols only (GRAPH-1)."""
+    if glob is not None and record_index(glob) is not None:
+        raise Refused("EINVAL")
+    return glob
 
 
 def unregister(state: State, operation: op.UnregisterFtraceGraph) -> None:

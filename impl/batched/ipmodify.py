@@ -120,7 +120,7 @@ def unpatch_bill(state: State, index: int, bill: Bill) -> Peers:
     """What taking a livepatch away costs, and the trampolines that are told."""
     where = np.array([index])
     bill.patch(state.sites.leaving(where, regs=False))
-    bill.wait_dynamic()
+    bill.wait_dynamic(state.facts)
     return cleanup(state, where, bill)
 
 

@@ -21,8 +21,9 @@ def init_module(state: State, operation: op.InitModule) -> None:
     if operation.module in state.modules:
         raise Refused("EEXIST")
     where = _functions_of(state, operation.module)
+    where = where[state.functions.has_site[where]]
     sites = state.sites
-    sites.loaded[where] = state.functions.has_site[where]
+    sites.loaded[where] = True
     for entry in state.ops_list:
         if isinstance(entry, Ops):
             if not entry.ipmodify and not entry.filter_hash.any():
@@ -47,11 +48,13 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
         peers = ipmodify.unpatch_bill(state, index, bill)
         state.ledger.add(bill)
         ipmodify.unpatch(state, index, peers)
-    for mask in _hashes(state):
+    addresses = state.unload(operation.module, where)
+    for ops in state.ops.values():
+        ops.keep_addresses(where, addresses)
+    for mask in (mask for user in state.graph.users for mask in user.hashes()):
         _to_address_zero(mask, where)
-    state.direct.remove(where)
+    state.direct.keep_addresses(where, addresses)
     state.sites.forget(where)
-    state.modules.remove(operation.module)
     state.version += 1
 
 
@@ -64,7 +67,7 @@ def _functions_of(state: State, module: str) -> Indices:
     if module not in state.functions.modules:
         raise Refused("ENOENT")
     functions = state.functions
-    return np.flatnonzero((functions.module == functions.modules[module]) & functions.has_site)
+    return np.flatnonzero(functions.module == functions.modules[module])
 
 
 def _in_use(state: State, where: Indices) -> bool:
@@ -78,13 +81,8 @@ def _in_use(state: State, where: Indices) -> bool:
     return bool(np.isin(where, targets).any())
 
 
-def _hashes(state: State) -> list[Mask]:
-    ops = [mask for one in state.ops.values() for mask in (one.filter_hash, one.notrace_hash)]
-    return [*ops, state.direct.single, *(mask for user in state.graph.users for mask in user.hashes())]
-
-
 def _to_address_zero(mask: Mask, where: Indices) -> None:
-    """clear_mod_from_hash(): the entries stay, for an address that matches nothing."""
+    """clear_mod_from_hash(): a tracer's entries stay, for an address that matches nothing."""
     if mask[where].any():
         mask[where] = False
         mask[-1] = True

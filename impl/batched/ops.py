@@ -91,7 +91,7 @@ def unregister(state: State, operation: op.UnregisterFtraceFunction) -> None:
     covered = state.sites.covered(ops.filter_hash, ops.notrace_hash)
     bill.patch(state.sites.leaving(covered, regs=ops.regs))
     if ops.dynamic:
-        bill.wait_dynamic()
+        bill.wait_dynamic(state.facts)
     peers = ipmodify.cleanup(state, covered, bill) if ops.ipmodify else ipmodify.NOBODY
     state.settle(bill)
     ops.enabled = False

@@ -97,6 +97,8 @@ def _checks(state: State, program: Program) -> list[tuple[Mask, int]]:
     if kind == "freplace":
         unnamed = unnamed | ~having("freplace")
     undescribed = ~functions.describable
+    if not facts.union_arguments:
+        undescribed = undescribed | functions.has_union
     if facts.parts_limit is not None:
         undescribed = undescribed | (functions.slots > PARTS_SLOTS)
     last = noreturn | denied

@@ -43,7 +43,7 @@ def show_sites(state: State) -> Mapping[str, Site]:
     direct = sites.direct[where]
     entries = np.where(direct, state.direct.entry[where], 0)
     images = np.where(entries == BPF, state.trampolines.images(where), 0)
-    regs = sites.regs[where] > 0
+    regs = sites.shows_regs(where)
     columns = (sites.count[where], regs, sites.ipmodify[where], direct, sites.codes[where], entries, images)
     names = _names(state)
     lines: dict[tuple[Any, ...], Site] = {}

@@ -1,7 +1,7 @@
 """The site of each function as sums over S(f), the enabled ops that cover it (SITE-*).
 
-A site's instruction follows from how many ops cover it, how many of these save regs, and, where it is one, which: the
-sum of the codes of its ops is then that one's code.
+A site's instruction follows from how many ops cover it, whether it shows R, and, where it is one, which: the sum of the
+codes of its ops is then that one's code.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ _OURS: Final = 2
 
 
 class Sites:
-    """One element a function and one for address 0, which is never covered.
+    """One element a function, and one for what has gone, which is never covered.
 
-    count: |S(f)|. regs: how many of S(f) save regs. codes: the sum of the codes of S(f). ipmodify, direct: whether S(f)
-    has an IPMODIFY user, a direct ops. loaded: whether there is a site (NAME-8, FILTER-11).
+    count: |S(f)|. regs: how many of S(f) save regs. regs_left: R stays, however many that are (SITE-6). codes: the sum
+    of the codes of S(f). ipmodify, direct: whether S(f) has an IPMODIFY user, a direct ops. loaded: whether there is a
+    site (NAME-8, FILTER-11).
     """
 
     def __init__(self, functions: Functions) -> None:
         size = functions.count + 1
         self.count = np.zeros(size, np.int16)
         self.regs = np.zeros(size, np.int16)
+        self.regs_left = np.zeros(size, np.bool_)
         self.codes = np.zeros(size, np.int32)
         self.ipmodify = np.zeros(size, np.bool_)
         self.direct = np.zeros(size, np.bool_)
@@ -38,15 +40,19 @@ class Sites:
         """How many of these sites change their instruction when one more ops covers them (SITE-1..4)."""
         changed = self.count[where] < _OURS
         if regs:
-            changed |= self.regs[where] == 0
+            changed |= ~self.shows_regs(where)
         return int(np.count_nonzero(changed))
 
-    def leaving(self, where: Indices, *, regs: bool) -> int:
-        """The same when one that covers them leaves."""
+    def leaving(self, where: Indices, *, regs: bool, narrowed: bool = False) -> int:
+        """The same when one that covers them leaves; narrowed: it keeps other sites, so that R stays (SITE-6)."""
         changed = self.count[where] <= _OURS
-        if regs:
+        if regs and not narrowed:
             changed |= self.regs[where] == 1
         return int(np.count_nonzero(changed))
+
+    def settling(self, where: Indices) -> int:
+        """The same when the kernel looks whether any ops that covers them still needs R."""
+        return int(np.count_nonzero((self.count[where] >= _OURS) & self.regs_left[where] & (self.regs[where] == 0)))
 
     def alone(self, where: Indices) -> int:
         """How many of these sites call what a direct entry is changed from: |S(f)| is at most 1 (COST-3)."""
@@ -61,18 +67,29 @@ class Sites:
         if code == DIRECT:
             self.direct[where] = True
 
-    def leave(self, where: Indices, code: int, *, regs: bool = False) -> None:
-        """One ops less covers these sites."""
+    def leave(self, where: Indices, code: int, *, regs: bool = False, narrowed: bool = False) -> None:
+        """One ops less covers these sites; narrowed as in `leaving`."""
         self.count[where] -= 1
         self.codes[where] -= code
         if regs:
             self.regs[where] -= 1
+            self.regs_left[where] = narrowed
+        self.regs_left[where] &= self.count[where] > 0
         if code == DIRECT:
             self.direct[where] = False
 
+    def settle(self, where: Indices) -> None:
+        """R goes where no ops needs it."""
+        self.regs_left[where] = False
+
+    def shows_regs(self, where: Indices) -> Mask:
+        """Whether the line of each site has an R (SITE-1, SITE-6)."""
+        shown: Mask = np.greater(self.regs[where], 0) | self.regs_left[where]
+        return shown
+
     def forget(self, where: Indices) -> None:
         """The records of these sites are dropped."""
-        for array in (self.count, self.regs, self.codes, self.ipmodify, self.direct, self.loaded):
+        for array in (self.count, self.regs, self.regs_left, self.codes, self.ipmodify, self.direct, self.loaded):
             array[where] = 0
 
     def covered(self, filter_hash: Mask, notrace_hash: Mask) -> Indices:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from impl.batched.cost import Bill, Ledger
-from impl.batched.direct_functions import DirectFunctions
+from impl.batched.direct_functions import NOWHERE, Addresses, DirectFunctions
 from impl.batched.faults import Faults, Refused
 from impl.batched.functions import Functions, Indices, Mask
 from impl.batched.images import Trampolines
@@ -20,12 +20,17 @@ __all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State"]
 
 @dataclass(slots=True, eq=False)
 class Ops:
-    """A struct ftrace_ops. direct: it was once on its way to be registered directly. code: what Sites knows it by."""
+    """A struct ftrace_ops.
+
+    code: what Sites knows it by. gone: the addresses that the last element of filter_hash stands for, if it is set, as
+    `State.unload` makes them. direct: it was once on its way to be registered directly.
+    """
 
     name: str
     code: int
     filter_hash: Mask
     notrace_hash: Mask
+    gone: Addresses = field(default_factory=lambda: NOWHERE)
     save_regs: bool = False
     ipmodify: bool = False
     dynamic: bool = False
@@ -37,6 +42,23 @@ class Ops:
     def regs(self) -> bool:
         """Whether it counts for R (SITE-1)."""
         return self.save_regs or self.direct
+
+    def sites(self) -> Indices:
+        """What its filter holds of functions that are there."""
+        return np.flatnonzero(self.filter_hash[:-1])
+
+    def addresses(self) -> Addresses:
+        """What its filter holds of functions that have gone."""
+        return self.gone if self.filter_hash[-1] else NOWHERE
+
+    def keep_addresses(self, where: Indices, addresses: Addresses) -> None:
+        """These functions go; the filter keeps their addresses, and in the other hash they mean nothing (MODULE-5)."""
+        self.notrace_hash[where] = False
+        held = self.filter_hash[where]
+        if held.any():
+            self.gone = np.concatenate([self.addresses(), addresses[held]])
+            self.filter_hash[where] = False
+            self.filter_hash[-1] = True
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +144,7 @@ class State:
         self.links: dict[str, Link] = {}
         self.livepatched = np.zeros(functions.count + 1, np.bool_)
         self.modules = set(functions.modules)
+        self.unloads = 0
         self.dead = False
         self.version = 0
         self.next_code = FIRST_OPS
@@ -138,6 +161,12 @@ class State:
             raise Refused("ENODEV", warn=True)
         self.ledger.add(bill)
         self.version += 1
+
+    def unload(self, module: str, where: Indices) -> Addresses:
+        """A module goes; its functions' addresses, which no others ever are (MODULE-6)."""
+        self.modules.remove(module)
+        self.unloads += 1
+        return where + self.unloads * self.functions.count
 
     def site(self, name: str) -> int:
         """The index of a function that has a site, or -1 (NAME-8)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from impl.batched.cost import Bill
+from impl.batched.direct_functions import BPF
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
 from impl.batched.parts import end_parts, parts_met
@@ -38,20 +39,22 @@ def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
 def _carry_out(state: State, program: Program, lost: Indices, kept: Indices) -> bool:
     """Functions that lose their last program, and those that keep some; whether an old image stays anywhere."""
     changed = _charged(state, kept)
+    narrowed = _narrows(state, lost)
     bill = Bill()
     if state.dead:
         gone = lost[:0]
     else:
         gone = lost
-        bill.patch(state.sites.leaving(lost, regs=True))
+        bill.patch(state.sites.leaving(lost, regs=True, narrowed=narrowed))
         bill.change_entries(state.sites.alone(changed))
-        bill.wait_dynamic(_waits(state, lost))
+        bill.wait_dynamic(state.facts, _waits(state, lost), direct=True)
     try:
         state.settle(bill)
     except Refused:
         gone, changed = lost[:0], kept[:0]
         state.version += 1
     _commit(state, program, (lost, kept), gone, changed)
+    state.sites.leave(gone, DIRECT, regs=True, narrowed=narrowed)
     return len(gone) + len(changed) < len(lost) + len(kept)
 
 
@@ -64,6 +67,11 @@ def _charged(state: State, kept: Indices) -> Indices:
     if len(kept) and (state.dead or state.faults.reach("register")):
         return kept[:0]
     return kept
+
+
+def _narrows(state: State, lost: Indices) -> bool:
+    """Whether the ops of these images keeps other sites; one for each function, or part, keeps none (SITE-6)."""
+    return state.facts.single_direct_ops and bool(np.count_nonzero(state.direct.entry == BPF) > len(lost))
 
 
 def _waits(state: State, lost: Indices) -> int:
@@ -90,7 +98,6 @@ def _commit(
     trampolines.share[lost] = False
     if len(gone):
         state.direct.remove(gone)
-        state.sites.leave(gone, DIRECT, regs=True)
         trampolines.forget(gone)
     if len(trampolines.part):
         end_parts(trampolines, lost)

@@ -35,7 +35,7 @@ def close() -> None:
 
 
 def factory(name: str) -> SystemFactory:
-    """The factory of one of Debian's kernels (packages.fetch); its first system boots the kernel, which may have to be fetched before."""
+    """The factory of one of Debian's kernels (packages.fetch); its first system boots it, and fetches it before."""
 
     def make(world: World, semantics: Semantics) -> System:
         return Linux(station(fetch(name), world), world, semantics)

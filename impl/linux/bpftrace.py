@@ -28,7 +28,7 @@ MEMORY = 2048
 LAYOUT = 1
 PROGRAM, LOADER = "usr/bin/bpftrace", "ld-linux-x86-64.so.2"
 LIBRARY = re.compile(r"^\s*(?:\S+ => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
-OUTPUT = "/tmp/bpftrace.out"  # noqa: S108  # of the guest, which nobody else uses
+OUTPUT = "/bpftrace.out"
 SYS_WAIT4, SYS_KILL = 61, 62
 POLL, SETTLED = 0.1, 1.0
 """Seconds between two looks at the sites, and how long they must not have changed."""

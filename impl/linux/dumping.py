@@ -33,7 +33,9 @@ BTF, TAINTED = "/sys/kernel/btf/vmlinux", "/proc/sys/kernel/tainted"
 BPF, PROG_LOAD, TRACING, SLEEPABLE = 321, 5, 26, 16
 ATTRIBUTE_BYTES, INSTRUCTION_BYTES = 144, 8
 LICENSE = b"GPL\0"
-PROLOGUE_BYTES = 16
+PROLOGUE_BYTES, MOST_BYTES = 16, 1 << 13
+# bpf_trampoline_compute_key() of the first BTF, vmlinux's
+VMLINUX_KEY = 1 << 32 | 0x80000000
 COOKIE = 1 << 32
 """The first link's cookie; the next ones' follow."""
 
@@ -84,14 +86,18 @@ class _Attached:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Its site's bytes and its lines in enabled_functions; address, size and symbol of the image."""
+    """Its site's bytes and its lines in enabled_functions; the image's address, and its size, which may be too much."""
 
     attached: _Attached
     prologue: bytes
     lines: tuple[str, ...]
     image: int
     size: int
-    symbol: str
+
+    @property
+    def symbol(self) -> str:
+        """The trampoline's name, from its key: that of its function's BTF, and the function's id in it."""
+        return f"bpf_trampoline_{VMLINUX_KEY | (self.attached.function.btf_id or 0)}"
 
 
 class _WarnedError(Exception):
@@ -210,12 +216,13 @@ class Dumper:
     def _found(self, place: _Place, code: bytes, symbols: Symbols, attaching: Attaching) -> dict[str, Any]:
         """The image, if it calls the programs that were attached, each as often as its kind says."""
         function = place.attached.function
-        image = parse_image(place.image, code, self._helpers)
+        try:
+            image = parse_image(place.image, code, self._helpers)
+        except BadInputError as error:
+            return {"trouble": str(error)}
         called = Counter(call.program for call in image.programs)
-        wanted = Counter({
-            program.address: 1 + (kind == "fsession")
-            for program, kind in zip(place.attached.programs, attaching.kinds, strict=True)
-        })
+        pairs = zip(place.attached.programs, attaching.kinds, strict=True)
+        wanted = Counter({program.address: 1 + (kind == "fsession") for program, kind in pairs})
         if called != wanted:
             return {"trouble": f"the image at {place.image:#x} calls other programs than were attached"}
         assert function.btf_id is not None
@@ -308,9 +315,11 @@ def _place(attached: _Attached, prologue: bytes, lines: Sequence[str]) -> _Place
     except BadInputError as error:
         return str(error)
     (listed,) = parse_enabled_functions("\n".join(lines))
-    if target is None or listed.entry is None or listed.entry.symbol is None:
+    if target is None or listed.entry is None:
         return f"the site of {name} does not call its trampoline"
-    return _Place(attached, prologue, tuple(lines), target, listed.entry.size, listed.entry.symbol)
+    # bpf_tree_comp() takes the end of an image for a part of it: where two adjoin, the list may name the first.
+    size = MOST_BYTES if listed.entry.offset else listed.entry.size
+    return _Place(attached, prologue, tuple(lines), target, size)
 
 
 def _table(attached: Iterable[_Attached], places: Iterable[_Place | str], attaching: Attaching) -> Table:

@@ -256,7 +256,7 @@ def image_document(
         "callsite_target_sym": None if site.target is None else _spelled(symbols, site.target),
         "enabled_functions": list(enabled_functions),
         "image_address": hex(at),
-        "image_size_ksym": listed.entry.size if listed.entry else len(code),
+        "image_size_ksym": listed.entry.size if listed.entry and not listed.entry.offset else len(code),
         "used_bytes": used,
         "image_hex": code.hex(),
         "calls": calls,

@@ -1,7 +1,7 @@
 """What the system answers itself: unknown names, and misuse that would crash or corrupt the kernel.
 
-These are the rules that spec/README.md marks Harness: NAME-1 to NAME-6 and parts of DIRECT-3, DIRECT-5, DIRECT-8 and
-DIRECT-10 to DIRECT-12. Everything else is the kernel's to answer.
+These are the rules that spec/README.md marks Harness: NAME-1 to NAME-6, NAME-9 and parts of DIRECT-3, -5, -8 and -10
+to -12. Everything else is the kernel's to answer.
 """
 
 from __future__ import annotations
@@ -57,7 +57,22 @@ def _when(condition: object, refused: Errno = EOPNOTSUPP) -> Errno | None:
     return refused if condition else None
 
 
-def _filter(operation: op.FtraceSetFilter, ledger: Ledger) -> Errno | None:
+def _filter(operation: Any, ledger: Ledger) -> Errno | None:
+    record = ledger.ops[operation.ops]
+    if record.enabled and record.role == "direct":
+        return EOPNOTSUPP
+    return _when(record.enabled and record.ipmodify and _meets_direct(operation, ledger))
+
+
+def _meets_direct(operation: Any, ledger: Ledger) -> bool:
+    """NAME-9; what names a function that is not there is the kernel's to refuse."""
+    before, after = ledger.ops[operation.ops].filter, ledger.filter_after(operation)
+    joining = after - before
+    possible = bool(before) and all(map(ledger.loaded, joining))
+    return possible and any(map(ledger.entry, joining))
+
+
+def _notrace(operation: op.FtraceSetNotrace, ledger: Ledger) -> Errno | None:
     record = ledger.ops[operation.ops]
     return _when(record.enabled and record.role == "direct")
 
@@ -142,7 +157,7 @@ _CHECKS: dict[type[Operation], Callable[[Any, Ledger], Errno | None]] = {
     op.FtraceSetFilter: _filter,
     op.FtraceSetFilterIp: _filter,
     op.FtraceSetFilterIps: _filter,
-    op.FtraceSetNotrace: _filter,
+    op.FtraceSetNotrace: _notrace,
     op.FtraceFreeFilter: _free,
     op.RegisterFtraceFunction: _register,
     op.UnregisterFtraceFunction: _unregister,

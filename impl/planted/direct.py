@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impl.batched.direct_functions import DirectFunctions
+from impl.batched.direct_functions import Addresses, DirectFunctions
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
 from impl.batched.state import Ops, State
@@ -63,10 +63,12 @@ def multi_no_reset(original: Original, state: State, ops: Ops, where: Indices) -
     register_ftrace_direct_multi o1 T1
     """,
 )
-def failed_register_leaves_entry(original: Original, state: State, ops: Ops, where: Indices, entries: Indices) -> None:
+def failed_register_leaves_entry(
+    original: Original, state: State, ops: Ops, where: Indices, entries: Indices, *gone: Addresses
+) -> None:
     """A registration that fails leaves its entries in direct_functions."""
     try:
-        original(state, ops, where, entries)
+        original(state, ops, where, entries, *gone)
     except Refused:
         state.direct.entry[where] = entries
         raise

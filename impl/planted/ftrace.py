@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from impl.batched.direct_functions import Addresses
 from impl.batched.functions import Indices, Mask
 from impl.batched.sites import CALLER, REGS_CALLER, Sites
 from impl.batched.state import Ops, State
@@ -13,6 +16,7 @@ from spec import operations as op
 __all__ = [
     "emptied_filter_means_nothing",
     "module_regs_flag",
+    "regs_forgotten",
     "stale_module_hash",
     "tombstone_forgotten",
     "tramp_not_restored",
@@ -32,11 +36,11 @@ __all__ = [
     unregister_ftrace_function o2
     """,
 )
-def tramp_not_restored(original: Original, sites: Sites, where: Indices, code: int, *, regs: bool = False) -> None:
+def tramp_not_restored(original: Original, sites: Sites, where: Indices, code: int, **options: Any) -> None:
     """When the count returns to one, the site stays with the common caller."""
-    original(sites, where, code, regs=regs)
+    original(sites, where, code, **options)
     lone = where[(sites.count[where] == 1) & ~sites.direct[where]]
-    sites.codes[lone] = np.where(sites.regs[lone] > 0, REGS_CALLER, CALLER)
+    sites.codes[lone] = np.where(sites.shows_regs(lone), REGS_CALLER, CALLER)
 
 
 @planted(
@@ -59,7 +63,23 @@ def module_regs_flag(original: Original, state: State, operation: op.InitModule)
 
 
 @planted(
-    "modules._to_address_zero",
+    "sites.Sites.leave",
+    rule="SITE-6",
+    semantics="linux-6.12",
+    minimal="""
+    ftrace_ops o1 save_regs
+    register_ftrace_function o1
+    register_ftrace_graph g1
+    ftrace_set_filter_ip o1 foo1
+    """,
+)
+def regs_forgotten(original: Original, sites: Sites, where: Indices, code: int, **options: Any) -> None:
+    """R goes with the ops that needs it, however it leaves."""
+    original(sites, where, code, **{**options, "narrowed": False})
+
+
+@planted(
+    "state.Ops.keep_addresses",
     rule="MODULE-5",
     origin="#6 2a5bfe47624b",
     semantics="linux-6.12",
@@ -71,12 +91,12 @@ def module_regs_flag(original: Original, state: State, operation: op.InitModule)
     register_ftrace_function o1
     """,
 )
-def stale_module_hash(_original: Original, _mask: Mask, _where: Indices) -> None:
+def stale_module_hash(_original: Original, _ops: Ops, _where: Indices, _addresses: Addresses) -> None:
     """Sites of a module that has gone stay in filters, and match what is loaded there next."""
 
 
 @planted(
-    "modules._to_address_zero",
+    "state.Ops.keep_addresses",
     rule="MODULE-5",
     semantics="linux-6.12",
     minimal="""
@@ -86,9 +106,9 @@ def stale_module_hash(_original: Original, _mask: Mask, _where: Indices) -> None
     register_ftrace_function o1
     """,
 )
-def tombstone_forgotten(_original: Original, mask: Mask, where: Indices) -> None:
+def tombstone_forgotten(_original: Original, ops: Ops, where: Indices, _addresses: Addresses) -> None:
     """A filter whose only module has gone is empty, and so covers everything."""
-    mask[where] = False
+    ops.filter_hash[where] = ops.notrace_hash[where] = False
 
 
 @planted(

@@ -32,7 +32,7 @@ UNKNOWN = "nowhere"
 MOST_FUNCTIONS = 12
 MOST_CALLING_PROGRAMS = 2
 
-GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? bar? out* *a* * 5 nowhere*".split())
+GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? bar? out* *a* * 5 nowhere* 2 0x3 06x".split())
 NOTRACE_GLOBS = tuple("foo1 foo2 foo[12] bar* *2 foo* !foo1 nowhere".split())
 PATTERNS = ((1, 2, 3), (0,), (-1,), (1 << 63, 255, 256), ((1 << 32) + 1, 128, -2, 1 << 31))
 COOKIES = (1, 2, 3, (1 << 64) - 1)

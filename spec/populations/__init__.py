@@ -89,7 +89,10 @@ _RCU = frozenset({"__rcu_read_lock", "__rcu_read_unlock"})
 # bpf_test_modify_return_ids of net/bpf/test_run.c. CONFIG_FUNCTION_ERROR_INJECTION is off in Debian's kernels, so the
 # other way to be modifiable or sleepable, ALLOW_ERROR_INJECTION, is closed.
 _MODIFIABLE = frozenset(
-    {"bpf_modify_return_test", "bpf_modify_return_test2", "bpf_modify_return_test_tp", "bpf_fentry_test1"},
+    (
+        "bpf_modify_return_test bpf_modify_return_test2 bpf_modify_return_test_tp bpf_fentry_test1 "
+        "update_socket_protocol"
+    ).split(),
 )
 _SLEEPABLE = frozenset({"bpf_fentry_test1"})
 
