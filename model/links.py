@@ -51,6 +51,8 @@ def _named(state: State, link: str, prog: str) -> Program:
         raise Refused("EEXIST", "NAME-1")
     if prog not in state.programs:
         raise Refused("EBADF", "NAME-2")
+    if prog in state.lost:
+        raise Refused("EOPNOTSUPP", "NAME-10")
     return state.programs[prog]
 
 

@@ -62,9 +62,11 @@ def _without_sites(state: State, gone: frozenset[str]) -> State:
     cite("MODULE-5", "MODULE-6")
     unloads = state.unloads + 1
     kept = {name: address_of(name, unloads) for name in gone}
+    lost = frozenset(name for name, program in state.programs.items() if program.target in gone)
     return replace(
         state,
         unloads=unloads,
+        lost=state.lost | lost,
         ops={key: _ops_without(ops, kept) for key, ops in state.ops.items()},
         graph_users={name: _user_without(user, gone) for name, user in state.graph_users.items()},
         direct_functions={kept.get(name, name): entry for name, entry in state.direct_functions.items()},

@@ -128,7 +128,7 @@ class State:
     """Everything.
 
     ops_list: keys of enabled ops, newest first. table_bits: direct_functions' size. regs_left: sites whose R stayed
-    (SITE-6).
+    (SITE-6). unloads: how many modules were unloaded. lost: programs whose target went with one (NAME-10).
     """
 
     world: World
@@ -147,6 +147,7 @@ class State:
     parts: frozenset[frozenset[str]] = frozenset()
     regs_left: frozenset[str] = frozenset()
     unloads: int = 0
+    lost: frozenset[str] = frozenset()
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
 

@@ -267,6 +267,16 @@ def _handshake_fails_half_way(s: Semantics) -> Lines:
     yield "call foo1 1"
 
 
+def _target_goes_with_its_module(s: Semantics) -> Lines:
+    """A program's target went: what a kernel makes of attaching it depends on what it did before (NAME-10)."""
+    yield "bpf_prog_load p1 fentry target=bar1"
+    if not s.prog_pins_module:
+        yield "delete_module mod1"
+        yield "init_module mod1"
+        yield "bpf_raw_tracepoint_open l1 p1 -> -EOPNOTSUPP"
+        yield "bpf_link_create l1 p1 bar1 -> -EOPNOTSUPP"
+
+
 def _ipmodify_widens_over_an_entry(_: Semantics) -> Lines:
     """An entry that its ops does not cover, being in its notrace hash, is an entry all the same (NAME-9)."""
     yield "ftrace_ops o1 ipmodify"
@@ -411,6 +421,7 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _overlapping_links,
     _parts_up_to_the_limit,
     _programs_call_each_other,
+    _target_goes_with_its_module,
     _words_at_the_edges,
 )
 _WIDE: tuple[Callable[[Semantics], Lines], ...] = (_direct_functions_grow, _rounds_of_256_sites)

@@ -55,6 +55,9 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
         found["register_ftrace_function"].add("-EPERM")
         if semantics.tracing_multi:
             found["bpf_link_create"].add("-EAGAIN")
+    if not semantics.prog_pins_module and world.modules:
+        for verb in ATTACHING:
+            found[verb].add("-EOPNOTSUPP")
     if semantics.graph_users > 1:
         found["register_ftrace_graph"].add("-ENOSPC")
     if semantics.wide_return_refused and _returns_wide(world):

@@ -54,7 +54,10 @@ def _program(state: State, link: str, program: str) -> Program:
         raise Refused("EEXIST")
     if program not in state.programs:
         raise Refused("EBADF")
-    return state.programs[program]
+    found = state.programs[program]
+    if found.lost:
+        raise Refused("EOPNOTSUPP")
+    return found
 
 
 def _attach_one(state: State, link: str, program: Program, function: str | None, cookie: int | None) -> None:

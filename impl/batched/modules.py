@@ -55,6 +55,9 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
         _to_address_zero(mask, where)
     state.direct.keep_addresses(where, addresses)
     state.sites.forget(where)
+    gone = set(where.tolist())
+    for program in state.programs.values():
+        program.lost |= program.target in gone
     state.version += 1
 
 

@@ -103,7 +103,10 @@ def covered_by(users: list[GraphUser], sites: Sites) -> Indices:
 
 @dataclass(slots=True, eq=False)
 class Program:
-    """A loaded program. number: from 1. target: a function's index, or -1. links: how many it is in."""
+    """A loaded program.
+
+    number: from 1. target: a function's index, or -1. links: how many it is in. lost: its target has gone.
+    """
 
     name: str
     number: int
@@ -115,6 +118,7 @@ class Program:
     returns: int
     calls: str | None
     links: int = 0
+    lost: bool = False
 
 
 @dataclass(slots=True, eq=False)

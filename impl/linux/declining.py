@@ -45,6 +45,8 @@ class Decliner:
             op.FtraceSetFilterIp: self._becomes_empty,
             op.FtraceSetFilterIps: self._becomes_empty,
             op.FtraceSetNotrace: self._notrace,
+            op.UpdateFtraceDirectAdd: self._update,
+            op.UpdateFtraceDirectDel: self._update,
             op.RegisterFtraceFunction: self._register,
             op.RegisterFtraceGraph: self._graph,
             op.Livepatch: self._livepatch,
@@ -94,6 +96,12 @@ class Decliner:
         if record is None or not record.enabled or record.ipmodify or record.role == "direct":
             return ""
         return EVERYTHING if not self.ledger.filter_after(operation) else ""
+
+    def _update(self, operation: op.UpdateFtraceDirectAdd | op.UpdateFtraceDirectDel) -> str:
+        """update_ftrace_direct_add() and _del() give the ops an empty notrace hash, if it stays enabled."""
+        record = self.ledger.ops.get(operation.ops)
+        forgets = record and record.enabled and record.silenced
+        return "forgets the notrace hash of an ops whose direct calls change" if forgets else ""
 
     def _register(self, operation: op.RegisterFtraceFunction) -> str:
         record = self.ledger.ops.get(operation.ops)

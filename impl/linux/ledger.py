@@ -21,12 +21,17 @@ __all__ = ["GraphUser", "Ledger", "Link", "OpsRecord", "Program"]
 
 @dataclass(slots=True)
 class OpsRecord:
-    """One ftrace_ops. role: `plain` or `direct`, once it took one; entries: the direct calls that it made."""
+    """One ftrace_ops.
+
+    role: `plain` or `direct`, once it took one. silenced: its notrace hash was set. entries: the direct calls that it
+    made.
+    """
 
     slot: int
     ipmodify: bool
     role: str = ""
     enabled: bool = False
+    silenced: bool = False
     filter: set[str] = field(default_factory=set)
     entries: dict[str, str] = field(default_factory=dict)
 
@@ -59,7 +64,8 @@ class Ledger:
 
     free_filters: unregister_ftrace_direct(ops, addr, true) ends the life of an ops (NAME-5). single: entries of the
     single API. armed: jit_charge will fail. slots: how many ops have had. unloads: of modules,
-    whose functions' addresses stay in filters, under other names here (MODULE-5).
+    whose functions' addresses stay in filters, under other names here (MODULE-5). lost: programs whose target went with
+    one (NAME-10).
     """
 
     world: World
@@ -74,6 +80,7 @@ class Ledger:
     armed: bool = False
     slots: int = 0
     unloads: int = 0
+    lost: set[str] = field(default_factory=set)
 
     def loaded(self, function: str) -> bool:
         """Whether the world has the function, and its module is loaded."""
@@ -138,6 +145,10 @@ def _declare(ledger: Ledger, operation: op.FtraceOps) -> None:
 
 def _filter(ledger: Ledger, operation: op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> None:
     ledger.ops[operation.ops].filter = ledger.filter_after(operation)
+
+
+def _silence(ledger: Ledger, operation: op.FtraceSetNotrace) -> None:
+    ledger.ops[operation.ops].silenced = True
 
 
 def _free(ledger: Ledger, operation: op.FtraceFreeFilter) -> None:
@@ -250,6 +261,7 @@ def _remove(ledger: Ledger, operation: op.DeleteModule) -> None:
     ledger.modules.discard(operation.module)
     ledger.unloads += 1
     ledger.livepatches -= gone
+    ledger.lost |= {name for name, program in ledger.programs.items() if program.declared.target in gone}
     kept = {name: f"{name} {ledger.unloads}" for name in gone}
     ledger.single = {kept.get(name, name): tramp for name, tramp in ledger.single.items()}
     for record in ledger.ops.values():
@@ -266,6 +278,7 @@ _HANDLERS: dict[type[Operation], Callable[[Ledger, Any], None]] = {
     op.FtraceSetFilter: _filter,
     op.FtraceSetFilterIp: _filter,
     op.FtraceSetFilterIps: _filter,
+    op.FtraceSetNotrace: _silence,
     op.FtraceFreeFilter: _free,
     op.RegisterFtraceFunction: _enable,
     op.UnregisterFtraceFunction: _disable,

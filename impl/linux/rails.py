@@ -1,7 +1,7 @@
 """What the system answers itself: unknown names, and misuse that would crash or corrupt the kernel.
 
-These are the rules that spec/README.md marks Harness: NAME-1 to NAME-6, NAME-9 and parts of DIRECT-3, -5, -8 and -10
-to -12. Everything else is the kernel's to answer.
+These are the rules that spec/README.md marks Harness: NAME-1 to NAME-6, NAME-9 and NAME-10, and parts of DIRECT-3,
+-5, -8 and -10 to -12. Everything else is the kernel's to answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EEXIST, EBADF, EINVAL, EOPNOTSUPP = (Errno(name) for name in ("EEXIST", "EBADF",
 
 def refusal(operation: Operation, ledger: Ledger) -> Errno | None:
     """What the operation answers without asking the kernel; None if the kernel is to answer."""
-    return _names(operation, ledger) or _misuse(operation, ledger)
+    return _names(operation, ledger) or _lost(operation, ledger) or _misuse(operation, ledger)
 
 
 def _names(operation: Operation, ledger: Ledger) -> Errno | None:
@@ -46,6 +46,13 @@ MAKES: Mapping[type[Operation], str] = {
     op.BpfRawTracepointOpen: "link",
     op.BpfLinkCreate: "link",
 }
+
+
+def _lost(operation: Operation, ledger: Ledger) -> Errno | None:
+    """NAME-10."""
+    if isinstance(operation, op.BpfRawTracepointOpen | op.BpfLinkCreate):
+        return _when(operation.prog in ledger.lost)
+    return None
 
 
 def _misuse(operation: Operation, ledger: Ledger) -> Errno | None:
