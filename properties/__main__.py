@@ -9,18 +9,19 @@ import argparse
 import ast
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from spec.errors import BadInputError
 
 __all__ = ["VERBS", "main"]
 
-VERBS = ("verify", "explore", "replay", "plan", "bench")
+VERBS = ("verify", "explore", "replay", "plan", "bench", "dump", "linux")
 BAD_INPUT = 2
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 USAGE = "python -m properties VERB ..."
 
 
@@ -36,8 +37,15 @@ class Verb(Protocol):
         """Does the work, and returns the exit status. Bad input is raised as BadInputError."""
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM: everything is given back, as after Ctrl-C."""
+
+
 def main(words: Sequence[str]) -> int:
-    """Runs one verb and returns the exit status: the verb's own, 2 for bad input, 130 after Ctrl-C."""
+    """Runs one verb and returns the exit status.
+
+    That is the verb's own, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     if not words or words[0] in {"-h", "--help"}:
         print(_help(), file=sys.stdout if words else sys.stderr)
         return 0 if words else BAD_INPUT
@@ -49,6 +57,9 @@ def main(words: Sequence[str]) -> int:
     except BadInputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except TerminatedError:
+        print("terminated", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -83,5 +94,10 @@ def _summary(verb: str) -> str:
     raise ValueError(f"the verb {verb} has no SUMMARY")
 
 
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    raise TerminatedError
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main(sys.argv[1:]))

@@ -12,16 +12,17 @@ from properties.large import survey
 from properties.lockstep import Lockstep
 from properties.reach import SEEDS, reach
 from properties.report import Check, CheckResult, Verdict
-from properties.systems import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
+from properties.systems import DEFAULT_SYSTEMS, KERNELS, resolve, semantics_named, world_named
 from spec.operations import Call
 from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS, Semantics
 from spec.worlds import World
 
-__all__ = ["BUDGET", "WORLDS", "checks"]
+__all__ = ["BUDGET", "WORLDS", "checks", "kernels"]
 
 WORLDS = ("synthetic", "linux-6.1", "linux-6.12", "linux-7.3")
 BUDGET = 300.0
+KERNEL_SECONDS = 10.0
 FINDINGS = Path("build/seeds")
 RANDOM_SEED = 1
 LARGE = 1000
@@ -45,6 +46,18 @@ def checks(worlds: Sequence[World], budget: float) -> list[Check]:
             name, check = "overlapping wildcards agree", wildcards_agree
         found.append(Check(f"{name}: {world.name}, {semantics.name}", partial(check, world, semantics, seconds)))
     return found
+
+
+def kernels() -> tuple[list[Check], list[str]]:
+    """A short run on each real kernel that needs no fetching, and a sentence for each that is left out."""
+    # What drives a virtual machine is loaded where one may be wanted.
+    from properties.kernels.checks import short_checks  # noqa: PLC0415
+    from properties.kernels.needs import missing_kernel  # noqa: PLC0415
+
+    missing = {name: missing_kernel(name) for name in KERNELS}
+    ready = [name for name, sentence in missing.items() if not sentence]
+    left_out = [f"the real {name} is left out: {sentence}" for name, sentence in missing.items() if sentence]
+    return list(short_checks(ready, KERNEL_SECONDS, FINDINGS)), left_out
 
 
 def seeds_agree(folder: Path) -> CheckResult:

@@ -16,26 +16,28 @@ from itertools import cycle
 from pathlib import Path
 from typing import NoReturn
 
-from hypothesis import seed
+import hypothesis
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 from rich.console import Console
 
 from properties.divergence import Divergence
 from properties.journal import Journal
-from properties.lockstep import Lockstep, Reference, reference
+from properties.kernels.worlds import made_for, setting_of
+from properties.lockstep import Lockstep, Reference, Witness, reference
 from properties.machines import LockstepMachine, generating, machine_for
 from properties.shrink import Trial, shrink
 from properties.situation import undo_operations
 from properties.systems import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from properties.tally import Tally
+from spec.errors import BadInputError
 from spec.operations import ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step, print_seed
 from spec.semantics import PRESETS, Semantics
 from spec.system import SystemFactory
 from spec.worlds import World
 
-__all__ = ["SUMMARY", "Found", "Search", "add_arguments", "run", "save", "search"]
+__all__ = ["SUMMARY", "Found", "Search", "add_arguments", "keep", "run", "save", "search", "seconds"]
 
 SUMMARY = "search for a divergence and write down the shrunk seed"
 # From the eleventh example of a run on Hypothesis mutates; rounds of new examples find flaws in half the steps.
@@ -70,6 +72,8 @@ class _StopError(BaseException):
 class Search:
     """Rounds of Hypothesis runs for one setting; the n-th round has the n-th derived seed.
 
+    operations: after so many the last example is undone, and then no more are made.
+
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
     """
 
@@ -82,6 +86,8 @@ class Search:
         *,
         journal: Journal | None = None,
         model: Callable[[World, Semantics], Reference] = reference,
+        witness: Witness | None = None,
+        operations: float = math.inf,
     ) -> None:
         self.tally = Tally(semantics)
         self.examples = 0
@@ -92,7 +98,8 @@ class Search:
         self._stopped = False
         self._deadline = math.inf
         self._finding: tuple[Divergence, tuple[Operation, ...]] | None = None
-        machine = machine_for(world, semantics, factories, self.tally, journal=journal, model=model)
+        self._operations = operations
+        machine = machine_for(world, semantics, factories, self.tally, journal=journal, model=model, witness=witness)
         self._machine = self._watched(machine)
 
     def round(self, deadline: float, shrink_seconds: float) -> Found | None:
@@ -107,7 +114,7 @@ class Search:
     def _run(self, round_seed: int) -> None:
         self._stopped = False
         try:
-            run_state_machine_as_test(seed(round_seed)(self._machine), settings=generating(ROUND))
+            run_state_machine_as_test(hypothesis.seed(round_seed)(self._machine), settings=generating(ROUND))
         except (_StopError, Flaky):
             # An example left in the middle may look to Hypothesis as if it had changed its mind.
             if not self._stopped:
@@ -134,8 +141,8 @@ class Search:
         return Watched
 
     def check_time(self) -> None:
-        """Leave the run if its deadline is over."""
-        if time.monotonic() >= self._deadline:
+        """Leave the run if its deadline is over, or its operations are done."""
+        if time.monotonic() >= self._deadline or self.tally.steps >= self._operations:
             self._stop()
 
     def keep(self, divergence: Divergence, lockstep: Lockstep) -> None:
@@ -187,9 +194,14 @@ def search(
 
 def save(found: Found, directory: Path) -> Path:
     """Write the seed under a name that tells what it is, by a rename, so that it is there whole or not at all."""
-    text = print_seed(found.seed, _comments(found))
-    digest = hashlib.sha256(print_seed(found.seed).encode()).hexdigest()[:8]
-    path = directory / f"{found.seed.semantics}-{found.divergence.aspect}-{digest}.seed"
+    return keep(found.seed, found.divergence.aspect, _comments(found), directory)
+
+
+def keep(seed: Seed, aspect: str, comments: Sequence[str], directory: Path) -> Path:
+    """Write any seed in the same way; aspect: of its divergence."""
+    text = print_seed(seed, comments)
+    digest = hashlib.sha256(print_seed(seed).encode()).hexdigest()[:8]
+    path = directory / f"{seed.semantics}-{aspect}-{digest}.seed"
     directory.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")
@@ -201,9 +213,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `explore`."""
     option = parser.add_argument
     option("--system", action="append", metavar="S", help="a system under test; may be repeated (default: batched)")
-    option("--world", default="synthetic", metavar="W", help="a world by name, or a population file")
-    option("--semantics", choices=tuple(PRESETS), help="whose rules hold (default: all in turn)")
-    option("--budget", type=_seconds, default=60.0, metavar="SECONDS", help="to search; shrinking has as much again")
+    worlds = "a world by name, or a population file (default: synthetic; of a kernel its laboratory)"
+    option("--world", metavar="W", help=worlds)
+    rules = "whose rules hold (default: all in turn; of a kernel its own)"
+    option("--semantics", choices=tuple(PRESETS), help=rules)
+    option("--budget", type=seconds, default=60.0, metavar="SECONDS", help="to search; shrinking has as much again")
     option("--random-seed", type=int, metavar="N", help="repeats a search (default: a new one, which is printed)")
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
 
@@ -212,18 +226,22 @@ def run(arguments: argparse.Namespace) -> int:
     """0: nothing was found in the budget, and the tallies are printed. 1: a divergence, its seed is written."""
     console = Console()
     random_seed = secrets.randbelow(1 << 32) if arguments.random_seed is None else arguments.random_seed
+    _complete(arguments)
     world = world_named(arguments.world)
-    factories = [resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system or DEFAULT_SYSTEMS]
+    factories = [resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system]
     chosen = [semantics_named(arguments.semantics)] if arguments.semantics else list(PRESETS.values())
     print_line = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     print_line(f"explore: world {arguments.world}, random seed {random_seed}, budget {arguments.budget:g} s")
     arguments.save.mkdir(parents=True, exist_ok=True)
     journals = [_journal(arguments, semantics) for semantics in chosen]
     pairs = zip(chosen, journals, strict=True)
-    searches = [Search(world, semantics, factories, random_seed, journal=journal) for semantics, journal in pairs]
+    searches = [
+        Search(made_for(arguments.system, world, semantics), semantics, factories, random_seed, journal=journal)
+        for semantics, journal in pairs
+    ]
     try:
         found = _in_turn(searches, arguments.budget, console)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BadInputError):
         _remove(journals)
         raise
     _remove(journals)
@@ -236,6 +254,16 @@ def run(arguments: argparse.Namespace) -> int:
     path = save(found, arguments.save)
     print_line(f"{found.divergence}\n\n{print_seed(found.seed)}\nwritten to {path}")
     return 1
+
+
+def _complete(arguments: argparse.Namespace) -> None:
+    """What was not given: a kernel has a world and semantics of its own."""
+    arguments.system = arguments.system or list(DEFAULT_SYSTEMS)
+    if arguments.world and arguments.semantics:
+        return
+    world, semantics = setting_of(arguments.system) or ("synthetic", None)
+    arguments.world = arguments.world or world
+    arguments.semantics = arguments.semantics or semantics
 
 
 def _journal(arguments: argparse.Namespace, semantics: Semantics) -> Journal:
@@ -291,7 +319,8 @@ def _derived(random_seed: int, semantics: str, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{random_seed} {semantics} {number}".encode()).digest()[:8])
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """An option's value: a time."""
     try:
         value = float(text)
     except ValueError:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from properties.divergence import Divergence, DivergenceError
 from properties.journal import Journal
-from properties.lockstep import Lockstep, Reference, reference
+from properties.lockstep import Lockstep, Reference, Witness, reference
 from properties.situation import Situation
 from properties.strategies import CONCEPTS, drawn_for
 from properties.tally import Tally
@@ -34,6 +34,7 @@ class LockstepMachine(RuleBasedStateMachine):
     model: ClassVar[Callable[[World, Semantics], Reference]]
     tally: ClassVar[Tally | None]
     journal: ClassVar[Journal | None]
+    witness: ClassVar[Witness | None]
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +47,7 @@ class LockstepMachine(RuleBasedStateMachine):
             model=type(self).model,
             tally=self.tally,
             journal=self.journal,
+            witness=self.witness,
         )
         self.supports = self.lockstep.supports
         self.failed = False
@@ -56,10 +58,14 @@ class LockstepMachine(RuleBasedStateMachine):
         return self.lockstep.situation
 
     def execute(self, operations: tuple[Operation, ...]) -> None:
-        """Take the steps that the systems support."""
-        for operation in operations:
-            if self._is_lawful(operation):
-                self.report(self.lockstep.step(Step(operation)).divergences)
+        """Take the steps that the systems support. A system that was interrupted is in no state to be undone."""
+        try:
+            for operation in operations:
+                if self._is_lawful(operation):
+                    self.report(self.lockstep.step(Step(operation)).divergences)
+        except KeyboardInterrupt:
+            self.failed = True
+            raise
 
     def report(self, divergences: tuple[Divergence, ...]) -> None:
         """End the example with what was found, if anything was."""
@@ -91,12 +97,13 @@ def machine_for(
     *,
     journal: Journal | None = None,
     model: Callable[[World, Semantics], Reference] = reference,
+    witness: Witness | None = None,
 ) -> type[LockstepMachine]:
     """A machine class for one setting; its TestCase shrinks as Hypothesis does."""
     concepts = [concept for concept in (*CONCEPTS, "faults") if concept != "batch" or semantics.tracing_multi]
     members: dict[str, Any] = {concept: _rule(concept) for concept in concepts}
     members |= {"world": world, "semantics": semantics, "factories": tuple(factories), "model": staticmethod(model)}
-    members |= {"tally": tally, "journal": journal}
+    members |= {"tally": tally, "journal": journal, "witness": witness}
     machine = cast("type[LockstepMachine]", type("Machine", (LockstepMachine,), members))
     machine.TestCase.settings = settings(
         deadline=None,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from properties.lockstep import Lockstep, UnsupportedError
+from properties.kernels.worlds import made_for
+from properties.lockstep import Lockstep, Taken, UnsupportedError
 from properties.systems import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from spec.errors import BadInputError
 from spec.seeds import Seed, Step, read_seed
@@ -36,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: all sides agree in all files. 1: one diverges. 2: one file cannot be used; the others are replayed still."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    factories = [resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system or DEFAULT_SYSTEMS]
+    systems = {name: resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system or DEFAULT_SYSTEMS}
     worst = AGREE
     for path in arguments.files:
         try:
-            verdict = replay(path, factories, console)
+            verdict = replay(path, systems, console)
         except BadInputError as error:
             sys.stderr.write(f"{error}\n")
             verdict = BAD_INPUT
@@ -48,14 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
     return worst
 
 
-def replay(path: Path, factories: Sequence[SystemFactory], console: Console) -> int:
-    """Replay one file and print it; BadInputError before anything is executed, if it cannot be used."""
+def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -> int:
+    """Replay one file on systems by their names, and print it; BadInputError if it cannot be used.
+
+    That is raised before anything is executed, but where a system declines a step only in the state that it has then.
+    """
     seed = read_seed(path)
-    lockstep = _started(seed, path, factories)
+    lockstep = _started(seed, path, systems)
     console.print(f"{path}: world {seed.world}, semantics {seed.semantics}, {', '.join(lockstep.names)}")
     diverged = 0
     for step in seed.steps:
-        taken = lockstep.step(step)
+        taken = _taken(lockstep, step, path)
         console.print(f"{step.line:>6}  {_without_expectation(step)} -> {taken.observed}")
         for divergence in taken.divergences:
             console.print(str(divergence))
@@ -68,18 +73,36 @@ def replay(path: Path, factories: Sequence[SystemFactory], console: Console) -> 
     return DIVERGE if diverged else AGREE
 
 
-def _started(seed: Seed, path: Path, factories: Sequence[SystemFactory]) -> Lockstep:
+def _started(seed: Seed, path: Path, systems: Mapping[str, SystemFactory]) -> Lockstep:
     """Lockstep at its start, every step having been checked."""
     try:
-        lockstep = Lockstep(world_named(seed.world, path.parent), semantics_named(seed.semantics), factories)
+        semantics = semantics_named(seed.semantics)
+        world = made_for(systems, world_named(seed.world, path.parent), semantics)
+        lockstep = Lockstep(world, semantics, list(systems.values()))
     except BadInputError as error:
         raise BadInputError(str(error), str(path)) from error
     for step in seed.steps:
-        try:
+        with _placed(path, step):
             lockstep.check(step)
-        except UnsupportedError as error:
-            raise BadInputError(str(error), str(path), step.line) from error
     return lockstep
+
+
+def _taken(lockstep: Lockstep, step: Step, path: Path) -> Taken:
+    try:
+        with _placed(path, step):
+            return lockstep.step(step)
+    except BadInputError:
+        lockstep.close()
+        raise
+
+
+@contextmanager
+def _placed(path: Path, step: Step) -> Iterator[None]:
+    """A step that cannot be taken is told with its file and line."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise BadInputError(str(error), str(path), step.line) from error
 
 
 def _without_expectation(step: Step) -> Step:

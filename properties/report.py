@@ -25,6 +25,7 @@ from spec.errors import BadInputError
 __all__ = ["Check", "CheckResult", "Finished", "Verdict", "exit_status", "run_checks", "summary", "write_reports"]
 
 LOG_WIDTH = 120
+TITLE = "massattach verify"
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -105,9 +106,9 @@ def summary(done: Sequence[Finished]) -> str:
     )
 
 
-def table(done: Iterable[Finished]) -> Table:
+def table(done: Iterable[Finished], title: str = TITLE) -> Table:
     """One row per check."""
-    rows = Table(title="massattach verify", title_justify="left")
+    rows = Table(title=title, title_justify="left")
     rows.add_column("property")
     rows.add_column("checked", justify="right")
     rows.add_column("time", justify="right")
@@ -120,14 +121,26 @@ def table(done: Iterable[Finished]) -> Table:
     return rows
 
 
-def write_reports(done: Sequence[Finished], junit: Path, text: Path) -> None:
-    """Writes JUnit XML and the text report: table, summary, and the whole of every detail."""
+def write_reports(
+    done: Sequence[Finished],
+    junit: Path,
+    text: Path,
+    *,
+    title: str = TITLE,
+    notes: Sequence[str] = (),
+    tables: Sequence[Table] = (),
+) -> None:
+    """Writes JUnit XML and the text report: table, summary, notes, further tables, and the whole of every detail."""
     for path in (junit, text):
         path.parent.mkdir(parents=True, exist_ok=True)
-    ET.ElementTree(_junit(done)).write(junit, encoding="utf-8", xml_declaration=True)
+    ET.ElementTree(_junit(done, title)).write(junit, encoding="utf-8", xml_declaration=True)
     page = Console(file=StringIO(), width=LOG_WIDTH)
-    page.print(table(done))
-    page.print(f"\n{summary(done)}", highlight=False, markup=False, soft_wrap=True)
+    page.print(table(done, title))
+    for line in (f"\n{summary(done)}", *notes):
+        page.print(line, highlight=False, markup=False, soft_wrap=True)
+    for each in tables:
+        page.print()
+        page.print(each)
     for finished in done:
         if finished.result.detail:
             page.print(f"\n{_line(finished)}\n{finished.result.detail}", highlight=False, markup=False, soft_wrap=True)
@@ -183,19 +196,19 @@ def _conclusion(done: Sequence[Finished]) -> str:
     return ", and ".join(parts + ([f"{not_run} of {len(done)} could not be checked"] if not_run else []))
 
 
-def _junit(done: Sequence[Finished]) -> ET.Element:
+def _junit(done: Sequence[Finished], title: str) -> ET.Element:
     counts = {
         "tests": str(len(done)),
         "failures": str(sum(finished.result.verdict is Verdict.FELL for finished in done)),
         "errors": str(sum(finished.result.verdict is Verdict.NOT_RUN for finished in done)),
         "time": f"{sum(finished.seconds for finished in done):.3f}",
     }
-    suite = ET.Element("testsuite", {"name": "massattach verify", **counts})
+    suite = ET.Element("testsuite", {"name": title, **counts})
     for finished in done:
         case = ET.SubElement(
             suite,
             "testcase",
-            {"classname": "verify", "name": finished.name, "time": f"{finished.seconds:.3f}"},
+            {"classname": title.rpartition(" ")[2], "name": finished.name, "time": f"{finished.seconds:.3f}"},
         )
         if finished.result.verdict is not Verdict.HOLDS:
             tag = "failure" if finished.result.verdict is Verdict.FELL else "error"

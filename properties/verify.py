@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="W",
         help=f"check on this world: a built-in name, or the path of a population file; may be repeated, "
-        f"default: {' '.join(checks.WORLDS)}",
+        f"default: {' '.join(checks.WORLDS)}, and the real kernels that are in the cache",
     )
     parser.add_argument(
         "--budget",
@@ -53,9 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     worlds = tuple(world_named(name) for name in arguments.world or checks.WORLDS)
     text = arguments.junit.with_suffix(".txt")
     console = Console(width=None if sys.stdout.isatty() else report.LOG_WIDTH)
-    done = report.run_checks(checks.checks(worlds, arguments.budget), console)
+    kernels, notes = ([], []) if arguments.world else checks.kernels()
+    for note in notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    done = report.run_checks([*checks.checks(worlds, arguments.budget), *kernels], console)
     console.print(report.table(done))
     console.print(report.summary(done), highlight=False, soft_wrap=True)
-    report.write_reports(done, arguments.junit, text)
+    report.write_reports(done, arguments.junit, text, notes=notes)
     console.print(f"Reports: {text} and {arguments.junit}", highlight=False, soft_wrap=True)
     return report.exit_status(done)

@@ -14,6 +14,8 @@ from properties.divergence import Divergence
 from properties.explore import Found, save, search
 from properties.lockstep import Lockstep
 from properties.shrink import Trial, shrink
+from spec.operations import Operation
+from spec.outcomes import Outcome
 from spec.seeds import parse_operation, parse_seed, print_operation, read_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -52,6 +54,25 @@ def test_planted_flaws_are_found_and_shrunk(factory: object, aspect: str, expect
     assert len(found.seed.steps) <= 6
     assert found.examples > 0
     assert found.steps_to_find >= found.original >= len(found.seed.steps) - 1
+
+
+class Interrupted(fakes.Honest):
+    """Is interrupted in the middle of its first operation, and is of no use afterwards."""
+
+    used = False
+
+    def apply(self, _operation: Operation) -> Outcome:
+        """One that does not come to its end."""
+        if self.used:
+            raise ConnectionError
+        self.used = True
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_no_finding() -> None:
+    """A system that was interrupted is not asked to undo what it was doing."""
+    with pytest.raises(KeyboardInterrupt):
+        search(synthetic(), SEMANTICS, [Interrupted], 60.0, 1)
 
 
 def test_an_honest_system_has_no_finding() -> None:
@@ -159,7 +180,7 @@ def test_a_population_is_named_relative_to_the_seed(tmp_path: Path) -> None:
     given = arguments("--world", str(population), "--save", str(tmp_path / "seeds"))
 
     assert "../small.json" == explore._world_text(given)
-    assert "synthetic" == explore._world_text(arguments())
+    assert "synthetic" == explore._world_text(arguments("--world", "synthetic"))
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "soon"])

@@ -13,8 +13,8 @@ from impl.linux import bpftrace, measure, packages
 from impl.linux.apt import Package
 from impl.linux.grace import Reading, Waits, completed, parse_waits
 from impl.linux.measure import Bench, Measured, Phase
-from properties.linux_cost import Case, cases, client_case, cold, predict
-from properties.linux_cost_table import Costs, Prediction, Row, periods
+from properties.kernels.cost import Case, cases, client_case, cold, predict
+from properties.kernels.cost_table import Costs, Prediction, Row, periods
 from properties.report import Verdict
 from spec import populations
 from spec.errors import BadInputError

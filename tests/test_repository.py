@@ -110,7 +110,7 @@ def test_every_tox_environment_has_a_description() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "tox.ini")
 
-    assert "py, lint, types" == config["tox"]["env_list"]
+    assert "py, lint, types, vm" == config["tox"]["env_list"]
     for name in config.sections():
         if name != "tox":
             assert config[name]["description"], name

@@ -24,11 +24,12 @@ EVERYTHING = "does not trace every function of the kernel: that takes the emulat
 
 @dataclass(slots=True)
 class Decliner:
-    """stubs: the numbers given to direct trampolines so far."""
+    """stubs: the numbers given to direct trampolines so far. retries: a second try to attach works (DEFECT-2)."""
 
     directory: Directory
     ledger: Ledger
     stubs: dict[str, int]
+    retries: bool
 
     def reason(self, operation: Operation) -> str:
         """Why the operation is declined in the present state; empty if it is not."""
@@ -51,6 +52,7 @@ class Decliner:
             op.RegisterFtraceGraph: self._graph,
             op.Livepatch: self._livepatch,
             op.BpfProgLoad: self._load,
+            op.BpfRawTracepointOpen: self._open,
             op.BpfLinkCreate: self._link,
             op.BpfLinkDetach: self._detach,
         }
@@ -135,10 +137,26 @@ class Decliner:
         own = operation.calls in self.directory.station.own
         return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 
+    def _open(self, operation: op.BpfRawTracepointOpen) -> str:
+        program = self.ledger.programs.get(operation.prog)
+        if program is None:
+            return ""
+        return self._second_try(program.declared.kind, program.declared.target or operation.function or "")
+
+    def _second_try(self, kind: str, function: str) -> str:
+        """An image that did not call the original must now share it with an IPMODIFY user (IPMODIFY-5)."""
+        present = [self.ledger.programs[link.prog] for link in self.ledger.links.values() if function in link.functions]
+        changes = present and kind != "fentry" and all(one.declared.kind == "fentry" for one in present)
+        if self.retries or not changes or function not in self.ledger.patched():
+            return ""
+        return "lets the second try of an attach reset an ops that is live, and ends ftrace at the next call (DEFECT-2)"
+
     def _link(self, operation: op.BpfLinkCreate) -> str:
         program = self.ledger.programs.get(operation.prog)
-        if program is None or not program.declared.multi:
+        if program is None:
             return ""
+        if not program.declared.multi:
+            return self._second_try(program.declared.kind, operation.targets[0][0])
         names = {n for t, _ in operation.targets for n in (self.ledger.matching(t) if is_glob(t) else {t})}
         functions = [f for name in names if (f := self.directory.station.world.by_name.get(name))]
         homes = {self.directory.home(function) for function in functions}

@@ -77,6 +77,14 @@ class Observer:
 
         return read
 
+    def check(self) -> None:
+        """Read what went wrong alone; a warning that no operation announced is a complaint."""
+        batch = Batch()
+        tainted = batch.read_file(TAINTED)
+        replies = self.directory.station.guest.submit(batch)
+        if self._warned(int(replies[tainted].data[0])):
+            raise KernelComplaintError(f"the kernel warned in a call:\n{self.warning[-4000:]}")
+
     def _observe(self, functions: Sequence[EnabledFunction]) -> None:
         """Bytes are read of every site that is or was shown: one that is a nop is not a site."""
         addresses = self._addresses(functions)

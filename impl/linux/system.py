@@ -50,7 +50,7 @@ class Linux:
         self._directory = Directory.of(station)
         self._stubs: dict[str, int] = {}
         self._attachments = Attachments(self._directory, self._ledger)
-        self._decliner = Decliner(self._directory, self._ledger, self._stubs)
+        self._decliner = Decliner(self._directory, self._ledger, self._stubs, semantics.failed_direct_reusable)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
@@ -82,7 +82,9 @@ class Linux:
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         """Run one function to its return."""
-        return self._caller.call(function, arguments)
+        trace = self._caller.call(function, arguments)
+        self._observer.check()
+        return trace
 
     def cost(self) -> Cost:
         """Images are the direct entries that are trampolines of BPF."""

@@ -19,7 +19,7 @@ from impl.linux import bpftrace, measure, packages
 from impl.linux.guest import GuestDiedError
 from impl.linux.measure import OPS, STUB, Bench, Measured
 from model.system import Model
-from properties.linux_cost_table import Costs, Prediction, Row
+from properties.kernels.cost_table import Costs, Prediction, Row
 from spec import operations as op
 from spec import populations
 from spec.errors import BadInputError

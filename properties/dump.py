@@ -1,0 +1,230 @@
+"""The verb `dump`: trampolines of a running kernel as image files, and whether its refusals are the spec's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from impl.linux.dumping import Answer, Attaching, Dumper
+from impl.linux.guest import boot
+from impl.linux.packages import fetch
+from properties.kernels.shapes import Answers, label, matching, parse_programs, population, predicted, representatives
+from properties.report import LOG_WIDTH
+from properties.systems import KERNELS, semantics_named
+from spec.errors import BadInputError
+from spec.semantics import Semantics
+from spec.worlds import Function
+
+__all__ = ["SUMMARY", "Tally", "add_arguments", "file_name", "keep", "run", "table"]
+
+SUMMARY = "dump trampolines of a running kernel, and check what it accepts and refuses"
+DETAILS = """
+Without --functions one function is taken for each distinct shape of arguments and return value. A file that DIR has
+already of the same release, function and programs is kept.
+
+Exit status: 0 the kernel accepted and refused what the spec says, 1 it did not, 2 bad input.
+"""
+DEFAULT_PROGRAMS = ("fentry=1", "fexit=1", "fentry=1,fexit=1")
+IDENTITY = ("release", "function", "attach_order", "options")
+# so many functions have their programs at the same time
+AT_ONCE = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `dump`."""
+    parser.epilog = DETAILS
+    parser.add_argument("directory", type=Path, metavar="DIR", help="where the image files go; made if it is missing")
+    parser.add_argument("--system", required=True, choices=KERNELS, help="the kernel; its semantics predict")
+    parser.add_argument("--functions", metavar="GLOB", help="take all functions that match, as ftrace's filters match")
+    parser.add_argument(
+        "--programs",
+        action="append",
+        metavar="KIND=N,...",
+        help=f"attach so many programs of these kinds, in this order; may be repeated "
+        f"(default: {'; '.join(DEFAULT_PROGRAMS)})",
+    )
+    parser.add_argument("--cookie", action="store_true", help="give every link a cookie")
+    parser.add_argument("--ip", action="store_true", help="let every program ask for the function's address")
+    parser.add_argument("--sleepable", action="store_true", help="load sleepable programs")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of one way of attaching. refused: by step and errno. surprises: a sentence for each."""
+
+    attaching: Attaching
+    tried: int = 0
+    images: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    surprises: list[str] = field(default_factory=list)
+
+    def add(self, function: Function, answer: Answer, expected: Answers) -> None:
+        """Count what the kernel did, and compare it with what the spec says."""
+        self.tried += 1
+        self.images += answer.document is not None
+        self.refused.update(_first_refusal(answer))
+        did = answer.loads, answer.attaches
+        if answer.trouble:
+            self.surprises.append(f"{self._named(function)}: {answer.trouble}")
+        elif did != expected:
+            self.surprises.append(f"{self._named(function)}: {self._told(did)}; the spec says: {self._told(expected)}")
+
+    def _named(self, function: Function) -> str:
+        return f"{function.name} {label(self.attaching)}"
+
+    def _told(self, answers: Answers) -> str:
+        loads = (f"load {kind} {_errno(load)}" for kind, load in zip(self.attaching.kinds, answers[0], strict=True))
+        pairs = zip(self.attaching.kinds, answers[1], strict=True)
+        return ", ".join((*loads, *(f"attach {kind} {_errno(attach)}" for kind, attach in pairs if attach is not None)))
+
+
+def _errno(name: str) -> str:
+    return f"-{name}" if name else "0"
+
+
+def _first_refusal(answer: Answer) -> list[str]:
+    steps = [*(("load", name) for name in answer.loads), *(("attach", name) for name in answer.attaches)]
+    return [f"{step} -{name}" for step, name in steps if name][:1]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0: as the spec says. 1: an answer or an image that it does not say, which is named."""
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    attachings = [
+        Attaching(parse_programs(text), arguments.cookie, arguments.ip, arguments.sleepable)
+        for text in dict.fromkeys(arguments.programs or DEFAULT_PROGRAMS)
+    ]
+    make_directory(arguments.directory)
+    kernel = fetch(arguments.system)
+    with closing(boot(kernel)) as guest:
+        dump = _Dump(Dumper(guest, kernel.name), arguments.system, arguments.directory, console)
+        tallies = dump.all(attachings, arguments.functions)
+    console.print(table(f"{kernel.name}, release {kernel.release}", tallies))
+    for surprise in (surprise for tally in tallies for surprise in tally.surprises):
+        console.print(f"not as predicted: {surprise}", soft_wrap=True)
+    console.print(f"{arguments.directory}: {_files(dump.files)}", soft_wrap=True)
+    return int(any(tally.surprises for tally in tallies))
+
+
+class _Dump:
+    """One run of the verb. State: what became of the files."""
+
+    def __init__(self, dumper: Dumper, system: str, directory: Path, console: Console) -> None:
+        self.files: Counter[str] = Counter()
+        self._dumper = dumper
+        self._semantics: Semantics = semantics_named(system)
+        self._world = population(dumper.population(), system)
+        self._directory = directory
+        self._console = console
+
+    def all(self, attachings: Sequence[Attaching], pattern: str | None) -> list[Tally]:
+        """Dump the functions of a pattern, or one of each shape, in every way of attaching."""
+        chosen = [
+            matching(self._world, pattern)
+            if pattern is not None
+            else representatives(self._world, attaching, self._dumper.is_unique)
+            for attaching in attachings
+        ]
+        named = sum(function.btf_id is not None for function in self._world.functions)
+        self._console.print(f"{self._world.name}: BTF names {named:,} traceable functions")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as progress:
+            return [
+                self._one(attaching, functions, progress)
+                for attaching, functions in zip(attachings, chosen, strict=True)
+            ]
+
+    def _one(self, attaching: Attaching, functions: Sequence[Function], progress: Progress) -> Tally:
+        task = progress.add_task(label(attaching), total=len(functions))
+        tally = Tally(attaching)
+        for start in range(0, len(functions), AT_ONCE):
+            some = functions[start : start + AT_ONCE]
+            for function, answer in zip(some, self._dumper.answers(some, attaching), strict=True):
+                tally.add(function, answer, predicted(function, attaching, self._semantics))
+                if answer.document:
+                    path = self._directory / file_name(self._world.name, function, attaching)
+                    self.files[keep(path, answer.document)] += 1
+            progress.update(task, completed=tally.tried)
+        if not self._console.is_terminal:
+            self._console.print(f"{label(attaching)}: {tally.images:,} images of {tally.tried:,} functions")
+        return tally
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory if it is missing; BadInputError if that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"is no directory for images: {error.strerror}", str(path)) from error
+
+
+def file_name(system: str, function: Function, attaching: Attaching) -> str:
+    """`linux-6.12.FUNCTION.fentry1_fexit1.cookie.json`."""
+    return f"{system}.{function.name}.{label(attaching)}.json"
+
+
+def keep(path: Path, document: Mapping[str, Any]) -> str:
+    """Write an image file as a whole, or leave the one that is there: `written`, `replaced` or `kept`."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        exists = path.exists()
+        if exists and _identity(path) == [document[name] for name in IDENTITY]:
+            return "kept"
+        try:
+            scratch.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
+    return "replaced" if exists else "written"
+
+
+def _identity(path: Path) -> list[object]:
+    """Of which release, function and programs a file is; nothing if it is no image file."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [found.get(name) for name in IDENTITY] if isinstance(found, dict) else []
+
+
+def table(title: str, tallies: Sequence[Tally]) -> Table:
+    """One row for each way of attaching, one column for each refusal that occurred."""
+    refusals = sorted({refusal for tally in tallies for refusal in tally.refused})
+    rows = Table(title=title, title_justify="left")
+    rows.add_column("programs")
+    for heading in ("functions", "images", *refusals, "not as predicted"):
+        rows.add_column(heading, justify="right")
+    for tally in tallies:
+        numbers = [tally.tried, tally.images, *(tally.refused[refusal] for refusal in refusals), len(tally.surprises)]
+        rows.add_row(label(tally.attaching), *(f"{number:,}" for number in numbers))
+    return rows
+
+
+def _files(files: Mapping[str, int]) -> str:
+    """What became of the files, as far as anything did."""
+    return ", ".join(_counted(files)) or "no image files"
+
+
+def _counted(files: Mapping[str, int]) -> Iterator[str]:
+    words = {
+        "written": "written",
+        "replaced": "that were something else replaced",
+        "kept": "kept that were there already",
+    }
+    for name, told in words.items():
+        if files[name]:
+            yield f"{files[name]:,} image file{'s' if files[name] != 1 else ''} {told}"

@@ -1,0 +1,138 @@
+"""The checks of one kernel: its fixed runs by world, its random runs, and the rules that it must confirm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+
+from impl import linux
+from impl.linux import packages
+from impl.linux.packages import Kernel
+from properties.directed import Directed
+from properties.explore import keep
+from properties.kernels.confirmed import compare, confirmed, known
+from properties.kernels.conformance import RANDOM_SEED, Conforming, fixed_runs
+from properties.kernels.evidence import Difference, Evidence
+from properties.kernels.rule_table import reasons_table
+from properties.kernels.worlds import laboratory_of
+from properties.report import Check, CheckResult, Verdict
+from properties.systems import semantics_named
+from spec.semantics import Semantics
+from spec.worlds import World
+
+__all__ = ["Job", "Random", "debian", "job_checks", "short_checks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """What random runs may take, in operations and seconds, and where findings are written."""
+
+    operations: float
+    budget: float
+    seed: int
+    directory: Path
+
+
+@dataclass(eq=False)
+class Job:
+    """A kernel to be checked. files: fetches them where they are not there yet. known: the rules that it must confirm.
+
+    lab: the world of its own, in which random runs take place.
+    """
+
+    name: str
+    files: Callable[[], Kernel]
+    semantics: Semantics
+    lab: World
+    known: tuple[str, ...] = ()
+
+    @cached_property
+    def conforming(self) -> Conforming:
+        """Its runs."""
+        return Conforming(self.files(), self.semantics, self.lab)
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What its runs gave; None if none was begun."""
+        return self.conforming.evidence if "conforming" in self.__dict__ else None
+
+
+def debian(name: str) -> Job:
+    """One of Debian's kernels in its laboratory."""
+    semantics = semantics_named(name)
+    return Job(name, partial(packages.fetch, name), semantics, laboratory_of(semantics), known()[name])
+
+
+def short_checks(names: Sequence[str], seconds: float, directory: Path) -> Iterator[Check]:
+    """Random runs of some seconds on each of these kernels."""
+    for name in names:
+        random = Random(math.inf, seconds, RANDOM_SEED, directory)
+        yield Check(f"a real kernel agrees: {name}", partial(_short, debian(name), random))
+
+
+def _short(job: Job, random: Random) -> CheckResult:
+    try:
+        return _random(job, random)
+    finally:
+        linux.close()
+
+
+def job_checks(job: Job, random: Random) -> Iterator[Check]:
+    """Every check of a kernel, in the order in which they must be made."""
+    for world, runs in groupby(fixed_runs(job.semantics, job.lab), key=lambda run: run.world.name):
+        name = f"{job.name}: seeds and directed runs agree: {world}"
+        yield Check(name, partial(_fixed, job, tuple(runs), random.directory))
+    if random.operations:
+        yield Check(f"{job.name}: random sequences agree: {job.lab.name}", partial(_random, job, random))
+    yield Check(f"{job.name}: every rule that was confirmed before is confirmed", partial(_confirmed, job))
+
+
+def _fixed(job: Job, runs: Sequence[Directed], directory: Path) -> CheckResult:
+    return _counted(job, runs[0].world, "runs", lambda: job.conforming.fixed(runs), directory)
+
+
+def _random(job: Job, random: Random) -> CheckResult:
+    def search() -> None:
+        job.conforming.random(random.operations, random.budget, random.seed)
+
+    return _counted(job, job.lab, "examples", search, random.directory)
+
+
+def _counted(job: Job, world: World, unit: str, take: Callable[[], object], directory: Path) -> CheckResult:
+    """What taking some runs adds to the evidence."""
+    before = job.conforming.evidence
+    take()
+    after = job.conforming.evidence
+    cases = after.runs - before.runs if unit == "runs" else after.examples - before.examples
+    found = after.differences[len(before.differences) :]
+    return CheckResult(
+        Verdict.FELL if found else Verdict.HOLDS if after.steps > before.steps else Verdict.NOT_RUN,
+        cases,
+        unit,
+        {world.name: len(world.functions)},
+        after.steps - before.steps,
+        after.calls - before.calls,
+        "\n".join(_kept(difference, directory) for difference in found),
+    )
+
+
+def _kept(difference: Difference, directory: Path) -> str:
+    """Keep a finding's seed, and tell where, and what it says."""
+    comments = [str(difference.divergence), f"linux: {difference.run}"]
+    path = keep(difference.seed, difference.divergence.aspect, comments, directory)
+    return f"{difference.run}: the seed is {path}\n{difference}"
+
+
+def _confirmed(job: Job) -> CheckResult:
+    """A rule that the fixed runs confirmed before and do not now makes it fall; new ones are told."""
+    evidence = job.evidence
+    if evidence is None or not evidence.steps:
+        return CheckResult(Verdict.NOT_RUN, 0, detail="no run of this kernel was made")
+    compared = compare(evidence, job.known)
+    verdict = Verdict.FELL if compared.lost else Verdict.HOLDS
+    detail = str(compared) if job.known else ""
+    return CheckResult(verdict, len(confirmed(evidence)), "rules", detail=detail, tally=reasons_table(evidence))

@@ -1,0 +1,159 @@
+"""One kernel against the model: seeds, directed runs and random runs, each step either taken or left with a reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from impl import linux
+from impl.linux.guest import GuestDiedError
+from impl.linux.observation import EmulatorLimitError
+from impl.linux.packages import Kernel
+from impl.linux.system import Linux
+from properties.directed import Directed, directed
+from properties.divergence import Divergence
+from properties.explore import Found, Search
+from properties.kernels.directed import linux_directed
+from properties.kernels.evidence import Collected, Difference, Evidence
+from properties.kernels.worlds import laboratory_of, like_a_kernel
+from properties.lockstep import Lockstep
+from properties.reach import seeds
+from spec.errors import BadInputError
+from spec.operations import Call
+from spec.seeds import Seed, Step, print_operation
+from spec.semantics import Semantics
+from spec.system import System, SystemFactory
+from spec.worlds import World
+
+__all__ = ["RANDOM_SEED", "Conforming", "fixed_runs"]
+
+RANDOM_SEED = 1
+
+
+def fixed_runs(semantics: Semantics, lab: World) -> Iterator[Directed]:
+    """Every run that is not drawn: seeds and directed runs in their own worlds, then those of the laboratory.
+
+    A world that had to be changed may answer otherwise than a seed expects.
+    """
+    worlds: dict[str, World] = {}
+    for run in sorted((*seeds(semantics), *directed(semantics)), key=lambda run: run.world.name):
+        world = worlds.setdefault(run.world.name, like_a_kernel(run.world, semantics))
+        changed = [f.attributes for f in world.functions] != [f.attributes for f in run.world.functions]
+        yield Directed(run.name, world, _without_expectations(run.seed) if changed else run.seed)
+    for run in linux_directed(semantics, lab):
+        yield run if lab is laboratory_of(semantics) else replace(run, seed=_without_expectations(run.seed))
+
+
+def _without_expectations(seed: Seed) -> Seed:
+    return replace(seed, steps=tuple(replace(step, expected=None) for step in seed.steps))
+
+
+@dataclass(slots=True)
+class Conforming:
+    """The runs of one kernel, and what they gave. lab: the world of its random runs. One guest runs at a time."""
+
+    kernel: Kernel
+    semantics: Semantics
+    lab: World
+    collected: Collected = field(init=False)
+    _world: str | None = None
+
+    def __post_init__(self) -> None:
+        self.collected = Collected(self.semantics)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the runs gave so far."""
+        return self.collected.evidence(self.kernel.name, self.kernel.release)
+
+    def fixed(self, runs: Iterable[Directed], tell: Callable[[str], None] = lambda _: None) -> None:
+        """Take these runs, of one world after the other; `tell` is told the name of each before."""
+        with self._timed():
+            for run in runs:
+                tell(run.name)
+                self._take(run, self._ready(run.world))
+
+    def random(
+        self,
+        operations: float,
+        budget: float,
+        random_seed: int = RANDOM_SEED,
+    ) -> Found | None:
+        """Random runs: so many operations, or for so many seconds; the first finding ends them.
+
+        Shrinking it may take as long again.
+        """
+        with self._timed():
+            factory = self._ready(self.lab)
+            search = Search(
+                self.lab,
+                self.semantics,
+                [factory],
+                random_seed,
+                witness=self.collected,
+                operations=operations,
+            )
+            found, deadline = None, time.monotonic() + budget
+            while found is None and search.tally.steps < operations and time.monotonic() < deadline:
+                found = search.round(deadline, budget)
+            self.collected.tally.outcomes.update(search.tally.outcomes)
+            self.collected.examples += search.examples
+            if found is not None:
+                name = f"random seed {random_seed}, {found.steps_to_find} operations"
+                self.collected.differences.append(Difference(name, found.divergence, found.seed))
+            return found
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.collected.seconds += time.monotonic() - started
+
+    def _ready(self, world: World) -> SystemFactory:
+        """The factory of systems in this world, whose guest is up; the guest of another world is ended."""
+        if self._world is not None and self._world != world.name:
+            linux.close()
+        self._world = world.name
+        try:
+            linux.station(self.kernel, world)
+        except GuestDiedError as error:
+            raise BadInputError(f"{self.kernel.name} does not come up: {error.reason}") from error
+
+        def make(world: World, semantics: Semantics) -> System:
+            return Linux(linux.station(self.kernel, world), world, semantics)
+
+        return make
+
+    def _take(self, run: Directed, factory: SystemFactory) -> None:
+        """One run from the snapshot on, undone at its end."""
+        collected = self.collected
+        collected.runs += 1
+        lockstep = Lockstep(run.world, self.semantics, [factory], tally=collected.tally, witness=collected)
+        try:
+            found = self._steps(run, lockstep) or lockstep.undo()
+            found += lockstep.close()
+        except EmulatorLimitError as error:
+            collected.left.append(f"{run.name}: {error}")
+            return
+        if found:
+            seed = Seed(run.world.name, self.semantics.name, tuple(Step(step.operation) for step in lockstep.history))
+            collected.differences.append(Difference(run.name, found[0], seed))
+
+    def _steps(self, run: Directed, lockstep: Lockstep) -> tuple[Divergence, ...]:
+        """Every step that is not declined. What a seed expects holds only as long as none was left out."""
+        whole = True
+        for step in run.seed.steps:
+            operation = step.operation
+            reason = lockstep.declined(operation)
+            if reason and whole:
+                self.collected.left.append(f"{run.name}, line {step.line}, {print_operation(operation)}: {reason}")
+            whole = whole and not reason
+            if reason or (isinstance(operation, Call) and not lockstep.situation.may_call(operation.function)):
+                continue
+            if found := lockstep.step(step if whole else Step(operation)).divergences:
+                return found
+        return ()

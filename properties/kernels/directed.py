@@ -1,0 +1,268 @@
+"""Directed runs in a kernel's laboratory: what the other fixed runs leave out, since a kernel declines a part of them.
+
+They say nothing of what the model answers but where a list would otherwise miss what it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from properties.directed import Directed
+from spec.seeds import parse_seed
+from spec.semantics import Semantics
+from spec.worlds import World
+
+__all__ = ["linux_directed"]
+
+Lines = Iterator[str]
+
+
+def linux_directed(semantics: Semantics, lab: World) -> Iterator[Directed]:
+    """Every run that these semantics can take."""
+    marked = lab.by_name["sleepy1"].attributes
+    for make in _RUNS if marked else (*_RUNS, _fmod_ret_up_to_the_limit):
+        steps = list(make(semantics))
+        if steps:
+            text = "\n".join([f"world {lab.name}", f"semantics {semantics.name}", "---", *steps])
+            yield Directed(make.__name__.lstrip("_"), lab, parse_seed(text, make.__name__))
+
+
+# Filters, and who shares a site.
+
+
+def _filters_and_globs(_: Semantics) -> Lines:
+    """What a filter call answers, and what an ops covers then (GLOB-1 to GLOB-3, FILTER-1, FILTER-4 to FILTER-10)."""
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter o1 foo[1-3] -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "register_ftrace_function o1 -> -EBUSY WARN"
+    for glob in ("!foo2", "!foo7", "gives_[!cip]*", "!gives_u*", "s[lp]e*1", "nothing*", "f*o\\4"):
+        yield f"ftrace_set_filter o1 {glob}"
+    yield "ftrace_set_notrace o1 foo1 -> 0"
+    yield "ftrace_set_notrace o1 !foo1 -> 0"
+    yield "ftrace_set_filter_ips o1 foo5 bar1 nowhere -> -EINVAL"
+    yield "ftrace_set_filter_ip o1 foo5 remove -> -ENOENT"
+    yield "ftrace_set_filter_ip o1 foo5 remove reset -> -ENOENT"
+    yield "ftrace_set_filter_ips o1 foo5 bar1 reset -> 0"
+    yield "call bar1 1"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "ftrace_set_filter_ips o1 foo5 bar1 remove -> 0"
+    yield "unregister_ftrace_function o1 -> -EBUSY WARN"
+    yield "ftrace_free_filter o1 -> 0"
+
+
+def _ipmodify_users_exclude_each_other(_: Semantics) -> Lines:
+    """One user a site, by registering as by a filter (IPMODIFY-1, FILTER-7, FILTER-8, OPS-5)."""
+    yield "ftrace_ops o1 ipmodify"
+    yield "register_ftrace_function o1 -> -EINVAL"
+    yield "ftrace_set_notrace o1 foo1 -> -EINVAL"
+    yield "ftrace_set_filter_ip o1 foo1 -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "ftrace_ops o2 ipmodify dynamic"
+    yield "ftrace_set_filter_ips o2 foo1 foo2 -> 0"
+    yield "register_ftrace_function o2 -> -EBUSY"
+    yield "ftrace_set_filter_ip o2 foo1 remove -> 0"
+    yield "register_ftrace_function o2 -> 0"
+    yield "ftrace_set_filter_ip o1 foo2 -> -EBUSY"
+    yield "ftrace_set_filter_ip o1 foo1 remove -> -EINVAL"
+    yield "ftrace_set_filter_ip o1 foo3 reset -> 0"
+    yield "livepatch foo2 -> -EBUSY"
+    yield "livepatch foo1 -> 0"
+    yield "livepatch foo1 -> -EBUSY"
+    yield "livepatch nowhere -> -EINVAL"
+    yield "call foo1 1 -> body:patched =1001"
+    yield "unlivepatch foo1 -> 0"
+    yield "unlivepatch foo1 -> -EINVAL"
+    yield "unregister_ftrace_function o2 -> 0"
+
+
+def _livepatch_and_programs(_: Semantics) -> Lines:
+    """A trampoline shares its function with a livepatch, whoever comes first (IPMODIFY-2, IPMODIFY-4, IPMODIFY-5)."""
+    yield "livepatch foo2 -> 0"
+    # The other order ends ftrace in 6.1.192: its second try takes func away from the trampoline's ops, which is live.
+    for number, kind in enumerate(("fexit", "fentry"), 1):
+        yield f"bpf_prog_load p{number} {kind}"
+        yield f"bpf_raw_tracepoint_open l{number} p{number} foo2 -> 0"
+        yield f"bpf_raw_tracepoint_open m{number} p{number} foo3 -> 0"
+        yield "call foo2 1 2"
+    yield "livepatch foo3 -> 0"
+    yield "call foo3 1 2 3"
+    yield "unlivepatch foo2 -> 0"
+    yield "call foo2 1 2"
+    yield "bpf_link_detach l1 -> 0"
+    yield "livepatch foo2 -> 0"
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter_ips o1 foo1 foo2 -> 0"
+    yield "register_ftrace_direct_multi o1 T1"
+    yield "ftrace_set_filter_ips o1 foo1 reset -> 0"
+    yield "register_ftrace_direct_multi o1 T1"
+    yield "livepatch foo1"
+    yield "call foo1 1"
+
+
+# Links of one function.
+
+
+def _single_links(s: Semantics) -> Lines:
+    """What a program that is not multi can be attached to, and how often (LINK-1 to LINK-3, PROG-1, PROG-2)."""
+    yield "bpf_prog_load p1 fentry returns=1 -> -EINVAL"
+    yield "bpf_prog_load p1 fmod_ret multi -> -EINVAL"
+    yield "bpf_prog_load p1 fentry target=nowhere -> -EINVAL"
+    yield "bpf_prog_load p1 fexit target=foo2 func_ip -> 0"
+    yield "bpf_raw_tracepoint_open l1 p1 foo1 -> -EINVAL"
+    yield "bpf_link_create l1 p1 foo1 foo2 -> -EINVAL"
+    yield "bpf_link_create l1 p1 foo* -> -EINVAL"
+    yield "bpf_link_create l1 p1 foo2 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p1 -> -EBUSY"
+    yield "bpf_prog_load p2 fentry"
+    yield "bpf_raw_tracepoint_open l2 p2 -> -EINVAL"
+    yield f"bpf_raw_tracepoint_open l2 p2 foo2 cookie=77 -> {'0' if s.cookies else '-EINVAL'}"
+    yield "bpf_prog_load p3 fentry calls=foo2"
+    yield "bpf_raw_tracepoint_open l3 p3 foo2 -> 0"
+    yield "call foo2 1 2"
+    yield "bpf_prog_load p4 fexit target=bar1"
+    yield "delete_module mod1"
+    yield "bpf_raw_tracepoint_open l4 p4"
+    yield "init_module mod1"
+    yield "init_module mod1 -> -EEXIST"
+    yield "delete_module nowhere -> -ENOENT"
+    yield "init_module nowhere -> -ENOENT"
+
+
+# The graph tracer, whose users need a filter here.
+
+
+def _graph_around_a_stopped_body(_: Semantics) -> Lines:
+    """fmod_ret keeps the body from running; the graph's return still runs (GRAPH-9, TRAMP-3)."""
+    yield "register_ftrace_graph g filter=security_lab2 -> 0"
+    yield "bpf_prog_load p1 fmod_ret returns=7"
+    yield "bpf_prog_load p2 fexit"
+    yield "bpf_raw_tracepoint_open l1 p1 security_lab2 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p2 security_lab2 -> 0"
+    yield "call security_lab2 1 2 -> graph>g fmod_ret:p1 fexit:p2 <graph:g =7"
+    yield "bpf_link_detach l1 -> 0"
+    yield "call security_lab2 1 2"
+
+
+def _graph_function_opens_its_subtree(_: Semantics) -> Lines:
+    """What a function of `function` calls is recorded, and the same called from elsewhere is not (GRAPH-4, GRAPH-6)."""
+    yield "register_ftrace_graph g1 filter=foo* function=foo2 -> 0"
+    for call in ("outer 1", "foo2 1 2", "foo1 1"):
+        yield f"call {call}"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "bpf_prog_load p1 fentry calls=foo1"
+    yield "bpf_raw_tracepoint_open l1 p1 foo2 -> 0"
+    yield "register_ftrace_graph g1 filter=foo* function=foo2 -> 0"
+    yield "call foo2 1 2"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "register_ftrace_graph g1 filter=foo* notrace=foo2 -> 0"
+    yield "call foo2 1 2"
+    yield "call outer 1"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "register_ftrace_graph g1 filter=foo* depth=1 -> 0"
+    yield "call foo2 1 2"
+
+
+def _graph_users_meet(s: Semantics) -> Lines:
+    """Two users of whom one takes the frame; the other's slot comes first (GRAPH-3, GRAPH-5, GRAPH-8)."""
+    yield "register_ftrace_graph g1 filter=foo1 -> 0"
+    if s.graph_users == 1:
+        yield "register_ftrace_graph g2 filter=foo2 -> -EBUSY"
+        return
+    yield "register_ftrace_graph g2 filter=foo2 -> 0"
+    yield "register_ftrace_graph g3 filter=outer -> 0"
+    for call in ("outer 1", "foo2 1 2", "foo1 1"):
+        yield f"call {call}"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "call outer 1"
+
+
+# What the kernel's own functions and the laboratory's shapes refuse or take.
+
+
+def _verifier_refuses(s: Semantics) -> Lines:
+    """Each reason for which a function takes no program of a kind (PROG-3, LINK-1, ARG-4)."""
+    for number, kind in enumerate(("fentry", "fexit", "fmod_ret", *(("fsession",) if s.fsession else ())), 1):
+        yield f"bpf_prog_load p{number} {kind}"
+        yield f"bpf_prog_load s{number} {kind} sleepable"
+        for prog in (f"p{number}", f"s{number}"):
+            for function in OF_EACH_REASON:
+                yield f"bpf_raw_tracepoint_open {prog}.{function} {prog} {function}"
+
+
+def _batch_is_refused(s: Semantics) -> Lines:
+    """One function that refuses among several refuses all (LINK-7, LINK-8, LINK-10)."""
+    if not s.tracing_multi:
+        return
+    for kind in ("fentry", "fexit", "fsession"):
+        yield f"bpf_prog_load {kind} {kind} multi"
+        yield f"bpf_prog_load sleepy-{kind} {kind} multi sleepable"
+        for prog in (kind, f"sleepy-{kind}"):
+            for function in OF_EACH_REASON:
+                yield f"bpf_link_create {prog}.{function} {prog} foo1 {function}"
+    yield "bpf_prog_load more fexit multi"
+    yield "bpf_link_create l1 more bpf_fentry_test1:1 bpf_fentry_test5:5 -> 0"
+    yield "bpf_link_create l2 more bpf_fentry_test1 -> -EBUSY"
+    yield "bpf_link_create l3 fentry foo1 foo1 -> -EINVAL"
+    yield "bpf_link_create l4 fentry nothing* -> -EINVAL"
+    yield "bpf_prog_load last fexit multi"
+    yield "bpf_link_create l5 last foo?:7 -> 0"
+    yield "call foo1 1"
+    yield "call foo2 1 2"
+
+
+def _shapes(s: Semantics) -> Lines:
+    """Every shape of the laboratory under fentry and fexit, with words that the types cannot hold (ARG-1 to ARG-5)."""
+    calls = {
+        "unsigneds": "-1 -1 -1",
+        "kinds": "-1 -2 -3",
+        "pieces": "-1 -2 -3 -4",
+        "beyond": "1 2 3 4 5 6 7 8 9 10 -11",
+        "gives_char": "127 1",
+        "gives_int": "0x7fffffff 1",
+        "gives_unsigned": "-1",
+        "gives_bool": "256",
+        "gives_pointer": "-1",
+        "gives_nothing": "1 2",
+    }
+    for number, kind in enumerate(("fentry", "fexit"), 1):
+        yield f"bpf_prog_load p{number} {kind} func_ip"
+        for function in calls:
+            cookie = f" cookie={number}" if s.cookies else ""
+            yield f"bpf_raw_tracepoint_open {function}.{number} p{number} {function}{cookie}"
+    for function, words in calls.items():
+        yield f"call {function} {words}"
+
+
+def _fmod_ret_up_to_the_limit(s: Semantics) -> Lines:
+    """Where no function of a module can be marked for fmod_ret: as many programs as there can be (LINK-3, TRAMP-3)."""
+    for number in range(1, s.max_links + 1):
+        yield f"bpf_prog_load p{number} fmod_ret"
+        yield f"bpf_raw_tracepoint_open l{number} p{number} security_lab1 -> 0"
+    yield "bpf_prog_load more fmod_ret returns=-5"
+    yield "bpf_raw_tracepoint_open l0 more security_lab1 -> -E2BIG"
+    yield "call security_lab1 1"
+    yield "bpf_link_detach l1 -> 0"
+    yield "bpf_raw_tracepoint_open l0 more security_lab1 -> 0"
+    yield "call security_lab1 1"
+
+
+OF_EACH_REASON = (
+    *("bpf_fentry_test1", "bpf_fentry_test6", "bpf_modify_return_test", "security_sb_remount", "make_task_dead"),
+    *("panic", "umip_printk", "xen_mc_extend_args", "branches_show@2", "start_thread_common.constprop.0", "nowhere"),
+    *("gives_pair", "beyond", "sleepy1", "security_lab1", "foo12"),
+)
+"""Functions of the kernel's own and of the laboratory, of which each refuses some programs for a reason of its own."""
+
+_RUNS: tuple[Callable[[Semantics], Lines], ...] = (
+    _batch_is_refused,
+    _filters_and_globs,
+    _graph_around_a_stopped_body,
+    _graph_function_opens_its_subtree,
+    _graph_users_meet,
+    _ipmodify_users_exclude_each_other,
+    _livepatch_and_programs,
+    _shapes,
+    _single_links,
+    _verifier_refuses,
+)

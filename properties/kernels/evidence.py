@@ -1,0 +1,125 @@
+"""What a kernel's runs showed: which rules it confirmed, what it declined, where it diverged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from properties.divergence import Divergence
+from properties.tally import Tally, rule_ids
+from spec import operations as op
+from spec.operations import Operation
+from spec.seeds import Seed, print_seed
+from spec.semantics import Semantics
+
+__all__ = ["Collected", "Difference", "Evidence", "asked"]
+
+NAMES = "NAME-"
+ALSO_OF_THE_KERNEL = frozenset({"NAME-5", "NAME-8"})
+"""Rules of names that are cited, too, where the kernel does something: frees a filter, runs what has no address."""
+
+BPF = (op.BpfProgLoad, op.BpfRawTracepointOpen, op.BpfLinkCreate, op.BpfLinkDetach)
+HASHES = (op.UpdateFtraceDirectAdd, op.UpdateFtraceDirectDel, op.UpdateFtraceDirectMod)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A divergence, the run that met it, and a seed that shows it."""
+
+    run: str
+    divergence: Divergence
+    seed: Seed
+
+    def __str__(self) -> str:
+        return f"{self.run}: {self.divergence}\n\n{print_seed(self.seed)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What all runs of one kernel gave.
+
+    rules: by rule, the steps that confirmed it: the model cited it, and the kernel did the same. outcomes: by verb and
+    answer. declined: why the kernel was not asked, and how often. left: the first step that each run had to leave out,
+    with file and line. runs and examples: fixed ones and random ones.
+    """
+
+    kernel: str
+    release: str
+    semantics: Semantics
+    rules: Mapping[str, int]
+    outcomes: Mapping[tuple[str, str], int]
+    declined: Mapping[str, int]
+    left: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    runs: int
+    examples: int
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """All that the kernel was given: operations, calls and looks at a site."""
+        return sum(self.outcomes.values())
+
+    @property
+    def calls(self) -> int:
+        """Calls of functions among the steps."""
+        return self.outcomes.get(("call", "observed"), 0)
+
+    @property
+    def confirmed(self) -> tuple[str, ...]:
+        """The rules that a step confirmed, in the order of spec/README.md."""
+        return tuple(rule for rule in rule_ids() if self.rules.get(rule))
+
+
+def asked(operation: Operation, observed: str, rules: tuple[str, ...]) -> bool:
+    """Whether it was the kernel that answered, and not what stands before it (NAME-1 and on, "not carried out")."""
+    if any(rule.startswith(NAMES) for rule in rules if rule not in ALSO_OF_THE_KERNEL):
+        return False
+    if observed == "-EOPNOTSUPP":
+        return isinstance(operation, BPF)
+    functions = [function for function, _ in operation.entries] if isinstance(operation, HASHES) else []
+    return len(set(functions)) == len(functions)
+
+
+@dataclass(slots=True)
+class Collected:
+    """Gathers evidence while runs go on: lockstep's witness, and its tally."""
+
+    semantics: Semantics
+    tally: Tally = field(init=False)
+    rules: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    left: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    runs: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.semantics)
+
+    def agreed(self, operation: Operation, observed: str, rules: tuple[str, ...]) -> None:
+        """A step on which the kernel did what the model says."""
+        if asked(operation, observed, rules):
+            self.rules.update(rules)
+
+    def declined(self, _operation: Operation, reason: str) -> None:
+        """A step that the kernel was not given."""
+        self.reasons[reason] += 1
+
+    def evidence(self, kernel: str, release: str) -> Evidence:
+        """As it stands."""
+        return Evidence(
+            kernel,
+            release,
+            self.semantics,
+            dict(self.rules),
+            dict(self.tally.outcomes),
+            dict(self.reasons),
+            tuple(self.left),
+            tuple(self.differences),
+            self.runs,
+            self.examples,
+            self.seconds,
+        )

@@ -1,0 +1,40 @@
+"""What a kernel in a virtual machine needs of this machine, and whether it is here: no fetching, no starting."""
+
+from __future__ import annotations
+
+import shutil
+
+from impl.linux import build, cache, packages, tools
+from spec.errors import BadInputError
+
+__all__ = ["is_fetched", "missing_kernel", "missing_tools", "require_tools"]
+
+FETCH = "python -m properties linux --fetch"
+TOOLS = ("qemu-system-x86_64", "qemu-img", "setpriv", "gcc", *(tool for tool in build.PACKAGES if tool != "gcc"))
+PACKAGES = {**build.PACKAGES, **tools.PACKAGES}
+
+
+def missing_tools() -> str:
+    """A sentence that names every missing tool and the command that installs them; empty if there is none."""
+    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if not absent:
+        return ""
+    wanted = dict.fromkeys(package for tool in absent for package in PACKAGES[tool].split())
+    verb = "is" if len(absent) == 1 else "are"
+    return f"{', '.join(absent)} {verb} needed and not installed: apt-get install {' '.join(wanted)}"
+
+
+def is_fetched(name: str) -> bool:
+    """Whether the files of one of Debian's kernels are in the cache."""
+    return (cache.directory() / f"{name}-{packages.LAYOUT}").is_dir()
+
+
+def missing_kernel(name: str) -> str:
+    """Why a kernel cannot be run without fetching anything, a sentence; empty if it can."""
+    return missing_tools() or ("" if is_fetched(name) else f"its files are not in the cache: {FETCH} --kernel {name}")
+
+
+def require_tools() -> None:
+    """BadInputError if a tool is missing."""
+    if sentence := missing_tools():
+        raise BadInputError(sentence)

@@ -1,0 +1,74 @@
+"""Which rules a real kernel in the emulator cannot confirm, and why: one reason for each, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from properties.kernels.evidence import Evidence
+from properties.tally import lacking, rule_ids
+from spec.semantics import Semantics
+
+__all__ = ["NOT_OBSERVABLE", "Standing", "State", "reachable", "standing"]
+
+_HARNESS = "the harness answers in the kernel's stead"
+_WAITS = "a wait: grace periods are short here, the cost table counts them"
+_COSTS = "a cost: the cost table counts grace periods"
+
+_REASONS: Mapping[str, str] = {
+    " ".join(rule for rule in rule_ids() if rule.startswith("NAME-")): _HARNESS,
+    "DIRECT-4 DIRECT-13 OPS-8": _WAITS,
+    "COST-1 COST-2 COST-3 COST-4 COST-5 COST-6 COST-8": _COSTS,
+    "COST-7": "images built are not seen; those alive are the entries that the sites show (SITE-5)",
+    "FILTER-2": "an ops over everything is declined: tracing every function takes the emulator seconds",
+    "FILTER-3 OPS-3": "its answers are those of failures that cannot be injected (`alloc`, `patch`)",
+    "FILTER-11 GLOB-5": "the laboratories have no such function: one that is overridden, two of one name",
+    "DEAD-1": "text patching cannot be made to fail",
+    "FAIL-1": "the harness's own: what then fails is FAIL-2, of `jit_charge` alone",
+    "GLOB-4": "the kernel numbers all its records, of which the world has few",
+    "IPMODIFY-3 LINK-11 PROG-4": "no kernel has it: of the proposal of 2021 alone",
+    "LINK-5 TRACE-6": "kernel functions take no extension (freplace)",
+}
+NOT_OBSERVABLE: Mapping[str, str] = {rule: reason for rules, reason in _REASONS.items() for rule in rules.split()}
+"""The reason by rule. Where a rule has parts, it stands here only if no part of it can be seen."""
+
+
+class State(Enum):
+    """What is known of a rule on a kernel; the values are the table's words."""
+
+    CONFIRMED = "confirmed"
+    NEVER = "never reached"
+    NOT_OBSERVABLE = "not observable"
+    LACKING = "not in this kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A rule on a kernel. steps: those that confirmed it. reason: why it cannot be observed."""
+
+    state: State
+    steps: int = 0
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state.value} {self.steps:,}" if self.steps else self.state.value
+
+
+def standing(evidence: Evidence) -> dict[str, Standing]:
+    """Every rule of spec/README.md, in its order."""
+    absent = lacking(evidence.semantics)
+    return {rule: _standing(rule, evidence.rules.get(rule, 0), rule in absent) for rule in rule_ids()}
+
+
+def reachable(semantics: Semantics) -> frozenset[str]:
+    """The rules that runs of these semantics on a kernel could confirm."""
+    return frozenset(rule_ids()) - NOT_OBSERVABLE.keys() - lacking(semantics)
+
+
+def _standing(rule: str, steps: int, absent: bool) -> Standing:
+    if rule in NOT_OBSERVABLE:
+        return Standing(State.NOT_OBSERVABLE, reason=NOT_OBSERVABLE[rule])
+    if absent:
+        return Standing(State.LACKING)
+    return Standing(State.CONFIRMED, steps) if steps else Standing(State.NEVER)
