@@ -1,6 +1,6 @@
 """The power of the harness on real kernels: faults planted in the model are found there, and shrunk.
 
-The searches boot each kernel once, and take minutes: `python -m pytest -m power tests/test_linux_power.py`.
+The searches boot each kernel once, and take minutes: `tox -e linux-power`.
 """
 
 from __future__ import annotations
