@@ -19,7 +19,7 @@ from spec.errors import BadInputError
 
 __all__ = ["VERBS", "main"]
 
-VERBS = ("verify", "explore", "replay", "plan", "bench", "dump", "linux")
+VERBS = ("verify", "explore", "replay", "plan", "bench", "dump", "prove", "linux")
 BAD_INPUT = 2
 INTERRUPTED, TERMINATED = 130, 143
 USAGE = "python -m properties VERB ..."

@@ -1,0 +1,57 @@
+"""What comes of a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["Counterexample", "Figures", "Outcome", "Verdict"]
+
+Outcome = Literal["proved", "refuted", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """Values under which the image, executed, breaks an obligation.
+
+    obligation: its name. at: the address of the instruction at which it shows; culprit: of the one that last wrote what
+    is wrong, if that is known. got and expected: the two values, where it is about two. values: the symbols.
+    path: the addresses executed.
+    """
+
+    obligation: str
+    at: int
+    values: Mapping[str, int] = field(hash=False)
+    path: tuple[int, ...]
+    got: int | None = None
+    expected: int | None = None
+    culprit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a proof took. plain: decisions without the solver; asked: questions to it; paths: that ended, after merging.
+
+    instructions: executed, over all paths.
+    """
+
+    plain: int
+    asked: int
+    paths: int
+    instructions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """obligations: how often each that was met has been decided, by name, in order. reason: why undecided.
+
+    bindings: the constants that the goal left open, as the image has them.
+    """
+
+    outcome: Outcome
+    obligations: Mapping[str, int] = field(hash=False)
+    figures: Figures
+    bindings: Mapping[str, int] = field(hash=False)
+    counterexample: Counterexample | None = None
+    reason: str | None = None
