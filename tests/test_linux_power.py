@@ -66,7 +66,7 @@ def booted(kernel: str) -> Station:
     """The station of a kernel, which is kept until another one is asked for: one guest at a time."""
     find("qemu-system-x86_64")
     linux.close()
-    return linux.station(fetch(kernel), world_of(kernel))
+    return linux.station_of(fetch(kernel), world_of(kernel))
 
 
 @pytest.fixture(scope="module", autouse=True)

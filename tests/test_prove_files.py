@@ -127,7 +127,10 @@ MALFORMED: dict[str, tuple[str, str]] = {
     "used too much": (changed(used_bytes=4096), "x.json: used_bytes: must be a number from 1 to 470"),
     "true for a number": (changed(used_bytes=True), "x.json: used_bytes: must be a number from 1 to 470"),
     "a bare address": (changed(image_address="ffff"), "x.json: image_address: must be an address such as"),
-    "the end of memory": (changed(image_address="0xffffffffffffffff"), "x.json: image_address: the image does not fit"),
+    "the end of memory": (
+        changed(image_address="0xffffffffffffffff"),
+        "x.json: image_address: must be in the kernel's text",
+    ),
     "unprintable": (changed(function="\ud800"), "x.json: function: must be a string of printable letters"),
     "no kind": (changed(attach_order=[]), "x.json: attach_order: must be a list of fentry, fexit, fmod_ret, lsm"),
     "another kind": (changed(attach_order=["kprobe"]), "x.json: attach_order: must be a list of fentry, fexit"),

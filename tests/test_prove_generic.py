@@ -17,6 +17,7 @@ from prove_images import (
 
 from properties.proofs.executor import Executor
 from properties.proofs.goal import Goal
+from properties.proofs.image import Image
 from properties.proofs.prove import prove
 from properties.proofs.verdicts import Figures
 from spec.prototypes import REGISTERS
@@ -120,6 +121,16 @@ def test_too_many_cases_are_undecided() -> None:
     assert "undecided" == verdict.outcome
     assert verdict.reason is not None
     assert "more than 64 cases" in verdict.reason
+
+
+@pytest.mark.parametrize("address", [0x10000, 0xFFFF800000100000, 0xFFFF888000000000, (1 << 64) - 0x1000])
+def test_an_image_may_be_anywhere(address: int) -> None:
+    """Also where the stack may be, and at the end of memory: the stack is then elsewhere."""
+    goal = goal_of(long(0), *of_kinds("fentry"), site="jmp")
+    code = bytes.fromhex("5b90")
+    verdict = prove(Image(address, code, len(code)), goal)
+
+    assert "refuted" == verdict.outcome
 
 
 def figures(count: int, skips: bool = False) -> Figures:

@@ -15,12 +15,12 @@ from spec.semantics import Semantics
 from spec.system import System, SystemFactory
 from spec.worlds import World
 
-__all__ = ["close", "factory", "station"]
+__all__ = ["close", "factory", "station_of"]
 
 _STATIONS: dict[tuple[str, str], Station] = {}
 
 
-def station(kernel: Kernel, world: World) -> Station:
+def station_of(kernel: Kernel, world: World) -> Station:
     """The station of a kernel and a world, which is kept until this process ends."""
     key = kernel.name, world.name
     if key not in _STATIONS:
@@ -38,7 +38,7 @@ def factory(name: str) -> SystemFactory:
     """The factory of one of Debian's kernels (packages.fetch); its first system boots it, and fetches it before."""
 
     def make(world: World, semantics: Semantics) -> System:
-        return Linux(station(fetch(name), world), world, semantics)
+        return Linux(station_of(fetch(name), world), world, semantics)
 
     return make
 

@@ -13,7 +13,7 @@ from impl.linux.btf import Btf
 from impl.linux.build import Modules, build
 from impl.linux.errnos import errno_name
 from impl.linux.frames import Batch
-from impl.linux.guest import Guest, boot
+from impl.linux.guest import Guest, GuestDiedError, boot
 from impl.linux.images import Helpers, helpers
 from impl.linux.packages import Kernel
 from impl.linux.programs import Bindings
@@ -71,7 +71,10 @@ class Station:
 
 def prepare(kernel: Kernel, world: World) -> Station:
     """Boot a kernel, and make it ready for runs in a world. BadInputError: something that this needs is missing."""
-    guest = boot(kernel)
+    try:
+        guest = boot(kernel)
+    except GuestDiedError as error:
+        raise BadInputError(f"{kernel.name} does not boot in QEMU: {error.reason}", str(kernel.vmlinux)) from error
     try:
         return _prepared(guest, kernel, world)
     except BaseException:

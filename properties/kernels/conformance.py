@@ -119,12 +119,12 @@ class Conforming:
             linux.close()
         self._world = world.name
         try:
-            linux.station(self.kernel, world)
+            linux.station_of(self.kernel, world)
         except GuestDiedError as error:
             raise BadInputError(f"{self.kernel.name} does not come up: {error.reason}") from error
 
         def make(world: World, semantics: Semantics) -> System:
-            return Linux(linux.station(self.kernel, world), world, semantics)
+            return Linux(linux.station_of(self.kernel, world), world, semantics)
 
         return make
 

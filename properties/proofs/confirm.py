@@ -56,7 +56,10 @@ def confirm(
 
     suspect: an instruction whose effect on all registers is to be watched.
     """
-    emulation = Emulation(image, goal, architecture, bindings, values, suspect=suspect)
+    try:
+        emulation = Emulation(image, goal, architecture, bindings, values, suspect=suspect)
+    except UcError as error:
+        return f"the emulator does not begin: {error}"
     try:
         emulation.run()
     except _BrokenError as error:

@@ -31,6 +31,9 @@ __all__ = ["Executor", "UndecidedError", "instruction_limit"]
 INSTRUCTIONS: Final = 200_000
 """What one proof may execute over all paths."""
 
+NEAR: Final = 1 << 20
+"""Bytes that are between the image and any stack."""
+
 CASES: Final = 64
 """Values that a term may have where it must be a number."""
 
@@ -305,11 +308,12 @@ class Executor:
 def facts(image: Image, goal: Goal, architecture: Architecture) -> list[Value]:
     """What holds of the symbols: the stack pointer is aligned and in the kernel's range, return addresses in its text.
 
-    No return address is in the image.
+    No return address is in the image, and the stack is not near it.
     """
     top = symbol(architecture.stack_pointer, 64)
     low, high = architecture.kernel_stack
     found = [eq(extract(top, 0, 3), 0, 3), ult(sub(top, low, 64), high - low, 64)]
+    found.append(not_(ult(sub(top, image.address - NEAR, 64), image.used + 2 * NEAR, 64)))
     low, high = architecture.kernel_text
     for name in (CALLER, BODY) if goal.shares_ipmodify else (CALLER,):
         address = symbol(name, 64)

@@ -265,6 +265,7 @@ def _image(fields: _Fields) -> Image:
     if not 0 < len(code) <= LARGEST:
         raise fields.error("image_hex", f"must have 1 to {LARGEST} bytes")
     address = fields.address("image_address")
-    if address + len(code) > 1 << 64:
-        raise fields.error("image_address", "the image does not fit below the end of memory")
+    low, high = X86_64.kernel_text
+    if not low <= address <= high - len(code):
+        raise fields.error("image_address", f"must be in the kernel's text, from {low:#x} to {high:#x}")
     return Image(address, code, fields.number("used_bytes", 1, len(code)))
