@@ -233,18 +233,19 @@ def run(arguments: argparse.Namespace) -> int:
     print_line = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     print_line(f"explore: world {arguments.world}, random seed {random_seed}, budget {arguments.budget:g} s")
     arguments.save.mkdir(parents=True, exist_ok=True)
-    journals = [_journal(arguments, semantics) for semantics in chosen]
-    pairs = zip(chosen, journals, strict=True)
-    searches = [
-        Search(made_for(arguments.system, world, semantics), semantics, factories, random_seed, journal=journal)
-        for semantics, journal in pairs
-    ]
+    paths = [_journal_path(arguments, semantics) for semantics in chosen]
+    journals: list[Journal] = []
+    searches: list[Search] = []
     try:
+        for semantics, path in zip(chosen, paths, strict=True):
+            journals.append(Journal(path, _world_text(arguments), semantics.name))
+            made = made_for(arguments.system, world, semantics)
+            searches.append(Search(made, semantics, factories, random_seed, journal=journals[-1]))
         found = _in_turn(searches, arguments.budget, console)
     except (KeyboardInterrupt, BadInputError):
-        _remove(journals)
+        _remove(journals, paths)
         raise
-    _remove(journals)
+    _remove(journals, paths)
     if found is None:
         for searching in searches:
             console.print(searching.tally.table())
@@ -266,14 +267,16 @@ def _complete(arguments: argparse.Namespace) -> None:
     arguments.semantics = arguments.semantics or semantics
 
 
-def _journal(arguments: argparse.Namespace, semantics: Semantics) -> Journal:
-    return Journal(arguments.save / f"journal-{semantics.name}.seed", _world_text(arguments), semantics.name)
+def _journal_path(arguments: argparse.Namespace, semantics: Semantics) -> Path:
+    return Path(arguments.save) / f"journal-{semantics.name}.seed"
 
 
-def _remove(journals: Iterable[Journal]) -> None:
-    """Nothing died, so nothing need be kept."""
+def _remove(journals: Iterable[Journal], paths: Iterable[Path]) -> None:
+    """Nothing died, so nothing need be kept: neither journals nor a file that was to become one."""
     for journal in journals:
         journal.remove()
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _in_turn(searches: Sequence[Search], budget: float, console: Console) -> Found | None:

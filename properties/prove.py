@@ -10,9 +10,9 @@ from typing import Final
 from rich.console import Console
 
 from properties.proofs.detaching import while_detaching
+from properties.proofs.dumps import Dump, read_image
 from properties.proofs.goal import READINGS, Goal
 from properties.proofs.image import Image
-from properties.proofs.images import Dump, read_image
 from properties.proofs.prove import prove
 from properties.proofs.show import counterexample_lines, summary
 from properties.proofs.x86_64 import X86_64

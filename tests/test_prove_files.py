@@ -14,8 +14,8 @@ import pytest
 
 import properties.proofs
 from properties.proofs.detaching import while_detaching
+from properties.proofs.dumps import parse_image, read_image
 from properties.proofs.image import Image
-from properties.proofs.images import parse_image, read_image
 from properties.proofs.prove import prove
 from properties.proofs.x86_64 import X86_64
 from spec.errors import BadInputError

@@ -16,9 +16,9 @@ from rich.table import Table
 import properties.proofs
 from properties.proofs import prove as prove_module
 from properties.proofs.confirm import Emulation, confirm
+from properties.proofs.dumps import read_image
 from properties.proofs.goal import Goal
 from properties.proofs.image import Image
-from properties.proofs.images import read_image
 from properties.proofs.lift import lifter
 from properties.proofs.prove import prove
 from properties.proofs.terms import Value

@@ -10,8 +10,8 @@ from prove_images import Trampoline, goal_of, long, of_kinds
 
 import properties.proofs
 from properties.proofs.agreement import CODE, Agreement
+from properties.proofs.dumps import read_image
 from properties.proofs.image import Image
-from properties.proofs.images import read_image
 from properties.proofs.lift import lifter
 from properties.proofs.x86_64 import USUAL, X86_64
 

@@ -83,23 +83,22 @@ class Executor:
             raise UndecidedError("no path leaves the image")
 
     def _first(self, goal: Goal, architecture: Architecture) -> State:
-        registers = Cells()
         entry = architecture.entry[goal.site]
         origins: dict[str, Value] = {
             "caller": symbol(CALLER, 64),
             "body": symbol(BODY, 64) if goal.shares_ipmodify else goal.body,
         }
-        for name in (*architecture.general, *architecture.readable):
-            origin = entry.registers.get(name)
-            registers.write(*self._lifter.registers[name], origins[origin] if origin else symbol(name, 64))
-        for flag in architecture.flags:
-            registers.write(*self._lifter.registers[flag], 0 if flag in architecture.clear else None)
-        stack = Cells()
-        for number, origin in enumerate(entry.words):
-            stack.write(8 * number, 8, origins[origin])
-        first = self.obligations.first_stack_argument()
-        for number in range((self.obligations.readable() - first) // 8):
-            stack.write(first + 8 * number, 8, symbol(f"stack argument {number}", 64))
+        values: dict[str, Value | None] = {
+            name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
+        }
+        values |= {name: origins[origin] for name, origin in entry.registers.items()}
+        values |= {flag: 0 if flag in architecture.clear else None for flag in architecture.flags}
+        places = self._lifter.registers
+        registers = Cells({places[name][0]: (places[name][1], value) for name, value in values.items()})
+        words = [origins[origin] for origin in entry.words]
+        count = (self.obligations.readable() - self.obligations.first_stack_argument()) // 8
+        words += [symbol(f"stack argument {number}", 64) for number in range(count)]
+        stack = Cells({8 * number: (8, word) for number, word in enumerate(words)})
         return State(self._image.address, registers, stack, Path(), self.obligations.start())
 
     def _branch_targets(self) -> set[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import pypcode
 from pypcode import OpCode
 
-from properties.proofs.agreement import Agreement
+from properties.proofs.agreement import CODE, Agreement
 from properties.proofs.architecture import Architecture
 from properties.proofs.operations import Instruction, Kind, Op, Place, Space
 from properties.proofs.pcode import Function, function
@@ -25,7 +25,7 @@ STATES = 12
 """On how many random states p-code and unicorn must agree."""
 
 ELSEWHERE = 0x3FFFFFFF0000
-"""What another address differs by; a constant made from one is then another constant."""
+"""What another address differs by; a constant made from an address is another constant there."""
 
 
 class Lifter:
@@ -34,7 +34,8 @@ class Lifter:
     def __init__(self, architecture: Architecture) -> None:
         self._context = pypcode.Context(architecture.language)
         self._disassembler = architecture.disassembler()
-        self._agreement: Agreement | None = None
+        self._compares: Agreement | None = None
+        self._opinions: dict[bytes, str] = {}
         self._architecture = architecture
         numbered = {name.lower(): node for name, node in self._context.registers.items()}
         names = (*architecture.general, *architecture.flags, *architecture.readable)
@@ -83,16 +84,40 @@ class Lifter:
     def _instruction(self, code: bytes, at: int, ops: list[pypcode.PcodeOp]) -> Instruction:
         """Most instructions mean the same wherever they stand, and are prepared once."""
         prepared = self._prepare(code, ops)
-        if not _branches(prepared) and prepared == self._elsewhere(code, at):
-            if len(self._anywhere) >= CACHED:
-                self._anywhere.clear()
-            self._anywhere[code] = prepared
+        if not prepared.unmodelled:
+            prepared = self._believed(code, prepared)
+        if not _branches(prepared) and (prepared.unmodelled or prepared == self._at(code, at ^ ELSEWHERE)):
+            _remember(self._anywhere, code, prepared)
         return prepared
 
-    def _elsewhere(self, code: bytes, at: int) -> Instruction:
-        """The instruction at another address, no bit of whose bytes in use is the same."""
-        other = at ^ ELSEWHERE
-        return self._prepare(code, list(self._context.translate(code, other, max_instructions=1).ops)[1:])
+    def _at(self, code: bytes, at: int) -> Instruction:
+        """An instruction, prepared for one address."""
+        return self._prepare(code, list(self._context.translate(code, at, max_instructions=1).ops)[1:])
+
+    def _believed(self, code: bytes, instruction: Instruction) -> Instruction:
+        """The instruction, or one without a model where a second opinion is another."""
+        mnemonic = self._mnemonic(code)
+        if mnemonic is None:
+            return Instruction(len(code), (), unmodelled="a second decoder does not know these bytes")
+        reason = self._architecture.dubious(code, mnemonic)
+        if reason is None and not self._architecture.usual(code, mnemonic):
+            reason = self._differs(code)
+        return Instruction(len(code), (), unmodelled=reason) if reason else instruction
+
+    def _differs(self, code: bytes) -> str:
+        """Why an unusual instruction cannot be believed, if it cannot."""
+        known = self._opinions.get(code)
+        if known is None:
+            compared, difference = self._agreement().compared(self._at(code, CODE), code, STATES)
+            known = f"p-code and unicorn differ: {difference}" if difference else ""
+            known = known if compared else "p-code and unicorn could not be compared"
+            _remember(self._opinions, code, known)
+        return known
+
+    def _agreement(self) -> Agreement:
+        if self._compares is None:
+            self._compares = Agreement(self._architecture, self.registers)
+        return self._compares
 
     def _prepare(self, code: bytes, ops: list[pypcode.PcodeOp]) -> Instruction:
         try:
@@ -102,27 +127,10 @@ class Lifter:
             done = prepared.finish()
         except _UnmodelledError as error:
             return Instruction(len(code), (), unmodelled=str(error))
-        mnemonic = self._mnemonic(code)
-        if mnemonic is None:
-            return Instruction(len(code), (), unmodelled="a second decoder does not know these bytes")
-        dubious = self._architecture.dubious(code, mnemonic)
-        if dubious:
-            return Instruction(len(code), (), unmodelled=dubious)
         opcodes = {op.opcode for op in ops}
         sets_flags = not opcodes.isdisjoint(_SUSPICIOUS) and any(self._is_flag(op.output) for op in ops)
-        undefined = self._architecture.undefined(mnemonic) if sets_flags else ()
-        instruction = Instruction(len(code), done, not opcodes.isdisjoint(_CALLS), undefined)
-        differs = "" if self._architecture.usual(code, mnemonic) else self._differs(instruction, code)
-        return Instruction(len(code), (), unmodelled=differs) if differs else instruction
-
-    def _differs(self, instruction: Instruction, code: bytes) -> str:
-        """Why an unusual instruction cannot be believed, if it cannot."""
-        if self._agreement is None:
-            self._agreement = Agreement(self._architecture, self.registers)
-        compared, difference = self._agreement.compared(instruction, code, STATES)
-        if difference:
-            return f"p-code and unicorn differ: {difference}"
-        return "" if compared else "p-code and unicorn could not be compared"
+        undefined = self._architecture.undefined(self._mnemonic(code) or "") if sets_flags else ()
+        return Instruction(len(code), done, not opcodes.isdisjoint(_CALLS), undefined)
 
     def _mnemonic(self, code: bytes) -> str | None:
         """What capstone calls it: SLEIGH also decodes some encodings on which a processor faults."""
@@ -135,6 +143,12 @@ class Lifter:
 
 _SUSPICIOUS = {OpCode.INT_MULT, OpCode.INT_LEFT, OpCode.INT_RIGHT, OpCode.INT_SRIGHT, OpCode.LZCOUNT, OpCode.INT_NEGATE}
 """Only instructions with one of these set flags that the processor need not."""
+
+
+def _remember(cache: dict[bytes, Any], code: bytes, value: object) -> None:
+    if len(cache) >= CACHED:
+        cache.clear()
+    cache[code] = value
 
 
 def _branches(instruction: Instruction) -> bool:
