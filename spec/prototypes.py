@@ -5,10 +5,11 @@ A *slot* is one 8-byte word of a program's context; an argument of n bytes has c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["REGISTERS", "SLOT_BYTES", "Prototype", "Shape", "Slot", "Type"]
+__all__ = ["REGISTERS", "SLOT_BYTES", "Prototype", "Shape", "Slot", "Type", "assigned"]
 
 REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 SLOT_BYTES = 8
@@ -64,6 +65,28 @@ class Slot:
     stack: int | None
 
 
+def assigned(sizes: Sequence[int], registers: Sequence[str], *, returns: bool = True) -> tuple[Slot, ...]:
+    """The slots of arguments of these sizes, in bytes, where a call has these registers.
+
+    An argument is in registers as a whole, or on the stack. returns: one behind it may be in registers again, as System
+    V has it; AAPCS64 leaves the rest of the registers alone.
+    """
+    found: list[Slot] = []
+    used = stacked = 0
+    for index, argument in enumerate(sizes):
+        count = -(-argument // SLOT_BYTES)
+        fits = used + count <= len(registers) and (returns or not stacked)
+        for part in range(count):
+            size = min(SLOT_BYTES, argument - part * SLOT_BYTES)
+            register = registers[used + part] if fits else None
+            found.append(Slot(index, part * SLOT_BYTES, size, register, None if fits else stacked + part))
+        if fits:
+            used += count
+        else:
+            stacked += count
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a trampoline depends on: the sizes of the arguments, and of the return value (0: none), in bytes."""
@@ -88,20 +111,7 @@ class Prototype:
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
         """One for each context word, in order (ARG-1, ARG-2)."""
-        found: list[Slot] = []
-        used = stacked = 0
-        for index, argument in enumerate(self.arguments):
-            count = -(-argument.size // SLOT_BYTES)
-            registers = used + count <= len(REGISTERS)
-            for part in range(count):
-                size = min(SLOT_BYTES, argument.size - part * SLOT_BYTES)
-                register = REGISTERS[used + part] if registers else None
-                found.append(Slot(index, part * SLOT_BYTES, size, register, None if registers else stacked + part))
-            if registers:
-                used += count
-            else:
-                stacked += count
-        return tuple(found)
+        return assigned(self.shape.arguments, REGISTERS)
 
     @cached_property
     def in_registers(self) -> bool:

@@ -147,6 +147,10 @@ class Semantics:
     series, v6.11; then 16.
     """
 
+    jmp_sites: bool
+    """The site of an image that calls the original by its address jumps to it, so that no return address into the
+    function is on the stack. bpf_trampoline_use_jmp(), CONFIG_DYNAMIC_FTRACE_WITH_JMP, since v7.0."""
+
     slot0_returns: bool
     """With several graph users, slot 0's user records the return of frames it did not enter, because its bit marks the
     frame. function_graph_enter() in v6.11..v6.12; since v6.13 the tracer keeps data a frame and finds none."""
@@ -179,6 +183,7 @@ _LINUX_6_1 = Semantics(
     foreign_direct="EBUSY",
     rude_waits=True,
     graph_users=1,
+    jmp_sites=False,
     slot0_returns=False,
 )
 
@@ -209,6 +214,7 @@ _LINUX_6_12 = Semantics(
     foreign_direct="EBUSY",
     rude_waits=True,
     graph_users=16,
+    jmp_sites=False,
     slot0_returns=True,
 )
 
@@ -239,6 +245,7 @@ _LINUX_7_3 = Semantics(
     foreign_direct="EINVAL",
     rude_waits=False,
     graph_users=16,
+    jmp_sites=True,
     slot0_returns=False,
 )
 
@@ -269,6 +276,7 @@ _PROPOSAL_2021 = Semantics(
     foreign_direct="EBUSY",
     rude_waits=True,
     graph_users=1,
+    jmp_sites=False,
     slot0_returns=False,
 )
 

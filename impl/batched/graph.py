@@ -1,8 +1,6 @@
-"""The function graph tracer: its users, and the shadow stack of one task (GRAPH-*)."""
+"""The function graph tracer's users (GRAPH-1 to GRAPH-3, GRAPH-7); its shadow stack is in machine.routines."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 from impl.batched.cost import Bill
 from impl.batched.faults import Refused
@@ -12,11 +10,8 @@ from impl.batched.sites import GRAPH
 from impl.batched.state import GraphUser, State, covered_by
 from spec import operations as op
 from spec.globs import record_index
-from spec.traces import Event, GraphEntry, GraphReturn
 
-__all__ = ["ShadowStack", "register", "unregister"]
-
-DEPTH_KEPT = 4
+__all__ = ["register", "unregister"]
 
 
 def register(state: State, operation: op.RegisterFtraceGraph) -> None:
@@ -80,80 +75,3 @@ def _change(state: State, users: list[GraphUser]) -> None:
     if not users:
         state.ops_list.remove(graph)
     graph.users = users
-
-
-@dataclass(slots=True)
-class _Frame:
-    """A pushed frame: who took it."""
-
-    function: str
-    taken: list[GraphUser]
-
-
-@dataclass(slots=True)
-class _Flags:
-    """A user's task variable: the depth, modulo 4, at which `function` opened, and whether a notrace subtree runs."""
-
-    opened: int | None = None
-    silent: bool = False
-
-
-@dataclass(slots=True)
-class ShadowStack:
-    """One task's frames, and each user's flags in it."""
-
-    users: list[GraphUser]
-    slot0_returns: bool
-    frames: list[_Frame] = field(default_factory=list)
-    _flags: dict[int, _Flags] = field(default_factory=dict)
-
-    def enter(self, index: int, name: str, events: list[Event]) -> bool:
-        """function_graph_enter(): whether a frame was pushed (GRAPH-4, GRAPH-5)."""
-        taken = []
-        depth = len(self.frames)
-        for user in self.users:
-            if user.filter_hash is None or user.filter_hash[index]:
-                takes, records = self._entry(user, index, depth)
-                if takes:
-                    taken.append(user)
-                if records:
-                    events.append(GraphEntry(user.name, name, depth))
-        if taken:
-            self.frames.append(_Frame(name, taken))
-        return bool(taken)
-
-    def _entry(self, user: GraphUser, index: int, depth: int) -> tuple[bool, bool]:
-        """trace_graph_entry(): whether the user takes the frame, and whether it records the entry."""
-        flags = self._flags.setdefault(user.slot, _Flags())
-        if flags.silent:
-            return False, False
-        if user.notrace is not None and user.notrace[index]:
-            flags.silent = True
-            return True, False
-        if user.function is not None and flags.opened is None:
-            if not user.function[index]:
-                return False, False
-            flags.opened = depth % DEPTH_KEPT
-        recorded = not user.depth or depth < user.depth
-        return recorded, recorded
-
-    def leave(self, events: list[Event]) -> None:
-        """The return of the frame on top: for who took it, and beside others for slot 0 (GRAPH-5, GRAPH-8)."""
-        frame = self.frames.pop()
-        depth = len(self.frames)
-        for user in self.users:
-            took = user in frame.taken
-            if took or (user.slot == 0 and len(self.users) > 1):
-                recorded = self._return(user, depth)
-                if recorded and (took or self.slot0_returns):
-                    events.append(GraphReturn(user.name, frame.function, depth))
-
-    def _return(self, user: GraphUser, depth: int) -> bool:
-        """trace_graph_return(): whether the user records the return (GRAPH-6)."""
-        flags = self._flags.setdefault(user.slot, _Flags())
-        if flags.opened == depth:
-            flags.opened = None
-        if flags.silent:
-            flags.silent = False
-            return False
-        return True

@@ -55,7 +55,7 @@ class ProgramSets:
         self._node_lists = np.zeros((8, KINDS), np.bool_)
         self._node_used = np.zeros(8, np.bool_)
         self._nodes = 1
-        self._fingerprints = np.zeros(8, np.uint64)
+        self.fingerprints = np.zeros(8, np.uint64)
         self._renamed = np.zeros(8, np.int32)
         self._free = np.arange(7, 0, -1, dtype=np.int32)
         self._order: NDArray[np.intp] | None = None
@@ -107,7 +107,7 @@ class ProgramSets:
         self.depth[made] = self.depth[split]
         self.weight[made] = self.weight[split]
         self.lengths[made] = self.lengths[split]
-        self._fingerprints[made] = self._fingerprints[split]
+        self.fingerprints[made] = self.fingerprints[split]
         return made
 
     def _push(self, classes: Indices, node: int) -> None:
@@ -119,7 +119,7 @@ class ProgramSets:
         number = np.full(1, node, np.int32)
         for kind in np.flatnonzero(self._node_lists[node]):
             places = self.lengths[classes, kind]
-            self._fingerprints[classes] += _terms(number, int(kind), places)
+            self.fingerprints[classes] += _terms(number, int(kind), places)
             self.lengths[classes, kind] = places + np.uint8(1)
             self.weight[classes] += np.uint8(1)
         self._order = None
@@ -181,9 +181,14 @@ class ProgramSets:
         has[touched] = (self.node_program[self.rows[touched]] == program).any(axis=1)
         return has[classes]
 
+    def row(self, number: int) -> list[int]:
+        """The nodes of a class, oldest first, each once."""
+        nodes: list[int] = self.rows[number, : self.depth[number]].tolist()
+        return nodes
+
     def content(self, number: int) -> tuple[list[int], list[int], list[int]]:
         """The nodes of a class: fentry, fmod_ret and fexit list, newest first."""
-        row = self.rows[number, : self.depth[number]][::-1]
+        row = np.array(self.row(number)[::-1], np.int32)
         fentry, fmod_ret, fexit = (row[self._node_lists[row, kind]].tolist() for kind in range(KINDS))
         return fentry, fmod_ret, fexit
 
@@ -207,7 +212,7 @@ class ProgramSets:
             self.depth[made] = np.count_nonzero(rows[source], axis=1)
             self.lengths[made] = lengths[source]
             self.weight[made] = lengths[source].sum(axis=1)
-            self._fingerprints[made] = distinct[absent]
+            self.fingerprints[made] = distinct[absent]
             self._order = None
             found[absent] = made
         return found[inverse]
@@ -227,12 +232,12 @@ class ProgramSets:
     def _found(self, prints: NDArray[np.uint64]) -> Indices:
         """The living class of each fingerprint, -1 where there is none."""
         if self._order is None and len(prints) <= SOME:
-            same = (self._fingerprints == prints[:, None]) & (self.members > 0)
+            same = (self.fingerprints == prints[:, None]) & (self.members > 0)
             return np.where(same.any(axis=1), same.argmax(axis=1), -1)
         if self._order is None:
             living = np.flatnonzero(self.members)
-            self._order = living[np.argsort(self._fingerprints[living])]
-        known = self._fingerprints[self._order]
+            self._order = living[np.argsort(self.fingerprints[living])]
+        known = self.fingerprints[self._order]
         at = np.minimum(np.searchsorted(known, prints), len(known) - 1)
         return np.where(known[at] == prints, self._order[at], -1)
 
@@ -241,7 +246,7 @@ class ProgramSets:
         if count > len(self._free):
             old = len(self.members)
             size = max(2 * old, old + count)
-            for name in ("members", "lengths", "depth", "weight", "rows", "_fingerprints", "_renamed"):
+            for name in ("members", "lengths", "depth", "weight", "rows", "fingerprints", "_renamed"):
                 setattr(self, name, _grown(getattr(self, name), size))
             self._free = np.concatenate([np.arange(size - 1, old - 1, -1, dtype=np.int32), self._free])
         keep = len(self._free) - count

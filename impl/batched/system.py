@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 from impl.batched import direct, filters, graph, ipmodify, links, modules, ops, programs, unlink
-from impl.batched.calls import call
 from impl.batched.faults import Refused
 from impl.batched.functions import functions_of
+from impl.batched.machine.kernel import Kernel
+from impl.batched.machine.text import Text
 from impl.batched.show import show_sites
 from impl.batched.state import State
 from spec import operations as op
 from spec.alphabet import alphabet
 from spec.costs import Cost
+from spec.errors import BadInputError
 from spec.operations import Operation
 from spec.outcomes import Ok, Outcome
 from spec.semantics import Semantics
@@ -70,15 +73,18 @@ class Batched:
         self.name = f"batched:{sharing}"
         self.supports = alphabet(semantics)
         self.state = State(functions_of(world), semantics, sharing)
+        self.text = Text(self.state, sharing)
         self._cost: tuple[int, Cost] | None = None
         self._sites: tuple[int, Mapping[str, Site]] | None = None
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out, whole or not at all."""
         try:
-            return HANDLERS[type(operation)](self.state, operation) or OK
+            outcome = HANDLERS[type(operation)](self.state, operation) or OK
         except Refused as refused:
-            return refused.outcome
+            outcome = refused.outcome
+        self.text.follow()
+        return outcome
 
     def sites(self) -> Mapping[str, Site]:
         """Every site that is not a plain nop."""
@@ -88,8 +94,14 @@ class Batched:
         return self._sites[1]
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
-        """Run one function to its return."""
-        return call(self.state, function, arguments)
+        """Run one function to its return; an empty trace if it is not there (NAME-8)."""
+        index = self.state.site(function)
+        if index < 0:
+            return Trace((), None)
+        prototype = self.state.functions.all[index].prototype
+        if prototype is not None and len(arguments) != len(prototype.slots):
+            raise BadInputError(f"'{function}' takes {len(prototype.slots)} words, one a slot: write as many")
+        return self._kernel.call(index, arguments)
 
     def cost(self) -> Cost:
         """The totals so far."""
@@ -97,6 +109,10 @@ class Batched:
         if self._cost is None or self._cost[0] != version:
             self._cost = version, self.state.ledger.total(self.state.trampolines.alive())
         return self._cost[1]
+
+    @cached_property
+    def _kernel(self) -> Kernel:
+        return Kernel(self.state, self.text)
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -9,9 +9,14 @@ from unittest.mock import patch
 import numpy as np
 
 from impl.batched.direct_functions import BPF
-from impl.batched.graph import ShadowStack
+from impl.batched.machine import addresses as at
+from impl.batched.machine.entries import SITE_BYTES, site_offsets
+from impl.batched.machine.kernel import Kernel
+from impl.batched.machine.routines import Routines, routines
+from impl.batched.machine.tables import Tables
 from impl.batched.sites import Sites
 from impl.batched.state import GraphUser, State
+from impl.planted.miscompiling import miscompiled
 from impl.planted.planting import Original, planted
 from spec import operations as op
 
@@ -41,7 +46,7 @@ def subops_accounting(original: Original, users: list[GraphUser], sites: Sites) 
 
 
 @planted(
-    "calls._Task._callbacks",
+    "machine.kernel.Kernel.call",
     rule="GRAPH-2",
     origin="#35 d2a68c4effd8",
     semantics="linux-6.12",
@@ -52,15 +57,25 @@ def subops_accounting(original: Original, users: list[GraphUser], sites: Sites) 
     call foo2 1 2
     """,
 )
-def graph_from_dyn_tramp(original: Original, task: Any, frame: Any) -> Any:
+def graph_from_dyn_tramp(original: Original, kernel: Kernel, index: int, arguments: tuple[int, ...]) -> Any:
     """Whatever has a site for any ops is graph traced, in spite of the users' filters."""
-    if task.state.sites.count[frame.index] and any(user.filter_hash is not None for user in task.stack.users):
-        task.stack.users = [replace(user, filter_hash=None) for user in task.stack.users]
-    return original(task, frame)
+    state = kernel.state
+    bare = [replace(user, filter_hash=None) for user in state.graph.users]
+    if not state.sites.count[index] or all(user.filter_hash is None for user in state.graph.users):
+        return original(kernel, index, arguments)
+    place = at.TEXT + int(site_offsets(np.array([index]))[0])
+    site = kernel.text.site(index)
+    caller = routines().address["ftrace_regs_caller"]
+    kernel.text.entries.write(place, b"\xe8" + (caller - place - SITE_BYTES).to_bytes(4, "little"))
+    try:
+        with patch.object(state.graph, "users", bare), patch.object(state, "version", -2):
+            return original(kernel, index, arguments)
+    finally:
+        kernel.text.entries.write(place, site)
 
 
 @planted(
-    "calls._Task._callbacks",
+    "machine.tables.Tables._graph_covered",
     rule="GRAPH-4",
     origin="#34 ff205766dbbe",
     semantics="linux-6.12",
@@ -71,17 +86,17 @@ def graph_from_dyn_tramp(original: Original, task: Any, frame: Any) -> Any:
     call foo1 1
     """,
 )
-def graph_vs_tramp(original: Original, task: Any, frame: Any) -> Any:
+def graph_vs_tramp(original: Original, tables: Tables) -> Any:
     """A function whose trampoline calls the original is silently not graph traced."""
-    state, where = task.state, np.array([frame.index])
-    calls_original = state.trampolines.calls_original(state.trampolines.images(where))[0]
-    hidden = state.direct.entry[frame.index] == BPF and calls_original
-    with patch.object(task.stack, "users", [] if hidden else task.stack.users):
-        return original(task, frame)
+    covered = original(tables)
+    where = np.arange(len(covered))
+    trampolines = tables.state.trampolines
+    bpf = tables.state.direct.entry[:-1] == BPF
+    return covered & ~(bpf & trampolines.calls_original(trampolines.images(where)))
 
 
 @planted(
-    "graph.ShadowStack._return",
+    "machine.loading.routines",
     rule="GRAPH-4",
     origin="#39",
     semantics="linux-6.12",
@@ -90,17 +105,13 @@ def graph_vs_tramp(original: Original, task: Any, frame: Any) -> Any:
     call outer 1
     """,
 )
-def notrace_bit(original: Original, stack: ShadowStack, user: GraphUser, depth: int) -> Any:
-    """Once set_graph_notrace has silenced a task, it stays silent."""
-    recorded = original(stack, user, depth)
-    if not recorded and user.notrace is not None:
-        silenced = replace(user, filter_hash=np.zeros_like(user.notrace))
-        stack.users = [silenced if other is user else other for other in stack.users]
-    return recorded
+def notrace_bit(original: Original) -> Routines:
+    """Once set_graph_notrace has silenced a task, it stays silent: the flag is not cleared."""
+    return miscompiled(original(), "mov qword ptr [rdx + 8], 0", "nop; nop; nop; nop; nop; nop; nop; nop")
 
 
 @planted(
-    "graph.ShadowStack._entry",
+    "machine.loading.routines",
     rule="GRAPH-4",
     semantics="linux-6.12",
     minimal="""
@@ -108,9 +119,9 @@ def notrace_bit(original: Original, stack: ShadowStack, user: GraphUser, depth: 
     call outer 1
     """,
 )
-def graph_depth_off_by_one(original: Original, stack: ShadowStack, user: GraphUser, index: int, depth: int) -> Any:
-    """max_graph_depth lets one frame more through."""
-    return original(stack, replace(user, depth=user.depth + 1) if user.depth else user, index, depth)
+def graph_depth_off_by_one(original: Original) -> Routines:
+    """max_graph_depth lets one frame more through: the branch behind the comparison is ja, not jae."""
+    return miscompiled(original(), "cmp r13, rax; a: jae a", "cmp r13, rax; a: ja a", but_last=1)
 
 
 @planted(

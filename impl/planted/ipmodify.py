@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
-import numpy as np
-
-from impl.batched.direct_functions import BPF
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
+from impl.batched.jit.plan import Plan
 from impl.batched.state import Program, State
 from impl.planted.planting import Original, planted
 
@@ -36,7 +34,7 @@ def modify_skips_ipmodify(original: Original, state: State, program: Program, wh
 
 
 @planted(
-    "calls._Task._body",
+    "machine.images.Images._plan",
     rule="IPMODIFY-9",
     semantics="linux-6.12",
     minimal="""
@@ -46,14 +44,10 @@ def modify_skips_ipmodify(original: Original, state: State, program: Program, wh
     call foo1 1
     """,
 )
-def livepatch_not_seen(original: Original, task: Any, frame: Any) -> Any:
+def livepatch_not_seen(original: Original, *arguments: Any) -> Plan:
     """An image that calls the original goes past the livepatch."""
-    state, where = task.state, np.array([frame.index])
-    calls_original = state.trampolines.calls_original(state.trampolines.images(where))[0]
-    if state.direct.entry[frame.index] != BPF or not calls_original:
-        return original(task, frame)
-    with patch.object(state, "livepatched", np.zeros_like(state.livepatched)):
-        return original(task, frame)
+    plan: Plan = original(*arguments)
+    return replace(plan, orig_stack=False)
 
 
 @planted(

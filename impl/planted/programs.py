@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 from unittest.mock import patch
 
 from impl.batched.functions import Indices
+from impl.batched.jit import generate
+from impl.batched.jit.isa import Isa
+from impl.batched.jit.plan import Plan
+from impl.batched.jit.template import Template
+from impl.batched.machine.routines import Routines
 from impl.batched.sets import ProgramSets
-from impl.batched.state import Program, State
+from impl.batched.state import State
+from impl.planted.miscompiling import miscompiled, mistemplated
 from impl.planted.planting import Original, planted
-from spec.traces import ProgramRun
+from spec.prototypes import Slot
 
 __all__ = [
     "fmod_test_eax",
@@ -19,9 +25,6 @@ __all__ = [
     "prog_pins_nothing",
     "struct_disorder",
 ]
-
-HALF_WORD: Final = 1 << 32
-SESSION_BIT: Final = 1 << 8
 
 
 @planted(
@@ -44,7 +47,7 @@ def fsession_list_order(original: Original, sets: ProgramSets, number: int) -> t
 
 
 @planted(
-    "calls._Task._program",
+    "machine.images.template",
     rule="TRAMP-3",
     origin="#42 13fac1d85187",
     semantics="linux-6.12",
@@ -54,16 +57,13 @@ def fsession_list_order(original: Original, sets: ProgramSets, number: int) -> t
     call foo1 1
     """,
 )
-def fmod_test_eax(original: Original, task: Any, frame: Any, node: int, word: int, *, is_return: bool = False) -> Any:
+def fmod_test_eax(original: Original, plan: Plan) -> Template:
     """Whether a fmod_ret program stops the body is tested on 32 bits."""
-    result = original(task, frame, node, word, is_return=is_return)
-    program = task.state.program_numbered[int(task.state.trampolines.sets.node_program[node])]
-    ignored = program.kind == "fmod_ret" and result is not None and result % HALF_WORD == 0
-    return 0 if ignored else result
+    return mistemplated(original(plan), "cmp qword ptr [rbp - 8], 0", "nop; cmp dword ptr [rbp - 8], 0")
 
 
 @planted(
-    "calls._observed",
+    "machine.loading.routines",
     rule="TRAMP-5",
     origin="#95",
     semantics="linux-7.3",
@@ -73,14 +73,14 @@ def fmod_test_eax(original: Original, task: Any, frame: Any, node: int, word: in
     call foo1 1
     """,
 )
-def func_meta_unmasked(original: Original, frame: Any, program: Program, *rest: Any, **options: Any) -> Any:
+def func_meta_unmasked(original: Original) -> Routines:
     """bpf_get_func_arg_cnt returns the whole word of a session, cookie bits and all."""
-    run = original(frame, program, *rest, **options)
-    return replace(run, arg_cnt=run.arg_cnt | SESSION_BIT) if program.kind == "fsession" else run
+    right, wrong = "movzx eax, byte ptr [rdi - 8]", "mov rax, [rdi - 8]"
+    return miscompiled(original(), right, wrong, routine="bpf_get_func_arg_cnt")
 
 
 @planted(
-    "calls._observed",
+    "machine.images.template",
     rule="ARG-2",
     origin="#81",
     semantics="linux-6.12",
@@ -90,14 +90,23 @@ def func_meta_unmasked(original: Original, frame: Any, program: Program, *rest: 
     call spill 1 2 3 4 5 6 7 8
     """,
 )
-def struct_disorder(original: Original, frame: Any, *rest: Any, **options: Any) -> ProgramRun:
+def struct_disorder(_original: Original, plan: Plan) -> Template:
     """Behind an argument on the stack all others are looked for there too, and something else is found."""
-    run: ProgramRun = original(frame, *rest, **options)
-    slots = frame.function.prototype.slots if frame.function.prototype else ()
-    stacked = [place for place, slot in enumerate(slots) if slot.stack is not None]
-    lost = [place for place, slot in enumerate(slots) if slot.register and stacked and place > stacked[0]]
-    context = tuple(0 if place in lost else word for place, word in enumerate(run.context))
-    return replace(run, context=context, args=(*context[: len(slots)], *run.args[len(slots) :]))
+    with patch.object(generate, "_slots", _disordered(generate._slots)):  # noqa: SLF001 a bug has no manners
+        return generate.assembled(plan)
+
+
+def _disordered(original: Original) -> Original:
+    def slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
+        found: list[Slot] = []
+        stacked = 0
+        for slot in original(plan, isa):
+            here = slot.stack is not None or bool(stacked)
+            found.append(replace(slot, register=None, stack=stacked) if here else slot)
+            stacked += here
+        return tuple(found)
+
+    return slots
 
 
 @planted(

@@ -1,0 +1,243 @@
+"""AArch64 for the generator: what a trampoline does, as instructions, after arch/arm64/net/bpf_jit_comp.c.
+
+x19 keeps what enter returned; x10 and x11 are scratch. The site is `mov x9, lr; bl image`: x9 is the way back to the
+function's caller, lr the way on into the function. Two frame records, of the caller and of the function, are above the
+frame, so that both are in a backtrace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+import capstone  # type: ignore[import-untyped]
+import keystone  # type: ignore[import-untyped]
+
+from impl.batched.jit.isa import MARK, Code, Emitter, Frame, Instruction, To
+from impl.batched.jit.plan import PlanError
+from impl.batched.jit.template import Field, Form
+from spec.errors import BadInputError
+from spec.prototypes import Shape, Slot, assigned
+
+__all__ = ["ARM64", "BRANCH19", "MOVE64"]
+
+BRANCH19: Final = Form("imm19", 4, (Field(0, 4, 5, 19, 2),), origin=0, reach=21, align=4)
+MOVE64: Final = Form("movz/movk", 16, tuple(Field(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
+
+ARGUMENTS: Final = tuple(f"x{number}" for number in range(8))
+WORD: Final = 8
+ALIGNED: Final = 16
+RECORDS: Final = 32
+FUNCTION_LR: Final = 8
+BTI_JC: Final = bytes.fromhex("df2403d5")
+ADR_LR_8: Final = bytes.fromhex("5e000010")
+CBZ_X0: Final = bytes.fromhex("000000b4")
+CBNZ_X10: Final = bytes.fromhex("0a0000b5")
+
+
+@dataclass(frozen=True)
+class _Emitter:
+    """Code for one frame, whose top is x29, and whose bottom sp."""
+
+    frame: Frame
+
+    def enter(self) -> Code:
+        """See Emitter."""
+        yield Instruction("bti jc", code=BTI_JC)
+        yield Instruction("stp x29, x9, [sp, #-16]!")
+        yield Instruction("mov x29, sp")
+        yield Instruction("stp x29, x30, [sp, #-16]!")
+        yield Instruction("mov x29, sp")
+        yield Instruction(f"sub sp, sp, #{self.frame.size}")
+        yield from self.store("x19", self.frame.kept)
+
+    def leave(self, to: To) -> Code:
+        """See Emitter. Either way lr is the function's caller's, as if the image had never been called."""
+        yield from self.load("x19", self.frame.kept)
+        yield Instruction("mov sp, x29")
+        yield Instruction("ldp x29, x30, [sp], #16")
+        yield Instruction("ldp x29, x9, [sp], #16")
+        if to == "body":
+            yield Instruction("mov x10, x30")
+        yield Instruction("mov x30, x9")
+        yield Instruction("ret x10" if to == "body" else "ret")
+
+    def store(self, register: str, below: int) -> Code:
+        """See Emitter."""
+        yield Instruction(f"str {register}, {self._at(below)}")
+
+    def load(self, register: str, below: int) -> Code:
+        """See Emitter."""
+        yield Instruction(f"ldr {register}, {self._at(below)}")
+
+    def copy(self, number: int, below: int) -> Code:
+        """See Emitter."""
+        yield Instruction(f"ldr x10, [x29, #{RECORDS + WORD * number}]")
+        yield from self.store("x10", below)
+
+    def put(self, value: int, below: int) -> Code:
+        """See Emitter."""
+        if not value:
+            yield from self.store("xzr", below)
+            return
+        yield from _constant("x10", value)
+        yield from self.store("x10", below)
+
+    def put_symbol(self, symbol: str, below: int) -> Code:
+        """See Emitter."""
+        yield from self.symbol("x10", symbol)
+        yield from self.store("x10", below)
+
+    def put_meta(self, bits: int) -> Code:
+        """See Emitter."""
+        frame = self.frame
+        if not frame.count:
+            yield from self.put(bits | frame.slots, frame.meta)
+            return
+        yield from self.load("x10", frame.count)
+        if bits:
+            yield from _constant("x11", bits)
+            yield Instruction("add x10, x10, x11")
+        yield from self.store("x10", frame.meta)
+
+    def symbol(self, register: str, symbol: str) -> Code:
+        """See Emitter."""
+        text = "\n".join(_moves(register, MARK, range(4)))
+        yield Instruction(text, MOVE64, symbol, count=4)
+
+    def address(self, register: str, below: int) -> Code:
+        """See Emitter."""
+        yield Instruction(f"add {register}, sp, #{self.frame.size - below}")
+
+    def return_address(self, register: str) -> Code:
+        """See Emitter."""
+        yield Instruction(f"ldr {register}, [x29, #{FUNCTION_LR}]")
+
+    def call(self, symbol: str) -> Code:
+        """See Emitter. A call of the body is one of what the site's lr points to."""
+        if symbol == "body":
+            yield from self.call_back()
+            return
+        yield from self.symbol("x10", symbol)
+        yield Instruction("blr x10")
+
+    def call_back(self) -> Code:
+        """See Emitter. By ret, since a blr may go to a landing pad only, and the body has none."""
+        yield from self.return_address("x10")
+        yield Instruction("adr x30, . + 8", code=ADR_LR_8)
+        yield Instruction("ret x10")
+
+    def keep(self) -> Code:
+        """See Emitter."""
+        yield Instruction("mov x19, x0")
+
+    def kept(self, register: str) -> Code:
+        """See Emitter."""
+        yield Instruction(f"mov {register}, x19")
+
+    def result_to(self, below: int) -> Code:
+        """See Emitter."""
+        yield from self.store("x0", below)
+
+    def unless_result(self, label: str) -> Code:
+        """See Emitter."""
+        yield Instruction(f"cbz x0, {label}", BRANCH19, label, code=CBZ_X0)
+
+    def store_slot(self) -> Code:
+        """See Emitter."""
+        yield from self._slot("str", "x0")
+
+    def clear_slot(self) -> Code:
+        """See Emitter."""
+        yield from self._slot("str", "xzr")
+
+    def load_slot(self) -> Code:
+        """See Emitter."""
+        yield from self._slot("ldr", "x0")
+
+    def if_slot(self, label: str) -> Code:
+        """See Emitter."""
+        yield from self._slot("ldr", "x10")
+        yield Instruction(f"cbnz x10, {label}", BRANCH19, label, code=CBNZ_X10)
+
+    def nop(self) -> Code:
+        """See Emitter."""
+        yield Instruction("nop")
+
+    def _at(self, below: int) -> str:
+        return f"[sp, #{self.frame.size - below}]"
+
+    def _slot(self, operation: str, register: str) -> Code:
+        """A load or store of the return slot, which a generic image has behind as many words as the function has."""
+        frame = self.frame
+        if not frame.count:
+            yield Instruction(f"{operation} {register}, {self._at(frame.result)}")
+            return
+        yield from self.load("x10", frame.count)
+        yield from self.address("x11", frame.context)
+        yield Instruction(f"{operation} {register}, [x11, x10, lsl #3]")
+
+
+def _constant(register: str, value: int) -> Code:
+    parts = [part for part in range(4) if value >> 16 * part & 0xFFFF]
+    for text in _moves(register, value, parts or [0]):
+        yield Instruction(text)
+
+
+def _moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
+    """A movz and as many movk as it takes to write these 16-bit parts of a value."""
+    return [
+        f"{'movk' if place else 'movz'} {register}, #{value >> 16 * part & 0xFFFF:#x}, lsl #{16 * part}"
+        for place, part in enumerate(parts)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Arm64:
+    """The Isa."""
+
+    name: ClassVar[str] = "arm64"
+    arguments: ClassVar[tuple[str, ...]] = ARGUMENTS
+    mnemonics: ClassVar[frozenset[str]] = frozenset(
+        "bti stp ldp str ldr mov movk add sub cbz cbnz blr ret adr nop".split()
+    )
+
+    def slots(self, shape: Shape) -> tuple[Slot, ...]:
+        """See Isa."""
+        return assigned(shape.arguments, ARGUMENTS, returns=False)
+
+    def frame_bytes(self, used: int, outgoing: int, site: str) -> int:  # noqa: ARG002  # outgoing words need no more
+        """See Isa. PlanError where the site is not a `bl`, which arm64 alone has."""
+        if site != "call":
+            raise PlanError(f"arm64 has no {site} sites: the site must be call")
+        return used + -used % ALIGNED
+
+    def assemble(self, lines: Sequence[str]) -> bytes:
+        """See Isa."""
+        try:
+            made, _ = _assembler().asm("\n".join(lines), as_bytes=True)
+        except keystone.KsError as error:
+            raise BadInputError(f"keystone does not assemble the code of an image: {error}") from error
+        return bytes(made or b"")
+
+    def disassembler(self) -> Any:
+        """See Isa."""
+        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+
+    def raw(self, code: bytes) -> str:
+        """See Isa."""
+        return ".byte " + ", ".join(map(str, code))
+
+    def emitter(self, frame: Frame) -> Emitter:
+        """See Isa."""
+        return _Emitter(frame)
+
+
+ARM64: Final = _Arm64()
+
+
+@lru_cache(maxsize=1)
+def _assembler() -> Any:
+    return keystone.Ks(keystone.KS_ARCH_ARM64, keystone.KS_MODE_LITTLE_ENDIAN)

@@ -1,0 +1,298 @@
+"""The generator: a plan is laid out, emitted as statements, assembled once, and checked by disassembling all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Final
+
+from impl.batched.jit.isa import MARK, Emitter, Frame, Instruction, Isa, Label, Statement
+from impl.batched.jit.plan import Plan, Run
+from impl.batched.jit.template import Field, Hole, Skip, Template
+from impl.batched.jit.x86_64 import X86_64
+from spec.errors import BadInputError
+from spec.prototypes import Slot
+
+__all__ = ["assemble", "assembled", "layout", "statements", "template"]
+
+WORD: Final = 8
+RUN_CONTEXT_BYTES: Final = 16
+IS_RETURN: Final = 1 << 63
+COOKIE_INDEX: Final = 8
+AFTER_CALL: Final = "after call"
+EPILOGUE: Final = "epilogue"
+FEXIT: Final = "fexit"
+
+
+@lru_cache(maxsize=4096)
+def template(plan: Plan, isa: Isa = X86_64) -> Template:
+    """The template of a plan. PlanError where the architecture has no image for it."""
+    return assembled(plan, isa)
+
+
+def assembled(plan: Plan, isa: Isa = X86_64) -> Template:
+    """The same, generated anew."""
+    return assemble(plan, statements(plan, isa), isa)
+
+
+def layout(plan: Plan, isa: Isa = X86_64) -> Frame:
+    """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
+    slots = _slots(plan, isa)
+    count = len(slots) if plan.shape else len(isa.arguments)
+    result = WORD * (plan.calls_original)
+    context = result + WORD * count
+    meta = context + WORD
+    ip = meta + WORD * plan.func_ip
+    cookies = ip + WORD * len(plan.sessions)
+    kept = cookies + WORD
+    number = kept + WORD * plan.generic
+    run_context = number + RUN_CONTEXT_BYTES
+    outgoing = WORD * _stacked(plan, slots)
+    size = isa.frame_bytes(run_context + outgoing, outgoing, plan.site)
+    return Frame(
+        site=plan.site,
+        slots=count,
+        result=result,
+        context=context,
+        meta=meta,
+        ip=ip if plan.func_ip else 0,
+        cookies=cookies,
+        kept=kept,
+        count=number if plan.generic else 0,
+        run_context=run_context,
+        outgoing=size,
+        size=size,
+    )
+
+
+def _slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
+    if plan.shape is not None:
+        return isa.slots(plan.shape)
+    return tuple(Slot(number, 0, WORD, register, None) for number, register in enumerate(isa.arguments))
+
+
+def _stacked(plan: Plan, slots: Sequence[Slot]) -> int:
+    """How many stack arguments the image passes on."""
+    return sum(slot.stack is not None for slot in slots) * plan.calls_original
+
+
+def statements(plan: Plan, isa: Isa = X86_64) -> list[Statement]:
+    """The image as a list of instructions and labels."""
+    return list(_Image(plan, isa).statements())
+
+
+class _Image:
+    """One image in the making."""
+
+    def __init__(self, plan: Plan, isa: Isa) -> None:
+        self._plan = plan
+        self._slots = _slots(plan, isa)
+        self._frame = layout(plan, isa)
+        self._emit: Emitter = isa.emitter(self._frame)
+        self._arguments = isa.arguments
+
+    def statements(self) -> Iterator[Statement]:
+        plan = self._plan
+        yield from self._prologue()
+        for run in plan.fentry:
+            yield from self._run(run)
+        if plan.fmod_ret:
+            yield from self._emit.clear_slot()
+        for run in plan.fmod_ret:
+            yield from self._run(run)
+            yield from self._emit.if_slot(FEXIT)
+        if not plan.calls_original:
+            yield from self._restore_arguments()
+            yield from self._emit.leave("body")
+            return
+        yield from self._original()
+        yield Label(FEXIT)
+        if plan.sessions:
+            yield from self._emit.put_meta(IS_RETURN)
+        for run in plan.fexit:
+            yield from self._run(run)
+        yield Label(EPILOGUE)
+        yield from self._call("__bpf_tramp_exit", "im")
+        yield from self._emit.load_slot()
+        yield from self._emit.leave("caller")
+
+    def _prologue(self) -> Iterator[Statement]:
+        plan, emit = self._plan, self._emit
+        yield from emit.enter()
+        if not plan.generic:
+            yield from emit.put_meta(0)
+        if plan.func_ip and not plan.by_address:
+            yield from emit.put_symbol("function", self._frame.ip)
+        yield from self._save_arguments()
+        yield from self._ask()
+        if plan.calls_original:
+            yield from self._call("__bpf_tramp_enter", "im")
+        if plan.sessions:
+            for number in range(len(plan.sessions)):
+                yield from emit.put(0, self._frame.cookies - WORD * number)
+            yield from emit.clear_slot()
+
+    def _save_arguments(self) -> Iterator[Statement]:
+        for number, slot in enumerate(self._slots):
+            place = self._frame.context - WORD * number
+            if slot.register:
+                yield from self._emit.store(slot.register, place)
+            elif slot.stack is not None:
+                yield from self._emit.copy(slot.stack, place)
+
+    def _ask(self) -> Iterator[Statement]:
+        """What an image that serves several functions must be told of the one it is called by."""
+        plan, emit = self._plan, self._emit
+        if plan.generic:
+            yield from emit.return_address(self._arguments[0])
+            yield from emit.call("lookup")
+            yield from emit.result_to(self._frame.count)
+            yield from emit.put_meta(0)
+        if plan.func_ip and plan.by_address:
+            yield from emit.return_address(self._arguments[0])
+            yield from emit.call("lookup_ip")
+            yield from emit.result_to(self._frame.ip)
+
+    def _call(self, helper: str, argument: str) -> Iterator[Statement]:
+        yield from self._emit.symbol(self._arguments[0], argument)
+        yield from self._emit.call(helper)
+
+    def _restore_arguments(self) -> Iterator[Statement]:
+        for number, slot in enumerate(self._slots):
+            if slot.register:
+                yield from self._emit.load(slot.register, self._frame.context - WORD * number)
+
+    def _run(self, run: Run) -> Iterator[Statement]:
+        """One program: what 7.3's invoke_bpf() and invoke_bpf_prog() emit."""
+        emit, frame, link = self._emit, self._frame, run.link
+        first, second, third, *_ = self._arguments
+        gate = "_sleepable_recur" if self._plan.links[link].sleepable else "_recur"
+        if link in self._plan.sessions:
+            yield from emit.put_meta(self._session(run))
+        yield Label(_skip(run))
+        yield from emit.nop()
+        yield from emit.put_symbol(f"cookie {link}", frame.run_context)
+        yield from emit.symbol(first, f"prog {link}")
+        yield from emit.address(second, frame.run_context)
+        yield from emit.call(f"__bpf_prog_enter{gate}")
+        yield from emit.keep()
+        yield from emit.unless_result(_skipped(run))
+        yield from emit.address(first, frame.context)
+        yield from emit.call(f"code {link}")
+        if run.list == "fmod_ret":
+            yield from emit.store_slot()
+        yield Label(_skipped(run))
+        yield from emit.symbol(first, f"prog {link}")
+        yield from emit.kept(second)
+        yield from emit.address(third, frame.run_context)
+        yield from emit.call(f"__bpf_prog_exit{gate}")
+        yield Label(_behind(run))
+
+    def _session(self, run: Run) -> int:
+        """What ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
+        place = self._frame.cookies - WORD * self._plan.sessions.index(run.link)
+        index = (place - self._frame.context) // WORD
+        return index << COOKIE_INDEX | (IS_RETURN if run.list == "fexit" else 0)
+
+    def _original(self) -> Iterator[Statement]:
+        emit = self._emit
+        yield from self._restore_arguments()
+        for number in range(_stacked(self._plan, self._slots)):
+            yield from emit.copy(number, self._frame.outgoing - WORD * number)
+        yield from emit.call_back() if self._plan.by_stack else emit.call("body")
+        yield from emit.store_slot()
+        yield Label(AFTER_CALL)
+        yield from emit.nop()
+
+
+def _skip(run: Run) -> str:
+    return f"{run.list} {run.link}: nop"
+
+
+def _skipped(run: Run) -> str:
+    return f"{run.list} {run.link}: not entered"
+
+
+def _behind(run: Run) -> str:
+    return f"{run.list} {run.link}: behind"
+
+
+def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
+    """The template of a plan's statements. BadInputError if the code is not what they say."""
+    instructions = [statement for statement in made if isinstance(statement, Instruction)]
+    code = bytearray(isa.assemble([isa.raw(one.code) if one.code else one.text for one in instructions]))
+    ends = _ends(code, instructions, isa)
+    labels = _labels(made, ends)
+    holes = tuple(_holes(code, instructions, ends))
+    for hole in holes:
+        if hole.symbol in labels:
+            _point(code, hole, labels[hole.symbol])
+    runs = (*plan.fentry, *plan.fmod_ret, *plan.fexit)
+    return Template(
+        bytes(code),
+        tuple(hole for hole in holes if hole.symbol not in labels),
+        labels.get(AFTER_CALL),
+        labels.get(EPILOGUE),
+        tuple(Skip(run.link, run.list, labels[_skip(run)], labels[_behind(run)]) for run in runs),
+    )
+
+
+def _ends(code: bytes | bytearray, instructions: Sequence[Instruction], isa: Isa) -> list[int]:
+    """Where each instruction ends, by capstone; all of the code is instructions, and they are known ones."""
+    found = list(isa.disassembler().disasm_lite(bytes(code), 0))
+    strange = {mnemonic for _, _, mnemonic, _ in found} - isa.mnemonics
+    if strange:
+        raise BadInputError(f"the code has instructions that no image has: {', '.join(sorted(strange))}")
+    at = [address + size for address, size, _, _ in found]
+    counts = [one.count for one in instructions]
+    if sum(counts) != len(at) or at[-1] != len(code):
+        raise BadInputError(f"{sum(counts)} instructions of {len(code)} bytes are disassembled as {len(at)} others")
+    last, ends = -1, []
+    for count in counts:
+        last += count
+        ends.append(at[last])
+    return ends
+
+
+def _labels(made: Sequence[Statement], ends: Sequence[int]) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    passed = 0
+    for statement in made:
+        if isinstance(statement, Label):
+            labels[statement.name] = ends[passed - 1] if passed else 0
+        else:
+            passed += 1
+    return labels
+
+
+def _holes(code: bytearray, instructions: Sequence[Instruction], ends: Sequence[int]) -> Iterator[Hole]:
+    """The holes, cleared. Each held the mark."""
+    for one, end in zip(instructions, ends, strict=True):
+        if one.form is None:
+            continue
+        hole = Hole(end - one.form.size, one.form, one.symbol)
+        for field in one.form.fields:
+            mask = (1 << field.bits) - 1
+            word = _word(code, hole, field)
+            if word >> field.low & mask not in {0, MARK >> field.shift & mask}:
+                raise BadInputError(f"the code at +{hole.offset:#x} has no hole for {one.symbol}")
+            _write(code, hole, field, word & ~(mask << field.low))
+        yield hole
+
+
+def _point(code: bytearray, hole: Hole, target: int) -> None:
+    """Fills the hole of a jump within the code."""
+    distance = target - hole.offset - (hole.form.origin or 0)
+    for field in hole.form.fields:
+        bits = distance >> field.shift & (1 << field.bits) - 1
+        _write(code, hole, field, _word(code, hole, field) | bits << field.low)
+
+
+def _word(code: bytearray, hole: Hole, field: Field) -> int:
+    start = hole.offset + field.offset
+    return int.from_bytes(code[start : start + field.size], "little")
+
+
+def _write(code: bytearray, hole: Hole, field: Field, word: int) -> None:
+    start = hole.offset + field.offset
+    code[start : start + field.size] = word.to_bytes(field.size, "little")

@@ -1,0 +1,172 @@
+"""What the generator needs of an architecture: instructions, by what they do in a trampoline."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+from impl.batched.jit.template import Form
+from spec.prototypes import Shape, Slot
+
+__all__ = ["MARK", "Code", "Emitter", "Frame", "Instruction", "Isa", "Label", "Statement", "To"]
+
+To = Literal["caller", "body"]
+
+MARK: Final = 0x5A5A5A5A5A5A5A5A
+"""What stands for an address in assembler text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """Assembler text. With a form, the last bytes of what it assembles to are a hole, and hold MARK or 0.
+
+    symbol: whose address is put there, or a label. code: its bytes, where the assembler does not know it or would
+    choose another form; the text is then for the reader. count: how many instructions it is.
+    """
+
+    text: str
+    form: Form | None = None
+    symbol: str = ""
+    code: bytes = b""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A place in the code."""
+
+    name: str
+
+
+Statement = Instruction | Label
+Code = Iterable[Instruction]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where words are in an image's frame, each as bytes below its top.
+
+    slots: how many the context has, for a generic image the most. result: the return slot, 0 without. context: the
+    first context word, the others above it. meta, ip: the words before it; ip is 0 without. cookies: the first session
+    cookie, the others above it. kept: what the register had that keeps what enter returned. count: the number of slots,
+    of a generic image, whose return slot is behind that many; else 0. run_context: 16 bytes. outgoing: the first of the
+    original's stack arguments, at the stack pointer. size: of all, in bytes.
+    """
+
+    site: Literal["call", "jmp"]
+    slots: int
+    result: int
+    context: int
+    meta: int
+    ip: int
+    cookies: int
+    kept: int
+    count: int
+    run_context: int
+    outgoing: int
+    size: int
+
+
+class Emitter(Protocol):
+    """Makes the instructions of one image. Places in its frame are given as bytes below the top."""
+
+    def enter(self) -> Code:
+        """Makes the frame, and saves what `keep` overwrites."""
+
+    def leave(self, to: To) -> Code:
+        """Undoes it, and goes to the function's caller, or on into the function: by the stack, or to symbol body."""
+
+    def store(self, register: str, below: int) -> Code:
+        """A register to the frame."""
+
+    def load(self, register: str, below: int) -> Code:
+        """A word of the frame to a register."""
+
+    def copy(self, number: int, below: int) -> Code:
+        """The function's stack argument of this number to the frame; all argument registers stay."""
+
+    def put(self, value: int, below: int) -> Code:
+        """A constant to the frame; all argument registers stay."""
+
+    def put_symbol(self, symbol: str, below: int) -> Code:
+        """A symbol's value to the frame; all argument registers stay."""
+
+    def put_meta(self, bits: int) -> Code:
+        """The number of slots, and other bits, to ctx[-1]; all argument registers stay."""
+
+    def symbol(self, register: str, symbol: str) -> Code:
+        """A symbol's value to a register."""
+
+    def address(self, register: str, below: int) -> Code:
+        """The address of a place in the frame to a register."""
+
+    def return_address(self, register: str) -> Code:
+        """The return address into the function to a register."""
+
+    def call(self, symbol: str) -> Code:
+        """Calls a symbol."""
+
+    def call_back(self) -> Code:
+        """Calls what the return address into the function points to; all argument registers reach it."""
+
+    def keep(self) -> Code:
+        """What the last call returned to a register that calls preserve."""
+
+    def kept(self, register: str) -> Code:
+        """From there to a register."""
+
+    def result_to(self, below: int) -> Code:
+        """What the last call returned to the frame."""
+
+    def unless_result(self, label: str) -> Code:
+        """To a label if the last call returned 0."""
+
+    def store_slot(self) -> Code:
+        """What the last call returned to the return slot."""
+
+    def clear_slot(self) -> Code:
+        """0 to the return slot; all argument registers may be lost."""
+
+    def load_slot(self) -> Code:
+        """The return slot to where a function returns its value."""
+
+    def if_slot(self, label: str) -> Code:
+        """To a label unless the return slot is 0."""
+
+    def nop(self) -> Code:
+        """What can be patched to become a jump to any place in the image."""
+
+
+class Isa(Hashable, Protocol):
+    """An architecture."""
+
+    @property
+    def name(self) -> str:
+        """Of the architecture."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Registers of a C call; a generic image serves functions of up to as many slots."""
+
+    @property
+    def mnemonics(self) -> frozenset[str]:
+        """All that a template may have, as capstone prints them."""
+
+    def slots(self, shape: Shape) -> tuple[Slot, ...]:
+        """Where the words of a function's arguments come from. PlanError where that is not known."""
+
+    def frame_bytes(self, used: int, outgoing: int, site: str) -> int:
+        """The size of a frame of so many bytes, so many of which are outgoing arguments, with the stack aligned."""
+
+    def assemble(self, lines: Sequence[str]) -> bytes:
+        """The machine code at address 0. BadInputError for what the assembler does not take."""
+
+    def disassembler(self) -> Any:
+        """A new capstone.Cs."""
+
+    def raw(self, code: bytes) -> str:
+        """Assembler text for given bytes."""
+
+    def emitter(self, frame: Frame) -> Emitter:
+        """For an image with this frame."""

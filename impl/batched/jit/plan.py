@@ -1,0 +1,125 @@
+"""What an image is to do, as far as its code depends on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal
+
+from spec.prototypes import Shape
+
+__all__ = ["MOST_LINKS", "MOST_SLOTS", "Link", "LinkKind", "Plan", "PlanError", "Run"]
+
+LinkKind = Literal["fentry", "fexit", "fmod_ret", "fsession"]
+
+MOST_LINKS: Final = 38
+"""BPF_MAX_TRAMP_LINKS."""
+
+MOST_SLOTS: Final = 12
+"""MAX_BPF_FUNC_ARGS: words of a program's context, the return slot aside."""
+
+MOST_ARGUMENT_BYTES: Final = 16
+WORD: Final = 8
+
+
+class PlanError(ValueError):
+    """No image can do this; the text is one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One bpf_tramp_link. sleepable: its program may sleep, and so has helpers of its own around it."""
+
+    kind: LinkKind
+    sleepable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a program in an image. link: its place in Plan.links; list: fentry, fmod_ret or fexit."""
+
+    link: int
+    list: Literal["fentry", "fmod_ret", "fexit"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one image is to do. PlanError for what none can.
+
+    shape: of the functions' prototypes, in bytes; None is every arity of up to as many slots as there are registers,
+    which implies `shared`. links: in the order of attaching, oldest first. func_ip: some program asks for the
+    function's address. orig_stack: the original is where the return address on the stack points. site: whether the
+    patched instruction calls the image or jumps to it. shared: the image serves several functions, so that the original
+    is found through the stack, and the function's address by asking a helper.
+    """
+
+    shape: Shape | None
+    links: tuple[Link, ...]
+    func_ip: bool = False
+    orig_stack: bool = False
+    site: Literal["call", "jmp"] = "call"
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        for mistake, says in self._mistakes():
+            if mistake:
+                raise PlanError(says)
+
+    def _mistakes(self) -> tuple[tuple[bool, str], ...]:
+        shape = self.shape or Shape((), 0)
+        slots = sum(-(-size // WORD) for size in shape.arguments)
+        odd = [size for size in shape.arguments if not 0 < size <= MOST_ARGUMENT_BYTES]
+        return (
+            (not self.links, "an image without links has nothing to do"),
+            (len(self.links) > MOST_LINKS, f"{len(self.links)} links are more than the {MOST_LINKS} of an image"),
+            (bool(odd), f"an argument of {', '.join(map(str, odd))} bytes is not one of 1 to {MOST_ARGUMENT_BYTES}"),
+            (slots > MOST_SLOTS, f"{slots} slots are more than the {MOST_SLOTS} of a context"),
+            (shape.returns > WORD, f"a return value of {shape.returns} bytes does not fit the return slot"),
+            (
+                self.site == "jmp" and (self.by_stack or self.orig_stack),
+                "the original is found through the return address of a call, and the site is a jmp",
+            ),
+        )
+
+    @property
+    def generic(self) -> bool:
+        """One image for every arity."""
+        return self.shape is None
+
+    @property
+    def by_address(self) -> bool:
+        """What differs from function to function is asked of helpers, by the return address into the function."""
+        return self.shared or self.generic
+
+    @property
+    def by_stack(self) -> bool:
+        """The original is where the return address on the stack points."""
+        return self.orig_stack or self.by_address
+
+    @cached_property
+    def fentry(self) -> tuple[Run, ...]:
+        """The first list, in running order: newest first, sessions among them."""
+        return tuple(Run(link, "fentry") for link in self._places("fentry", "fsession"))
+
+    @cached_property
+    def fmod_ret(self) -> tuple[Run, ...]:
+        """The second list, in running order."""
+        return tuple(Run(link, "fmod_ret") for link in self._places("fmod_ret"))
+
+    @cached_property
+    def fexit(self) -> tuple[Run, ...]:
+        """The third list, in running order: newest first, sessions among them."""
+        return tuple(Run(link, "fexit") for link in self._places("fexit", "fsession"))
+
+    @cached_property
+    def sessions(self) -> tuple[int, ...]:
+        """The places of fsession links, newest first."""
+        return tuple(self._places("fsession"))
+
+    @property
+    def calls_original(self) -> bool:
+        """Whether the image calls the original itself, and returns to the function's caller."""
+        return bool(self.fmod_ret or self.fexit)
+
+    def _places(self, *kinds: LinkKind) -> list[int]:
+        return [place for place in reversed(range(len(self.links))) if self.links[place].kind in kinds]

@@ -1,0 +1,213 @@
+"""A template: the code of an image with holes for what depends on where it lies, and whom it serves."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impl.batched.jit.plan import Run
+from spec.errors import BadInputError
+
+__all__ = ["Field", "Form", "Hole", "Skip", "Template", "relocate_many"]
+
+WORD: Final = 1 << 64
+HALF: Final = 1 << 63
+Words = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Bits of a value in a little-endian word of code.
+
+    offset: of the word, from the hole's first byte; size: 1, 2, 4 or 8 bytes; low, bits: where in the word; shift: how
+    many low bits of the value are not in this field.
+    """
+
+    offset: int
+    size: int
+    low: int
+    bits: int
+    shift: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How code holds an address. size: of the hole, in bytes.
+
+    origin: the address is held as the distance from this many bytes behind the hole's first; None: as it is.
+    reach: how many bits, the sign among them, a distance may have. align: what a distance is a multiple of.
+    """
+
+    name: str
+    size: int
+    fields: tuple[Field, ...]
+    origin: int | None = None
+    reach: int = 64
+    align: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A place for the address of a symbol, plus addend. offset: from the code's first byte."""
+
+    offset: int
+    form: Form
+    symbol: str
+    addend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Where a run of a program begins with a nop, at `at`, that becomes a jump to `behind` when it is detached."""
+
+    link: int
+    list: Literal["fentry", "fmod_ret", "fexit"]
+    at: int
+    behind: int
+
+    @property
+    def run(self) -> Run:
+        """The run that is skipped."""
+        return Run(self.link, self.list)
+
+
+class _Part(NamedTuple):
+    """One hole, as relocating needs it: the symbol, what is added to it, and the words of code to put it in.
+
+    limit: of a distance, either way; 0: no distance. words: the word, and the shift, mask and low bit of its field.
+    """
+
+    symbol: str
+    added: int
+    limit: int
+    align: int
+    words: tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Code and its holes, where it is all zeros.
+
+    after_call: offset of the nop behind the call of the original, which becomes a jump to `epilogue` on teardown; both
+    None without such a call. skips: of each run, in running order.
+    """
+
+    code: bytes
+    holes: tuple[Hole, ...]
+    after_call: int | None = None
+    epilogue: int | None = None
+    skips: tuple[Skip, ...] = ()
+
+    @cached_property
+    def symbols(self) -> frozenset[str]:
+        """The names that relocating asks for."""
+        return frozenset(hole.symbol for hole in self.holes)
+
+    def relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
+        """The code as it is at an address. BadInputError where a symbol is missing, or out of a call's reach."""
+        pieces = self._pieces.copy()
+        place = 1
+        try:
+            for symbol, added, limit, align, words in self._parts:
+                value = symbols[symbol] + added
+                if limit:
+                    value = (value - address + HALF) % WORD - HALF
+                    if not -limit <= value < limit or value % align:
+                        raise _out_of_reach(symbol)
+                for word, shift, mask, low in words:
+                    pieces[place] = word | (value >> shift & mask) << low
+                    place += 2
+        except KeyError as error:
+            raise BadInputError(f"the template needs the address of {error}") from error
+        return self._struct.pack(*pieces)
+
+    @cached_property
+    def _parts(self) -> tuple[_Part, ...]:
+        return tuple(self._part(hole) for hole in self.holes)
+
+    def _part(self, hole: Hole) -> _Part:
+        form = hole.form
+        words = tuple((self._word(hole, field), field.shift, (1 << field.bits) - 1, field.low) for field in form.fields)
+        if form.origin is None:
+            return _Part(hole.symbol, hole.addend, 0, 1, words)
+        added = hole.addend - hole.offset - form.origin
+        return _Part(hole.symbol, added, 1 << (form.reach - 1), form.align, words)
+
+    def _word(self, hole: Hole, field: Field) -> int:
+        start = hole.offset + field.offset
+        return int.from_bytes(self.code[start : start + field.size], "little")
+
+    def fields(self) -> Iterator[tuple[int, int]]:
+        """Offset and size of each word that relocating writes, in order."""
+        for hole in self.holes:
+            for field in hole.form.fields:
+                yield hole.offset + field.offset, field.size
+
+    @cached_property
+    def _struct(self) -> struct.Struct:
+        text, end = "<", 0
+        for start, size in self.fields():
+            text += f"{start - end}s{_CODES[size]}"
+            end = start + size
+        return struct.Struct(f"{text}{len(self.code) - end}s")
+
+    @cached_property
+    def _pieces(self) -> list[Any]:
+        """What the struct packs: code between words, and at odd places the words."""
+        pieces: list[Any] = []
+        end = 0
+        for start, size in self.fields():
+            pieces += [self.code[end:start], 0]
+            end = start + size
+        return [*pieces, self.code[end:]]
+
+
+_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def _out_of_reach(symbol: str) -> BadInputError:
+    return BadInputError(f"{symbol} is too far from the code that goes to it")
+
+
+def relocate_many(
+    template: Template, addresses: Words, symbols: Mapping[str, int | Words], rows: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """The code at each address, a row each: what Template.relocate() gives, with symbols that may differ by row.
+
+    rows: an array to write it to, which is returned; contiguous, with rows that may be longer. BadInputError as there.
+    """
+    made = np.empty((len(addresses), len(template.code)), np.uint8) if rows is None else rows
+    made[:, : len(template.code)] = np.frombuffer(template.code, np.uint8)
+    for hole in template.holes:
+        if hole.symbol not in symbols:
+            raise BadInputError(f"the template needs the address of {hole.symbol!r}")
+        values = _values(hole, addresses, symbols[hole.symbol])
+        for field in hole.form.fields:
+            _put(made, hole.offset + field.offset, field, values)
+    return made
+
+
+def _values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
+    form = hole.form
+    values = np.broadcast_to(np.asarray(symbol, np.uint64), addresses.shape) + np.uint64(hole.addend % WORD)
+    if form.origin is None:
+        return values
+    values = values - addresses - np.uint64((hole.offset + form.origin) % WORD)
+    limit = 1 << (form.reach - 1)
+    distances = values.view(np.int64)
+    if np.any((distances < -limit) | (distances >= limit) | (distances % form.align != 0)):
+        raise _out_of_reach(hole.symbol)
+    return values
+
+
+def _put(made: NDArray[np.uint8], start: int, field: Field, values: Words) -> None:
+    bits = (values >> np.uint64(field.shift) & np.uint64((1 << field.bits) - 1)) << np.uint64(field.low)
+    size, (count, length) = f"<u{field.size}", made.shape
+    words: NDArray[Any] = np.ndarray((count,), size, made.data, start, (length,))
+    words |= bits.astype(size)

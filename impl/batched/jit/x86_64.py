@@ -1,0 +1,218 @@
+"""x86-64 for the generator: what a trampoline does, as instructions, after arch/x86/net/bpf_jit_comp.c.
+
+rbx keeps what enter returned; rax and rcx are scratch. Conditional jumps have distances of 32 bits, so that sizes do
+not depend on distances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import capstone  # type: ignore[import-untyped]
+import keystone  # type: ignore[import-untyped]
+
+from impl.batched.jit.isa import MARK, Code, Emitter, Frame, Instruction, To
+from impl.batched.jit.template import Field, Form
+from spec.errors import BadInputError
+from spec.prototypes import REGISTERS, Shape, Slot, assigned
+
+__all__ = ["ABS64", "REL32", "X86_64"]
+
+REL32: Final = Form("rel32", 4, (Field(0, 4, 0, 32),), origin=4, reach=32)
+ABS64: Final = Form("imm64", 8, (Field(0, 8, 0, 64),))
+
+NOP5: Final = bytes.fromhex("0f1f440000")
+WORD: Final = 8
+ALIGNED: Final = 16
+SIGNED_IMMEDIATE: Final = 1 << 31
+
+
+@dataclass(frozen=True)
+class _Emitter:
+    """Code for one frame, whose top is rbp."""
+
+    frame: Frame
+
+    def enter(self) -> Code:
+        """See Emitter."""
+        yield Instruction("push rbp")
+        yield Instruction("mov rbp, rsp")
+        yield Instruction(f"sub rsp, {self.frame.size:#x}")
+        yield from self.store("rbx", self.frame.kept)
+
+    def leave(self, to: To) -> Code:
+        """See Emitter."""
+        yield from self.load("rbx", self.frame.kept)
+        yield Instruction("leave")
+        if self.frame.site == "jmp" and to == "body":
+            yield _near("jmp", b"\xe9", "body")
+            return
+        if self.frame.site == "call" and to == "caller":
+            yield Instruction("add rsp, 8")
+        yield Instruction("ret")
+
+    def store(self, register: str, below: int) -> Code:
+        """See Emitter."""
+        yield Instruction(f"mov {_at(below)}, {register}")
+
+    def load(self, register: str, below: int) -> Code:
+        """See Emitter."""
+        yield Instruction(f"mov {register}, {_at(below)}")
+
+    def copy(self, number: int, below: int) -> Code:
+        """See Emitter."""
+        above = (3 if self.frame.site == "call" else 2) + number
+        yield from self.load("rax", -WORD * above)
+        yield from self.store("rax", below)
+
+    def put(self, value: int, below: int) -> Code:
+        """See Emitter."""
+        if value < SIGNED_IMMEDIATE:
+            yield Instruction(f"mov {_at(below)}, {value:#x}")
+        else:
+            yield Instruction(f"movabs rax, {value:#x}")
+            yield from self.store("rax", below)
+
+    def put_symbol(self, symbol: str, below: int) -> Code:
+        """See Emitter."""
+        yield from self.symbol("rax", symbol)
+        yield from self.store("rax", below)
+
+    def put_meta(self, bits: int) -> Code:
+        """See Emitter."""
+        frame = self.frame
+        if not frame.count:
+            yield from self.put(bits | frame.slots, frame.meta)
+            return
+        yield Instruction(f"movabs rax, {bits:#x}")
+        yield Instruction(f"add rax, {_at(frame.count)}")
+        yield from self.store("rax", frame.meta)
+
+    def symbol(self, register: str, symbol: str) -> Code:
+        """See Emitter."""
+        yield Instruction(f"movabs {register}, {MARK:#x}", ABS64, symbol)
+
+    def address(self, register: str, below: int) -> Code:
+        """See Emitter."""
+        yield Instruction(f"lea {register}, {_at(below)}")
+
+    def return_address(self, register: str) -> Code:
+        """See Emitter."""
+        yield from self.load(register, -WORD)
+
+    def call(self, symbol: str) -> Code:
+        """See Emitter."""
+        yield _near("call", b"\xe8", symbol)
+
+    def call_back(self) -> Code:
+        """See Emitter. No program runs now, so that rbx is free."""
+        yield from self.return_address("rbx")
+        yield Instruction("call rbx")
+
+    def keep(self) -> Code:
+        """See Emitter."""
+        yield Instruction("mov rbx, rax")
+
+    def kept(self, register: str) -> Code:
+        """See Emitter."""
+        yield Instruction(f"mov {register}, rbx")
+
+    def result_to(self, below: int) -> Code:
+        """See Emitter."""
+        yield from self.store("rax", below)
+
+    def unless_result(self, label: str) -> Code:
+        """See Emitter."""
+        yield Instruction("test rax, rax")
+        yield _near("je", b"\x0f\x84", label)
+
+    def store_slot(self) -> Code:
+        """See Emitter."""
+        yield from self._find_slot()
+        yield Instruction(f"mov {self._slot}, rax")
+
+    def clear_slot(self) -> Code:
+        """See Emitter."""
+        yield from self._find_slot()
+        yield Instruction(f"mov {self._slot}, 0")
+
+    def load_slot(self) -> Code:
+        """See Emitter."""
+        yield from self._find_slot()
+        yield Instruction(f"mov rax, {self._slot}")
+
+    def if_slot(self, label: str) -> Code:
+        """See Emitter."""
+        yield from self._find_slot()
+        yield Instruction(f"cmp {self._slot}, 0")
+        yield _near("jne", b"\x0f\x85", label)
+
+    def nop(self) -> Code:
+        """See Emitter."""
+        yield Instruction("nop dword ptr [rax + rax]", code=NOP5)
+
+    def _find_slot(self) -> Code:
+        if self.frame.count:
+            yield from self.load("rcx", self.frame.count)
+
+    @property
+    def _slot(self) -> str:
+        return _at(self.frame.context, " + rcx * 8") if self.frame.count else _at(self.frame.result)
+
+
+@dataclass(frozen=True, eq=False)
+class _X86:
+    """The Isa."""
+
+    name: str = "x86-64"
+    arguments: tuple[str, ...] = REGISTERS
+    mnemonics: frozenset[str] = frozenset("push mov movabs lea add sub test cmp je jne call jmp leave ret nop".split())
+
+    def slots(self, shape: Shape) -> tuple[Slot, ...]:
+        """See Isa."""
+        return assigned(shape.arguments, REGISTERS)
+
+    def frame_bytes(self, used: int, outgoing: int, site: str) -> int:
+        """See Isa. With stack arguments, the stack is aligned to 16 bytes where the original is called."""
+        pushed = (3 if site == "call" else 2) * WORD
+        return used + (used + pushed) % ALIGNED if outgoing else used
+
+    def assemble(self, lines: Sequence[str]) -> bytes:
+        """See Isa."""
+        try:
+            made, _ = _assembler().asm("\n".join(lines), as_bytes=True)
+        except keystone.KsError as error:
+            raise BadInputError(f"keystone does not assemble the code of an image: {error}") from error
+        return bytes(made or b"")
+
+    def disassembler(self) -> Any:
+        """See Isa."""
+        return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+
+    def raw(self, code: bytes) -> str:
+        """See Isa."""
+        return ".byte " + ", ".join(map(str, code))
+
+    def emitter(self, frame: Frame) -> Emitter:
+        """See Isa."""
+        return _Emitter(frame)
+
+
+X86_64: Final = _X86()
+
+
+def _at(below: int, index: str = "") -> str:
+    return f"qword ptr [rbp{index} {'-' if below >= 0 else '+'} {abs(below):#x}]"
+
+
+def _near(name: str, opcode: bytes, symbol: str) -> Instruction:
+    """A call or jump with a distance of 32 bits."""
+    return Instruction(f"{name} {symbol}", REL32, symbol, code=opcode + bytes(REL32.size))
+
+
+@lru_cache(maxsize=1)
+def _assembler() -> Any:
+    return keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)

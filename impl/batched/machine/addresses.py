@@ -1,0 +1,85 @@
+"""The address map of the emulated kernel. All of it lies in the top 2 GiB, as the kernel's text and modules do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "BODIES",
+    "COVERAGE",
+    "DIRECT_FUNCTIONS",
+    "FUNCTION_BYTES",
+    "GLOBALS",
+    "IMAGES",
+    "IMAGE_OBJECTS",
+    "LOADED",
+    "OPS_OBJECTS",
+    "OPS_TRAMPOLINES",
+    "PATCHED",
+    "PROGRAMS",
+    "PROGRAM_OBJECTS",
+    "RAW_TRAMPOLINES",
+    "ROUTINES",
+    "SLOT_COUNTS",
+    "STACK",
+    "STOP",
+    "TEXT",
+    "TRACE",
+    "VECTORS",
+]
+
+TEXT: Final = 0xFFFFFFFF81000000
+"""The functions' entries, FUNCTION_BYTES each, in the order of their indices."""
+
+PATCHED: Final = 0xFFFFFFFF83000000
+"""The livepatched functions' entries, as far from here as the function from TEXT."""
+
+FUNCTION_BYTES: Final = 16
+
+ROUTINES: Final = 0xFFFFFFFF85000000
+"""What the kernel proper has: the callers, the graph tracer, enter and exit of programs, the helpers."""
+
+BODIES: Final = 0xFFFFFFFF86000000
+"""What the functions' entries jump to."""
+
+OPS_TRAMPOLINES: Final = 0xFFFFFFFF88000000
+"""The ops' own copies of ftrace_caller and ftrace_regs_caller."""
+
+PROGRAMS: Final = 0xFFFFFFFF89000000
+"""The programs' code."""
+
+RAW_TRAMPOLINES: Final = 0xFFFFFFFF8A000000
+"""Direct trampolines that are not BPF's."""
+
+STOP: Final = 0xFFFFFFFF8B000000
+"""Where a call that the harness makes returns to."""
+
+GLOBALS: Final = 0xFFFFFFFF90000000
+PROGRAM_OBJECTS: Final = 0xFFFFFFFF91000000
+IMAGE_OBJECTS: Final = 0xFFFFFFFF92000000
+LOADED: Final = 0xFFFFFFFF9B000000
+"""A byte a function: whether it is there."""
+
+SLOT_COUNTS: Final = 0xFFFFFFFF9B800000
+"""A byte a function: its context words."""
+
+DIRECT_FUNCTIONS: Final = 0xFFFFFFFF9C000000
+"""A word a function: where its direct call goes."""
+
+OPS_OBJECTS: Final = 0xFFFFFFFF9D000000
+"""struct ftrace_ops: function, number, coverage."""
+
+COVERAGE: Final = 0xFFFFFFFF9E000000
+"""A byte a function, for each hash or ops."""
+
+TRACE: Final = 0xFFFFFFFFA8000000
+"""The records of what happened."""
+
+VECTORS: Final = 0xFFFFFFFFAC000000
+"""Arguments and results of calls in bulk."""
+
+IMAGES: Final = 0xFFFFFFFFB0000000
+"""BPF trampolines."""
+
+STACK: Final = 0xFFFFC90000000000
+"""The task's stack."""

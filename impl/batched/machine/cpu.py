@@ -1,0 +1,69 @@
+"""The processor: unicorn over memory that numpy shares. Whoever writes code says so, and its translation is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import unicorn
+from unicorn import UcError, x86_const  # type: ignore[attr-defined]
+
+from impl.batched.machine.addresses import STOP
+from impl.batched.machine.memory import Region
+
+__all__ = ["Cpu", "ExecutionError"]
+
+ARGUMENTS: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RDI", "RSI", "RDX", "RCX", "R8", "R9"))
+PRESERVED: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in "RBX RBP R12 R13 R14 R15".split())
+MARKS: Final = tuple(0x5A5A000000000000 + place for place in range(len(PRESERVED)))
+MOST_INSTRUCTIONS: Final = 1_000_000
+
+
+class ExecutionError(Exception):
+    """A call did not return as it should: it faulted, trapped, went astray, or lost a register."""
+
+
+class Cpu:
+    """One processor over some regions."""
+
+    def __init__(self, regions: Iterable[Region]) -> None:
+        self._regions = tuple(regions)
+        machine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)  # type: ignore[attr-defined, no-untyped-call]
+        # A physical address is cut to 52 bits, so that the kernel's addresses need the virtual TLB.
+        machine.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
+        for region in self._regions:
+            machine.mem_map_ptr(region.address, region.size, unicorn.UC_PROT_ALL, region.pointer)
+        self._machine = machine
+
+    def written(self, ranges: list[tuple[int, int]] | None) -> None:
+        """Code has changed at these ranges, [low, high); None: anywhere."""
+        if ranges is None:
+            self._machine.ctl_flush_tb()
+            return
+        for low, high in ranges:
+            self._machine.ctl_remove_cache(low, high)
+
+    def call(self, function: int, arguments: Sequence[int], stack: int, limit: int = MOST_INSTRUCTIONS) -> int:
+        """Calls a function, its first arguments in registers, with the return address STOP at `stack`; returns rax.
+
+        ExecutionError if it does not come back within so many instructions, or without what C preserves.
+        """
+        machine = self._machine
+        for number, value in zip((*ARGUMENTS, *PRESERVED), (*arguments, *MARKS), strict=True):
+            machine.reg_write(number, value)
+        machine.reg_write(x86_const.UC_X86_REG_RSP, stack)
+        try:
+            machine.emu_start(function, STOP, 0, limit)
+        except UcError as error:
+            raise ExecutionError(f"{error} at {self._pc():#x}") from error
+        if self._pc() != STOP:
+            raise ExecutionError(f"not back after {limit} instructions, at {self._pc():#x}")
+        lost = [number for number, mark in zip(PRESERVED, MARKS, strict=True) if machine.reg_read(number) != mark]
+        if lost or machine.reg_read(x86_const.UC_X86_REG_RSP) != stack + 8:
+            raise ExecutionError(
+                "the call came back with another stack pointer, or without a register that C preserves"
+            )
+        return int(machine.reg_read(x86_const.UC_X86_REG_RAX))
+
+    def _pc(self) -> int:
+        return int(self._machine.reg_read(x86_const.UC_X86_REG_RIP))

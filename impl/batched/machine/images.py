@@ -1,0 +1,300 @@
+"""BPF trampolines in memory: one image for each function, or for each set of programs and shape, built by templates.
+
+Images are built and freed in bulk: those that one plan describes are relocated together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impl.batched.functions import Functions, Indices
+from impl.batched.images import FRESH, Trampolines
+from impl.batched.jit.generate import template
+from impl.batched.jit.plan import Link, Plan
+from impl.batched.jit.template import Template, relocate_many
+from impl.batched.machine import addresses as at
+from impl.batched.machine.arena import Arena
+from impl.batched.machine.entries import body_addresses, entry_addresses
+from impl.batched.machine.routines import ProgramObject, routines
+from impl.batched.state import State
+from spec.prototypes import SLOT_BYTES, Shape
+
+__all__ = ["Images", "Pieces", "code_address", "normal", "program_symbols"]
+
+FEW: Final = 16
+"""Up to so many, images are relocated faster one by one."""
+
+PROGRAM_BYTES: Final = 32
+FEXIT_JUMP: Final = 0xE9
+WORD: Final = np.uint64(8)
+SMALLEST: Final = np.uint64(64)
+"""No image is smaller, so that each has its own struct bpf_tramp_image."""
+
+LOW_HALF: Final = (1 << 32) - 1
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
+_MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
+
+
+@dataclass(slots=True)
+class _Shared:
+    """An image that serves several functions. users: how many."""
+
+    where: int
+    size: int
+    users: int = 0
+
+
+class _Content(NamedTuple):
+    """What an image is made of: its class of programs, the class still linked, and how it reaches the original."""
+
+    made_of: int
+    linked: int
+    orig_stack: bool
+
+
+def normal(shape: Shape) -> Shape:
+    """The simplest shape whose arguments lie where these do: an image moves words."""
+    sizes = tuple(SLOT_BYTES if size <= SLOT_BYTES else 2 * SLOT_BYTES for size in shape.arguments)
+    return Shape(sizes, SLOT_BYTES if shape.returns else 0)
+
+
+def code_address(number: int) -> int:
+    """Where a program's code is."""
+    return at.PROGRAMS + PROGRAM_BYTES * number
+
+
+class Pieces(NamedTuple):
+    """Pieces of the arena: offsets and sizes, in bytes."""
+
+    where: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+
+NOTHING: Final = Pieces(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+class Images:
+    """Of each function: the key of its image's content, where that is in the arena, and its size; 0 without one."""
+
+    def __init__(self, functions: Functions, level: str, arena: Arena, *, jmp_sites: bool) -> None:
+        self._where = np.zeros(functions.count, np.int32)
+        self._size = np.zeros(functions.count, np.uint16)
+        self._keys = np.zeros(functions.count, np.uint64)
+        self._level = level
+        self._jmp_sites = jmp_sites and level == "per_function"
+        self._arena = arena
+        self._shared: dict[int, _Shared] = {}
+        self._number, self._shapes = shapes(functions, level)
+
+    def targets(self, state: State) -> NDArray[np.uint32]:
+        """Where a direct call of each function goes: the low half of the address, bit 0 set for a jump; 0 for none."""
+        found = np.where(self._size > 0, np.uint32(at.IMAGES & LOW_HALF) + self._where.astype(np.uint32), np.uint32(0))
+        if self._jmp_sites:
+            count = len(found)
+            everyone = np.arange(count)
+            jumped = state.trampolines.calls_by_address(everyone) & (self._size > 0)
+            found |= jumped.astype(np.uint32)
+        return found
+
+    def change(self, state: State) -> Pieces:
+        """Builds what images the state needs and does not have.
+
+        The pieces that are no longer anybody's: to be given to `release` when no site calls them.
+        """
+        trampolines = state.trampolines
+        made_of = trampolines.images(np.arange(len(self._keys)))
+        keys = self._content_keys(trampolines, made_of)
+        changed = np.flatnonzero(keys != self._keys)
+        if not len(changed):
+            return NOTHING
+        replaced = changed[self._size[changed] > 0]
+        present = changed[made_of[changed] > 0]
+        old = Pieces(self._where[replaced].astype(np.int64), self._size[replaced].astype(np.int64))
+        groups = trampolines.groups
+        if groups is None:
+            self._where[changed] = self._size[changed] = 0
+            self._put(state, present)
+        else:
+            left = _mixed(self._keys[replaced], groups[replaced])
+            self._where[changed] = self._size[changed] = 0
+            self._join(state, present, _mixed(keys[present], groups[present]))
+            old = self._leave(left)
+        self._keys[changed] = keys[changed]
+        return old
+
+    def _content_keys(self, trampolines: Trampolines, made_of: NDArray[np.int32]) -> NDArray[np.uint64]:
+        """A number for what each image is made of, 0 without one."""
+        prints = trampolines.sets.fingerprints[made_of]
+        count = len(made_of)
+        keys: NDArray[np.uint64] = (prints ^ trampolines.orig_stack[:count].astype(np.uint64)) * _ODD
+        stale = np.flatnonzero(trampolines.stale[:count] != FRESH)
+        if len(stale):
+            linked = trampolines.sets.fingerprints[trampolines.sets.of[stale]]
+            keys[stale] = (keys[stale] ^ (linked + np.uint64(1))) * _MIX
+        keys[made_of == 0] = 0
+        return keys
+
+    def _join(self, state: State, where: Indices, keys: NDArray[np.uint64]) -> None:
+        """These functions take the images of these keys; each is built when its first function comes."""
+        distinct, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        known = [self._shared.get(key) for key in distinct.tolist()]
+        missing = [place for place, shared in enumerate(known) if shared is None]
+        makers = where[first[missing]]
+        self._put(state, makers)
+        for place, maker in zip(missing, makers.tolist(), strict=True):
+            shared = _Shared(int(self._where[maker]), int(self._size[maker]))
+            known[place] = self._shared[int(distinct[place])] = shared
+        found = [shared for shared in known if shared is not None]
+        for shared, count in zip(found, counts.tolist(), strict=True):
+            shared.users += count
+        self._where[where] = np.array([shared.where for shared in found], np.int32)[inverse]
+        self._size[where] = np.array([shared.size for shared in found], np.uint16)[inverse]
+
+    def _leave(self, keys: NDArray[np.uint64]) -> Pieces:
+        """Functions leave the images of these keys; the pieces that nobody uses any more."""
+        freed = []
+        distinct, counts = np.unique(keys, return_counts=True)
+        for key, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            shared = self._shared[key]
+            shared.users -= count
+            if not shared.users:
+                del self._shared[key]
+                freed.append((shared.where, shared.size))
+        return Pieces(*np.array(freed, np.int64).reshape(-1, 2).T)
+
+    def _put(self, state: State, where: Indices) -> None:
+        """A new image for each of these functions."""
+        for content, shape, members in self._alike(state, where):
+            self._build(state, content, shape, members)
+
+    def _alike(self, state: State, where: Indices) -> Iterator[tuple[_Content, Shape | None, Indices]]:
+        """These functions by what their images are made of, and by shape."""
+        trampolines = state.trampolines
+        made_of, linked = trampolines.images(where), trampolines.sets.of[where]
+        stacked = trampolines.orig_stack[where]
+        numbers = self._number[where]
+        words = np.zeros(len(where), np.int64)
+        for column in (made_of, linked, stacked, numbers):
+            words = words * (int(column.max(initial=0)) + 1) + column.astype(np.int64)
+        order = np.argsort(words, kind="stable")
+        ends = np.flatnonzero(np.diff(words[order])) + 1
+        for members in np.split(order, ends) if len(order) else []:
+            one = members[0]
+            content = _Content(int(made_of[one]), int(linked[one]), bool(stacked[one]))
+            yield content, self._shapes[numbers[one]], where[members]
+
+    def _build(self, state: State, content: _Content, shape: Shape | None, where: Indices) -> None:
+        nodes = state.trampolines.sets.row(content.made_of)
+        made = template(self._plan(state, content, nodes, shape))
+        places = self._arena.place(len(made.code), len(where))
+        symbols: dict[str, int | NDArray[np.uint64]] = {**routines().address, **program_symbols(state, nodes)}
+        symbols["body"] = body_addresses(where)
+        symbols["function"] = entry_addresses(where)
+        symbols["im"] = np.uint64(at.IMAGE_OBJECTS) + places.astype(np.uint64) // SMALLEST * WORD
+        rows = self._arena.rows(places, len(made.code))
+        code = _relocated(made, np.uint64(at.IMAGES) + places.astype(np.uint64), symbols, rows)
+        if content.linked != content.made_of:
+            _skip(made, code, _gone(state, content, nodes))
+        if code is not rows:
+            self._arena.write(places, code)
+        self._where[where] = places
+        self._size[where] = len(made.code)
+
+    def _plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> Plan:
+        sets = state.trampolines.sets
+        programs = [state.program_numbered[int(sets.node_program[node])] for node in nodes]
+        shared = self._level != "per_function"
+        links = tuple(Link(program.kind, program.sleepable) for program in programs)  # type: ignore[arg-type]
+        func_ip = any(program.func_ip for program in programs)
+        calls = any(program.kind != "fentry" for program in programs)
+        jumped = self._jmp_sites and calls and not content.orig_stack
+        return Plan(
+            shape,
+            links,
+            func_ip=func_ip,
+            orig_stack=content.orig_stack,
+            site="jmp" if jumped else "call",
+            shared=shared,
+        )
+
+    def release(self, pieces: Pieces) -> None:
+        """Frees images that nobody calls any more."""
+        for size in np.unique(pieces.size).tolist():
+            self._arena.free(pieces.where[pieces.size == size], size)
+
+
+def _relocated(
+    made: Template,
+    addresses: NDArray[np.uint64],
+    symbols: Mapping[str, int | NDArray[np.uint64]],
+    rows: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """The code at each address, a row each; symbols that are arrays have an element for each. rows: to write it to."""
+    if len(addresses) > FEW:
+        return relocate_many(made, addresses, symbols, rows)
+    copies = []
+    for place, address in enumerate(addresses.tolist()):
+        own = {name: found if isinstance(found, int) else int(found[place]) for name, found in symbols.items()}
+        copies.append(made.relocate(address, own))
+    return np.frombuffer(b"".join(copies), np.uint8).reshape(len(copies), -1).copy()
+
+
+def program_symbols(state: State, nodes: list[int]) -> dict[str, int]:
+    """The addresses that an image's links have, by place."""
+    trampolines = state.trampolines
+    found = {}
+    for place, node in enumerate(nodes):
+        number = int(trampolines.sets.node_program[node])
+        found[f"code {place}"] = code_address(number)
+        found[f"prog {place}"] = at.PROGRAM_OBJECTS + ProgramObject.SIZE * number
+        found[f"cookie {place}"] = int(trampolines.cookies[node])
+    return found
+
+
+def _gone(state: State, content: _Content, nodes: list[int]) -> set[int]:
+    """The places of links whose programs have left the function (IMAGE-2)."""
+    sets = state.trampolines.sets
+    still = {int(sets.node_program[node]) for node in sets.row(content.linked)}
+    return {place for place, node in enumerate(nodes) if int(sets.node_program[node]) not in still}
+
+
+def _skip(made: Template, code: NDArray[np.uint8], gone: set[int]) -> None:
+    """Jumps over the runs of these links, as bpf_trampoline_skip_prog() patches them."""
+    for skip in made.skips:
+        if skip.link in gone:
+            jump = bytes([FEXIT_JUMP]) + (skip.behind - skip.at - 5).to_bytes(4, "little")
+            code[:, skip.at : skip.at + len(jump)] = np.frombuffer(jump, np.uint8)
+
+
+def _mixed(keys: NDArray[np.uint64], groups: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """One number for what an image is made of and whom it may serve."""
+    mixed: NDArray[np.uint64] = (keys ^ (groups.astype(np.uint64) + np.uint64(1)) * _MIX) * _ODD
+    return mixed
+
+
+_SHAPES: WeakKeyDictionary[Functions, dict[str, tuple[NDArray[np.int16], list[Shape | None]]]] = WeakKeyDictionary()
+
+
+def shapes(functions: Functions, level: str) -> tuple[NDArray[np.int16], list[Shape | None]]:
+    """The number of each function's shape, and the shapes; None is any that stays in registers."""
+    known = _SHAPES.setdefault(functions, {})
+    if level not in known:
+        known[level] = _shapes(functions, level)
+    return known[level]
+
+
+def _shapes(functions: Functions, level: str) -> tuple[NDArray[np.int16], list[Shape | None]]:
+    numbers: dict[Shape | None, int] = {Shape((), 0): 0}
+    found = np.zeros(functions.count, np.int16)
+    for index, function in enumerate(functions.all):
+        prototype = function.prototype
+        if prototype is not None and prototype.describable:
+            generic = level == "generic" and prototype.in_registers
+            found[index] = numbers.setdefault(None if generic else normal(prototype.shape), len(numbers))
+    return found, list(numbers)

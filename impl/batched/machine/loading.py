@@ -1,0 +1,180 @@
+"""Code that is put in memory when it is first needed: bodies, programs, trampolines of ops, extensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from impl.batched.jit.generate import template
+from impl.batched.jit.plan import Link, Plan
+from impl.batched.machine import addresses as at
+from impl.batched.machine.assembler import assemble
+from impl.batched.machine.bodies import body
+from impl.batched.machine.entries import entry_addresses, jump
+from impl.batched.machine.images import code_address, normal, program_symbols
+from impl.batched.machine.memory import Region
+from impl.batched.machine.routines import OpsObject, ProgramObject, ops_caller, routines
+from impl.batched.machine.text import OPS_BYTES, RAW_BYTES, Text
+from impl.batched.programs import EXTENSION
+from impl.batched.sites import DIRECT, GRAPH, KLP
+from impl.batched.state import Ops, Program, State
+from spec.worlds import Function
+
+__all__ = ["Loader"]
+
+BODY_SPACE: Final = 1 << 24
+CODE_SPACE: Final = 1 << 20
+OPS_SPACE: Final = 1 << 22
+ALIGNED: Final = 16
+FUNCS: Final = {DIRECT: "call_direct_funcs", GRAPH: "ftrace_graph_func", KLP: "klp_ftrace_handler"}
+
+
+class Loader:
+    """regions: all memory that it fills. written: ranges of code, [low, high), since somebody took them."""
+
+    def __init__(self, state: State, text: Text) -> None:
+        self._state = state
+        self._text = text
+        count = max(1, state.functions.count)
+        known = routines()
+        self._routines = Region(at.ROUTINES, len(known.code))
+        self._routines.write(at.ROUTINES, known.code)
+        self._bodies = Region(at.BODIES, BODY_SPACE)
+        self._patched = Region(at.PATCHED, count * at.FUNCTION_BYTES)
+        self._ops = Region(at.OPS_TRAMPOLINES, OPS_SPACE)
+        self._raw = Region(at.RAW_TRAMPOLINES, CODE_SPACE)
+        self._programs = Region(at.PROGRAMS, CODE_SPACE)
+        self.program_objects = Region(at.PROGRAM_OBJECTS, CODE_SPACE)
+        self.ops_objects = Region(at.OPS_OBJECTS, CODE_SPACE)
+        self.regions = (
+            *(self._routines, self._bodies, self._patched, self._ops, self._raw, self._programs),
+            *(self.program_objects, self.ops_objects),
+        )
+        self._end = at.BODIES
+        self._body_of: dict[object, int] = {}
+        self._behind_patched: set[int] = set()
+        self._stubs: dict[int, tuple[int, int]] = {}
+        self._ops_loaded: set[int] = set()
+        self._raw_loaded = 0
+        self._programs_loaded = 0
+
+    def load(self, index: int) -> None:
+        """Puts in place all that a call of a function may reach."""
+        state = self._state
+        self._load_programs()
+        self._load_ops()
+        self._load_raw()
+        called = {program.calls for program in state.programs.values() if program.calls is not None}
+        for reached in self._reached(index, called):
+            self._load_entry(reached)
+
+    def _reached(self, index: int, called: set[str]) -> Iterator[int]:
+        functions = self._state.functions
+        waiting = [functions.all[index].name, *called]
+        seen: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            place = functions.index(name)
+            if name in seen or place < 0:
+                continue
+            seen.add(name)
+            yield place
+            waiting += [callee.function for callee in functions.all[place].callees]
+
+    def _load_entry(self, index: int) -> None:
+        """What is behind a function's site: its body, or the extension that stands in for it (TRACE-6)."""
+        node = self._state.trampolines.extension.get(index)
+        wanted = self._body(index, patched=False) if node is None else self._extension(index, node)
+        self._text.jump_to(index, wanted)
+        if index not in self._behind_patched and self._state.livepatched[index]:
+            self._behind_patched.add(index)
+            place = at.PATCHED + at.FUNCTION_BYTES * index
+            self._patched.write(place, jump(place, self._body(index, patched=True)))
+
+    def _body(self, index: int, *, patched: bool) -> int:
+        function = self._state.functions.all[index]
+        key = (function.prototype, function.callees, patched)
+        if key not in self._body_of:
+            self._body_of[key] = self._emit(body(function, self._find, patched=patched))
+        return self._body_of[key]
+
+    def _find(self, name: str) -> tuple[int, Function]:
+        functions = self._state.functions
+        index = functions.index(name)
+        return index, functions.all[index]
+
+    def _emit(self, text: str) -> int:
+        code = assemble(text, self._end)
+        return self._place(code)
+
+    def _place(self, code: bytes) -> int:
+        place = self._end
+        self._bodies.write(place, code)
+        self._end += -(-len(code) // ALIGNED) * ALIGNED
+        return place
+
+    def _extension(self, index: int, node: int) -> int:
+        """A trampoline that runs the program, and returns what it returns."""
+        known = self._stubs.get(index)
+        if known is not None and known[0] == node:
+            return known[1]
+        state = self._state
+        prototype = state.functions.all[index].prototype
+        assert prototype is not None
+        program = state.program_numbered[int(state.trampolines.sets.node_program[node])]
+        made = template(
+            Plan(normal(prototype.shape), (Link("fmod_ret", program.sleepable),), program.func_ip, site="jmp")
+        )
+        where = np.array([index])
+        symbols = routines().address | program_symbols(state, [node])
+        symbols |= {
+            "body": routines().address["nothing"],
+            "function": int(entry_addresses(where)[0]),
+            "im": at.IMAGE_OBJECTS,
+        }
+        place = self._place(made.relocate(self._end, symbols))
+        self._stubs[index] = node, place
+        return place
+
+    def _load_programs(self) -> None:
+        numbers = range(self._programs_loaded + 1, len(self._state.program_numbered) + 1)
+        for number in numbers:
+            self._load_program(self._state.program_numbered[number])
+        self._programs_loaded = len(self._state.program_numbered)
+
+    def _load_program(self, program: Program) -> None:
+        """Its code names its object, and goes on to what all programs do."""
+        place, found = code_address(program.number), at.PROGRAM_OBJECTS + ProgramObject.SIZE * program.number
+        common = routines().address["program"]
+        self._programs.write(place, assemble(f"mov rsi, {found}; jmp {common}", place))
+        callee = self._state.functions.index(program.calls)
+        flags = ProgramObject.HAS_SLOT * (program.kind not in {"fentry", EXTENSION})
+        flags |= ProgramObject.FUNC_IP * program.func_ip | ProgramObject.SLEEPABLE * program.sleepable
+        flags |= ProgramObject.SESSION * (program.kind == "fsession")
+        calls = int(entry_addresses(np.array([callee]))[0]) if callee >= 0 else 0
+        words = (0, program.number, flags, program.returns, calls, max(callee, 0))
+        start = (found - at.PROGRAM_OBJECTS) // 8
+        self.program_objects.u64[start : start + len(words)] = words
+
+    def _load_ops(self) -> None:
+        """The trampolines of ops in the list, and their objects."""
+        for code, regs in [(DIRECT, True), (GRAPH, False), (KLP, True), *self._plain()]:
+            if code in self._ops_loaded:
+                continue
+            self._ops_loaded.add(code)
+            func = routines().address[FUNCS.get(code, "call_ops_func")]
+            found, place = at.OPS_OBJECTS + OpsObject.SIZE * code, at.OPS_TRAMPOLINES + OPS_BYTES * code
+            self.ops_objects.u64[(found - at.OPS_OBJECTS) // 8 :][:2] = func, code
+            self._ops.write(place, ops_caller(regs=regs, ops=found, function=func))
+
+    def _plain(self) -> list[tuple[int, bool]]:
+        return [(entry.code, entry.regs) for entry in self._state.ops_list if isinstance(entry, Ops)]
+
+    def _load_raw(self) -> None:
+        for number in range(self._raw_loaded, len(self._state.direct.names)):
+            place = at.RAW_TRAMPOLINES + RAW_BYTES * number
+            told = routines().address["record_direct"]
+            self._raw.write(place, assemble(f"push rax; mov eax, {number}; call {told}; pop rax; ret", place))
+        self._raw_loaded = len(self._state.direct.names)

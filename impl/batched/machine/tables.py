@@ -1,0 +1,120 @@
+"""The data that the kernel's routines read: the list of ops, the graph tracer's users, direct_functions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impl.batched.functions import Mask
+from impl.batched.machine import addresses as at
+from impl.batched.machine.memory import PAGE, Region
+from impl.batched.machine.routines import Globals, OpsObject
+from impl.batched.machine.text import Text
+from impl.batched.sites import DIRECT, GRAPH, KLP
+from impl.batched.state import Ops, State
+
+__all__ = ["Tables"]
+
+OBJECT_SPACE: Final = 1 << 26
+HIGH_HALF: Final = np.uint64(0xFFFFFFFF << 32)
+COVERAGE_SPACE: Final = 1 << 27
+WORD: Final = 8
+FRESH_FLAGS: Final = np.array([Globals.NEVER_OPENED, 0] * 16, np.uint64)
+
+
+class Tables:
+    """regions: all memory that it fills."""
+
+    def __init__(self, state: State, text: Text, ops_objects: Region) -> None:
+        count = max(1, state.functions.count)
+        self.state = state
+        self.text = text
+        self._ops_objects = ops_objects
+        self._count = state.functions.count
+        self.globals = Region(at.GLOBALS, Globals.SIZE)
+        self._loaded = Region(at.LOADED, count)
+        self._slots = Region(at.SLOT_COUNTS, count)
+        self._direct = Region(at.DIRECT_FUNCTIONS, WORD * count)
+        self._coverage = Region(at.COVERAGE, COVERAGE_SPACE)
+        self._objects = Region(at.IMAGE_OBJECTS, OBJECT_SPACE)
+        self.regions = (self.globals, self._loaded, self._slots, self._direct, self._coverage, self._objects)
+        self._slots.u8[: self._count] = state.functions.slots[:-1]
+        self._masks = 0
+        self._version = -1
+
+    def follow(self) -> None:
+        """Brings the tables up to the state."""
+        state = self.state
+        if self._version == state.version:
+            return
+        self._version = state.version
+        self._masks = 0
+        self._loaded.u8[: self._count] = state.sites.loaded[:-1]
+        direct = self.text.direct()
+        self._direct.u64[: self._count] = np.where(direct, direct | HIGH_HALF, np.uint64(0))
+        self._list_ops(direct != 0)
+        self._list_users()
+        self._set(Globals.SLOT0_RETURNS, int(state.facts.slot0_returns))
+
+    def begin(self) -> None:
+        """A fresh task, and an empty trace."""
+        for place in (Globals.CURRENT, Globals.CALLING, Globals.DEPTH, Globals.IN_FLIGHT):
+            self._set(place, 0)
+        self._set(Globals.TRACE, at.TRACE)
+        start = Globals.FLAGS // WORD
+        self.globals.u64[start : start + len(FRESH_FLAGS)] = FRESH_FLAGS
+
+    def get(self, place: int) -> int:
+        """A word of the globals."""
+        return int(self.globals.u64[place // WORD])
+
+    def _set(self, place: int, word: int) -> None:
+        self.globals.u64[place // WORD] = word
+
+    def _list_ops(self, direct: Mask) -> None:
+        """Every enabled ops, newest first; those that record nothing stand where it makes no difference."""
+        state = self.state
+        found = [(entry.code, self._covered(entry)) for entry in state.ops_list if isinstance(entry, Ops)]
+        place = next((place for place, entry in enumerate(state.ops_list) if not isinstance(entry, Ops)), None)
+        if place is not None:
+            found.insert(place, (GRAPH, self._graph_covered()))
+        found += [(DIRECT, direct), (KLP, state.livepatched[:-1])]
+        assert len(found) < Globals.MOST_OPS
+        start = Globals.OPS_LIST // WORD
+        for number, (code, covered) in enumerate(found):
+            self.globals.u64[start + number] = at.OPS_OBJECTS + OpsObject.SIZE * code
+            self._ops_objects.u64[(OpsObject.SIZE * code + OpsObject.COVERAGE) // WORD] = self._mask(covered)
+        self.globals.u64[start + len(found)] = 0
+
+    def _covered(self, ops: Ops) -> Mask:
+        """What an ops covers, as ftrace_ops_test() finds it (FILTER-1)."""
+        if not ops.filter_hash.any():
+            return ~ops.notrace_hash[:-1]
+        covered: Mask = ops.filter_hash[:-1] & ~ops.notrace_hash[:-1]
+        return covered
+
+    def _graph_covered(self) -> Mask:
+        covered = np.zeros(self._count, np.bool_)
+        covered[self.state.graph.covered(self.state.sites)] = True
+        return covered
+
+    def _list_users(self) -> None:
+        users = self.state.graph.users
+        self._set(Globals.USER_COUNT, len(users))
+        for number, user in enumerate(users):
+            masks = [0 if mask is None else self._mask(mask[:-1]) for mask in (user.filter_hash, user.function)]
+            notrace = 0 if user.notrace is None else self._mask(user.notrace[:-1])
+            start = (Globals.USERS + Globals.USER_BYTES * number) // WORD
+            words = (user.slot, user.slot, *masks, notrace, user.depth or 0)
+            self.globals.u64[start : start + len(words)] = words
+
+    def _mask(self, mask: NDArray[np.bool_]) -> int:
+        """The address of a table of bytes."""
+        size = -(-self._count // PAGE) * PAGE
+        start, self._masks = self._masks, self._masks + size
+        if self._masks > len(self._coverage.u8):
+            raise MemoryError("the emulated kernel has no room for so many hashes")
+        self._coverage.u8[start : start + self._count] = mask
+        return at.COVERAGE + start

@@ -1,0 +1,137 @@
+"""The kernel's text of one system: functions whose sites are patched, and images. It follows the state's arrays."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impl.batched.direct_functions import BPF
+from impl.batched.machine import addresses as at
+from impl.batched.machine.arena import Arena
+from impl.batched.machine.entries import SITE_BYTES, body_addresses, branches, fresh_text, jump, site_offsets
+from impl.batched.machine.images import Images
+from impl.batched.machine.memory import Region
+from impl.batched.machine.poke import INT3, finish, poke
+from impl.batched.machine.routines import routines
+from impl.batched.sites import DIRECT
+from impl.batched.state import State
+
+__all__ = ["OPS_BYTES", "RAW_BYTES", "Text"]
+
+IMAGE_SPACE: Final = 1 << 29
+OPS_BYTES: Final = 256
+"""Of an ops' trampoline."""
+
+RAW_BYTES: Final = 32
+"""Of a direct trampoline that is not BPF's."""
+
+FEW: Final = 64
+LOW_HALF: Final = (1 << 32) - 1
+ALONE: Final = 1
+
+
+class Text:
+    """Sites by what they go to: the low half of an address, bit 0 set for a jump, 0 for a nop.
+
+    written: ranges of code, [low, high), that have changed since somebody took them; None: too many to tell.
+    """
+
+    def __init__(self, state: State, level: str) -> None:
+        count = state.functions.count
+        self.entries = Region(at.TEXT, max(1, count) * at.FUNCTION_BYTES)
+        self.images = Region(at.IMAGES, IMAGE_SPACE)
+        self.written: list[tuple[int, int]] | None = []
+        self._state = state
+        self._rows = self.entries.u8[: count * at.FUNCTION_BYTES].reshape(count, at.FUNCTION_BYTES)
+        self._rows[:] = fresh_text(count)
+        self._targets = np.zeros(count, np.uint32)
+        self._loaded = state.sites.loaded[:count].copy()
+        self._image_of = Images(state.functions, level, Arena(self.images), jmp_sites=state.facts.jmp_sites)
+        self._version = state.version
+
+    def follow(self) -> None:
+        """Brings text up to the state: images are built, sites are poked, then images nobody calls are freed."""
+        if self._version == self._state.version:
+            return
+        self._version = self._state.version
+        self._modules()
+        unused = self._image_of.change(self._state)
+        self._poke()
+        if len(unused.where):
+            self._note(_ranges(at.IMAGES, *unused))
+            self._image_of.release(unused)
+
+    def take_written(self) -> list[tuple[int, int]] | None:
+        """What has changed since the last time."""
+        taken, self.written = self.written, []
+        return taken
+
+    def jump_to(self, index: int, target: int) -> None:
+        """What a function does behind its site."""
+        place = int(body_addresses(np.array([index]))[0])
+        code = jump(place, target)
+        if self.entries.read(place, len(code)) != code:
+            self.entries.write(place, code)
+            self._note([(place, place + len(code))])
+
+    def site(self, index: int) -> bytes:
+        """The instruction at a function's site."""
+        start = int(site_offsets(np.array([index]))[0])
+        return self.entries.u8[start : start + SITE_BYTES].tobytes()
+
+    def _note(self, ranges: list[tuple[int, int]] | None) -> None:
+        self.written = None if ranges is None or self.written is None else self.written + ranges
+
+    def _modules(self) -> None:
+        """A module's text comes with it, and goes."""
+        loaded = self._state.sites.loaded[:-1]
+        if (loaded == self._loaded).all():
+            return
+        changed = np.flatnonzero(loaded != self._loaded)
+        fresh = fresh_text(len(loaded))[changed]
+        self._rows[changed] = np.where(loaded[changed, None], fresh, INT3)
+        self._targets[changed] = 0
+        self._loaded = loaded.copy()
+        self._note(None)
+
+    def _poke(self) -> None:
+        """Every site whose instruction is to be another one is patched."""
+        targets = self._wanted()
+        changed = np.flatnonzero(targets != self._targets)
+        if not len(changed):
+            return
+        places = site_offsets(changed)
+        code = branches(places, targets[changed])
+        finish(poke(self.entries.u8, places, code))
+        self._targets = targets
+        self._note(_ranges(at.TEXT, places, SITE_BYTES))
+
+    def _wanted(self) -> NDArray[np.uint32]:
+        """Where each site is to go (SITE-1 to SITE-5)."""
+        sites = self._state.sites
+        known = routines().address
+        caller, regs_caller = (np.uint32(known[name] & LOW_HALF) for name in ("ftrace_caller", "ftrace_regs_caller"))
+        codes = sites.codes[:-1].astype(np.uint32)
+        own = codes * np.uint32(OPS_BYTES) + np.uint32(at.OPS_TRAMPOLINES & LOW_HALF)
+        alone = np.where(codes == DIRECT, self.direct(), own)
+        together = np.where(sites.shows_regs(np.arange(len(codes))), regs_caller, caller)
+        count = sites.count[:-1]
+        return np.where(count == 0, np.uint32(0), np.where(count == ALONE, alone, together))
+
+    def direct(self) -> NDArray[np.uint32]:
+        """direct_functions, as far as a direct ops is at the site."""
+        entries = self._state.direct.entry[:-1]
+        own = entries.astype(np.uint32) * np.uint32(RAW_BYTES) + np.uint32(at.RAW_TRAMPOLINES & LOW_HALF)
+        raw = np.where(entries > 0, own, np.uint32(0))
+        found = np.where(entries == BPF, self._image_of.targets(self._state), raw)
+        return np.where(self._state.sites.direct[:-1], found, np.uint32(0))
+
+
+def _ranges(base: int, places: NDArray[np.int64], size: NDArray[np.int64] | int) -> list[tuple[int, int]] | None:
+    """Pieces of code at these offsets from an address, or None if they are many."""
+    if len(places) > FEW:
+        return None
+    sizes = np.broadcast_to(size, places.shape).tolist()
+    return [(base + low, base + low + one) for low, one in zip(places.tolist(), sizes, strict=True)]
