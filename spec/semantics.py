@@ -149,7 +149,7 @@ class Semantics:
 
     jmp_sites: bool
     """The site of an image that calls the original by its address jumps to it, so that no return address into the
-    function is on the stack. bpf_trampoline_use_jmp(), CONFIG_DYNAMIC_FTRACE_WITH_JMP, since v7.0."""
+    function is on the stack. bpf_trampoline_use_jmp() with CONFIG_DYNAMIC_FTRACE_WITH_JMP in 7.3.4; not in 6.12.117."""
 
     slot0_returns: bool
     """With several graph users, slot 0's user records the return of frames it did not enter, because its bit marks the

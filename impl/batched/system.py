@@ -101,7 +101,7 @@ class Batched:
         prototype = self.state.functions.all[index].prototype
         if prototype is not None and len(arguments) != len(prototype.slots):
             raise BadInputError(f"'{function}' takes {len(prototype.slots)} words, one a slot: write as many")
-        return self._kernel.call(index, arguments)
+        return self.kernel.call(index, arguments)
 
     def cost(self) -> Cost:
         """The totals so far."""
@@ -111,7 +111,8 @@ class Batched:
         return self._cost[1]
 
     @cached_property
-    def _kernel(self) -> Kernel:
+    def kernel(self) -> Kernel:
+        """What calls run on; made when the first one comes."""
         return Kernel(self.state, self.text)
 
     def close(self) -> None:

@@ -3,6 +3,9 @@
 x19 keeps what enter returned; x10 and x11 are scratch. The site is `mov x9, lr; bl image`: x9 is the way back to the
 function's caller, lr the way on into the function. Two frame records, of the caller and of the function, are above the
 frame, so that both are in a backtrace.
+
+Numbers of two digits are written in hexadecimal: keystone 0.9.2 leaves open, for all but x86, in which radix it reads
+others (ks_open() does not set its syntax).
 """
 
 from __future__ import annotations
@@ -46,19 +49,19 @@ class _Emitter:
     def enter(self) -> Code:
         """See Emitter."""
         yield Instruction("bti jc", code=BTI_JC)
-        yield Instruction("stp x29, x9, [sp, #-16]!")
+        yield Instruction("stp x29, x9, [sp, #-0x10]!")
         yield Instruction("mov x29, sp")
-        yield Instruction("stp x29, x30, [sp, #-16]!")
+        yield Instruction("stp x29, x30, [sp, #-0x10]!")
         yield Instruction("mov x29, sp")
-        yield Instruction(f"sub sp, sp, #{self.frame.size}")
+        yield Instruction(f"sub sp, sp, #{self.frame.size:#x}")
         yield from self.store("x19", self.frame.kept)
 
     def leave(self, to: To) -> Code:
         """See Emitter. Either way lr is the function's caller's, as if the image had never been called."""
         yield from self.load("x19", self.frame.kept)
         yield Instruction("mov sp, x29")
-        yield Instruction("ldp x29, x30, [sp], #16")
-        yield Instruction("ldp x29, x9, [sp], #16")
+        yield Instruction("ldp x29, x30, [sp], #0x10")
+        yield Instruction("ldp x29, x9, [sp], #0x10")
         if to == "body":
             yield Instruction("mov x10, x30")
         yield Instruction("mov x30, x9")
@@ -74,7 +77,7 @@ class _Emitter:
 
     def copy(self, number: int, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"ldr x10, [x29, #{RECORDS + WORD * number}]")
+        yield Instruction(f"ldr x10, [x29, #{RECORDS + WORD * number:#x}]")
         yield from self.store("x10", below)
 
     def put(self, value: int, below: int) -> Code:
@@ -109,11 +112,11 @@ class _Emitter:
 
     def address(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"add {register}, sp, #{self.frame.size - below}")
+        yield Instruction(f"add {register}, sp, #{self.frame.size - below:#x}")
 
     def return_address(self, register: str) -> Code:
         """See Emitter."""
-        yield Instruction(f"ldr {register}, [x29, #{FUNCTION_LR}]")
+        yield Instruction(f"ldr {register}, [x29, #{FUNCTION_LR:#x}]")
 
     def call(self, symbol: str) -> Code:
         """See Emitter. A call of the body is one of what the site's lr points to."""
@@ -167,7 +170,7 @@ class _Emitter:
         yield Instruction("nop")
 
     def _at(self, below: int) -> str:
-        return f"[sp, #{self.frame.size - below}]"
+        return f"[sp, #{self.frame.size - below:#x}]"
 
     def _slot(self, operation: str, register: str) -> Code:
         """A load or store of the return slot, which a generic image has behind as many words as the function has."""
@@ -189,7 +192,7 @@ def _constant(register: str, value: int) -> Code:
 def _moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
     """A movz and as many movk as it takes to write these 16-bit parts of a value."""
     return [
-        f"{'movk' if place else 'movz'} {register}, #{value >> 16 * part & 0xFFFF:#x}, lsl #{16 * part}"
+        f"{'movk' if place else 'movz'} {register}, #{value >> 16 * part & 0xFFFF:#x}, lsl #{16 * part:#x}"
         for place, part in enumerate(parts)
     ]
 
@@ -228,7 +231,7 @@ class _Arm64:
 
     def raw(self, code: bytes) -> str:
         """See Isa."""
-        return ".byte " + ", ".join(map(str, code))
+        return ".byte " + ", ".join(map(hex, code))
 
     def emitter(self, frame: Frame) -> Emitter:
         """See Isa."""

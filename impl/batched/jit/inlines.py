@@ -18,7 +18,7 @@ import keystone  # type: ignore[import-untyped]
 from spec.errors import BadInputError
 from spec.semantics import Semantics
 
-__all__ = ["BPF_CTX", "HELPERS", "SESSION_HELPERS", "UNTOUCHED", "Inline", "asking", "assembled", "inline"]
+__all__ = ["BPF_CTX", "HELPERS", "SESSION_HELPERS", "UNTOUCHED", "Inline", "asking", "assembled", "inline", "offered"]
 
 SESSION_HELPERS: Final = ("bpf_session_is_return", "bpf_session_cookie")
 HELPERS: Final = (
@@ -54,17 +54,24 @@ class Inline:
     symbols: tuple[str, ...] = ()
 
 
+def offered(helper: str, semantics: Semantics, kind: str) -> bool:
+    """Whether a kernel has a helper for programs of a kind."""
+    if kind == "fsession" and not semantics.fsession:
+        return False
+    if helper in SESSION_HELPERS:
+        return kind == "fsession"
+    return not (helper == "bpf_get_func_ip" and kind == "lsm")
+
+
 def inline(helper: str, semantics: Semantics, kind: str) -> Inline:
-    """The code of a helper in programs of a kind; BadInputError where a kernel has it not for them.
+    """The code of a helper in programs of a kind; BadInputError where the kernel does not offer it to them.
 
     Since v7.0 ("bpf: add fsession support") ctx[-1] has more than the number of slots, which is masked.
     """
     if helper not in HELPERS:
         raise BadInputError(f"{helper!r} is no helper of the context: write one of {', '.join(HELPERS)}")
-    if helper in SESSION_HELPERS and not (kind == "fsession" and semantics.fsession):
-        raise BadInputError(f"{helper} is for fsession programs, in kernels that have them; this is {kind}")
-    if helper == "bpf_get_func_ip" and kind == "lsm":
-        raise BadInputError("bpf_get_func_ip is not for lsm programs: the verifier refuses it with -ENOTSUPP")
+    if not offered(helper, semantics, kind):
+        raise BadInputError(f"{semantics.name} does not offer {helper} to {kind} programs: ask for another kind")
     return _MAKERS[helper](semantics, kind)
 
 

@@ -194,7 +194,7 @@ class _X86:
 
     def raw(self, code: bytes) -> str:
         """See Isa."""
-        return ".byte " + ", ".join(map(str, code))
+        return ".byte " + ", ".join(map(hex, code))
 
     def emitter(self, frame: Frame) -> Emitter:
         """See Isa."""

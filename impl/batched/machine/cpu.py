@@ -17,6 +17,7 @@ ARGUMENTS: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("
 PRESERVED: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in "RBX RBP R12 R13 R14 R15".split())
 MARKS: Final = tuple(0x5A5A000000000000 + place for place in range(len(PRESERVED)))
 MOST_INSTRUCTIONS: Final = 1_000_000
+MICROSECONDS: Final = 1_000_000
 
 
 class ExecutionError(Exception):
@@ -43,26 +44,26 @@ class Cpu:
         for low, high in ranges:
             self._machine.ctl_remove_cache(low, high)
 
-    def call(self, function: int, arguments: Sequence[int], stack: int, limit: int = MOST_INSTRUCTIONS) -> int:
-        """Calls a function, its first arguments in registers, with the return address STOP at `stack`; returns rax.
+    def call(self, function: int, arguments: Sequence[int], stack: int, *, seconds: int = 0) -> int:
+        """Calls a function, its six argument registers given, with the return address STOP at `stack`; returns rax.
 
-        ExecutionError if it does not come back within so many instructions, or without what C preserves.
+        ExecutionError if it does not come back within MOST_INSTRUCTIONS, or, if they are given, these seconds; or
+        without what C preserves. To count instructions takes longer than a short call, to wait longer than a long one.
         """
         machine = self._machine
         for number, value in zip((*ARGUMENTS, *PRESERVED), (*arguments, *MARKS), strict=True):
             machine.reg_write(number, value)
         machine.reg_write(x86_const.UC_X86_REG_RSP, stack)
         try:
-            machine.emu_start(function, STOP, 0, limit)
+            machine.emu_start(function, STOP, seconds * MICROSECONDS, 0 if seconds else MOST_INSTRUCTIONS)
         except UcError as error:
             raise ExecutionError(f"{error} at {self._pc():#x}") from error
         if self._pc() != STOP:
-            raise ExecutionError(f"not back after {limit} instructions, at {self._pc():#x}")
+            after = f"{seconds} seconds" if seconds else f"{MOST_INSTRUCTIONS} instructions"
+            raise ExecutionError(f"not back after {after}, at {self._pc():#x}")
         lost = [number for number, mark in zip(PRESERVED, MARKS, strict=True) if machine.reg_read(number) != mark]
         if lost or machine.reg_read(x86_const.UC_X86_REG_RSP) != stack + 8:
-            raise ExecutionError(
-                "the call came back with another stack pointer, or without a register that C preserves"
-            )
+            raise ExecutionError("the stack pointer is another after the call, or a register that C preserves is lost")
         return int(machine.reg_read(x86_const.UC_X86_REG_RAX))
 
     def _pc(self) -> int:

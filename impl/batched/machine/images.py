@@ -25,7 +25,7 @@ from impl.batched.machine.routines import ProgramObject, routines
 from impl.batched.state import State
 from spec.prototypes import SLOT_BYTES, Shape
 
-__all__ = ["Images", "Pieces", "code_address", "normal", "program_symbols"]
+__all__ = ["Images", "Pieces", "code_address", "image_object", "normal", "program_symbols"]
 
 FEW: Final = 16
 """Up to so many, images are relocated faster one by one."""
@@ -80,11 +80,11 @@ NOTHING: Final = Pieces(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class Images:
-    """Of each function: the key of its image's content, where that is in the arena, and its size; 0 without one."""
+    """where, size: of each function's image, in the arena; size 0 without one."""
 
     def __init__(self, functions: Functions, level: str, arena: Arena, *, jmp_sites: bool) -> None:
-        self._where = np.zeros(functions.count, np.int32)
-        self._size = np.zeros(functions.count, np.uint16)
+        self.where = np.zeros(functions.count, np.int32)
+        self.size = np.zeros(functions.count, np.uint16)
         self._keys = np.zeros(functions.count, np.uint64)
         self._level = level
         self._jmp_sites = jmp_sites and level == "per_function"
@@ -94,11 +94,11 @@ class Images:
 
     def targets(self, state: State) -> NDArray[np.uint32]:
         """Where a direct call of each function goes: the low half of the address, bit 0 set for a jump; 0 for none."""
-        found = np.where(self._size > 0, np.uint32(at.IMAGES & LOW_HALF) + self._where.astype(np.uint32), np.uint32(0))
+        found = np.where(self.size > 0, np.uint32(at.IMAGES & LOW_HALF) + self.where.astype(np.uint32), np.uint32(0))
         if self._jmp_sites:
             count = len(found)
             everyone = np.arange(count)
-            jumped = state.trampolines.calls_by_address(everyone) & (self._size > 0)
+            jumped = state.trampolines.calls_by_address(everyone) & (self.size > 0)
             found |= jumped.astype(np.uint32)
         return found
 
@@ -113,16 +113,16 @@ class Images:
         changed = np.flatnonzero(keys != self._keys)
         if not len(changed):
             return NOTHING
-        replaced = changed[self._size[changed] > 0]
+        replaced = changed[self.size[changed] > 0]
         present = changed[made_of[changed] > 0]
-        old = Pieces(self._where[replaced].astype(np.int64), self._size[replaced].astype(np.int64))
+        old = Pieces(self.where[replaced].astype(np.int64), self.size[replaced].astype(np.int64))
         groups = trampolines.groups
         if groups is None:
-            self._where[changed] = self._size[changed] = 0
+            self.where[changed] = self.size[changed] = 0
             self._put(state, present)
         else:
             left = _mixed(self._keys[replaced], groups[replaced])
-            self._where[changed] = self._size[changed] = 0
+            self.where[changed] = self.size[changed] = 0
             self._join(state, present, _mixed(keys[present], groups[present]))
             old = self._leave(left)
         self._keys[changed] = keys[changed]
@@ -148,13 +148,13 @@ class Images:
         makers = where[first[missing]]
         self._put(state, makers)
         for place, maker in zip(missing, makers.tolist(), strict=True):
-            shared = _Shared(int(self._where[maker]), int(self._size[maker]))
+            shared = _Shared(int(self.where[maker]), int(self.size[maker]))
             known[place] = self._shared[int(distinct[place])] = shared
         found = [shared for shared in known if shared is not None]
         for shared, count in zip(found, counts.tolist(), strict=True):
             shared.users += count
-        self._where[where] = np.array([shared.where for shared in found], np.int32)[inverse]
-        self._size[where] = np.array([shared.size for shared in found], np.uint16)[inverse]
+        self.where[where] = np.array([shared.where for shared in found], np.int32)[inverse]
+        self.size[where] = np.array([shared.size for shared in found], np.uint16)[inverse]
 
     def _leave(self, keys: NDArray[np.uint64]) -> Pieces:
         """Functions leave the images of these keys; the pieces that nobody uses any more."""
@@ -196,15 +196,15 @@ class Images:
         symbols: dict[str, int | NDArray[np.uint64]] = {**routines().address, **program_symbols(state, nodes)}
         symbols["body"] = body_addresses(where)
         symbols["function"] = entry_addresses(where)
-        symbols["im"] = np.uint64(at.IMAGE_OBJECTS) + places.astype(np.uint64) // SMALLEST * WORD
+        symbols["im"] = image_object(places)
         rows = self._arena.rows(places, len(made.code))
         code = _relocated(made, np.uint64(at.IMAGES) + places.astype(np.uint64), symbols, rows)
         if content.linked != content.made_of:
             _skip(made, code, _gone(state, content, nodes))
         if code is not rows:
             self._arena.write(places, code)
-        self._where[where] = places
-        self._size[where] = len(made.code)
+        self.where[where] = places
+        self.size[where] = len(made.code)
 
     def _plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> Plan:
         sets = state.trampolines.sets
@@ -222,6 +222,12 @@ class Images:
             site="jmp" if jumped else "call",
             shared=shared,
         )
+
+    def template_of(self, state: State, index: int) -> Template:
+        """The template that a function's image was made by."""
+        where = np.array([index])
+        ((content, shape, _),) = self._alike(state, where)
+        return template(self._plan(state, content, state.trampolines.sets.row(content.made_of), shape))
 
     def release(self, pieces: Pieces) -> None:
         """Frees images that nobody calls any more."""
@@ -243,6 +249,12 @@ def _relocated(
         own = {name: found if isinstance(found, int) else int(found[place]) for name, found in symbols.items()}
         copies.append(made.relocate(address, own))
     return np.frombuffer(b"".join(copies), np.uint8).reshape(len(copies), -1).copy()
+
+
+def image_object(places: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The struct bpf_tramp_image of the images at these places of the arena."""
+    objects: NDArray[np.uint64] = np.uint64(at.IMAGE_OBJECTS) + places.astype(np.uint64) // SMALLEST * WORD
+    return objects
 
 
 def program_symbols(state: State, nodes: list[int]) -> dict[str, int]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from impl.batched.machine import addresses as at
 from impl.batched.machine.cpu import Cpu, ExecutionError
 from impl.batched.machine.loading import Loader
 from impl.batched.machine.memory import PAGE, Region
 from impl.batched.machine.names import StateNames
 from impl.batched.machine.records import events, value
-from impl.batched.machine.routines import Globals
+from impl.batched.machine.routines import Globals, routines
 from impl.batched.machine.tables import Tables
 from impl.batched.machine.text import Text
 from impl.batched.state import State
@@ -20,10 +23,14 @@ from spec.traces import Trace
 
 __all__ = ["Kernel"]
 
+Words = NDArray[np.uint64]
+
 TRACE_SPACE: Final = 1 << 26
 STACK_SPACE: Final = 1 << 18
 JUNK: Final = 0xA5A5A5A5A5A5A5A5
 WORD: Final = 8
+LONGEST_SECONDS: Final = 60
+VECTOR_SPACE: Final = 1 << 24
 
 
 class Kernel:
@@ -38,30 +45,67 @@ class Kernel:
         self._trace = Region(at.TRACE, TRACE_SPACE)
         self._stack = Region(at.STACK, STACK_SPACE)
         self._stop = Region(at.STOP, PAGE)
+        self._vectors = Region(at.VECTORS, VECTOR_SPACE)
 
     @cached_property
     def _cpu(self) -> Cpu:
-        own = (self.text.entries, self.text.images, self._trace, self._stack, self._stop)
+        own = (self.text.entries, self.text.images, self._trace, self._stack, self._stop, self._vectors)
         return Cpu((*own, *self._loader.regions, *self._tables.regions))
 
     def call(self, index: int, arguments: tuple[int, ...]) -> Trace:
         """Runs one function to its return. ExecutionError if it does not come back in order."""
         function = self.state.functions.all[index]
-        self._loader.load(index)
-        self._tables.follow()
+        self._prepare(index)
         self._tables.begin()
-        self._cpu.written(self.text.take_written())
-        result = self._run(index, *_passed(function.prototype, arguments))
-        self._settled()
-        count = (self._tables.get(Globals.TRACE) - at.TRACE) // WORD
-        words: list[int] = self._trace.u64[:count].tolist()
+        result = self._enter(_entry(index), *_passed(function.prototype, arguments))
+        words: list[int] = self.recorded().tolist()
         return Trace(events(words, self._names, function, len(arguments)), value(function, result))
 
-    def _run(self, index: int, registers: list[int], stacked: list[int]) -> int:
+    def calls(self, index: int, vectors: Words) -> tuple[Words, Words]:
+        """Runs one function once for each vector of arguments, in a loop inside the emulator.
+
+        vectors: a row a call, a column a slot. The return registers, and the records of all calls, one behind the
+        other. ExecutionError as of `call`.
+        """
+        rows = _rows(self.state.functions.all[index].prototype, vectors)
+        self._prepare(index)
+        stacked = rows.shape[1] - len(REGISTERS)
+        results, records = [], []
+        start, count = 0, 1
+        while start < len(rows):
+            chunk = rows[start : start + count]
+            self._tables.begin()
+            self._vectors.u64[: chunk.size] = chunk.ravel()
+            found = at.VECTORS + WORD * chunk.size
+            registers = [at.VECTORS, len(chunk), found, _entry(index), stacked, 0]
+            self._enter(routines().address["calls"], registers, [], seconds=LONGEST_SECONDS)
+            results.append(self._vectors.u64[chunk.size : chunk.size + len(chunk)].copy())
+            records.append(self.recorded().copy())
+            start += count
+            count = self._room(len(records[0]), rows.shape[1])
+        return np.concatenate(results), np.concatenate(records)
+
+    def _room(self, recorded: int, width: int) -> int:
+        """How many calls fit into memory, if each records at most twice what the first one did."""
+        return min(len(self._trace.u64) // (2 * max(1, recorded)), len(self._vectors.u64) // (width + 1))
+
+    def _prepare(self, index: int) -> None:
+        self._loader.load(index)
+        self._tables.follow()
+        self._cpu.written(self.text.take_written())
+
+    def _enter(self, function: int, registers: list[int], stacked: list[int], *, seconds: int = 0) -> int:
+        """Calls code with these registers and words on the stack; the return register."""
         top = STACK_SPACE - PAGE
         words = [at.STOP, *stacked]
         self._stack.u64[top // WORD : top // WORD + len(words)] = words
-        return self._cpu.call(at.TEXT + at.FUNCTION_BYTES * index, registers, at.STACK + top)
+        result = self._cpu.call(function, registers, at.STACK + top, seconds=seconds)
+        self._settled()
+        return result
+
+    def recorded(self) -> Words:
+        """The records since the trace was emptied."""
+        return self._trace.u64[: (self._tables.get(Globals.TRACE) - at.TRACE) // WORD]
 
     def _settled(self) -> None:
         """Nobody is in an image, in a program or on the shadow stack when a call is over."""
@@ -72,6 +116,20 @@ class Kernel:
         ):
             if self._tables.get(place):
                 raise ExecutionError(what)
+
+
+def _entry(index: int) -> int:
+    return at.TEXT + at.FUNCTION_BYTES * index
+
+
+def _rows(prototype: Prototype | None, vectors: Words) -> Words:
+    """Vectors as the routine takes them: six registers, then the words on the stack."""
+    slots = prototype.slots if prototype else ()
+    rows = np.full((len(vectors), len(REGISTERS) + sum(slot.stack is not None for slot in slots)), JUNK, np.uint64)
+    for number, slot in enumerate(slots):
+        place = REGISTERS.index(slot.register) if slot.register else len(REGISTERS) + (slot.stack or 0)
+        rows[:, place] = vectors[:, number]
+    return rows
 
 
 def _passed(prototype: Prototype | None, arguments: tuple[int, ...]) -> tuple[list[int], list[int]]:

@@ -155,7 +155,7 @@ def _frame(register: str) -> str:
 
 def _texts() -> dict[str, str]:
     """Each routine's text, callees first; `{name}` is the address of one before."""
-    return _BASICS | _FTRACE | _GRAPH | _BPF | {"program": _PROGRAM}
+    return _BASICS | _FTRACE | _GRAPH | _BPF | {"program": _PROGRAM, "calls": _CALLS}
 
 
 _BASICS: Final = {
@@ -517,6 +517,40 @@ _PROGRAM: Final = f"""
         pop r15; pop r14; pop r13; pop r12; pop rbx
         pop rbp
         jmp {{leave}}
+"""
+
+
+# calls(vectors, count, results, function, stack words): a call for each vector of six registers and stack words.
+_CALLS: Final = f"""
+        {PUSH_SAVED}
+        mov rbx, rdi
+        mov r12, rsi
+        mov r13, rdx
+        mov r14, rcx
+        mov r15, r8
+    next:
+        test r12, r12
+        jz done
+        mov rbp, rsp
+        mov rcx, r15
+    stacked:
+        test rcx, rcx
+        jz ready
+        push qword ptr [rbx + 8*rcx + {8 * len(ARGUMENTS) - 8}]
+        dec rcx
+        jmp stacked
+    ready:
+        {"; ".join(f"mov {name}, [rbx + {8 * place}]" for place, name in enumerate(ARGUMENTS))}
+        call r14
+        mov rsp, rbp
+        mov [r13], rax
+        add r13, 8
+        lea rbx, [rbx + 8*r15 + {8 * len(ARGUMENTS)}]
+        dec r12
+        jmp next
+    done:
+        {POP_SAVED}
+        ret
 """
 
 

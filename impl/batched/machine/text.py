@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impl.batched.direct_functions import BPF
+from impl.batched.jit.template import Template
 from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import SITE_BYTES, body_addresses, branches, fresh_text, jump, site_offsets
@@ -75,6 +76,18 @@ class Text:
         if self.entries.read(place, len(code)) != code:
             self.entries.write(place, code)
             self._note([(place, place + len(code))])
+
+    def image_sizes(self) -> NDArray[np.uint16]:
+        """Of each function's image in bytes, 0 without one."""
+        return self._image_of.size
+
+    def template_of(self, index: int) -> Template:
+        """The template that a function's image was made by."""
+        return self._image_of.template_of(self._state, index)
+
+    def image(self, index: int) -> tuple[int, int]:
+        """The address of a function's image, and its size."""
+        return at.IMAGES + int(self._image_of.where[index]), int(self._image_of.size[index])
 
     def site(self, index: int) -> bytes:
         """The instruction at a function's site."""
