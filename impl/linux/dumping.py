@@ -5,6 +5,7 @@ Nothing is detached: the guest goes back to its snapshot, so that every trampoli
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from impl.linux.errnos import errno_name
 from impl.linux.frames import Batch, Ref, Reply, Struct
 from impl.linux.guest import Guest, GuestDiedError
 from impl.linux.images import Subject, helpers, image_document, parse_image
-from impl.linux.instructions import call_helper, encode, exit_program, move
+from impl.linux.instructions import Instruction, call_helper, call_kfunc, encode, exit_program, move, move_register
 from impl.linux.links import LoadedProgram, create_link, loaded_program, open_link, program_info
 from impl.linux.programs import ATTACH_TYPES, GET_FUNC_IP
 from impl.linux.symbols import Symbols, Table, parse_kallsyms
@@ -26,7 +27,7 @@ from spec.errors import BadInputError
 from spec.prototypes import Type
 from spec.worlds import Function
 
-__all__ = ["Answer", "Attaching", "Dumper"]
+__all__ = ["Answer", "Attaching", "Dumper", "kernel_of"]
 
 RECORDS, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_functions"
 BTF, TAINTED = "/sys/kernel/btf/vmlinux", "/proc/sys/kernel/tainted"
@@ -36,24 +37,38 @@ LICENSE = b"GPL\0"
 PROLOGUE_BYTES, MOST_BYTES = 16, 1 << 13
 # bpf_trampoline_compute_key() of the first BTF, vmlinux's
 VMLINUX_KEY = 1 << 32 | 0x80000000
+# the kernels whose images go by the series; those of others go by the version
+LONG_TERM = ("linux-6.1", "linux-6.12")
+VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+R0, R1, R6 = 0, 1, 6
 COOKIE = 1 << 32
 """The first link's cookie; the next ones' follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attaching:
-    """Programs to attach to one function: their kinds in the order of attaching, and what all of them ask for."""
+    """Programs to attach to one function: their kinds in the order of attaching, and what all of them ask for.
+
+    session_cookie: what the fsession programs ask for.
+    """
 
     kinds: tuple[str, ...]
     cookie: bool = False
     ip: bool = False
     sleepable: bool = False
+    session_cookie: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
         """As an image file has them."""
-        asked = {"cookie": self.cookie, "ip": self.ip}
+        asked = {"cookie": self.cookie, "ip": self.ip, "session_cookie": self.session_cookie}
         return {name: True for name, holds in asked.items() if holds} | ({"flags": SLEEPABLE} if self.sleepable else {})
+
+    @property
+    def cookies(self) -> dict[str, Any]:
+        """As an image file has them, in the order of attaching; nothing if the links have none."""
+        given = [self.cookie_of(place) for place in range(len(self.kinds))]
+        return {"cookies": [f"{cookie:#x}" for cookie in given if cookie is not None]} if self.cookie else {}
 
     def cookie_of(self, place: int) -> int | None:
         """That of the link of the program at a place; None: it is attached without one."""
@@ -115,6 +130,7 @@ class Dumper:
         self._records = records.decode().splitlines()
         self._btf = Btf(blob)
         self._helpers = helpers(self._symbols)
+        self._session_cookie = self._btf.functions.get("bpf_session_cookie", 0)
         guest.snapshot()
 
     def population(self) -> dict[str, Any]:
@@ -166,7 +182,7 @@ class Dumper:
         self._guest.console()
         batch = Batch()
         places = range(len(attaching.kinds))
-        tried = [[_add(batch, function, attaching, place) for place in places] for function in functions]
+        tried = [[self._add(batch, function, attaching, place) for place in places] for function in functions]
         replies = self._guest.submit(batch)
         answers = [_answer(replies, entries) for entries in tried]
         attached = {
@@ -177,6 +193,26 @@ class Dumper:
         for number, found in zip(attached, self._images(list(attached.values()), attaching), strict=True):
             answers[number] = replace(answers[number], **found)
         return answers
+
+    def _add(self, batch: Batch, function: Function, attaching: Attaching, place: int) -> tuple[int, int, int]:
+        """Load one program and attach it: the entries of the load, of the program's description, and of the attach."""
+        kind, cookie = attaching.kinds[place], attaching.cookie_of(place)
+        load = batch.syscall(BPF, PROG_LOAD, self._attribute(function, attaching, place), ATTRIBUTE_BYTES)
+        info = program_info(batch, Ref(load))
+        if cookie is None:
+            return load, info, open_link(batch, Ref(load))
+        return load, info, create_link(batch, Ref(load), ATTACH_TYPES[kind, False], cookie)
+
+    def _attribute(self, function: Function, attaching: Attaching, place: int) -> Struct:
+        """Of BPF_PROG_LOAD; the program's name tells its place and kind."""
+        kind = attaching.kinds[place]
+        text = encode(_instructions(attaching, kind, self._session_cookie))
+        data = bytearray(ATTRIBUTE_BYTES)
+        struct.pack_into("<II", data, 0, TRACING, len(text) // INSTRUCTION_BYTES)
+        struct.pack_into("<I16s", data, 44, SLEEPABLE if attaching.sleepable else 0, _name(place, kind).encode())
+        struct.pack_into("<I", data, 68, ATTACH_TYPES[kind, False])
+        struct.pack_into("<I", data, 108, function.btf_id or 0)
+        return Struct(bytes(data), {8: text, 16: LICENSE})
 
     def _start(self, function: Function) -> int:
         """Where BPF looks for a function: kallsyms_lookup_name() finds the first symbol of a name."""
@@ -228,7 +264,7 @@ class Dumper:
         assert function.btf_id is not None
         assert function.prototype is not None
         document = image_document(
-            kernel=self._name.removeprefix("linux-"),
+            kernel=kernel_of(self._name, self._guest.kernel.release),
             release=self._guest.kernel.release,
             subject=Subject(function.name, self._btf.declaration(function.btf_id), function.prototype, function.btf_id),
             attach_order=attaching.kinds,
@@ -238,7 +274,7 @@ class Dumper:
             image=(place.image, code[: image.used]),
             enabled_functions=place.lines,
         )
-        return {"document": document}
+        return {"document": document | attaching.cookies}
 
     def _files(self, *paths: str) -> list[bytes]:
         batch = Batch()
@@ -251,27 +287,18 @@ class Dumper:
         return [reply.data[0] for reply in replies]
 
 
-def _add(batch: Batch, function: Function, attaching: Attaching, place: int) -> tuple[int, int, int]:
-    """Load one program and attach it: the entries of the load, of what is asked of the program, and of the attach."""
-    kind, cookie = attaching.kinds[place], attaching.cookie_of(place)
-    load = batch.syscall(BPF, PROG_LOAD, _attribute(function, attaching, place), ATTRIBUTE_BYTES)
-    info = program_info(batch, Ref(load))
-    if cookie is None:
-        return load, info, open_link(batch, Ref(load))
-    return load, info, create_link(batch, Ref(load), ATTACH_TYPES[kind, False], cookie)
+def kernel_of(name: str, release: str) -> str:
+    """What an image file calls a kernel: a long-term series as such (6.12), another by its version (7.3.4)."""
+    version = VERSION.match(release)
+    return name.removeprefix("linux-") if name in LONG_TERM or version is None else version[0]
 
 
-def _attribute(function: Function, attaching: Attaching, place: int) -> Struct:
-    """Of BPF_PROG_LOAD; the program's name tells its place and kind."""
-    kind = attaching.kinds[place]
+def _instructions(attaching: Attaching, kind: str, session_cookie: int) -> list[Instruction]:
+    """A program that asks for what it is to ask for, and returns 0. session_cookie: the kfunc's BTF id."""
     asks = [call_helper(GET_FUNC_IP)] if attaching.ip else []
-    text = encode([*asks, *move(0, 0), exit_program()])
-    data = bytearray(ATTRIBUTE_BYTES)
-    struct.pack_into("<II", data, 0, TRACING, len(text) // INSTRUCTION_BYTES)
-    struct.pack_into("<I16s", data, 44, SLEEPABLE if attaching.sleepable else 0, _name(place, kind).encode())
-    struct.pack_into("<I", data, 68, ATTACH_TYPES[kind, False])
-    struct.pack_into("<I", data, 108, function.btf_id or 0)
-    return Struct(bytes(data), {8: text, 16: LICENSE})
+    if attaching.session_cookie and kind == "fsession":
+        asks = [move_register(R6, R1), *asks, move_register(R1, R6), call_kfunc(session_cookie)]
+    return [*asks, *move(R0, 0), exit_program()]
 
 
 def _name(place: int, kind: str) -> str:

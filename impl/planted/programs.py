@@ -11,12 +11,13 @@ from impl.batched.jit import generate
 from impl.batched.jit.isa import Isa
 from impl.batched.jit.plan import Plan
 from impl.batched.jit.template import Template
-from impl.batched.machine.routines import Routines
+from impl.batched.machine.routines import Routines, helper_name
 from impl.batched.sets import ProgramSets
 from impl.batched.state import State
 from impl.planted.miscompiling import miscompiled, mistemplated
 from impl.planted.planting import Original, planted
 from spec.prototypes import Slot
+from spec.semantics import PRESETS
 
 __all__ = [
     "fmod_test_eax",
@@ -75,8 +76,8 @@ def fmod_test_eax(original: Original, plan: Plan) -> Template:
 )
 def func_meta_unmasked(original: Original) -> Routines:
     """bpf_get_func_arg_cnt returns the whole word of a session, cookie bits and all."""
-    right, wrong = "movzx eax, byte ptr [rdi - 8]", "mov rax, [rdi - 8]"
-    return miscompiled(original(), right, wrong, routine="bpf_get_func_arg_cnt")
+    routine = helper_name("bpf_get_func_arg_cnt", "fsession", PRESETS["linux-7.3"])
+    return miscompiled(original(), "and rax, 0xff", "; ".join(["nop"] * 6), routine=routine)
 
 
 @planted(

@@ -47,10 +47,15 @@ class Kernel:
         self._stop = Region(at.STOP, PAGE)
         self._vectors = Region(at.VECTORS, VECTOR_SPACE)
 
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """All memory that there is."""
+        own = (self.text.entries, self.text.images, self._trace, self._stack, self._stop, self._vectors)
+        return (*own, *self._loader.regions, *self._tables.regions)
+
     @cached_property
     def _cpu(self) -> Cpu:
-        own = (self.text.entries, self.text.images, self._trace, self._stack, self._stop, self._vectors)
-        return Cpu((*own, *self._loader.regions, *self._tables.regions))
+        return Cpu(self.regions)
 
     def call(self, index: int, arguments: tuple[int, ...]) -> Trace:
         """Runs one function to its return. ExecutionError if it does not come back in order."""

@@ -15,7 +15,7 @@ from impl.batched.machine.bodies import body
 from impl.batched.machine.entries import entry_addresses, jump
 from impl.batched.machine.images import code_address, normal, program_symbols
 from impl.batched.machine.memory import Region
-from impl.batched.machine.routines import OpsObject, ProgramObject, ops_caller, routines
+from impl.batched.machine.routines import HELPERS, OpsObject, ProgramObject, helper_name, ops_caller, routines
 from impl.batched.machine.text import OPS_BYTES, RAW_BYTES, Text
 from impl.batched.programs import EXTENSION
 from impl.batched.sites import DIRECT, GRAPH, KLP
@@ -154,9 +154,15 @@ class Loader:
         flags |= ProgramObject.FUNC_IP * program.func_ip | ProgramObject.SLEEPABLE * program.sleepable
         flags |= ProgramObject.SESSION * (program.kind == "fsession")
         calls = int(entry_addresses(np.array([callee]))[0]) if callee >= 0 else 0
-        words = (0, program.number, flags, program.returns, calls, max(callee, 0))
+        words = (0, program.number, flags, program.returns, calls, max(callee, 0), *self._helpers(program))
         start = (found - at.PROGRAM_OBJECTS) // 8
         self.program_objects.u64[start : start + len(words)] = words
+
+    def _helpers(self, program: Program) -> Iterator[int]:
+        """Where the program's helpers are; 0 for those that it may not call. An extension has those of fentry."""
+        kind = "fentry" if program.kind == EXTENSION else program.kind
+        for helper in HELPERS:
+            yield routines().address.get(helper_name(helper, kind, self._state.facts), 0)
 
     def _load_ops(self) -> None:
         """The trampolines of ops in the list, and their objects."""

@@ -6,15 +6,20 @@ it. Routines that stand for C functions clobber every register that C may.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from typing import Final, NamedTuple
 
+from impl.batched.jit.inlines import BPF_CTX, HELPERS, assembled, inline, offered
 from impl.batched.machine import addresses as at
 from impl.batched.machine import records
 from impl.batched.machine.assembler import assemble
+from spec.semantics import PRESETS, Semantics
 
-__all__ = ["Globals", "OpsObject", "ProgramObject", "Routines", "ops_caller", "routines"]
+__all__ = ["HELPERS", "Globals", "OpsObject", "ProgramObject", "Routines", "helper_name", "ops_caller", "routines"]
 
+KINDS: Final = ("fentry", "fexit", "fmod_ret", "fsession")
 JUNK: Final = 0x6B6B6B6B6B6B6B6B
 """What is left in registers that a C function need not preserve."""
 
@@ -48,10 +53,10 @@ class OpsObject:
 
 
 class ProgramObject:
-    """Offsets in a struct bpf_prog, and the bits of its flags."""
+    """Offsets in a struct bpf_prog, and the bits of its flags. HELPERS: where its helpers are, in their order."""
 
-    ACTIVE, NUMBER, FLAGS, RETURNS, CALLS, CALLEE = range(0, 48, 8)
-    SIZE = 64
+    ACTIVE, NUMBER, FLAGS, RETURNS, CALLS, CALLEE, HELPERS = range(0, 56, 8)
+    SIZE = 128
     HAS_SLOT, FUNC_IP, SESSION, SLEEPABLE = 1, 2, 4, 8
 
 
@@ -386,31 +391,13 @@ _BPF: Final = {
     "__bpf_prog_enter_sleepable_recur": _enter(sleepable=True),
     "__bpf_prog_exit_recur": _exit(sleepable=False),
     "__bpf_prog_exit_sleepable_recur": _exit(sleepable=True),
-    "bpf_get_func_arg_cnt": "movzx eax, byte ptr [rdi - 8]; ret",
-    "bpf_get_func_arg": """
-        movzx eax, byte ptr [rdi - 8]
-        cmp rsi, rax
-        jae beyond
-        mov rax, [rdi + 8*rsi]
-        mov [rdx], rax
-        xor eax, eax
-        ret
-    beyond:
-        mov rax, -22
-        ret
-    """,
-    "bpf_get_func_ret": "movzx eax, byte ptr [rdi - 8]; mov rax, [rdi + 8*rax]; mov [rsi], rax; xor eax, eax; ret",
-    "bpf_get_func_ip": "mov rax, [rdi - 16]; ret",
-    "bpf_get_attach_cookie": f"mov r11, {at.GLOBALS}; mov rax, [r11 + {Globals.CURRENT}]; mov rax, [rax]; ret",
-    "bpf_session_is_return": "mov rax, [rdi - 8]; shr rax, 63; ret",
-    "bpf_session_cookie": """
-        movzx ecx, byte ptr [rdi - 7]
-        shl rcx, 3
-        mov rax, rdi
-        sub rax, rcx
-        ret
-    """,
 }
+
+
+def _ask(helper: str) -> str:
+    """Calls a helper, as the program's kernel and kind have it."""
+    return f"call [r12 + {ProgramObject.HELPERS + 8 * HELPERS.index(helper)}]"
+
 
 _PROGRAM: Final = f"""
         push rbp
@@ -424,39 +411,35 @@ _PROGRAM: Final = f"""
         mov qword ptr [r13], {records.PROGRAM}
         mov rax, [r12 + {ProgramObject.NUMBER}]
         mov [r13 + 8], rax
-        call {{bpf_get_attach_cookie}}
+        {_ask("bpf_get_attach_cookie")}
         mov [r13 + 16], rax
         mov qword ptr [r13 + 24], 0
         test byte ptr [r12 + {ProgramObject.FLAGS}], {ProgramObject.FUNC_IP}
         jz no_ip
         mov rdi, rbx
-        call {{bpf_get_func_ip}}
+        {_ask("bpf_get_func_ip")}
         mov [r13 + 24], rax
     no_ip:
         mov rdi, rbx
-        call {{bpf_get_func_arg_cnt}}
+        {_ask("bpf_get_func_arg_cnt")}
         mov [r13 + 32], rax
         mov r14d, {records.MOST_ARGUMENTS}
         cmp rax, r14
         cmovb r14, rax
-        mov qword ptr [r13 + 40], -95
         mov qword ptr [r13 + 48], 0
-        test byte ptr [r12 + {ProgramObject.FLAGS}], {ProgramObject.HAS_SLOT}
-        jz no_slot
         mov rdi, rbx
         lea rsi, [r13 + 48]
-        call {{bpf_get_func_ret}}
+        {_ask("bpf_get_func_ret")}
         mov [r13 + 40], rax
-    no_slot:
         mov qword ptr [r13 + 56], 0
         mov qword ptr [r13 + 64], 0
         test byte ptr [r12 + {ProgramObject.FLAGS}], {ProgramObject.SESSION}
         jz no_session
         mov rdi, rbx
-        call {{bpf_session_is_return}}
+        {_ask("bpf_session_is_return")}
         mov [r13 + 56], rax
         mov rdi, rbx
-        call {{bpf_session_cookie}}
+        {_ask("bpf_session_cookie")}
         mov rcx, [rax]
         mov [r13 + 64], rcx
         cmp qword ptr [r13 + 56], 0
@@ -471,7 +454,7 @@ _PROGRAM: Final = f"""
         mov rdi, rbx
         mov rsi, [rbp - 64]
         lea rdx, [r15 + 8]
-        call {{bpf_get_func_arg}}
+        {_ask("bpf_get_func_arg")}
         mov [r15], rax
         add r15, 16
         inc qword ptr [rbp - 64]
@@ -569,11 +552,29 @@ def routines() -> Routines:
         address[name] = at.ROUTINES + len(code)
         code += assemble(text.format(**address), address[name])
         code += b"\xcc" * (-len(code) % 16)
+    for name, helper in _helpers():
+        address[name] = at.ROUTINES + len(code)
+        code += helper
+        code += b"\xcc" * (-len(code) % 16)
     for name, regs in (("ftrace_caller", False), ("ftrace_regs_caller", True)):
         address[name] = at.ROUTINES + len(code)
         code += ops_caller(regs=regs, ops=0, function=address["ftrace_ops_list_func"])
         code += b"\xcc" * (-len(code) % 16)
     return Routines(code, address)
+
+
+def helper_name(helper: str, kind: str, semantics: Semantics) -> str:
+    """The routine that a helper is for programs of a kind; kernels with sessions have others."""
+    return f"{helper} of {kind}" + ", beside sessions" * semantics.fsession
+
+
+def _helpers() -> Iterator[tuple[str, bytes]]:
+    """Every helper as every kind has it: the code that inlines.py says, and that is proved."""
+    symbols = {BPF_CTX: at.GLOBALS + Globals.CURRENT}
+    for semantics in {preset.fsession: preset for preset in PRESETS.values()}.values():
+        for helper, kind in product(HELPERS, KINDS):
+            if offered(helper, semantics, kind):
+                yield helper_name(helper, kind, semantics), assembled(inline(helper, semantics, kind), symbols)
 
 
 @cache
