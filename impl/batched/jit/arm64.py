@@ -209,7 +209,7 @@ class _Arm64:
 
     def slots(self, shape: Shape) -> tuple[Slot, ...]:
         """See Isa."""
-        return assigned(shape.arguments, ARGUMENTS, returns=False)
+        return assigned(shape.arguments, ARGUMENTS, back_fills=False)
 
     def frame_bytes(self, used: int, outgoing: int, site: str) -> int:  # noqa: ARG002  # outgoing words need no more
         """See Isa. PlanError where the site is not a `bl`, which arm64 alone has."""

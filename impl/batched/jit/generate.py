@@ -38,9 +38,8 @@ def assembled(plan: Plan, isa: Isa = X86_64) -> Template:
 def layout(plan: Plan, isa: Isa = X86_64) -> Frame:
     """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
     slots = _slots(plan, isa)
-    count = len(slots) if plan.shape else len(isa.arguments)
-    result = WORD * (plan.calls_original)
-    context = result + WORD * count
+    result = WORD * plan.calls_original
+    context = result + WORD * len(slots)
     meta = context + WORD
     ip = meta + WORD * plan.func_ip
     cookies = ip + WORD * len(plan.sessions)
@@ -51,7 +50,7 @@ def layout(plan: Plan, isa: Isa = X86_64) -> Frame:
     size = isa.frame_bytes(run_context + outgoing, outgoing, plan.site)
     return Frame(
         site=plan.site,
-        slots=count,
+        slots=len(slots),
         result=result,
         context=context,
         meta=meta,
@@ -137,7 +136,8 @@ class _Image:
             place = self._frame.context - WORD * number
             if slot.register:
                 yield from self._emit.store(slot.register, place)
-            elif slot.stack is not None:
+            else:
+                assert slot.stack is not None
                 yield from self._emit.copy(slot.stack, place)
 
     def _ask(self) -> Iterator[Statement]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
@@ -50,6 +50,12 @@ class Form:
     origin: int | None = None
     reach: int = 64
     align: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether the hole is one word, that holds all of the address or distance."""
+        one = Field(0, self.size, 0, 8 * self.size)
+        return self.fields == (one,) and self.align == 1 and (self.origin is None or self.reach == one.bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,21 @@ class Template:
 
     def relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
         """The code as it is at an address. BadInputError where a symbol is missing, or out of a call's reach."""
+        whole = self._whole
+        if whole is None:
+            return self._relocate(address, symbols)
+        pieces = self._pieces.copy()
+        try:
+            pieces[1::2] = [
+                symbols[symbol] + added - address if relative else symbols[symbol] + added
+                for symbol, added, relative in whole[1]
+            ]
+            return whole[0].pack(*pieces)
+        except (KeyError, struct.error):
+            return self._relocate(address, symbols)
+
+    def _relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
+        """The same for any forms, and any addresses."""
         pieces = self._pieces.copy()
         place = 1
         try:
@@ -130,6 +151,15 @@ class Template:
     @cached_property
     def _parts(self) -> tuple[_Part, ...]:
         return tuple(self._part(hole) for hole in self.holes)
+
+    @cached_property
+    def _whole(self) -> tuple[struct.Struct, tuple[tuple[str, int, bool], ...]] | None:
+        """If every hole is a whole word: what packs distances with their signs, and symbol, what is added, distance."""
+        if not all(hole.form.whole for hole in self.holes):
+            return None
+        relative = [hole.form.origin is not None for hole in self.holes]
+        parts = tuple((part.symbol, part.added, near) for part, near in zip(self._parts, relative, strict=True))
+        return struct.Struct(self._layout(relative)), parts
 
     def _part(self, hole: Hole) -> _Part:
         form = hole.form
@@ -151,11 +181,15 @@ class Template:
 
     @cached_property
     def _struct(self) -> struct.Struct:
+        return struct.Struct(self._layout([False] * len(list(self.fields()))))
+
+    def _layout(self, signed: Sequence[bool]) -> str:
+        """How struct packs code and words in turn."""
         text, end = "<", 0
-        for start, size in self.fields():
-            text += f"{start - end}s{_CODES[size]}"
+        for (start, size), sign in zip(self.fields(), signed, strict=True):
+            text += f"{start - end}s{_CODES[size].lower() if sign else _CODES[size]}"
             end = start + size
-        return struct.Struct(f"{text}{len(self.code) - end}s")
+        return f"{text}{len(self.code) - end}s"
 
     @cached_property
     def _pieces(self) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import keystone  # type: ignore[import-untyped]
@@ -23,6 +23,7 @@ def _keystone() -> Any:
     return keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
 
 
+@lru_cache(maxsize=4096)
 def assemble(text: str, address: int) -> bytes:
     """The code of a text with local labels, as it is at an address."""
     try:

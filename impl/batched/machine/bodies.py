@@ -8,7 +8,7 @@ from typing import Final
 from impl.batched.machine import addresses as at
 from impl.batched.machine import records
 from impl.batched.machine.routines import Globals
-from spec.prototypes import REGISTERS, Prototype, Slot, Type
+from spec.prototypes import REGISTERS, Prototype, Type
 from spec.worlds import Callee, Function
 
 __all__ = ["body"]
@@ -96,7 +96,9 @@ class _Body:
         pad = stacked & 1
         yield f"sub rsp, {8 * pad}"
         for slot, argument in reversed(list(zip(slots, callee.arguments, strict=True))):
-            yield from self._pass(slot, argument)
+            yield from self._passed(argument)
+            yield from _converted(function.prototype.arguments[slot.argument])
+            yield f"mov {slot.register}, rax" if slot.register else "push rax"
         yield f"call {at.TEXT + at.FUNCTION_BYTES * index}"
         yield f"add rsp, {8 * (pad + stacked)}"
         yield f"mov r11, {at.GLOBALS}; mov r10, [r11 + {Globals.TRACE}]; mov qword ptr [r10], {records.RETURN}"
@@ -105,10 +107,19 @@ class _Body:
         yield from _read("rax", "rsp", function.prototype.returns)
         yield f"add rsp, 8; add rbx, rax; absent{place}:"
 
-    def _pass(self, slot: Slot, argument: tuple[str, int]) -> Iterator[str]:
+    def _passed(self, argument: tuple[str, int]) -> Iterator[str]:
+        """A word that a callee gets, to rax: a constant, or one of the function's own, at its width."""
         source, number = argument
-        yield f"mov rax, [{self._word(number)}]" if source == "slot" else f"movabs rax, {number % (1 << 64)}"
-        yield f"mov {slot.register}, rax" if slot.register else "push rax"
+        if source == "slot":
+            yield from _read("rax", self._word(number), Type("", "INT", self._prototype.slots[number].size))
+        else:
+            yield f"movabs rax, {number % (1 << 64)}"
+
+
+def _converted(kind: Type) -> Iterator[str]:
+    """What a caller makes of the word in rax for an argument (ARG-3); bits above its width are anybody's."""
+    if kind.name in {"bool", "_Bool"}:
+        yield "test rax, rax; setne al; movzx eax, al"
 
 
 def _result(kind: Type) -> Iterator[str]:
