@@ -65,17 +65,17 @@ class Slot:
     stack: int | None
 
 
-def assigned(sizes: Sequence[int], registers: Sequence[str], *, returns: bool = True) -> tuple[Slot, ...]:
+def assigned(sizes: Sequence[int], registers: Sequence[str], *, back_fills: bool = True) -> tuple[Slot, ...]:
     """The slots of arguments of these sizes, in bytes, where a call has these registers.
 
-    An argument is in registers as a whole, or on the stack. returns: one behind it may be in registers again, as System
-    V has it; AAPCS64 leaves the rest of the registers alone.
+    An argument is in registers as a whole, or on the stack. back_fills: one behind it may be in registers again, as
+    System V has it; AAPCS64 leaves the rest of the registers alone.
     """
     found: list[Slot] = []
     used = stacked = 0
     for index, argument in enumerate(sizes):
         count = -(-argument // SLOT_BYTES)
-        fits = used + count <= len(registers) and (returns or not stacked)
+        fits = used + count <= len(registers) and (back_fills or not stacked)
         for part in range(count):
             size = min(SLOT_BYTES, argument - part * SLOT_BYTES)
             register = registers[used + part] if fits else None

@@ -1,22 +1,32 @@
-"""Two semantics agree: the p-code that the prover evaluates, and unicorn, on every instruction form that occurs."""
+"""Three semantics agree: the p-code that the prover evaluates, unicorn, and the processor that this runs on."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from native_agreement import Evaluated, case, compared, difference, form
+from native_cpu import AT, Processor, unavailable
 from prove_images import Trampoline, goal_of, long, of_kinds
 
 import properties.proofs
+from impl.batched.jit.inlines import BPF_CTX, HELPERS, assembled, inline
 from properties.proofs.agreement import CODE, Agreement
 from properties.proofs.dumps import read_image
+from properties.proofs.generated import generated
 from properties.proofs.image import Image
 from properties.proofs.lift import lifter
 from properties.proofs.x86_64 import USUAL, X86_64
+from spec.prototypes import REGISTERS
+from spec.semantics import PRESETS
 
 IMAGES = sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
 LIFTER = lifter(X86_64)
+
+native = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 # Forms that the images have not, which mutants and other generators may have.
 OTHERS = """
@@ -48,12 +58,47 @@ def encodings(images: Iterable[Image]) -> set[bytes]:
     return found
 
 
-def generated() -> Iterable[Image]:
+def by_hand() -> Iterable[Image]:
+    """Those of the prover's tests."""
     kinds = ("fentry", "fsession", "lsm", "fmod_ret", "fexit")
     for arity in range(13):
         for site in ("call", "jmp"):
             yield Trampoline(goal_of(long(arity), *of_kinds(*kinds), site=site, func_ip=True), skips=True).image()
             yield Trampoline(goal_of(long(arity), *of_kinds("fentry"), site=site)).image()
+
+
+def by_the_generator() -> Iterable[Image]:
+    """Those of the generator, in each of its forms."""
+    kinds = ("fentry", "fsession", "fmod_ret", "fexit")
+    shared, generic = {"shared": True}, {"generic": True}
+    for arity in range(13):
+        for options in (
+            {},
+            {"site": "jmp"},
+            {"orig_stack": True},
+            shared,
+            *([generic] if arity <= len(REGISTERS) else []),
+        ):
+            for programs in (of_kinds(*kinds, cookies=True), of_kinds("fentry", sleepable=True)):
+                yield generated(long(arity), programs, func_ip=True, **options)[0]  # type: ignore[arg-type]
+
+
+def of_helpers() -> set[bytes]:
+    """The encodings in the code of helpers."""
+    found = set()
+    for helper in HELPERS:
+        code = assembled(inline(helper, PRESETS["linux-7.3"], "fsession"), {BPF_CTX: CODE})
+        found |= encodings([Image(CODE, code, len(code))])
+    return found
+
+
+def occurring() -> set[bytes]:
+    """Every encoding in the images of running kernels, of our own making, and in the code of helpers.
+
+    Of the generator's branches, which differ in their distance only, one each.
+    """
+    ours = {form(code) for code in encodings(by_the_generator())}
+    return encodings([*(read_image(path).image for path in IMAGES), *by_hand()]) | ours | of_helpers()
 
 
 def agree(codes: Iterable[bytes], count: int) -> tuple[int, int]:
@@ -84,14 +129,67 @@ def test_p_code_and_unicorn_agree_on_other_forms() -> None:
 @pytest.mark.proof
 def test_p_code_and_unicorn_agree_on_what_occurs() -> None:
     """On every encoding in the images of running kernels and our own; 20 random states each, 60 of the other forms."""
-    occurring = encodings([*(read_image(path).image for path in IMAGES), *generated()])
-    forms, states = agree(occurring, 20)
+    forms, states = agree(occurring(), 20)
     others, more = agree({bytes.fromhex(text) for text in OTHERS.split()}, 60)
     print(f"{forms} encodings in {states} states, {others} others in {more}")
 
     assert forms > 2_000
     assert states > 40_000
     assert more > 10_000
+
+
+@native
+def test_p_code_and_this_processor_agree_on_other_forms() -> None:
+    """The same forms, executed one at a time in a child process."""
+    report = compared({bytes.fromhex(text) for text in OTHERS.split()}, 4)
+    print(report)
+
+    assert [] == report.wrong
+    assert report.forms > 190
+
+
+@native
+@pytest.mark.proof
+def test_p_code_and_this_processor_agree_on_what_occurs() -> None:
+    """On every encoding that occurs, branches led to where they can be seen; 60 random states each."""
+    report = compared(occurring() | {bytes.fromhex(text) for text in OTHERS.split()}, 60)
+    print(report)
+
+    assert [] == report.wrong
+    assert report.forms > 900
+    assert report.left_out.total() <= 10
+
+
+@native
+@pytest.mark.parametrize(("text", "other"), [("4801c8", "4829c8"), ("89c0", "4889c0"), ("7440", "7540"), ("c9", "90")])
+def test_a_wrong_model_is_noticed(text: str, other: str) -> None:
+    """Where p-code is that of another instruction, the processor's state is another."""
+    code = bytes.fromhex(text)
+    draw, wrong = random.Random(1), LIFTER.one(bytes.fromhex(other), AT, AT)
+    if wrong.size != len(code):
+        wrong = replace(wrong, size=len(code))
+    found = [one for _ in range(20) if (one := case(wrong, code, Evaluated(LIFTER.registers), draw))]
+    with Processor() as processor:
+        after = processor.run([run for _, run in found])
+
+    assert any(difference(wrong, expected, got) for (expected, _), got in zip(found, after, strict=True))
+
+
+@native
+def test_what_ends_the_child_is_told() -> None:
+    """An instruction of which the processor kills the child is a result, and the next has a child of its own."""
+    run = next(
+        one
+        for _ in range(20)
+        if (one := case(LIFTER.one(b"\x90", AT, AT), b"\x90", Evaluated(LIFTER.registers), random.Random(1)))
+    )[1]
+    with Processor() as processor:
+        killed, halted, fine = processor.run(
+            [replace(run, code=bytes.fromhex("0f0b")), replace(run, code=b"\xf4"), run]
+        )
+
+    assert ("SIGILL", "SIGSEGV") == (killed, halted)
+    assert fine == replace(run, pc=AT + 1)
 
 
 def test_an_instruction_means_the_same_elsewhere() -> None:
@@ -130,9 +228,9 @@ UNMODELLED = {
 
 def test_the_usual_instructions_are_those_that_occur() -> None:
     """What is believed without a look at each occurrence is what the images have, and is looked at by these tests."""
-    occurring = encodings([*(read_image(path).image for path in IMAGES), *generated()])
+    codes = encodings([*(read_image(path).image for path in IMAGES), *by_hand()])
     disassembler = X86_64.disassembler()
-    found = {(code, next(disassembler.disasm_lite(code, CODE, 1))[2]) for code in occurring}
+    found = {(code, next(disassembler.disasm_lite(code, CODE, 1))[2]) for code in codes}
 
     assert set() == {(code, mnemonic) for code, mnemonic in found if not X86_64.usual(code, mnemonic)}
     assert USUAL == {mnemonic for _, mnemonic in found}

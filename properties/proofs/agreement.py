@@ -26,6 +26,8 @@ PAGE: Final = 0x1000
 DATA: Final = 0xFFFF888000010000
 SIZE: Final = 0x4000
 NOP_BYTES: Final = 0x20
+TRIES: Final = 6
+BITS: Final = (6, 64)
 Places = Mapping[str, tuple[int, int]]
 
 
@@ -40,12 +42,14 @@ class Agreement:
     def compared(self, instruction: Instruction, code: bytes, count: int, seed: int = 0) -> tuple[int, str]:
         """How many of `count` states have been compared, and where the two differ, if they do.
 
-        A state is left out where the instruction goes beyond its memory.
+        A state is left out where the instruction goes beyond its memory; for each, some others are tried.
         """
         draw = random.Random(seed)  # noqa: S311 - states are to be varied, not secret
         self._emulated.load(code)
         done = 0
-        for _ in range(count):
+        for _ in range(TRIES * count):
+            if done == count:
+                break
             before = self._state(draw)
             try:
                 expected = self._evaluated.run(instruction, before)
@@ -58,11 +62,11 @@ class Agreement:
         return done, ""
 
     def _state(self, draw: random.Random) -> _Numbers:
-        """Registers of any value, most of them pointers into the memory, so that many instructions reach it."""
+        """Registers of any value, most of them pointers into the memory, and some an index, so that many reach it."""
         architecture = self._architecture
         middle = DATA + SIZE // 2
         registers = {
-            name: middle + draw.randrange(-0x400, 0x400) if draw.randrange(3) else draw.getrandbits(64)
+            name: middle + draw.randrange(-0x400, 0x400) if draw.randrange(3) else draw.getrandbits(draw.choice(BITS))
             for name in architecture.general
         }
         for name in architecture.frame:
@@ -184,7 +188,7 @@ class _Emulated:
         for name in architecture.general:
             machine.reg_write(self._numbers[name], before.registers[name])
         flags = sum(before.registers[name] << bit for name, bit in architecture.flag_bits.items())
-        machine.reg_write(architecture.flags_register, flags | 2)
+        machine.reg_write(architecture.flags_register, flags | architecture.set_flags)
         machine.mem_write(DATA, bytes(before.memory))
         faulted = False
         try:

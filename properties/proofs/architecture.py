@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spec.errors import BadInputError
+from spec.prototypes import Prototype, Slot
+
 __all__ = ["Architecture", "Branch", "Entry", "Origin"]
 
 Origin = Literal["body", "caller"]
@@ -53,11 +56,26 @@ class Architecture:
     readable: tuple[str, ...]
     """Registers that may be read, but not written."""
 
+    scratch: tuple[str, ...]
+    """What SLEIGH calls registers, and uses within an instruction only."""
+
     pc: str
     stack_pointer: str
 
+    stack_alignment: int
+    """Bytes; the stack pointer is a multiple of it at every call."""
+
+    always_aligned: bool
+    """Whether it is one after every instruction as well: an interrupt would fault on it."""
+
+    code_alignment: int
+    """Bytes; every instruction's address is a multiple of it."""
+
     arguments: tuple[str, ...]
     """Of a C call."""
+
+    slots: Callable[[Prototype], tuple[Slot, ...]]
+    """Where the words of a function's arguments are: one slot for each context word, in order."""
 
     results: tuple[str, str]
     """Low and high word of what a C function returns."""
@@ -69,13 +87,16 @@ class Architecture:
     """Flags that are 0 at every call and return."""
 
     entry: Mapping[str, Entry]
-    """By the kind of site, call or jmp."""
+    """By the kind of site, call or jmp; entered() asks for one."""
 
     return_words: int
     """How many words a call pushes."""
 
     link: str | None
-    """The register that a call writes its return address to, if it does not push it."""
+    """The register that a call writes its return address to, if it does not push it.
+
+    There the body expects its caller's, when an image goes on to it.
+    """
 
     harmless: frozenset[str]
     """SLEIGH's user-defined operations without an effect that counts."""
@@ -89,6 +110,9 @@ class Architecture:
     usual: Callable[[bytes, str], bool]
     """Whether an instruction is of those whose p-code tests have looked at; others are looked at one by one."""
 
+    jumps: Callable[[str], bool]
+    """Whether an instruction, by its mnemonic, is a jump, taken always or on a condition."""
+
     frame: tuple[str, ...]
     """Registers that usually point into the frame."""
 
@@ -100,6 +124,9 @@ class Architecture:
 
     branch: Callable[[bytes, int], Branch | None]
     """The direct branch with which these bytes begin, at this address, if they do."""
+
+    site_end: int
+    """Bytes from a function's address to behind the patched instruction, in a kernel with landing pads."""
 
     kernel_text: tuple[int, int]
     """[low, high) of where return addresses may be."""
@@ -130,3 +157,9 @@ class Architecture:
 
     set_flags: int
     """Its other bits that are set when an image begins."""
+
+    def entered(self, site: str) -> Entry:
+        """How an image begins at a kind of site; BadInputError where the architecture has none of that kind."""
+        if site not in self.entry:
+            raise BadInputError(f"{self.name} has no {site} sites: the site must be {' or '.join(self.entry)}")
+        return self.entry[site]

@@ -53,9 +53,12 @@ class Cells:
     def drop(self, offset: int, size: int) -> None:
         """Makes these bytes unknown."""
         end = offset + size
-        for start in range(offset - WIDEST + 1, end):
-            cell = self.cells.get(start)
-            if cell is None or start + cell[0] <= offset:
+        touched = range(offset - WIDEST + 1, end)
+        cells = self.cells
+        # Stacks and register files are words: few of these bytes begin a cell.
+        for start in [start for start in touched if start in cells]:
+            cell = cells[start]
+            if start + cell[0] <= offset:
                 continue
             del self.cells[start]
             self._keep(start, cell, start, offset)
@@ -64,7 +67,10 @@ class Cells:
     def drop_below(self, offset: int) -> None:
         """Makes all bytes below an offset unknown."""
         for start in [start for start in self.cells if start < offset]:
-            self.drop(start, min(self.cells[start][0], offset - start))
+            if start + self.cells[start][0] <= offset:
+                del self.cells[start]
+            else:
+                self.drop(start, offset - start)
 
     def _keep(self, start: int, cell: tuple[int, Value | None], low: int, high: int) -> None:
         """The part [low, high) of a cell that was at start."""

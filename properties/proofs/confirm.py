@@ -14,12 +14,13 @@ from properties.proofs.architecture import Architecture
 from properties.proofs.executor import instruction_limit
 from properties.proofs.goal import Bindings, Goal
 from properties.proofs.image import Image
-from properties.proofs.machine import NO_FAULT, NO_LOAD, NO_STORE, ONLY_GENERAL, STACK_POINTER, Frame
-from properties.proofs.obligations import Obligations
-from properties.proofs.steps import BODY, CALLER, COUNT
+from properties.proofs.machine import ALIGNED, NO_FAULT, NO_LOAD, NO_STORE, ONLY_GENERAL, STACK_POINTER
+from properties.proofs.meaning import signed
+from properties.proofs.tasks import Subject, task_of
 from properties.proofs.terms import Value
-from properties.proofs.unknowns import BEGINNING, Unknowns, defaults
+from properties.proofs.unknowns import BEGINNING, Unknowns
 from properties.proofs.verdicts import Counterexample
+from properties.proofs.walks import evaluate
 
 __all__ = ["Emulation", "confirm"]
 
@@ -45,7 +46,7 @@ class _BrokenError(Exception):
 
 def confirm(
     image: Image,
-    goal: Goal,
+    goal: Goal | Subject,
     architecture: Architecture,
     bindings: Bindings,
     values: Mapping[str, int],
@@ -65,8 +66,9 @@ def confirm(
     except _BrokenError as error:
         return emulation.counterexample(error.obligation, error.got, error.expected)
     except UcError as error:
-        if error.errno in _FAULTS:
-            return emulation.counterexample(NO_FAULT, None, None)
+        broken = _BROKEN.get(error.errno)
+        if broken is not None:
+            return emulation.counterexample(broken, None, None)
         return f"the emulator stops at +{emulation.at - image.address:#x}: {error}"
     return "it leaves the image with no obligation broken"
 
@@ -77,7 +79,7 @@ class Emulation:
     def __init__(
         self,
         image: Image,
-        goal: Goal,
+        goal: Goal | Subject,
         architecture: Architecture,
         bindings: Bindings,
         values: Mapping[str, int],
@@ -89,30 +91,32 @@ class Emulation:
         self.bindings = dict(bindings)
         self.at = image.address
         self._image = image
-        self._goal = goal
-        self._obligations = Obligations(goal, architecture)
-        self._frame = Frame(self._obligations.readable())
-        places = defaults(architecture.kernel_text, architecture.kernel_stack, architecture.stack_pointer)
-        self._unknowns = Unknowns(values, places | {COUNT: goal.counts[0]} if goal.counts else places)
+        self._task = task = task_of(image, goal, architecture)
+        self._demands, self._frame = task.demands, task.frame
+        self._unknowns = Unknowns(values, task.symbols)
         self._top = self._unknowns.value(architecture.stack_pointer, 64)
+        self._regions = [(region, self._number(region.base)) for region in task.frame.regions]
         self._path: list[int] = []
         self._accesses: list[tuple[bool, int, int]] = []
         self._defined: set[int] = set()
+        self._before: dict[str, int] = {}
         self._writers: dict[tuple[str, int], int] = {}
         self._read: Location = None
         self._machine = architecture.emulator()
         self._numbers = architecture.emulator_registers
+        self._pages: set[int] = set()
         self._set_up()
 
     def run(self) -> None:
         """Runs to the end, or to an obligation that is broken."""
-        progress = self._obligations.start()
+        progress = self._demands.start()
         pc = self._image.address
         while True:
             if self._image.holds(pc):
                 self._step(pc)
             else:
-                after = self._obligations.event(self, progress, pc)
+                self._before.clear()
+                after = self._demands.event(self, progress, pc)
                 if after is None:
                     return
                 progress = after
@@ -134,50 +138,43 @@ class Emulation:
     def _set_up(self) -> None:
         code = bytearray(self._image.code)
         for patch in self._image.patches:
-            if patch.name in self._goal.patches and self._unknowns.value(patch.name, 1):
+            if patch.name in self._task.patches and self._unknowns.value(patch.name, 1):
                 jump = self.architecture.jump(patch.at, patch.target)
                 start = patch.at - self._image.address
                 code[start : start + len(jump)] = jump
         self._map(self._image.address, len(code))
         self._machine.mem_write(self._image.address, bytes(code))
         self._map(self._top - STACK_PAGES * PAGE, 2 * STACK_PAGES * PAGE)
+        for region, base in self._regions:
+            self._map(base + region.low, region.high - region.low)
         self._registers()
         self._stack()
         self._hooks()
 
     def _map(self, address: int, size: int) -> None:
-        low = address // PAGE * PAGE
-        high = -(-(address + size) // PAGE) * PAGE
-        self._machine.mem_map(low, high - low)
+        for page in range(address // PAGE, -(-(address + size) // PAGE)):
+            if page not in self._pages:
+                self._pages.add(page)
+                self._machine.mem_map(page * PAGE % WORD, PAGE)
 
-    def _origin(self, origin: str) -> int:
-        if origin == "caller":
-            return self._unknowns.value(CALLER, 64)
-        return self._unknowns.value(BODY, 64) if self._goal.shares_ipmodify else self._goal.body
+    def _number(self, value: Value) -> int:
+        return evaluate(value, self._unknowns.value)
 
     def _registers(self) -> None:
         architecture = self.architecture
-        entry = architecture.entry[self._goal.site]
-        for name in (*architecture.general, *architecture.readable):
-            origin = entry.registers.get(name)
-            self._machine.reg_write(
-                self._numbers[name], self._origin(origin) if origin else self._unknowns.value(name, 64)
-            )
         flags = self._machine.reg_read(architecture.flags_register)
         self._machine.reg_write(architecture.flags_register, flags | architecture.set_flags)
-        for flag in architecture.flags:
-            clear = flag in architecture.clear
-            self._set_flag(flag, 0 if clear else self._unknowns.after(flag, BEGINNING, 1))
+        for name, value in self._task.registers.items():
+            if name in architecture.flags:
+                self._set_flag(name, self._unknowns.after(name, BEGINNING, 1) if value is None else self._number(value))
+            elif value is not None:
+                self._machine.reg_write(self._numbers[name], self._number(value))
         self._machine.reg_write(self._numbers[architecture.pc], self._image.address)
 
     def _stack(self) -> None:
-        entry = self.architecture.entry[self._goal.site]
-        words = [self._origin(origin) for origin in entry.words]
-        count = (self._obligations.readable() - self._obligations.first_stack_argument()) // 8
-        words += [self._unknowns.value(f"stack argument {number}", 64) for number in range(count)]
-        for number, word in enumerate(words):
-            self._machine.mem_write(self._top + 8 * number, word.to_bytes(8, "little"))
-        self._defined = set(range(8 * len(words)))
+        for place, word in self._task.memory.items():
+            self._machine.mem_write(self._address(place), self._number(word).to_bytes(8, "little"))
+        self._defined = {at for place in self._task.memory for at in range(place, place + 8)}
         self._unwritten(BEGINNING)
 
     def _unwritten(self, step: str) -> None:
@@ -201,7 +198,7 @@ class Emulation:
         limit = instruction_limit(self._image)
         if len(self._path) > limit:
             raise _BrokenError(f"the image is left within {limit} instructions")
-        before, others = self._general(), self._others()
+        before, others = self._before or self._general(), self._others()
         self._accesses.clear()
         try:
             self._machine.emu_start(pc, WORD - 1, count=1)
@@ -228,7 +225,7 @@ class Emulation:
         return {name: self._machine.reg_read(self._numbers[name]) for name in self.architecture.general}
 
     def _judge(self, before: dict[str, int]) -> None:
-        after = self._general()
+        after = self._before = self._general()
         for name, value in after.items():
             if value != before[name]:
                 self._writers[name, 0] = self.at
@@ -243,10 +240,22 @@ class Emulation:
                 self._writers.update(((STACK, at), self.at) for at in range(low, low + size))
         if not self._frame.pointer(self._offset(after[pointer])):
             raise _BrokenError(STACK_POINTER)
+        if self.architecture.always_aligned and after[pointer] % self.architecture.stack_alignment:
+            raise _BrokenError(ALIGNED)
 
     def _offset(self, address: int) -> int:
-        offset = (address - self._top) % WORD
-        return offset - WORD if offset >> 63 else offset
+        for region, base in self._regions:
+            distance = signed((address - base) % WORD, 64)
+            if region.low <= distance < region.high:
+                return region.place + distance
+        return signed((address - self._top) % WORD, 64)
+
+    def _address(self, place: int) -> int:
+        """The address of a place that is in the stack or a region."""
+        for region, base in self._regions:
+            if region.holds(place, place + 1):
+                return base + place - region.place
+        return self._top + place
 
     def _set_flag(self, name: str, value: int) -> None:
         bit = 1 << self.architecture.flag_bits[name]
@@ -346,7 +355,13 @@ class Emulation:
 
 
 _WRITES = {unicorn_const.UC_MEM_WRITE, unicorn_const.UC_MEM_WRITE_UNMAPPED}
-_FAULTS = {unicorn_const.UC_ERR_INSN_INVALID, unicorn_const.UC_ERR_EXCEPTION}
+# unicorn tells hooks of no access that goes past the end of memory; what may be accessed is all mapped.
+_BROKEN = {
+    unicorn_const.UC_ERR_INSN_INVALID: NO_FAULT,
+    unicorn_const.UC_ERR_EXCEPTION: NO_FAULT,
+    unicorn_const.UC_ERR_READ_UNMAPPED: NO_LOAD,
+    unicorn_const.UC_ERR_WRITE_UNMAPPED: NO_STORE,
+}
 _HOOKS = (
     unicorn_const.UC_HOOK_MEM_READ,
     unicorn_const.UC_HOOK_MEM_WRITE,

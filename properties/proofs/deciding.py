@@ -39,7 +39,7 @@ class Decider:
     def demand(self, path: Path, obligation: str, predicate: Value) -> None:
         """Decides whether a predicate holds. RefutedError if not; InfeasibleError if the path turns out to be none."""
         self.obligations[obligation] = self.obligations.get(obligation, 0) + 1
-        known = path.known(predicate)
+        known = predicate == 1 if isinstance(predicate, int) else path.known(predicate)
         if known and not self._thorough:
             self.plain += 1
             return

@@ -31,6 +31,7 @@ BTF_KINDS: Final = frozenset(
     ).split()
 )
 PROGRAM_NAME: Final = re.compile(r"_c([0-9]{1,3})_([a-z_]+)$")
+WORD: Final = re.compile("0x[0-9a-fA-F]{1,16}", re.ASCII)
 IPMODIFY: Final = re.compile(r"\S+(?: \[\S+\])? +\([0-9]+\)(?: R|  ) I")
 """A line of enabled_functions on whose site an IPMODIFY ops is."""
 
@@ -101,9 +102,16 @@ class _Fields:
     def address(self, name: str) -> int:
         """An address, as a string like 0xffffffff81000000."""
         value = self.text(name)
-        if not re.fullmatch("0x[0-9a-fA-F]{1,16}", value):
+        if not WORD.fullmatch(value):
             raise self.error(name, "must be an address such as '0xffffffff81000000'")
         return int(value, 16)
+
+    def words(self, name: str, most: int) -> list[int]:
+        """A list of words, each as a string like 0x100000000."""
+        members = self.members(name, most)
+        if not all(isinstance(member, str) and WORD.fullmatch(member) for member in members):
+            raise self.error(name, "must be a list of words such as '0x100000000'")
+        return [int(member, 16) for member in members]
 
     def code(self, name: str) -> bytes:
         """A string of hexadecimal digits, two a byte."""
@@ -192,7 +200,7 @@ def _attached(fields: _Fields) -> tuple[Kind, ...]:
 def _programs(fields: _Fields, attached: tuple[Kind, ...]) -> tuple[Program, ...]:
     """In the order of attaching, which the names tell: c0_fentry is the first, and an fentry program."""
     options = fields.object("options")
-    cookie = None if options.flag("cookie") else 0
+    cookies = _cookies(fields, len(attached))
     flags = options.number("flags", 0, (1 << 32) - 1) if "flags" in options else 0
     session = options.flag("session_cookie") if "session_cookie" in options else None
     found: dict[int, Program] = {}
@@ -203,10 +211,22 @@ def _programs(fields: _Fields, attached: tuple[Kind, ...]) -> tuple[Program, ...
         # The file does not say to which of the programs the flags were given.
         sleepable = None if flags & SLEEPABLE else False
         code = listed.address("symbol_address")
-        found[place] = Program(attached[place], code, None, cookie, sleepable, session)
+        found[place] = Program(attached[place], code, None, cookies[place], sleepable, session)
     if len(found) != len(attached):
         raise fields.error("programs", f"has {len(found)} of the {len(attached)} programs in attach_order")
     return tuple(found[place] for place in range(len(attached)))
+
+
+def _cookies(fields: _Fields, count: int) -> list[int] | list[None]:
+    """In the order of attaching; a file may say that links have cookies, and not which."""
+    if not fields.object("options").flag("cookie"):
+        return [0] * count
+    if "cookies" not in fields:
+        return [None] * count
+    cookies = fields.words("cookies", MOST_PROGRAMS)
+    if len(cookies) != count:
+        raise fields.error("cookies", f"has {len(cookies)} of the {count} programs in attach_order")
+    return cookies
 
 
 def _place(listed: _Fields, attached: tuple[Kind, ...]) -> int:

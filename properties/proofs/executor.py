@@ -12,17 +12,14 @@ from typing import Final
 from properties.proofs.architecture import Architecture
 from properties.proofs.cells import Cells
 from properties.proofs.deciding import Decider, InfeasibleError
-from properties.proofs.goal import Goal
 from properties.proofs.image import Image
 from properties.proofs.lift import lifter
-from properties.proofs.machine import Frame
-from properties.proofs.obligations import Obligations
 from properties.proofs.operations import Instruction, Kind, Op, Space
 from properties.proofs.paths import Path
 from properties.proofs.state import State
-from properties.proofs.steps import BODY, CALLER, COUNT
 from properties.proofs.symbolic import SplitError, SymbolicMachine
-from properties.proofs.terms import Term, Value, add, eq, extract, linear, not_, one_of, sub, symbol, ult
+from properties.proofs.tasks import Task
+from properties.proofs.terms import Term, Value, add, eq, linear, not_, sub, symbol
 from properties.proofs.walks import evaluate, postorder
 from properties.proofs.z3_backend import Model
 
@@ -31,8 +28,11 @@ __all__ = ["Executor", "UndecidedError", "instruction_limit"]
 INSTRUCTIONS: Final = 200_000
 """What one proof may execute over all paths."""
 
-NEAR: Final = 1 << 20
-"""Bytes that are between the image and any stack."""
+# An enum's members take longer to get at than what is done with them.
+COMPUTE: Final = Kind.COMPUTE
+LOAD: Final = Kind.LOAD
+STORE: Final = Kind.STORE
+BRANCHES: Final = frozenset({Kind.GOTO, Kind.GOTO_IF})
 
 CASES: Final = 64
 """Values that a term may have where it must be a number."""
@@ -54,25 +54,26 @@ def instruction_limit(image: Image) -> int:
 class Executor:
     """One proof's execution. left: how many paths, after merging, have left the image as they should."""
 
-    def __init__(self, image: Image, goal: Goal, architecture: Architecture, *, thorough: bool) -> None:
-        self.obligations = Obligations(goal, architecture)
-        self.decider = Decider(facts(image, goal, architecture), thorough=thorough)
-        self.bindings = goal.known
+    def __init__(self, image: Image, task: Task, architecture: Architecture, *, thorough: bool) -> None:
+        self._demands = task.demands
+        self.decider = Decider(task.facts, thorough=thorough)
+        self.bindings = dict(task.bindings)
         self.left = 0
         self.instructions = 0
         self.at = image.address
-        frame = Frame(self.obligations.readable())
-        self._machine = SymbolicMachine(image, frame, architecture, self.decider, self.bindings)
+        self._machine = SymbolicMachine(image, task.frame, architecture, self.decider, self.bindings)
+        self._bases = [symbol(architecture.stack_pointer, 64), *(region.base for region in task.frame.regions)]
         self._image = image
+        self._start, self._end = image.address, image.end
         self._lifter = lifter(architecture)
         self._known = self._lifter.sweep(image.code, image.address, image.used)
-        self._patches = {patch.at: patch for patch in image.patches if patch.name in goal.patches}
+        self._patches = {patch.at: patch for patch in image.patches if patch.name in task.patches}
         self._joins = self._branch_targets()
         self._limit = instruction_limit(image)
         self._waiting: dict[int, list[State]] = {}
         self._order: list[int] = []
         self._forked: list[State] = []
-        self._push(self._first(goal, architecture))
+        self._push(self._first(task))
 
     def run(self) -> None:
         """Executes all paths. RefutedError, UndecidedError, or UnknownError of the solver, if not all is well."""
@@ -82,31 +83,18 @@ class Executor:
         if not self.left:
             raise UndecidedError("no path leaves the image")
 
-    def _first(self, goal: Goal, architecture: Architecture) -> State:
-        entry = architecture.entry[goal.site]
-        origins: dict[str, Value] = {
-            "caller": symbol(CALLER, 64),
-            "body": symbol(BODY, 64) if goal.shares_ipmodify else goal.body,
-        }
-        values: dict[str, Value | None] = {
-            name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
-        }
-        values |= {name: origins[origin] for name, origin in entry.registers.items()}
-        values |= {flag: 0 if flag in architecture.clear else None for flag in architecture.flags}
+    def _first(self, task: Task) -> State:
         places = self._lifter.registers
-        registers = Cells({places[name][0]: (places[name][1], value) for name, value in values.items()})
-        words = [origins[origin] for origin in entry.words]
-        count = (self.obligations.readable() - self.obligations.first_stack_argument()) // 8
-        words += [symbol(f"stack argument {number}", 64) for number in range(count)]
-        stack = Cells({8 * number: (8, word) for number, word in enumerate(words)})
-        return State(self._image.address, registers, stack, Path(), self.obligations.start())
+        registers = Cells({places[name][0]: (places[name][1], value) for name, value in task.registers.items()})
+        memory = Cells({place: (8, word) for place, word in task.memory.items()})
+        return State(self._image.address, registers, memory, Path(), self._demands.start())
 
     def _branch_targets(self) -> set[int]:
         targets = {
             op[3][0][1]
             for instruction in self._known.values()
             for op in instruction.ops
-            if op[0] in {Kind.GOTO, Kind.GOTO_IF} and op[3][0][0] == Space.CONSTANT
+            if op[0] in BRANCHES and op[3][0][0] == Space.CONSTANT
         }
         return {target for target in targets if self._image.holds(target)} | {
             patch.target for patch in self._patches.values()
@@ -143,7 +131,7 @@ class Executor:
     def _moves(self, state: State, position: int) -> bool:
         self._machine.state = state
         progress = state.progress
-        if progress.position < position and not self.obligations.skips(self._machine, progress, position):
+        if progress.position < position and not self._demands.skips(self._machine, progress, position):
             return False
         alive = state.path.known(progress.alive)
         state.progress = progress._replace(position=position, alive=progress.alive if alive is None else int(alive))
@@ -166,7 +154,7 @@ class Executor:
         self._machine.state = state
         while True:
             at = state.pc
-            if not (self._step(state) if self._image.holds(at) else self._leave(state, at)):
+            if not (self._step(state) if self._start <= at < self._end else self._leave(state, at)):
                 return
             if state.pc <= at or state.pc in self._joins:
                 self._push(state)
@@ -210,11 +198,11 @@ class Executor:
             kind = op[0]
             state.index = index
             index += 1
-            if kind is Kind.COMPUTE:
+            if kind is COMPUTE:
                 machine.compute(op)
-            elif kind is Kind.LOAD:
+            elif kind is LOAD:
                 machine.load(op)
-            elif kind is Kind.STORE:
+            elif kind is STORE:
                 machine.store(op)
             elif kind is Kind.GOTO:
                 return self._go(state, instruction, machine.address(op[3][0]))
@@ -237,7 +225,7 @@ class Executor:
 
     def _leave(self, state: State, target: Value) -> bool:
         """Control is outside the image. Whether it comes back, at state.pc."""
-        progress = self.obligations.event(self._machine, state.progress, target)
+        progress = self._demands.event(self._machine, state.progress, target)
         if progress is None:
             self.left += 1
             return False
@@ -282,8 +270,8 @@ class Executor:
         """Makes a case of each value that a term may have; of an address, from the first stack pointer."""
         inner, _ = linear(term)
         assert isinstance(inner, Term)
-        top = symbol(self._machine.architecture.stack_pointer, 64)
-        base = top if inner is not top and _mentions(inner, top) else 0
+        bases = (base for base in self._bases if isinstance(base, Term) and inner is not base)
+        base = next((base for base in bases if _mentions(inner, base)), 0)
         asked = sub(inner, base, inner.bits)
         for value in self._values(state, asked, inner.bits):
             path = state.path.where(eq(asked, value, inner.bits))
@@ -302,25 +290,6 @@ class Executor:
             if len(found) == CASES:
                 raise UndecidedError(f"at +{self.at - self._image.address:#x}: more than {CASES} cases of one value")
             found.append(_value(asked, model))
-
-
-def facts(image: Image, goal: Goal, architecture: Architecture) -> list[Value]:
-    """What holds of the symbols: the stack pointer is aligned and in the kernel's range, return addresses in its text.
-
-    No return address is in the image, and the stack is not near it.
-    """
-    top = symbol(architecture.stack_pointer, 64)
-    low, high = architecture.kernel_stack
-    found = [eq(extract(top, 0, 3), 0, 3), ult(sub(top, low, 64), high - low, 64)]
-    found.append(not_(ult(sub(top, image.address - NEAR, 64), image.used + 2 * NEAR, 64)))
-    low, high = architecture.kernel_text
-    for name in (CALLER, BODY) if goal.shares_ipmodify else (CALLER,):
-        address = symbol(name, 64)
-        found.append(ult(sub(address, low, 64), high - low, 64))
-        found.append(not_(ult(sub(address, image.address, 64), image.used, 64)))
-    if goal.lookup is not None:
-        found.append(one_of(symbol(COUNT, 64), goal.counts, 64))
-    return found
 
 
 def _mentions(term: Term, part: Term) -> bool:

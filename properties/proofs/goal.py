@@ -96,6 +96,12 @@ class Goal:
     counts: tuple[int, ...] = ()
     """What the lookup may return. The prototype is that of the longest function then."""
 
+    lookup_ip: int | None = None
+    """Of an image that serves several functions, with func_ip: what it calls, and which returns the function's address.
+
+    `function` is then no matter. Both lookups are passed the return address into the function.
+    """
+
     @cached_property
     def fentry(self) -> tuple[Run, ...]:
         """The first list, in running order: newest first, sessions among them (TRAMP-1)."""

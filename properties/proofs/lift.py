@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,13 @@ __all__ = ["Lifter", "lifter"]
 LONGEST = 16
 """Bytes that are enough for any instruction."""
 
+SCRATCH = 1 << 40
+"""Above the offset of any register."""
+
 CACHED = 1 << 16
+
+SWEPT = 1 << 10
+"""Images whose instructions are kept."""
 
 STATES = 12
 """On how many random states p-code and unicorn must agree."""
@@ -45,13 +52,19 @@ class Lifter:
         self._read = self._written | self._bytes(architecture.readable)
         pc = numbered[architecture.pc]
         self._pc = frozenset(range(pc.offset, pc.offset + pc.size))
+        self._scratch = {numbered[name].offset for name in architecture.scratch}
         self._anywhere: dict[bytes, Instruction] = {}
+        self._swept: dict[tuple[bytes, int, int], dict[int, Instruction]] = {}
 
     def _bytes(self, names: tuple[str, ...]) -> frozenset[int]:
         return frozenset(at for name in names for at in range(self.registers[name][0], sum(self.registers[name])))
 
     def sweep(self, code: bytes, address: int, used: int) -> dict[int, Instruction]:
         """The instructions of the first `used` bytes by address, as far as one follows the other from the start."""
+        key = code, address, used
+        known = self._swept.get(key)
+        if known is not None:
+            return known.copy()
         found: dict[int, Instruction] = {}
         at = 0
         while at < used:
@@ -60,6 +73,9 @@ class Lifter:
                 break
             found[address + at] = instruction
             at += instruction.size
+        if len(self._swept) >= SWEPT:
+            self._swept.clear()
+        self._swept[key] = found.copy()
         return found
 
     def one(self, code: bytes, address: int, at: int) -> Instruction:
@@ -121,7 +137,7 @@ class Lifter:
 
     def _prepare(self, code: bytes, ops: list[pypcode.PcodeOp]) -> Instruction:
         try:
-            prepared = _Preparation(self._architecture, self._read, self._written | self._pc)
+            prepared = _Preparation(self._architecture, self._read, self._written | self._pc, self._scratch)
             for op in ops:
                 prepared.add(op)
             done = prepared.finish()
@@ -169,10 +185,14 @@ class _UnmodelledError(Exception):
 class _Preparation:
     """One instruction's operations, as they are made. Temporaries of our own have negative offsets."""
 
-    def __init__(self, architecture: Architecture, read: frozenset[int], written: frozenset[int]) -> None:
+    def __init__(
+        self, architecture: Architecture, read: frozenset[int], written: frozenset[int], scratch: AbstractSet[int]
+    ) -> None:
         self._architecture = architecture
         self._readable = read
         self._writable = written
+        self._scratch = scratch
+        self._scratched: set[int] = set()
         self._made: list[Op] = []
         self._starts: list[int] = []
         self._temporaries = 0
@@ -265,6 +285,9 @@ class _Preparation:
             return
         if space == "unique":
             place = (Space.UNIQUE, node.offset, node.size)
+        elif node.offset in self._scratch:
+            self._scratched.add(node.offset)
+            place = _scratch_place(node)
         else:
             place = self._register(node, self._writable, "writes")
         self._made.append((kind, known, place, inputs))
@@ -277,6 +300,8 @@ class _Preparation:
         if space == "unique":
             return Space.UNIQUE, node.offset, node.size
         if space == "register":
+            if node.offset in self._scratched:
+                return _scratch_place(node)
             return self._register(node, self._readable | self._writable, "reads")
         place = self._temporary(node.size)
         self._made.append((Kind.LOAD, None, place, ((Space.CONSTANT, node.offset, 8),)))
@@ -290,6 +315,11 @@ class _Preparation:
     def _temporary(self, size: int) -> Place:
         self._temporaries -= LONGEST
         return Space.UNIQUE, self._temporaries, size
+
+
+def _scratch_place(node: pypcode.Varnode) -> Place:
+    """A temporary in place of a register of SLEIGH's own; no other temporary is this far from 0."""
+    return Space.UNIQUE, node.offset - SCRATCH, node.size
 
 
 _CALLS = {OpCode.CALL, OpCode.CALLIND}

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from properties.proofs.architecture import Architecture, Origin
+from properties.proofs.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META
 from properties.proofs.goal import Goal, Program, Run
 from properties.proofs.machine import Machine
-from properties.proofs.steps import CALLER, COUNT, RETURNED_EARLY, Step, skipped, steps
+from properties.proofs.steps import BODY, CALLER, COUNT, FUNCTION, RETURNED_EARLY, Step, skipped, steps
 from properties.proofs.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub
 from spec.prototypes import Slot
 
@@ -21,11 +22,6 @@ RUN_CONTEXT_BYTES = 16
 """struct bpf_tramp_run_ctx: the cookie, and the task's run context, which enter saves and exit restores."""
 
 SAVED = 8
-ALIGNED_BITS = 3
-"""The kernel's stack is aligned to 8 bytes (-mpreferred-stack-boundary=3)."""
-
-IS_RETURN = 63
-COOKIE_INDEX = 8
 
 
 class Progress(NamedTuple):
@@ -56,8 +52,9 @@ class Obligations:
         self.goal = goal
         self.steps = steps(goal)
         self._architecture = architecture
-        self._entry = architecture.entry[goal.site]
-        self._slots = goal.prototype.slots
+        self._entry = architecture.entered(goal.site)
+        self._slots = architecture.slots(goal.prototype)
+        self._aligned_bits = architecture.stack_alignment.bit_length() - 1
         self._strict = goal.reading == "strict"
         self._result_bits = self._bits(min(goal.prototype.returns.size, 8)) if goal.prototype.returns.size else 0
         self._patched = {
@@ -91,7 +88,7 @@ class Obligations:
             return None
         pointer = machine.register(self._architecture.stack_pointer)
         below = sub(machine.symbol(self._architecture.stack_pointer, 64), pointer, 64)
-        machine.same(f"{step.text}: the stack pointer is aligned", below, 0, ALIGNED_BITS)
+        machine.same(f"{step.text}: the stack pointer is aligned", below, 0, self._aligned_bits)
         link = self._architecture.link
         back = machine.register(link) if link else machine.word(pointer)
         machine.demand(f"{step.text}: it returns into the image", machine.in_image(back))
@@ -157,7 +154,7 @@ class Obligations:
         if step.run is None:
             if step.what == "original":
                 return self._original(machine, progress, step)
-            if step.what == "lookup":
+            if step.what in {"lookup", "lookup_ip"}:
                 return self._lookup(machine, progress, step)
             self._bound(machine, f"{step.text}: its image is passed", "im", self._argument(machine, 0))
             machine.clobber(step.text)
@@ -170,9 +167,17 @@ class Obligations:
         return self._exit(machine, progress, step, step.run)
 
     def _lookup(self, machine: Machine, progress: Progress, step: Step) -> Progress:
+        body = machine.symbol(BODY, 64) if self.goal.shares_ipmodify else self.goal.body
+        passed = self._argument(machine, 0)
+        machine.same(f"{step.text}: the return address into the function is passed", passed, body)
+        result = self._architecture.results[0]
+        if step.what == "lookup_ip":
+            machine.clobber(step.text)
+            machine.set_register(result, machine.symbol(FUNCTION, 64))
+            return progress
         count = machine.constant(machine.symbol(COUNT, 64))
         machine.clobber(step.text)
-        machine.set_register(self._architecture.results[0], count)
+        machine.set_register(result, count)
         return progress._replace(slots=count)
 
     def _argument(self, machine: Machine, number: int) -> Value:
@@ -216,7 +221,7 @@ class Obligations:
     def _context(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> None:
         """What the program may read: its context, and through helpers the words below it and the run context."""
         kind = self.goal.programs[run.program].kind
-        below, sees_slot = 8 * (1 + self.goal.func_ip), run.list != "fentry" or kind == "fsession"
+        below, sees_slot = -(FUNCTION_IP if self.goal.func_ip else META), run.list != "fentry" or kind == "fsession"
         size = 8 * (progress.slots + sees_slot) + below
         machine.inside(f"{step.place}: the context is in the frame", sub(context, below, 64), size)
         for number in range(progress.slots):
@@ -229,22 +234,24 @@ class Obligations:
             name = f"{step.place}: ctx[{progress.slots}] is the return slot"
             machine.same(name, got, progress.slot, self._result_bits)
         if self.goal.func_ip:
-            got = machine.word(add(context, -16 % (1 << 64), 64))
-            machine.same(f"{step.place}: ctx[-2] is the function's address", got, self.goal.function)
+            got = machine.word(add(context, FUNCTION_IP % (1 << 64), 64))
+            known = self.goal.lookup_ip is None
+            expected = self.goal.function if known else machine.symbol(FUNCTION, 64)
+            machine.same(f"{step.place}: ctx[-2] is the function's address", got, expected)
         cookie = machine.word(progress.run_context)
         self._bound(machine, f"{step.place}: the run context has its cookie", f"cookie {run.program}", cookie)
 
     def _session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
         """The word at ctx[-1]: the number of slots; with sessions about, their index of a cookie and phase as well."""
-        meta = machine.word(add(context, -8 % (1 << 64), 64))
-        bits = 8 if self.goal.has_sessions else 64
+        meta = machine.word(add(context, META % (1 << 64), 64))
+        bits = COUNT_BITS if self.goal.has_sessions else 64
         machine.same(f"{step.place}: ctx[-1] is the number of slots", meta, progress.slots, bits)
         program = self.goal.programs[run.program]
         if program.kind != "fsession":
             return progress
         returning = run.list == "fexit"
         machine.same(f"{step.place}: ctx[-1] tells entry from return", lshr(meta, IS_RETURN, 64), int(returning))
-        index = machine.constant(extract(lshr(meta, COOKIE_INDEX, 64), 0, 8))
+        index = machine.constant(extract(lshr(meta, COOKIE_INDEX, 64), 0, INDEX_BITS))
         if self._own_cookie(machine, step, run, program, index):
             address = sub(context, 8 * index, 64)
             machine.inside(f"{step.place}: its session cookie is in the frame", address, 8)
@@ -313,10 +320,10 @@ class Obligations:
         machine.same(f"{architecture.stack_pointer} is restored", machine.register(architecture.stack_pointer), pointer)
         for name in architecture.preserved:
             machine.same(f"{name} is restored", machine.register(name), machine.symbol(name, 64))
-        for name, from_stack in self._entry.registers.items():
-            if from_stack == "caller" and origin == "body":
-                machine.same(f"{name} is restored", machine.register(name), machine.symbol(CALLER, 64))
         if origin == "body":
+            if architecture.link is not None:
+                caller = machine.symbol(CALLER, 64)
+                machine.same(f"{architecture.link} is restored", machine.register(architecture.link), caller)
             self._arguments(machine, progress, "is restored")
             return
         low, high = architecture.results

@@ -8,6 +8,7 @@ from properties.proofs.deciding import RefutedError
 from properties.proofs.executor import Executor, UndecidedError
 from properties.proofs.goal import Goal
 from properties.proofs.image import Image
+from properties.proofs.tasks import Subject, task_of
 from properties.proofs.terms import forget
 from properties.proofs.verdicts import Counterexample, Figures, Outcome, Verdict
 from properties.proofs.x86_64 import X86_64
@@ -16,7 +17,9 @@ from properties.proofs.z3_backend import UnknownError
 __all__ = ["prove"]
 
 
-def prove(image: Image, goal: Goal, *, thorough: bool = False, architecture: Architecture = X86_64) -> Verdict:
+def prove(
+    image: Image, goal: Goal | Subject, *, thorough: bool = False, architecture: Architecture = X86_64
+) -> Verdict:
     """Proves that an image meets a goal, on every path and for all values.
 
     thorough: z3 decides every obligation, those that are plain as well. A counterexample is executed before it is
@@ -24,7 +27,7 @@ def prove(image: Image, goal: Goal, *, thorough: bool = False, architecture: Arc
     instruction without a model is reached, an execution may still refute, but nothing can prove.
     """
     forget()
-    executor = Executor(image, goal, architecture, thorough=thorough)
+    executor = Executor(image, task_of(image, goal, architecture), architecture, thorough=thorough)
     try:
         executor.run()
     except RefutedError as error:

@@ -8,15 +8,16 @@ from typing import Literal
 
 from properties.proofs.goal import Goal, Program, Run
 
-__all__ = ["BODY", "CALLER", "COUNT", "DETACHED", "RETURNED_EARLY", "Step", "Target", "skipped", "steps"]
+__all__ = ["BODY", "CALLER", "COUNT", "DETACHED", "FUNCTION", "RETURNED_EARLY", "Step", "Target", "skipped", "steps"]
 
-What = Literal["lookup", "tramp_enter", "enter", "program", "exit", "original", "tramp_exit", "leave"]
+What = Literal["lookup", "lookup_ip", "tramp_enter", "enter", "program", "exit", "original", "tramp_exit", "leave"]
 Target = int | str | None
 """An address; the name of a symbol that is one; or None, where the address of a helper is not known."""
 
 CALLER = "the caller's return address"
 BODY = "the body's address"
 COUNT = "the number of slots"
+FUNCTION = "the function's address"
 RETURNED_EARLY = "patched: jump behind the fexit programs"
 DETACHED = "patched: jump over "
 
@@ -50,6 +51,8 @@ def steps(goal: Goal) -> tuple[Step, ...]:
 def _steps(goal: Goal) -> Iterator[Step]:
     if goal.lookup is not None:
         yield Step("lookup", "lookup", (goal.lookup,), "the lookup of the number of slots")
+    if goal.lookup_ip is not None:
+        yield Step("lookup_ip", "lookup_ip", (goal.lookup_ip,), "the lookup of the function's address")
     if goal.calls_original:
         yield _helper(goal, "tramp_enter", "__bpf_tramp_enter")
     for run in (*goal.fentry, *goal.fmod_ret):

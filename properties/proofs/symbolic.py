@@ -9,17 +9,22 @@ from properties.proofs.cells import Unknown
 from properties.proofs.deciding import Decider
 from properties.proofs.image import Image
 from properties.proofs.lift import lifter
-from properties.proofs.machine import FRAME_BYTES, NO_LOAD, NO_STORE, STACK_POINTER, Frame
+from properties.proofs.machine import ALIGNED, FRAME_BYTES, NO_LOAD, NO_STORE, STACK_POINTER, Frame
 from properties.proofs.meaning import signed
 from properties.proofs.operations import Instruction, Op, Place, Space
 from properties.proofs.pcode import truth
 from properties.proofs.state import State
-from properties.proofs.terms import Term, Value, add, extract, linear, sub, symbol, ult, zext
+from properties.proofs.terms import Term, Value, add, extract, linear, or_, sub, symbol, ult, zext
 from properties.proofs.unknowns import register_name, stack_name
 
 __all__ = ["SplitError", "SymbolicMachine"]
 
 WORD: Final = 1 << 64
+WORD_BYTES: Final = 8
+
+# An enum's members take longer to get at than what is done with them.
+CONSTANT: Final = Space.CONSTANT
+REGISTER: Final = Space.REGISTER
 
 
 class SplitError(Exception):
@@ -47,6 +52,8 @@ class SymbolicMachine:
         self._names = {offset: name for name, (offset, _) in self._places.items()}
         self._pointer = self._places[architecture.stack_pointer][0]
         self._top = symbol(architecture.stack_pointer, 64)
+        self._plain: dict[Value, int] = {}
+        self._judged: Value | None = None
         self._volatile = [
             place
             for name, place in self._places.items()
@@ -57,8 +64,17 @@ class SymbolicMachine:
 
     def begin(self) -> None:
         """An instruction begins: memory below the stack pointer, before and after it, is not its to use."""
-        pointer = self.state.registers.read(self._pointer, 8, self.unknown_register)
-        self.state.floor = self._stack_offset(pointer)
+        state = self.state
+        pointer = self._stack_pointer()
+        floor = self._plain.get(pointer)
+        state.floor = self._stack_offset(pointer) if floor is None or state.cases else floor
+
+    def _stack_pointer(self) -> Value:
+        registers = self.state.registers
+        cell = registers.cells.get(self._pointer)
+        if cell is not None and cell[0] == WORD_BYTES and cell[1] is not None:
+            return cell[1]
+        return registers.read(self._pointer, WORD_BYTES, self.unknown_register)
 
     def compute(self, op: Op) -> None:
         """An operation that computes."""
@@ -74,11 +90,13 @@ class SymbolicMachine:
     def operand(self, place: Place) -> Value:
         """The value of an operand."""
         space, offset, size = place
-        if space == Space.CONSTANT:
+        if space is CONSTANT:
             return offset
-        if space == Space.REGISTER:
-            return self.state.registers.read(offset, size, self.unknown_register)
-        return self.state.temporaries.read(offset, size, _no_temporary)
+        cells = self.state.registers if space is REGISTER else self.state.temporaries
+        cell = cells.cells.get(offset)
+        if cell is not None and cell[0] == size and cell[1] is not None:
+            return cell[1]
+        return cells.read(offset, size, self.unknown_register if space is REGISTER else _no_temporary)
 
     def address(self, place: Place) -> Value:
         """An operand that is an address; one of fewer bits is filled with zeros."""
@@ -108,32 +126,52 @@ class SymbolicMachine:
         The stack pointer is still in the frame. Flags that the instruction leaves undefined are lost.
         """
         state = self.state
-        pointer = state.registers.read(self._pointer, 8, self.unknown_register)
+        pointer = self._stack_pointer()
+        if pointer is self._judged and not (state.accesses or state.cases or instruction.undefined):
+            return
         offset = self._offset(pointer)
-        floor = state.floor if offset is None else min(offset, state.floor)
+        floor = state.floor
+        if offset is not None and offset < floor:
+            floor = offset
         for stored, low, high in state.accesses:
             allowed = self._frame.store if stored else self._frame.load
             self.demand(NO_STORE if stored else NO_LOAD, int(allowed(low, high, floor)))
         if offset is None or not self._frame.pointer(offset):
             self._stray(pointer)
+        if self.architecture.always_aligned:
+            self.demand(ALIGNED, int(offset % self.architecture.stack_alignment == 0))
+        elif not state.cases:
+            self._judged = pointer
         for flag in instruction.undefined:
             state.registers.write(*self._places[flag], None)
 
     def _put(self, place: Place, value: Value) -> None:
         space, offset, size = place
-        if space == Space.REGISTER:
-            self.state.registers.write(offset, size, value)
-        else:
+        if space is not REGISTER:
             self.state.temporaries.cells[offset] = (size, value)
+            return
+        registers = self.state.registers
+        cell = registers.cells.get(offset)
+        if cell is not None and cell[0] == size:
+            registers.cells[offset] = (size, value)
+        else:
+            registers.write(offset, size, value)
 
     def _offset(self, address: Value) -> int | None:
         """An address as offset from the first stack pointer, if it plainly is one, or is in this case."""
-        base, offset = linear(address)
         cases = self.state.cases
+        if not cases and address in self._plain:
+            return self._plain[address]
+        base, offset = linear(address)
+        if base is self._top and not cases:
+            return self._plain.setdefault(address, signed(offset, 64))
         if isinstance(base, Term) and base in cases:
             base, offset = linear(add(cases[base], offset, 64))
         if base is self._top:
             return signed(offset, 64)
+        place = self._frame.place(add(base, offset, 64)) if self._frame.regions else None
+        if place is not None:
+            return place
         top = cases.get(self._top)
         return signed((offset - top) % WORD, 64) if isinstance(base, int) and isinstance(top, int) else None
 
@@ -146,7 +184,9 @@ class SymbolicMachine:
         offset = self._offset(address)
         if offset is None:
             high = 0 if store else self._frame.readable
-            self.demand(NO_STORE if store else NO_LOAD, self._within(address, self._lowest(), high - size))
+            allowed = self._within(address, self._lowest(), high - size)
+            elsewhere = self._frame.within(address, size, store=store)
+            self.demand(NO_STORE if store else NO_LOAD, or_(allowed, elsewhere, 1))
             raise SplitError(self._term(address))
         self.state.accesses.append((store, offset, offset + size))
         return offset
@@ -262,8 +302,13 @@ class SymbolicMachine:
     def clobber(self, step: str) -> None:
         """See Machine."""
         state = self.state
+        registers = state.registers
         for offset, size in self._volatile:
-            state.registers.write(offset, size, None)
+            cell = registers.cells.get(offset)
+            if cell is not None and cell[0] == size:
+                registers.cells[offset] = (size, None)
+            else:
+                registers.write(offset, size, None)
         for flag in self.architecture.clear:
             state.registers.write(*self._places[flag], 0)
         state.stack.drop_below(self._stack_offset(self.register(self.architecture.stack_pointer)) + self._pushed)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 
+from properties.proofs.architecture import Architecture
 from properties.proofs.steps import BODY, CALLER
 
 __all__ = ["BEGINNING", "Unknowns", "register_name", "stack_name"]
@@ -72,7 +73,8 @@ def _made_up(name: str, bits: int) -> int:
     return int.from_bytes(digest, "little") % (1 << bits)
 
 
-def defaults(kernel_text: tuple[int, int], kernel_stack: tuple[int, int], stack_pointer: str) -> dict[str, int]:
+def defaults(architecture: Architecture) -> dict[str, int]:
     """Addresses of return and of the stack where a counterexample does not ask for particular ones."""
-    text, stack = kernel_text[0] + 0x1A2B3C0, kernel_stack[0] + 0x7FF8
-    return {CALLER: text + 0x10005, BODY: text + 0x20005, stack_pointer: stack}
+    text = architecture.kernel_text[0] + 0x1A2B3C0 + 5 // architecture.code_alignment * architecture.code_alignment
+    stack = architecture.kernel_stack[0] + 0x8000 - architecture.stack_alignment
+    return {CALLER: text + 0x10000, BODY: text + 0x20000, architecture.stack_pointer: stack}

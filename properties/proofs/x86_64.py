@@ -10,6 +10,7 @@ import unicorn
 from unicorn import x86_const
 
 from properties.proofs.architecture import Architecture, Branch, Entry
+from spec.prototypes import REGISTERS, Prototype, Slot
 
 __all__ = ["USUAL", "X86_64"]
 
@@ -24,6 +25,7 @@ GROUP_5: Final = 0xFF
 USUAL: Final = frozenset("push pop mov movabs lea add sub xor test cmp je jne jmp call leave ret nop".split())
 AF: Final = 1 << 4
 IF: Final = 1 << 9
+ALWAYS_SET: Final = 1 << 1
 
 # Flags that the manual leaves undefined, or defined for some counts only; AF is not in the model at all.
 _UNDEFINED: Final = (
@@ -54,6 +56,14 @@ def _dubious(code: bytes, mnemonic: str) -> str | None:
 
 def _usual(code: bytes, mnemonic: str) -> bool:
     return mnemonic == "nop" or (mnemonic in USUAL and code[0] not in LEGACY_PREFIXES)
+
+
+def _slots(prototype: Prototype) -> tuple[Slot, ...]:
+    return prototype.slots
+
+
+def _jumps(mnemonic: str) -> bool:
+    return mnemonic.startswith("j")
 
 
 def _jump(at: int, target: int) -> bytes:
@@ -99,8 +109,13 @@ X86_64: Final = Architecture(
     general=GENERAL,
     flags=("cf", "pf", "zf", "sf", "df", "of"),
     readable=BASES,
+    scratch=(),
     pc="rip",
-    arguments=("rdi", "rsi", "rdx", "rcx", "r8", "r9"),
+    stack_alignment=8,
+    always_aligned=False,
+    code_alignment=1,
+    arguments=REGISTERS,
+    slots=_slots,
     results=("rax", "rdx"),
     preserved=("rbx", "rbp", "r12", "r13", "r14", "r15"),
     clear=("df",),
@@ -113,8 +128,10 @@ X86_64: Final = Architecture(
     jump=_jump,
     branch=_branch,
     usual=_usual,
+    jumps=_jumps,
     frame=("rsp", "rbp"),
     nop=bytes.fromhex("0f1f440000"),
+    site_end=9,
     kernel_text=(0xFFFFFFFF80000000, 0xFFFFFFFFFF000000),
     kernel_stack=(0xFFFF800000100000, 0xFFFFFFFF7FF00000),
     emulator=_emulator,
@@ -122,7 +139,7 @@ X86_64: Final = Architecture(
     flag_bits={"cf": 0, "pf": 2, "zf": 6, "sf": 7, "df": 10, "of": 11},
     flags_register=x86_const.UC_X86_REG_EFLAGS,
     ignored_flags=AF,
-    set_flags=IF,
+    set_flags=IF | ALWAYS_SET,
     others=_others(),
     disassembler=_disassembler,
 )

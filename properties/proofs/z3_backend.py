@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import z3  # type: ignore[import-untyped]
@@ -28,6 +29,16 @@ class UnknownError(Exception):
     """z3 gave up within its budget."""
 
 
+# z3's own wrappers check and convert what is right already, and take longer than z3 does for a question.
+_CONTEXT = z3.main_ctx().ref()
+_TRUTH = {True: z3.BoolVal(True), False: z3.BoolVal(False)}
+
+
+@lru_cache(maxsize=4096)
+def _number(value: int, bits: int) -> Any:
+    return z3.BitVecVal(value, bits)
+
+
 class Solver:
     """Asks about predicates, under facts that hold throughout. asked: how many questions there were."""
 
@@ -50,13 +61,14 @@ class Solver:
             raise UnknownError("z3 has used up its budget for one proof")
         solver.push()
         try:
-            solver.add(*(self._predicate(predicate) for predicate in predicates))
+            for predicate in predicates:
+                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._predicate(predicate).as_ast())
             if differing:
-                solver.add(self._difference(*differing))
-            answer = solver.check()
-            if answer == z3.sat:
+                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._difference(*differing).as_ast())
+            answer = z3.Z3_solver_check(_CONTEXT, solver.solver)
+            if answer == z3.Z3_L_TRUE:
                 return self._read(solver.model())
-            if answer == z3.unsat:
+            if answer == z3.Z3_L_FALSE:
                 return None
             raise UnknownError("z3 has used up its budget for one question")
         finally:
@@ -73,7 +85,12 @@ class Solver:
 
     def _spent(self) -> int:
         """The resources that z3 has used since this solver began; its own count is of the whole process."""
-        return int(self._solver.statistics().get_key_value("rlimit count")) - self._before
+        statistics = self._solver.statistics()
+        found = statistics.stats
+        # It is among the last of the statistics.
+        places = reversed(range(z3.Z3_stats_size(_CONTEXT, found)))
+        place = next(place for place in places if z3.Z3_stats_get_key(_CONTEXT, found, place) == "rlimit count")
+        return int(z3.Z3_stats_get_uint_value(_CONTEXT, found, place)) - self._before
 
     def _difference(self, one: Value, other: Value, bits: int) -> Any:
         first, second = (self._low(value, bits) for value in (one, other))
@@ -81,7 +98,7 @@ class Solver:
 
     def _low(self, value: Value, bits: int) -> Any:
         if isinstance(value, int):
-            return z3.BitVecVal(value, bits)
+            return _number(value, bits)
         self._translate(value)
         made = self.vector(value, value.bits)
         return made if bits == value.bits else z3.Extract(bits - 1, 0, made)
@@ -95,7 +112,7 @@ class Solver:
 
     def _predicate(self, predicate: Value) -> Any:
         if isinstance(predicate, int):
-            return z3.BoolVal(predicate == 1)
+            return _TRUTH[predicate == 1]
         self._translate(predicate)
         return self._translated[predicate]
 
@@ -121,14 +138,14 @@ class Solver:
         return _VECTORS[term.op](self, term) == 1
 
     def _boolean(self, value: Value) -> Any:
-        return z3.BoolVal(value == 1) if isinstance(value, int) else self._translated[value]
+        return _TRUTH[value == 1] if isinstance(value, int) else self._translated[value]
 
     def vector(self, value: Value, bits: int) -> Any:
         """A value, at this width, as a bit vector."""
         if isinstance(value, int):
-            return z3.BitVecVal(value, bits)
+            return _number(value, bits)
         made = self._translated[value]
-        return z3.If(made, z3.BitVecVal(1, 1), z3.BitVecVal(0, 1)) if value.bits == 1 else made
+        return z3.If(made, _number(1, 1), _number(0, 1)) if value.bits == 1 else made
 
     def _operands(self, values: Iterable[Value], bits: int) -> list[Any]:
         return [self.vector(value, bits) for value in values]

@@ -1,0 +1,135 @@
+"""The checks of machine code: the proof matrix at each sharing level, and the images of real kernels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from rich.table import Table
+
+from properties.proofs.detaching import while_detaching
+from properties.proofs.dumps import Dump, read_image
+from properties.proofs.goal import Goal
+from properties.proofs.image import Image
+from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, prove_cells
+from properties.proofs.prove import prove
+from properties.proofs.show import counterexample_lines, summary
+from properties.proofs.verdicts import Verdict as Proved
+from properties.proofs.x86_64 import X86_64
+from properties.report import Check, CheckResult, Verdict
+
+__all__ = ["IMAGES", "image_check", "images_are_proved", "matrix_checks", "matrix_is_proved"]
+
+IMAGES: Final = Path(__file__).with_name("images")
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One proof: a real image as it is, or while its programs are detached. seconds: of the processor."""
+
+    title: str
+    kernel: str
+    detaching: bool
+    image: Image
+    goal: Goal
+    verdict: Proved
+    seconds: float
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """The verdict, and the counterexample where there is one."""
+        yield f"{self.title}: {summary(self.verdict)}"
+        if self.verdict.counterexample is not None:
+            found = counterexample_lines(self.verdict.counterexample, self.image, self.goal, X86_64)
+            yield from (f"  {line}" for line in found)
+
+
+def matrix_checks() -> list[Check]:
+    """One check for each sharing level of the generator, and one for its other architecture."""
+    wanted = [(level, X86) for level in LEVELS] + [(LEVELS[0], ARM)]
+    return [
+        Check(
+            f"generated images are proved: {target.architecture.name}, {level}",
+            partial(matrix_is_proved, level, target),
+        )
+        for level, target in wanted
+    ]
+
+
+def image_check() -> Check:
+    """That the images of real kernels that the project has are proved."""
+    return Check("images of real kernels are proved", partial(images_are_proved, IMAGES))
+
+
+def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
+    """The generator's images of every arity and kind do what their goals say, on every path and for all values."""
+    matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
+    told = _told([proof.verdict for proof in matrix.proofs], matrix.seconds)
+    lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
+    return _result([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
+
+
+def images_are_proved(folder: Path) -> CheckResult:
+    """The images in a folder do, as they are and while programs are detached. BadInputError if a file is no image."""
+    dumps = [read_image(path) for path in sorted(folder.glob("*.json"))]
+    if not dumps:
+        return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no image in {folder}")
+    cases = [case for dump in dumps for case in _cases(dump)]
+    verdicts = [case.verdict for case in cases]
+    told = f"{len(dumps)} images, {_told(verdicts, sum(case.seconds for case in cases))}"
+    lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
+    return _result(verdicts, told, lines, "proofs", _table(cases))
+
+
+def _cases(dump: Dump) -> Iterator[_Case]:
+    title = Path(dump.file).stem
+    yield _case(title, dump.kernel, False, dump.image, dump.goal)
+    patched = while_detaching(dump.image, dump.goal, X86_64)
+    if patched is not None:
+        yield _case(f"{title}, while programs are detached", dump.kernel, True, *patched)
+
+
+def _case(title: str, kernel: str, detaching: bool, image: Image, goal: Goal) -> _Case:
+    start = time.process_time()
+    verdict = prove(image, goal)
+    return _Case(title, kernel, detaching, image, goal, verdict, time.process_time() - start)
+
+
+def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Table) -> CheckResult:
+    """What is undecided is not proved, and not refuted either: the check could not be carried out."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    worst = next((outcome for outcome in ("refuted", "undecided") if outcome in outcomes), "proved")
+    verdict = {"refuted": Verdict.FELL, "undecided": Verdict.NOT_RUN, "proved": Verdict.HOLDS}[worst]
+    table.title = f"{table.title}: {told}"
+    detail = "" if verdict is Verdict.HOLDS else "\n".join(lines)
+    return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=table)
+
+
+def _told(verdicts: Sequence[Proved], seconds: float) -> str:
+    """How many decisions that took."""
+    decided = sum(sum(verdict.obligations.values()) for verdict in verdicts)
+    return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
+
+
+def _table(cases: Sequence[_Case]) -> Table:
+    """One row for each kernel, as its images are and while programs are detached."""
+    rows = Table(title="proofs of images of real kernels", title_justify="left")
+    for title in ("kernel", "image", "proved", "refuted", "undecided", "obligations", "time"):
+        rows.add_column(title, justify="left" if title in {"kernel", "image"} else "right")
+
+    def place(case: _Case) -> tuple[str, bool]:
+        return case.kernel, case.detaching
+
+    for (kernel, detaching), group in groupby(sorted(cases, key=place), place):
+        found = list(group)
+        outcomes = [case.verdict.outcome for case in found]
+        counts = [str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided")]
+        decided = sum(sum(case.verdict.obligations.values()) for case in found)
+        spent = f"{1000 * sum(case.seconds for case in found):,.0f} ms"
+        rows.add_row(kernel, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent)
+    return rows

@@ -1,0 +1,127 @@
+"""Trampoline and helper together: a program that asks a helper learns what the trampoline's obligations promise.
+
+In an image, whichever way it came about, a program's call is led to code that asks, and from there to the program. All
+obligations of the image stay what they are; to them come the answers, of which the goal alone tells the right ones.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, replace
+from typing import Final
+
+from impl.batched.jit.inlines import BPF_CTX, UNTOUCHED, asking, inline
+from properties.proofs.architecture import Architecture
+from properties.proofs.context import WORD
+from properties.proofs.goal import Goal, Program, Run
+from properties.proofs.image import Image
+from properties.proofs.inlines import BPF_CTX_ADDRESS
+from properties.proofs.lift import lifter
+from properties.proofs.machine import Frame, Machine, Region
+from properties.proofs.obligations import Obligations, Progress
+from properties.proofs.steps import FUNCTION, Step
+from properties.proofs.tasks import Task, disjoint, stack_span, task_of
+from properties.proofs.terms import Value, sub
+from properties.proofs.x86_64 import X86_64
+from spec.semantics import Semantics
+
+__all__ = ["Composed", "composed"]
+
+BPF_CTX_PLACE: Final = 1 << 32
+CALL_BYTES: Final = 5
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A goal, and that the program at a place of it asks a helper, for this index. It is a Subject."""
+
+    goal: Goal
+    place: int
+    helper: str
+    index: int = 0
+
+    def task(self, image: Image, architecture: Architecture) -> Task:
+        """See Subject. The task's pointer to its run context is not in the frame."""
+        task = task_of(image, self.goal, architecture)
+        region = Region(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, WORD)
+        frame = Frame(task.frame.readable, (region,))
+        return replace(
+            task,
+            demands=_Asking(self, architecture),
+            frame=frame,
+            facts=(*task.facts, disjoint((region.base, 0, WORD), stack_span(frame, architecture))),
+            memory={**task.memory, BPF_CTX_PLACE: 0},
+        )
+
+
+def composed(image: Image, asks: Composed, semantics: Semantics) -> Image:
+    """The image, of x86-64, in which the program asks; BadInputError where its kind has no such helper."""
+    program = asks.goal.programs[asks.place]
+    code = inline(asks.helper, semantics, program.kind)
+    added = asking(code, {BPF_CTX: BPF_CTX_ADDRESS}, asks.index, image.end, program.code)
+    led = bytearray(image.code[: image.used])
+    for at in lifter(X86_64).sweep(image.code, image.address, image.used):
+        start = at - image.address
+        branch = X86_64.branch(image.code[start:], at)
+        if branch is not None and branch.kind == "call" and branch.target == program.code:
+            led[start + 1 : start + CALL_BYTES] = (image.used - start - CALL_BYTES).to_bytes(4, "little")
+    whole = bytes(led) + added
+    return replace(image, code=whole + image.code[image.used :], used=len(whole))
+
+
+class _Asking(Obligations):
+    """A goal's obligations, and those of the answers."""
+
+    def __init__(self, subject: Composed, architecture: Architecture) -> None:
+        super().__init__(subject.goal, architecture)
+        self._subject = subject
+        self._answer = architecture.results[0]
+        # Where asking() leaves what the helper has stored.
+        self._stored = architecture.arguments[3]
+
+    def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
+        """The helper that enters a program also makes its run context the task's."""
+        after = super()._enter(machine, progress, step, run)
+        machine.set_word(BPF_CTX_ADDRESS, after.run_context)
+        return after
+
+    def _program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
+        if run.program != self._subject.place:
+            return super()._program(machine, progress, step, run, program)
+        got, stored = machine.register(self._answer), machine.register(self._stored)
+        context = self._argument(machine, 0)
+        after = super()._program(machine, progress, step, run, program)
+        answer, value, bits = self._promised(machine, progress, run, context)
+        helper = self._subject.helper
+        if answer is not None:
+            machine.same(f"{step.place}: {helper} returns what is promised", got, answer)
+        machine.same(f"{step.place}: {helper} stores what is promised", stored, value, bits)
+        return after
+
+    def _promised(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Answer:
+        """By the goal: what the helper returns and stores, and how many bits of that count."""
+        helper, index = self._subject.helper, self._subject.index
+        if helper == "bpf_get_func_arg":
+            if index >= progress.slots:
+                return -errno.EINVAL % (1 << 64), UNTOUCHED, 64
+            return 0, self._value(machine, index), self._bits(self._slots[index].size)
+        if helper == "bpf_get_func_ret":
+            if run.list == "fentry" and self.goal.programs[run.program].kind != "fsession":
+                return -errno.EOPNOTSUPP % (1 << 64), UNTOUCHED, 64
+            return 0, progress.slot, self._result_bits
+        return self._returned(machine, progress, run, context), UNTOUCHED, 64
+
+    def _returned(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Value | None:
+        """What a helper that stores nothing returns; None where the goal promises nothing."""
+        bindings = machine.bindings
+        index, cookie = bindings.get(f"session {run.program}"), bindings.get(f"cookie {run.program}")
+        return {
+            "bpf_get_func_ip": self.goal.function if self.goal.lookup_ip is None else machine.symbol(FUNCTION, 64),
+            "bpf_get_func_arg_cnt": progress.slots,
+            "bpf_get_attach_cookie": cookie,
+            "bpf_session_is_return": int(run.list == "fexit"),
+            "bpf_session_cookie": sub(context, WORD * index, 64) if index is not None else None,
+        }[self._subject.helper]
+
+
+Answer = tuple[Value | None, Value, int]

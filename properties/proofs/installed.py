@@ -1,0 +1,119 @@
+"""The images that `batched` has in place, each with the goal that its state gives: the bytes that calls run are proved.
+
+Alone among the proofs it looks inside `batched`: at its state for the goal, and at its memory for the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from impl.batched import Batched
+from impl.batched.machine import addresses as at
+from impl.batched.machine.entries import body_addresses, entry_addresses
+from impl.batched.machine.images import image_object, program_symbols
+from impl.batched.machine.routines import routines
+from impl.batched.state import Program as Loaded
+from properties.proofs.goal import Goal, Program
+from properties.proofs.image import Image, Patch
+from properties.proofs.steps import skipped
+from properties.proofs.x86_64 import X86_64
+from spec.prototypes import REGISTERS, SLOT_BYTES, Prototype, Type
+
+__all__ = ["installed"]
+
+LONG = Type("long", "INT", SLOT_BYTES)
+ANY_ARITY = Prototype((LONG,) * len(REGISTERS), LONG)
+
+
+def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
+    """Each image that is in place, once, with the name of the first function that has it.
+
+    Where programs of an image have left that could not be replaced, the goal is that of an image that is being
+    detached: all of its programs, the runs of those being jumped over.
+    """
+    seen: set[int] = set()
+    for index in np.flatnonzero(system.text.image_sizes()).tolist():
+        address, size = system.text.image(index)
+        if address not in seen:
+            seen.add(address)
+            goal = _goal(system, index, address)
+            code = system.text.images.read(address, size)
+            patches = _patches(system, index, address, goal)
+            image = _with_nops(Image(address, code + b"\xcc" * 8, size, patches))
+            yield (
+                system.state.functions.all[index].name,
+                image,
+                replace(goal, patches=frozenset(one.name for one in patches)),
+            )
+
+
+def _patches(system: Batched, index: int, address: int, goal: Goal) -> tuple[Patch, ...]:
+    """The runs of programs that are in the image, but no longer in the function's lists (IMAGE-2)."""
+    trampolines = system.state.trampolines
+    linked = set(_programs(system, int(trampolines.sets.of[index])))
+    made_of = _programs(system, int(trampolines.images(np.array([index]))[0]))
+    names = {(run.program, run.list): skipped(run) for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)}
+    return tuple(
+        Patch(address + skip.at, address + skip.behind, names[skip.link, skip.list])
+        for skip in system.text.template_of(index).skips
+        if made_of[skip.link] not in linked
+    )
+
+
+def _with_nops(image: Image) -> Image:
+    """The image as it was before its patches; one whose patch is not what it should be is left as it is."""
+    code = bytearray(image.code)
+    for patch in image.patches:
+        start, jump = patch.at - image.address, X86_64.jump(patch.at, patch.target)
+        if code[start : start + len(jump)] == jump:
+            code[start : start + len(jump)] = X86_64.nop
+    return replace(image, code=bytes(code))
+
+
+def _programs(system: Batched, number: int) -> list[Loaded]:
+    """The programs of a class, in the order of attaching."""
+    state = system.state
+    sets = state.trampolines.sets
+    return [state.program_numbered[int(sets.node_program[node])] for node in sets.row(number)]
+
+
+def _goal(system: Batched, index: int, address: int) -> Goal:
+    """What an image must do, by the programs that it was made of."""
+    state, where = system.state, np.array([index])
+    trampolines, known = state.trampolines, routines().address
+    prototype = state.functions.all[index].prototype
+    assert prototype is not None
+    made_of = int(trampolines.images(where)[0])
+    loaded = _programs(system, made_of)
+    symbols = program_symbols(state, trampolines.sets.row(made_of))
+    func_ip = any(program.func_ip for program in loaded)
+    shared = trampolines.level != "per_function"
+    generic = trampolines.level == "generic" and prototype.in_registers
+    return Goal(
+        ANY_ARITY if generic else prototype,
+        tuple(_program(program, symbols, place) for place, program in enumerate(loaded)),
+        function=int(entry_addresses(where)[0]),
+        body=int(body_addresses(where)[0]),
+        site="jmp" if system.text.direct()[index] & 1 else "call",
+        helpers={name: found for name, found in known.items() if name.startswith("__bpf_")},
+        func_ip=func_ip,
+        shares_ipmodify=bool(trampolines.orig_stack[index]) or shared,
+        im=int(image_object(np.array([address - at.IMAGES]))[0]),
+        lookup=known["lookup"] if generic else None,
+        counts=tuple(range(len(REGISTERS) + 1)) if generic else (),
+        lookup_ip=known["lookup_ip"] if shared and func_ip else None,
+    )
+
+
+def _program(program: Loaded, symbols: dict[str, int], place: int) -> Program:
+    return Program(
+        program.kind,  # type: ignore[arg-type]
+        symbols[f"code {place}"],
+        pointer=symbols[f"prog {place}"],
+        cookie=symbols[f"cookie {place}"],
+        sleepable=program.sleepable,
+        session_cookie=program.kind == "fsession",
+    )

@@ -1,0 +1,189 @@
+"""The proof matrix: generated images of every arity and every kind of program, each proved.
+
+It is made at each sharing level, and of each architecture that the generator and the prover know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal
+
+from rich.table import Table
+
+from impl.batched.jit import arm64, x86_64
+from impl.batched.jit.isa import Isa
+from properties.proofs.architecture import Architecture
+from properties.proofs.arm64 import ARM64
+from properties.proofs.generated import generated
+from properties.proofs.goal import Goal, Kind, Program
+from properties.proofs.image import Image
+from properties.proofs.prove import prove
+from properties.proofs.show import counterexample_lines, summary
+from properties.proofs.verdicts import Verdict
+from properties.proofs.x86_64 import X86_64
+from spec.prototypes import Prototype, Type
+
+__all__ = [
+    "ARITIES",
+    "ARM",
+    "KINDS",
+    "LEVELS",
+    "X86",
+    "Cell",
+    "Level",
+    "Matrix",
+    "Proof",
+    "Target",
+    "cells",
+    "long",
+    "prove_cells",
+]
+
+Level = Literal["per_function", "per_shape", "generic"]
+LEVELS: Final[tuple[Level, ...]] = ("per_function", "per_shape", "generic")
+ARITIES: Final = range(13)
+"""All that an image may have: MAX_BPF_FUNC_ARGS is 12."""
+
+KINDS: Final[Mapping[str, tuple[Kind, ...]]] = {
+    "fentry": ("fentry",),
+    "fexit": ("fexit",),
+    "fmod_ret": ("fmod_ret",),
+    "all three": ("fentry", "fmod_ret", "fexit"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What images are generated and proved for. arities: of functions whose arguments are long."""
+
+    isa: Isa
+    architecture: Architecture
+    arities: Sequence[int]
+
+
+X86: Final = Target(x86_64.X86_64, X86_64, ARITIES)
+ARM: Final = Target(arm64.ARM64, ARM64, range(len(ARM64.arguments) + 1))
+"""Stack arguments are not generated for arm64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One image of the matrix, and what is to be proved of it. kind: a key of KINDS."""
+
+    arity: int
+    kind: str
+    image: Image
+    goal: Goal
+    architecture: Architecture
+
+    @property
+    def served(self) -> str:
+        """The arities of its functions."""
+        return f"0 to {self.arity}" if self.goal.lookup is not None else str(self.arity)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A cell and its verdict. seconds: of the processor that the proof took."""
+
+    cell: Cell
+    verdict: Verdict
+    seconds: float
+
+    def __str__(self) -> str:
+        cell = self.cell
+        return f"{cell.kind}, {cell.served} arguments: {summary(self.verdict)}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The verdict, and the counterexample where there is one."""
+        found, cell = self.verdict.counterexample, self.cell
+        shown = counterexample_lines(found, cell.image, cell.goal, cell.architecture) if found is not None else ()
+        return [str(self), *(f"  {line}" for line in shown)]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What came of some cells. name: which they are, for its table."""
+
+    name: str
+    proofs: tuple[Proof, ...]
+
+    @cached_property
+    def fallen(self) -> tuple[Proof, ...]:
+        """Those that are refuted."""
+        return tuple(proof for proof in self.proofs if proof.verdict.outcome == "refuted")
+
+    @cached_property
+    def undecided(self) -> tuple[Proof, ...]:
+        """Those that are neither proved nor refuted."""
+        return tuple(proof for proof in self.proofs if proof.verdict.outcome == "undecided")
+
+    @property
+    def obligations(self) -> int:
+        """How many decisions there were, of all obligations, on all paths."""
+        return sum(sum(proof.verdict.obligations.values()) for proof in self.proofs)
+
+    @property
+    def asked(self) -> int:
+        """How many questions z3 was asked."""
+        return sum(proof.verdict.figures.asked for proof in self.proofs)
+
+    @property
+    def seconds(self) -> float:
+        """The time of all proofs."""
+        return sum(proof.seconds for proof in self.proofs)
+
+    def table(self) -> Table:
+        """Arity by kind: the verdict, and the milliseconds of the proof."""
+        rows = Table(title=f"proofs of generated images, {self.name}", title_justify="left")
+        rows.add_column("arguments", justify="right")
+        for kind in KINDS:
+            rows.add_column(kind, justify="right", no_wrap=True)
+        for arity in sorted({proof.cell.arity for proof in self.proofs}):
+            found = {proof.cell.kind: proof for proof in self.proofs if proof.cell.arity == arity}
+            served = next(iter(found.values())).cell.served
+            rows.add_row(served, *(_told(found[kind]) if kind in found else "" for kind in KINDS))
+        return rows
+
+
+def _told(proof: Proof) -> str:
+    return f"{proof.verdict.outcome} {1000 * proof.seconds:.1f} ms"
+
+
+def long(arity: int) -> Prototype:
+    """A function of so many long arguments, that returns one."""
+    word = Type("long", "INT", 8)
+    return Prototype((word,) * arity, word)
+
+
+def cells(level: Level, target: Target = X86) -> tuple[Cell, ...]:
+    """The images of a level. The generic one has one image a kind, for every arity that registers can pass."""
+    arities: Sequence[int] = (len(target.architecture.arguments),) if level == "generic" else target.arities
+    return tuple(_cell(arity, kind, level, target) for arity in arities for kind in KINDS)
+
+
+def _cell(arity: int, kind: str, level: Level, target: Target) -> Cell:
+    image, goal = generated(
+        long(arity),
+        [Program(each, 0) for each in KINDS[kind]],
+        shared=level == "per_shape",
+        generic=level == "generic",
+        isa=target.isa,
+        architecture=target.architecture,
+    )
+    return Cell(arity, kind, image, goal, target.architecture)
+
+
+def prove_cells(name: str, wanted: Iterable[Cell], *, thorough: bool = False) -> Matrix:
+    """Proves each cell. thorough: z3 decides every obligation."""
+    return Matrix(name, tuple(_proof(cell, thorough=thorough) for cell in wanted))
+
+
+def _proof(cell: Cell, *, thorough: bool) -> Proof:
+    start = time.process_time()
+    verdict = prove(cell.image, cell.goal, thorough=thorough, architecture=cell.architecture)
+    return Proof(cell, verdict, time.process_time() - start)
