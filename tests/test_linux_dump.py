@@ -1,21 +1,19 @@
-"""The verb `dump`: which functions it takes, what it expects of the kernel, its files; and real kernels."""
+"""The verb `dump`: which functions it takes, what it expects of the kernel, its files, and what it proves."""
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from impl.linux.dumping import Answer, Attaching, Dumper
-from impl.linux.frames import Batch
-from impl.linux.guest import Guest, GuestDiedError, boot
-from impl.linux.packages import fetch
-from impl.linux.symbols import parse_kallsyms
+import properties.proofs
+from impl.linux.dumping import Answer, Attaching, Dumper, kernel_of
+from impl.linux.guest import GuestDiedError
 from properties import __main__ as front_door
 from properties import dump
 from properties.kernels.shapes import label, matching, parse_programs, population, predicted, representatives, shape
@@ -24,7 +22,6 @@ from spec.prototypes import Prototype, Type
 from spec.semantics import PRESETS
 from spec.worlds import BOOL, CHAR, INT, LONG, PAIR, Function, World
 
-KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 VOID = Type("void", "VOID", 0)
 POINTER = Type("void *", "PTR", 8)
 WRAPPED = Type("struct wrapped", "STRUCT", 8)
@@ -73,6 +70,7 @@ def test_programs_that_are_none(text: str) -> None:
         (BOTH, "fentry1_fexit1", {}),
         (Attaching(("fexit", "fexit", "fentry"), cookie=True), "fexit2_fentry1.cookie", {"cookie": True}),
         (Attaching(("fentry",), ip=True, sleepable=True), "fentry1.ip.flags16", {"ip": True, "flags": 16}),
+        (Attaching(("fsession",), session_cookie=True), "fsession1.session_cookie", {"session_cookie": True}),
     ],
 )
 def test_names(attaching: Attaching, name: str, options: dict[str, object]) -> None:
@@ -80,6 +78,19 @@ def test_names(attaching: Attaching, name: str, options: dict[str, object]) -> N
     assert name == label(attaching)
     assert f"linux-6.1.f.{name}.json" == dump.file_name("linux-6.1", function("f"), attaching)
     assert options == attaching.options
+
+
+def test_cookies() -> None:
+    """A file tells the cookies of links that have some, in the order of attaching."""
+    assert {} == BOTH.cookies
+    assert {"cookies": ["0x100000000", "0x100000001"]} == Attaching(BOTH.kinds, cookie=True).cookies
+
+
+def test_what_a_file_calls_its_kernel() -> None:
+    """A long-term series by the series' name, another kernel by its version, as the images at hand do."""
+    releases = {"linux-6.1": "6.1.0-56-amd64", "linux-6.12": "6.12.117+deb12-amd64", "linux-7.3": "7.3.4+deb13-amd64"}
+
+    assert ["6.1", "6.12", "7.3.4"] == [kernel_of(name, release) for name, release in releases.items()]
 
 
 def test_shape() -> None:
@@ -233,6 +244,7 @@ class _Fake:
 
     stop = False
     refuses = "g"
+    image: str | None = None
     closed = 0
 
     def close(self) -> None:
@@ -257,9 +269,12 @@ class _Fake:
         return [
             refused
             if f.name in self.refuses
-            else Answer(accepted.loads, accepted.attaches, document(attaching, function=f.name))
+            else Answer(accepted.loads, accepted.attaches, self.document(f.name, attaching))
             for f in functions
         ]
+
+    def document(self, name: str, attaching: Attaching) -> dict[str, object]:
+        return json.loads(self.image) if self.image else document(attaching, function=name)
 
 
 @pytest.fixture
@@ -302,6 +317,54 @@ def test_run_with_a_surprise(fake: type[_Fake], tmp_path: Path, capsys: pytest.C
     assert printed.endswith(f"{tmp_path}: no image files\n")
 
 
+IMAGE = Path(properties.proofs.__file__).parent / "images" / "linux-6.12.bpf_fentry_test1.fexit1.ip.json"
+
+
+def test_run_with_proofs(fake: type[_Fake], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is proved of which functions is told, beside what the kernel refused; without DIR nothing is left."""
+    fake.image = IMAGE.read_text()
+    first, second = run("--prove", "--programs", "fexit=1"), run("--prove", "--functions", "f", str(tmp_path))
+    printed = capsys.readouterr().out
+
+    assert (0, 0) == (first, second)
+    assert (
+        "linux-6.12: all 2 shapes of arguments and return value that 2 functions have, "
+        "each with programs attached in 1 way.\n"
+        "Images: 1 proved; 1 refused by the kernel as predicted (1 load -EINVAL).\n"
+    ) in printed
+    assert "linux-6.12: 1 function matching f, each with programs attached in 3 ways.\n" in printed
+    assert "no image files" not in printed
+    assert 3 == len(list(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("change", [("c9", "90", 1), ("0f1f440000", "0f1f440001", 3)])
+def test_run_with_a_proof_that_fails(
+    change: tuple[str, str, int],
+    fake: type[_Fake],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without DIR such images stay, and are named; the status tells refuted from undecided."""
+    old, new, status = change
+    whole = json.loads(IMAGE.read_text())
+    fake.image = json.dumps(whole | {"image_hex": whole["image_hex"].replace(old, new, 1)})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = run("--prove", "--programs", "fexit=1")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("f fexit1: "))
+    (kept,) = tmp_path.rglob("*.json")
+
+    assert status == found
+    assert line.endswith(f" ({kept})")
+    assert whole["function"] == json.loads(kept.read_bytes())["function"]
+
+
+def test_run_without_a_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only --prove does without; nothing is booted."""
+    assert 2 == run("--programs", "fexit=1")
+    assert "DIR: write where the image files go, or --prove\n" == capsys.readouterr().err
+
+
 def test_interrupted(fake: type[_Fake], tmp_path: Path) -> None:
     """Ctrl-C ends the guest and leaves whole files only."""
     fake.stop = True
@@ -329,126 +392,3 @@ def test_function_that_kills_the_guest() -> None:
 
     assert ["", "", "Kernel panic", "", ""] == [answer.trouble for answer in found]
     assert [5, 2, 3, 1, 2] == dumper.tries
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    try:
-        guest = boot(fetch(request.param))
-    except BadInputError as error:
-        pytest.skip(str(error))
-    try:
-        yield guest
-    finally:
-        guest.close()
-
-
-@pytest.fixture(scope="module")
-def dumper(guest: Guest) -> Dumper:
-    return Dumper(guest, guest.kernel.name)
-
-
-@pytest.fixture(scope="module")
-def world(guest: Guest, dumper: Dumper) -> World:
-    return population(dumper.population(), guest.kernel.name)
-
-
-def running_order(kinds: Sequence[str]) -> list[str]:
-    """Of the programs' names, without their tags: TRAMP-1, TRAMP-2."""
-    places = list(enumerate(kinds))[::-1]
-    lists = (("fentry", "fsession"), ("fmod_ret",), ("fexit", "fsession"))
-    return [f"c{place}_{kind}" for members in lists for place, kind in places if kind in members]
-
-
-def check_image(found: Mapping[str, Any], attaching: Attaching) -> None:
-    """Its programs are called in running order, each at its address, by the machine code itself."""
-    code, start = bytes.fromhex(found["image_hex"]), int(found["image_address"], 16)
-    programs = {program["symbol_address"]: program["name"] for program in found["programs"]}
-    called = [call for call in found["calls"] if call["target"] in programs]
-    offset, site = found["fentry_offset"], bytes.fromhex(found["function_prologue_bytes"])
-    distances = [struct.unpack_from("<i", code, call["off"] + 1)[0] + call["off"] + 5 for call in called]
-
-    assert running_order(attaching.kinds) == [programs[call["target"]].split("_", 3)[3] for call in called]
-    assert [int(call["target"], 16) - start for call in called] == distances
-    assert found["used_bytes"] == len(code)
-    assert site[offset] in b"\xe8\xe9"
-    assert start == int(found["function_address"], 16) + offset + 5 + struct.unpack_from("<i", site, offset + 1)[0]
-    assert (list(attaching.kinds), attaching.options) == (found["attach_order"], found["options"])
-
-
-@pytest.mark.vm
-@pytest.mark.parametrize(
-    "attaching",
-    [
-        BOTH,
-        Attaching(("fentry", "fentry", "fexit", "fexit"), cookie=True, ip=True),
-        Attaching(("fsession", "fentry")),
-        Attaching(("fexit",) * 38),
-    ],
-    ids=label,
-)
-def test_answers_of_a_kernel(guest: Guest, dumper: Dumper, world: World, attaching: Attaching) -> None:
-    """Functions of all arities: as predicted; images call what was attached, and kallsyms has the names in them."""
-    functions = [*matching(world, "bpf_fentry_test*"), *matching(world, "vfs_*")][: 38 // len(attaching.kinds)]
-    answers = dumper.answers(functions, attaching)
-    batch = Batch()
-    listing = batch.read_file("/proc/kallsyms")
-    symbols = parse_kallsyms(guest.submit(batch)[listing].data[0])
-    semantics = PRESETS[guest.kernel.name]
-
-    assert [predicted(f, attaching, semantics) for f in functions] == [(one.loads, one.attaches) for one in answers]
-    accepted = [one.document for one in answers if not any((*one.loads, *one.attaches))]
-    for found in accepted:
-        assert found is not None
-        check_image(found, attaching)
-        assert found["trampoline_symbol"] == str(symbols.at(int(found["image_address"], 16)))
-        names = [str(symbols.at(int(program["symbol_address"], 16))) for program in found["programs"]]
-        assert names == [program["name"] for program in found["programs"]]
-
-
-@pytest.mark.vm
-def test_refusals_of_a_kernel(guest: Guest, dumper: Dumper, world: World) -> None:
-    """Loads are refused for prototypes and attributes, attaches for slots, each with the errno that the spec says."""
-    named = [f for f in world.functions if f.btf_id is not None and f.prototype and f.prototype.describable]
-    odd = [f for f in world.functions if f.btf_id is not None and f.prototype and len(f.prototype.arguments) > 12]
-    long = [f for f in named if f.prototype and 6 < len(f.prototype.slots) <= 12]
-    functions = [*odd[:2], *long[:3], *(f for f in named if f.attributes & {"deny", "noreturn"})]
-    semantics = PRESETS[guest.kernel.name]
-    answers = dumper.answers(functions, BOTH)
-
-    assert {"EINVAL"} <= {name for one in answers for name in one.loads}
-    assert [predicted(f, BOTH, semantics) for f in functions] == [(one.loads, one.attaches) for one in answers]
-
-
-@pytest.mark.vm
-def test_fmod_ret_of_a_kernel(guest: Guest, dumper: Dumper, world: World) -> None:
-    """Security hooks take all three kinds."""
-    attaching = Attaching(("fentry", "fmod_ret", "fmod_ret", "fexit"))
-    functions = matching(world, "security_inode_*")[:8]
-    answers = dumper.answers(functions, attaching)
-
-    assert [predicted(f, attaching, PRESETS[guest.kernel.name]) for f in functions] == [
-        (one.loads, one.attaches) for one in answers
-    ]
-    for one in answers:
-        assert one.document is not None
-        check_image(one.document, attaching)
-
-
-@pytest.mark.vm
-@pytest.mark.parametrize("system", KERNELS)
-def test_the_verb(system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A glob on each kernel: every function has a file for each way of attaching, and each file is a whole image."""
-    try:
-        fetch(system)
-    except BadInputError as error:
-        pytest.skip(str(error))
-    status = front_door.main(["dump", "--system", system, "--functions", "vfs_re*", str(tmp_path)])
-    printed = capsys.readouterr().out
-    documents = [json.loads(path.read_bytes()) for path in sorted(tmp_path.iterdir())]
-
-    assert 0 == status, printed
-    assert f"{len(documents)} image files written" in printed
-    assert 3 * len({found["function"] for found in documents}) == len(documents) >= 15
-    for found in documents:
-        check_image(found, Attaching(tuple(found["attach_order"])))
