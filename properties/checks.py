@@ -18,7 +18,7 @@ from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS, Semantics
 from spec.worlds import World
 
-__all__ = ["BUDGET", "WORLDS", "checks", "kernels"]
+__all__ = ["BUDGET", "WORLDS", "checks", "kernels", "proofs"]
 
 WORLDS = ("synthetic", "linux-6.1", "linux-6.12", "linux-7.3")
 BUDGET = 300.0
@@ -46,6 +46,14 @@ def checks(worlds: Sequence[World], budget: float) -> list[Check]:
             name, check = "overlapping wildcards agree", wildcards_agree
         found.append(Check(f"{name}: {world.name}, {semantics.name}", partial(check, world, semantics, seconds)))
     return found
+
+
+def proofs() -> list[Check]:
+    """The checks of machine code: a few seconds in all."""
+    # SLEIGH, z3 and unicorn are loaded where something is to be proved.
+    from properties.proofs.checks import image_check, matrix_checks  # noqa: PLC0415
+
+    return [*matrix_checks(), image_check()]
 
 
 def kernels() -> tuple[list[Check], list[str]]:

@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     kernels, notes = ([], []) if arguments.world else checks.kernels()
     for note in notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    done = report.run_checks([*checks.checks(worlds, arguments.budget), *kernels], console)
+    wanted = [*checks.proofs(), *checks.checks(worlds, arguments.budget), *kernels]
+    done = report.run_checks(wanted, console)
     console.print(report.table(done))
     console.print(report.summary(done), highlight=False, soft_wrap=True)
     report.write_reports(done, arguments.junit, text, notes=notes)

@@ -1,0 +1,88 @@
+"""A figure and its bound, how it is timed, and how a list of them is told: as a table, and as JSON."""
+
+from __future__ import annotations
+
+import gc
+import json
+import operator
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rich.table import Table
+
+from spec.errors import BadInputError
+
+__all__ = ["Figure", "Measure", "seconds", "table", "taking_turns", "worked", "write"]
+
+COMPARE = {"higher": operator.ge, "lower": operator.le}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured value and its bound. better: `higher`, it must reach the bound, or `lower`, it must not exceed it."""
+
+    figure: str
+    value: float
+    bound: float
+    better: str
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is on the right side of the bound."""
+        return bool(COMPARE[self.better](self.value, self.bound))
+
+
+Measure = Callable[[], Figure]
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    """One row per figure."""
+    rows = Table(title="massattach bench", title_justify="left")
+    rows.add_column("figure")
+    rows.add_column("measured", justify="right")
+    rows.add_column("must be", justify="right")
+    rows.add_column("holds")
+    for figure in figures:
+        bound = f"{'≥' if figure.better == 'higher' else '≤'} {figure.bound:g}"
+        style = "green" if figure.holds else "bold red"
+        rows.add_row(figure.figure, f"{figure.value:.3g} {figure.unit}", bound, str(figure.holds), style=style)
+    return rows
+
+
+def write(figures: Sequence[Figure], path: Path) -> None:
+    """Writes the figures as JSON; BadInputError if the file cannot be written."""
+    names = ("figure", "value", "bound", "better", "holds", "unit")
+    rows = [{name: getattr(figure, name) for name in names} for figure in figures]
+    try:
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """The time that one call takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def worked(action: Callable[[], object]) -> float:
+    """The processor's time that one call takes: what other processes do meanwhile does not count."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def taking_turns(times: int, *actions: Callable[[], float]) -> list[float]:
+    """The median of what each action returns, each called in turn this many times, without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        rounds = [[action() for action in actions] for _ in range(times)]
+    finally:
+        gc.enable()
+    return [median(values) for values in zip(*rounds, strict=True)]
