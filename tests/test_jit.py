@@ -224,12 +224,12 @@ def test_forms_of_other_machines() -> None:
     ("text", "mistake"),
     [
         ("unknown rax", "keystone does not assemble"),
-        ("std", "instructions that no image has: std"),
-        ("nop; nop", "instructions of"),
+        ("std", "'std' is what no image has: std"),
+        ("nop; nop", "'nop; nop' is 2 bytes that are disassembled as 2 instructions"),
     ],
 )
 def test_code_that_is_not_what_was_asked_for_is_refused(text: str, mistake: str) -> None:
-    """All of a template is disassembled: what is unknown, or another number of instructions, makes none."""
+    """Each statement is disassembled: what is unknown, or another number of instructions, makes no template."""
     plan = Plan(LONG, (Link("fentry"),))
     made = statements(plan)
     made[0] = Instruction(text)

@@ -21,7 +21,7 @@ from spec.worlds import synthetic
 
 WORLD = synthetic()
 HONEST = (batched.per_function, batched.per_shape, batched.generic)
-BUDGET = 60.0
+BUDGET = 180.0
 RANDOM_SEED = 1
 TABLE = Path("build/power.txt")
 WIDTH = 140

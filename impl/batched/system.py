@@ -116,4 +116,6 @@ class Batched:
         return Kernel(self.state, self.text)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """The memory of images goes to the next system."""
+        self.__dict__.pop("kernel", None)
+        self.text.close()

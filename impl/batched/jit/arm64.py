@@ -229,10 +229,6 @@ class _Arm64:
         """See Isa."""
         return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
 
-    def raw(self, code: bytes) -> str:
-        """See Isa."""
-        return ".byte " + ", ".join(map(hex, code))
-
     def emitter(self, frame: Frame) -> Emitter:
         """See Isa."""
         return _Emitter(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
 from impl.batched.jit.isa import MARK, Emitter, Frame, Instruction, Isa, Label, Statement
@@ -220,8 +221,9 @@ def _behind(run: Run) -> str:
 def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
     """The template of a plan's statements. BadInputError if the code is not what they say."""
     instructions = [statement for statement in made if isinstance(statement, Instruction)]
-    code = bytearray(isa.assemble([isa.raw(one.code) if one.code else one.text for one in instructions]))
-    ends = _ends(code, instructions, isa)
+    pieces = [_code(one, isa) for one in instructions]
+    code = bytearray().join(pieces)
+    ends = list(accumulate(map(len, pieces)))
     labels = _labels(made, ends)
     holes = tuple(_holes(code, instructions, ends))
     for hole in holes:
@@ -237,21 +239,17 @@ def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Templa
     )
 
 
-def _ends(code: bytes | bytearray, instructions: Sequence[Instruction], isa: Isa) -> list[int]:
-    """Where each instruction ends, by capstone; all of the code is instructions, and they are known ones."""
-    found = list(isa.disassembler().disasm_lite(bytes(code), 0))
+@lru_cache(maxsize=1 << 16)
+def _code(one: Instruction, isa: Isa) -> bytes:
+    """The bytes of one statement, which most templates share; they are disassembled as what was asked for."""
+    code = one.code or isa.assemble([one.text])
+    found = list(isa.disassembler().disasm_lite(code, 0))
     strange = {mnemonic for _, _, mnemonic, _ in found} - isa.mnemonics
     if strange:
-        raise BadInputError(f"the code has instructions that no image has: {', '.join(sorted(strange))}")
-    at = [address + size for address, size, _, _ in found]
-    counts = [one.count for one in instructions]
-    if sum(counts) != len(at) or at[-1] != len(code):
-        raise BadInputError(f"{sum(counts)} instructions of {len(code)} bytes are disassembled as {len(at)} others")
-    last, ends = -1, []
-    for count in counts:
-        last += count
-        ends.append(at[last])
-    return ends
+        raise BadInputError(f"'{one.text}' is what no image has: {', '.join(sorted(strange))}")
+    if one.count != len(found) or len(code) != sum(size for _, size, _, _ in found):
+        raise BadInputError(f"'{one.text}' is {len(code)} bytes that are disassembled as {len(found)} instructions")
+    return code
 
 
 def _labels(made: Sequence[Statement], ends: Sequence[int]) -> dict[str, int]:

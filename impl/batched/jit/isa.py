@@ -165,8 +165,5 @@ class Isa(Hashable, Protocol):
     def disassembler(self) -> Any:
         """A new capstone.Cs."""
 
-    def raw(self, code: bytes) -> str:
-        """Assembler text for given bytes."""
-
     def emitter(self, frame: Frame) -> Emitter:
         """For an image with this frame."""

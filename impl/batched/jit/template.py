@@ -217,31 +217,59 @@ def relocate_many(
     rows: an array to write it to, which is returned; contiguous, with rows that may be longer. BadInputError as there.
     """
     made = np.empty((len(addresses), len(template.code)), np.uint8) if rows is None else rows
-    made[:, : len(template.code)] = np.frombuffer(template.code, np.uint8)
+    missing = sorted(template.symbols - symbols.keys())
+    if missing:
+        raise BadInputError(f"the template needs the address of {missing[0]!r}")
+    made[:, : len(template.code)] = np.frombuffer(_with_constants(template, symbols), np.uint8)
     for hole in template.holes:
-        if hole.symbol not in symbols:
-            raise BadInputError(f"the template needs the address of {hole.symbol!r}")
-        values = _values(hole, addresses, symbols[hole.symbol])
+        symbol = symbols[hole.symbol]
+        if _is_constant(hole, symbol):
+            continue
+        values = _values(hole, addresses, symbol)
         for field in hole.form.fields:
             _put(made, hole.offset + field.offset, field, values)
     return made
 
 
+def _is_constant(hole: Hole, symbol: int | Words) -> bool:
+    """Whether a hole holds the same wherever the code lies."""
+    return hole.form.origin is None and isinstance(symbol, int)
+
+
+def _with_constants(template: Template, symbols: Mapping[str, int | Words]) -> bytes:
+    """The code with what is the same in every row."""
+    code = bytearray(template.code)
+    for hole in template.holes:
+        symbol = symbols[hole.symbol]
+        if hole.form.origin is None and isinstance(symbol, int):
+            for field in hole.form.fields:
+                start = hole.offset + field.offset
+                bits = (symbol + hole.addend >> field.shift & (1 << field.bits) - 1) << field.low
+                word = int.from_bytes(code[start : start + field.size], "little") | bits
+                code[start : start + field.size] = word.to_bytes(field.size, "little")
+    return bytes(code)
+
+
 def _values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     form = hole.form
-    values = np.broadcast_to(np.asarray(symbol, np.uint64), addresses.shape) + np.uint64(hole.addend % WORD)
+    base = np.uint64(symbol % WORD) if isinstance(symbol, int) else symbol
     if form.origin is None:
-        return values
-    values = values - addresses - np.uint64((hole.offset + form.origin) % WORD)
+        return base + np.uint64(hole.addend % WORD) + np.zeros(len(addresses), np.uint64)
+    with np.errstate(over="ignore"):
+        values: Words = base + np.uint64((hole.addend - hole.offset - form.origin) % WORD) - addresses
     limit = 1 << (form.reach - 1)
     distances = values.view(np.int64)
-    if np.any((distances < -limit) | (distances >= limit) | (distances % form.align != 0)):
+    strays = form.align > 1 and bool(np.any(distances % form.align))
+    if strays or (len(distances) and not -limit <= int(distances.min()) <= int(distances.max()) < limit):
         raise _out_of_reach(hole.symbol)
     return values
 
 
 def _put(made: NDArray[np.uint8], start: int, field: Field, values: Words) -> None:
-    bits = (values >> np.uint64(field.shift) & np.uint64((1 << field.bits) - 1)) << np.uint64(field.low)
     size, (count, length) = f"<u{field.size}", made.shape
     words: NDArray[Any] = np.ndarray((count,), size, made.data, start, (length,))
-    words |= bits.astype(size)
+    if field.bits == 8 * field.size and not field.shift:
+        words[:] = values.astype(size)
+    else:
+        bits = (values >> np.uint64(field.shift) & np.uint64((1 << field.bits) - 1)) << np.uint64(field.low)
+        words |= bits.astype(size)

@@ -192,10 +192,6 @@ class _X86:
         """See Isa."""
         return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
-    def raw(self, code: bytes) -> str:
-        """See Isa."""
-        return ".byte " + ", ".join(map(hex, code))
-
     def emitter(self, frame: Frame) -> Emitter:
         """See Isa."""
         return _Emitter(frame)

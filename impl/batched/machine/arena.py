@@ -23,13 +23,21 @@ NONE: Final[Addresses] = np.empty(0, np.int64)
 
 
 class Arena:
-    """Slots in a region. Addresses are offsets from the region's first byte."""
+    """Slots in region. Addresses are offsets from its first byte."""
 
     def __init__(self, region: Region) -> None:
+        self.region = region
         self._bytes = region.u8
-        self._end = 0
+        self._end = self._touched = 0
         self._fresh: dict[int, Addresses] = defaultdict(lambda: NONE)
         self._freed: dict[int, Addresses] = defaultdict(lambda: NONE)
+
+    def clear(self) -> None:
+        """Everything is free again: what was written traps."""
+        self._bytes[: self._end] = INT3
+        self._end = 0
+        self._fresh.clear()
+        self._freed.clear()
 
     def place(self, size: int, count: int) -> Addresses:
         """So many new slots of at least this size. MemoryError if the region is full."""
@@ -50,15 +58,16 @@ class Arena:
         start, self._end = self._end, self._end + size * slots
         if self._end > len(self._bytes):
             raise MemoryError("the emulated kernel has no room for so many images")
-        self._bytes[start : self._end] = INT3
+        fresh = max(start, self._touched)
+        self._bytes[fresh : self._end] = INT3
+        self._touched = max(self._end, self._touched)
         return start + size * np.arange(slots, dtype=np.int64)
 
     def rows(self, where: Addresses, size: int) -> NDArray[np.uint8] | None:
         """The bytes of these slots of so many bytes, a row each, if one lies behind the other."""
-        size = -(-size // GRAIN) * GRAIN
-        start, end = int(where[0]), int(where[-1]) + size
-        behind = end - start == size * len(where)
-        return self._bytes[start:end].reshape(-1, size) if behind else None
+        padded = -(-size // GRAIN) * GRAIN
+        start, end = int(where[0]), int(where[-1]) + padded
+        return self._bytes[start:end].reshape(-1, padded) if end - start == padded * len(where) else None
 
     def write(self, where: Addresses, code: NDArray[np.uint8]) -> None:
         """Puts code, a row each, at these slots."""

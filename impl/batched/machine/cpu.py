@@ -16,6 +16,8 @@ __all__ = ["Cpu", "ExecutionError"]
 ARGUMENTS: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RDI", "RSI", "RDX", "RCX", "R8", "R9"))
 PRESERVED: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in "RBX RBP R12 R13 R14 R15".split())
 MARKS: Final = tuple(0x5A5A000000000000 + place for place in range(len(PRESERVED)))
+GIVEN: Final = (*ARGUMENTS, *PRESERVED, x86_const.UC_X86_REG_RSP)
+KEPT: Final = (x86_const.UC_X86_REG_RAX, *PRESERVED, x86_const.UC_X86_REG_RSP)
 MOST_INSTRUCTIONS: Final = 1_000_000
 MICROSECONDS: Final = 1_000_000
 
@@ -51,9 +53,7 @@ class Cpu:
         without what C preserves. To count instructions takes longer than a short call, to wait longer than a long one.
         """
         machine = self._machine
-        for number, value in zip((*ARGUMENTS, *PRESERVED), (*arguments, *MARKS), strict=True):
-            machine.reg_write(number, value)
-        machine.reg_write(x86_const.UC_X86_REG_RSP, stack)
+        machine.reg_write_batch(list(zip(GIVEN, (*arguments, *MARKS, stack), strict=True)))
         try:
             machine.emu_start(function, STOP, seconds * MICROSECONDS, 0 if seconds else MOST_INSTRUCTIONS)
         except UcError as error:
@@ -61,10 +61,10 @@ class Cpu:
         if self._pc() != STOP:
             after = f"{seconds} seconds" if seconds else f"{MOST_INSTRUCTIONS} instructions"
             raise ExecutionError(f"not back after {after}, at {self._pc():#x}")
-        lost = [number for number, mark in zip(PRESERVED, MARKS, strict=True) if machine.reg_read(number) != mark]
-        if lost or machine.reg_read(x86_const.UC_X86_REG_RSP) != stack + 8:
+        result, *kept = machine.reg_read_batch(KEPT)
+        if kept != [*MARKS, stack + 8]:
             raise ExecutionError("the stack pointer is another after the call, or a register that C preserves is lost")
-        return int(machine.reg_read(x86_const.UC_X86_REG_RAX))
+        return int(result)
 
     def _pc(self) -> int:
         return int(self._machine.reg_read(x86_const.UC_X86_REG_RIP))

@@ -19,11 +19,14 @@ __all__ = [
     "CALL",
     "JMP",
     "SITE_BYTES",
+    "body_address",
     "body_addresses",
     "branches",
+    "entry_address",
     "entry_addresses",
     "fresh_text",
     "jump",
+    "site_offset",
     "site_offsets",
 ]
 
@@ -40,6 +43,21 @@ def fresh_text(count: int) -> NDArray[np.uint8]:
     for first, code in ((0, ENDBR + NOP), (1, NOP)):
         rows[first::2, : len(code)] = np.frombuffer(code, np.uint8)
     return rows
+
+
+def site_offset(index: int) -> int:
+    """Where the site of one function is, from TEXT."""
+    return index * at.FUNCTION_BYTES + (0 if index % 2 else len(ENDBR))
+
+
+def entry_address(index: int) -> int:
+    """One function's own address."""
+    return at.TEXT + at.FUNCTION_BYTES * index
+
+
+def body_address(index: int) -> int:
+    """Where one function goes on behind its site."""
+    return at.TEXT + SITE_BYTES + site_offset(index)
 
 
 def site_offsets(where: Indices) -> NDArray[np.int64]:

@@ -23,11 +23,11 @@ from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import body_addresses, entry_addresses
 from impl.batched.machine.routines import ProgramObject, routines
 from impl.batched.state import State
-from spec.prototypes import SLOT_BYTES, Shape
+from spec.prototypes import SLOT_BYTES, Prototype, Shape
 
 __all__ = ["Images", "Pieces", "code_address", "image_object", "normal", "program_symbols"]
 
-FEW: Final = 16
+FEW: Final = 6
 """Up to so many, images are relocated faster one by one."""
 
 PROGRAM_BYTES: Final = 32
@@ -37,6 +37,7 @@ SMALLEST: Final = np.uint64(64)
 """No image is smaller, so that each has its own struct bpf_tramp_image."""
 
 LOW_HALF: Final = (1 << 32) - 1
+JUMPED: Final = 1
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 
@@ -58,10 +59,12 @@ class _Content(NamedTuple):
     orig_stack: bool
 
 
-def normal(shape: Shape) -> Shape:
-    """The simplest shape whose arguments lie where these do: an image moves words."""
-    sizes = tuple(SLOT_BYTES if size <= SLOT_BYTES else 2 * SLOT_BYTES for size in shape.arguments)
-    return Shape(sizes, SLOT_BYTES if shape.returns else 0)
+def normal(prototype: Prototype) -> Shape:
+    """The simplest shape whose words lie where this function's do: an image moves words, and any result."""
+    if prototype.in_registers:
+        return Shape((SLOT_BYTES,) * len(prototype.slots), SLOT_BYTES)
+    sizes = (SLOT_BYTES if argument.size <= SLOT_BYTES else 2 * SLOT_BYTES for argument in prototype.arguments)
+    return Shape(tuple(sizes), SLOT_BYTES)
 
 
 def code_address(number: int) -> int:
@@ -80,10 +83,10 @@ NOTHING: Final = Pieces(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class Images:
-    """where, size: of each function's image, in the arena; size 0 without one."""
+    """size: of each function's image, in bytes, 0 without one; its place in the arena has bit 0 set for a jump."""
 
     def __init__(self, functions: Functions, level: str, arena: Arena, *, jmp_sites: bool) -> None:
-        self.where = np.zeros(functions.count, np.int32)
+        self._place = np.zeros(functions.count, np.int32)
         self.size = np.zeros(functions.count, np.uint16)
         self._keys = np.zeros(functions.count, np.uint64)
         self._level = level
@@ -92,15 +95,14 @@ class Images:
         self._shared: dict[int, _Shared] = {}
         self._number, self._shapes = shapes(functions, level)
 
-    def targets(self, state: State) -> NDArray[np.uint32]:
+    def targets(self) -> NDArray[np.uint32]:
         """Where a direct call of each function goes: the low half of the address, bit 0 set for a jump; 0 for none."""
-        found = np.where(self.size > 0, np.uint32(at.IMAGES & LOW_HALF) + self.where.astype(np.uint32), np.uint32(0))
-        if self._jmp_sites:
-            count = len(found)
-            everyone = np.arange(count)
-            jumped = state.trampolines.calls_by_address(everyone) & (self.size > 0)
-            found |= jumped.astype(np.uint32)
-        return found
+        addresses = self._place.view(np.uint32) + np.uint32(at.IMAGES & LOW_HALF)
+        return np.where(self.size > 0, addresses, np.uint32(0))
+
+    def where(self, index: int) -> int:
+        """The place of a function's image."""
+        return int(self._place[index]) & ~JUMPED
 
     def change(self, state: State) -> Pieces:
         """Builds what images the state needs and does not have.
@@ -115,14 +117,14 @@ class Images:
             return NOTHING
         replaced = changed[self.size[changed] > 0]
         present = changed[made_of[changed] > 0]
-        old = Pieces(self.where[replaced].astype(np.int64), self.size[replaced].astype(np.int64))
+        old = Pieces(self._place[replaced].astype(np.int64) & ~JUMPED, self.size[replaced].astype(np.int64))
         groups = trampolines.groups
         if groups is None:
-            self.where[changed] = self.size[changed] = 0
+            self._place[changed] = self.size[changed] = 0
             self._put(state, present)
         else:
             left = _mixed(self._keys[replaced], groups[replaced])
-            self.where[changed] = self.size[changed] = 0
+            self._place[changed] = self.size[changed] = 0
             self._join(state, present, _mixed(keys[present], groups[present]))
             old = self._leave(left)
         self._keys[changed] = keys[changed]
@@ -148,12 +150,12 @@ class Images:
         makers = where[first[missing]]
         self._put(state, makers)
         for place, maker in zip(missing, makers.tolist(), strict=True):
-            shared = _Shared(int(self.where[maker]), int(self.size[maker]))
+            shared = _Shared(int(self._place[maker]), int(self.size[maker]))
             known[place] = self._shared[int(distinct[place])] = shared
         found = [shared for shared in known if shared is not None]
         for shared, count in zip(found, counts.tolist(), strict=True):
             shared.users += count
-        self.where[where] = np.array([shared.where for shared in found], np.int32)[inverse]
+        self._place[where] = np.array([shared.where for shared in found], np.int32)[inverse]
         self.size[where] = np.array([shared.size for shared in found], np.uint16)[inverse]
 
     def _leave(self, keys: NDArray[np.uint64]) -> Pieces:
@@ -182,7 +184,8 @@ class Images:
         words = np.zeros(len(where), np.int64)
         for column in (made_of, linked, stacked, numbers):
             words = words * (int(column.max(initial=0)) + 1) + column.astype(np.int64)
-        order = np.argsort(words, kind="stable")
+        # numpy sorts small numbers by radix.
+        order = np.argsort(words.astype(np.min_scalar_type(int(words.max(initial=0)))), kind="stable")
         ends = np.flatnonzero(np.diff(words[order])) + 1
         for members in np.split(order, ends) if len(order) else []:
             one = members[0]
@@ -191,19 +194,19 @@ class Images:
 
     def _build(self, state: State, content: _Content, shape: Shape | None, where: Indices) -> None:
         nodes = state.trampolines.sets.row(content.made_of)
-        made = template(self._plan(state, content, nodes, shape))
+        plan = self._plan(state, content, nodes, shape)
+        made = template(plan)
         places = self._arena.place(len(made.code), len(where))
-        symbols: dict[str, int | NDArray[np.uint64]] = {**routines().address, **program_symbols(state, nodes)}
-        symbols["body"] = body_addresses(where)
-        symbols["function"] = entry_addresses(where)
-        symbols["im"] = image_object(places)
+        everywhere = {**routines().address, **program_symbols(state, nodes)}
+        symbols: dict[str, int | NDArray[np.uint64]] = {name: everywhere.get(name, 0) for name in made.symbols}
+        symbols |= {"body": body_addresses(where), "function": entry_addresses(where), "im": image_object(places)}
         rows = self._arena.rows(places, len(made.code))
         code = _relocated(made, np.uint64(at.IMAGES) + places.astype(np.uint64), symbols, rows)
         if content.linked != content.made_of:
             _skip(made, code, _gone(state, content, nodes))
         if code is not rows:
             self._arena.write(places, code)
-        self.where[where] = places
+        self._place[where] = places | (JUMPED if plan.site == "jmp" else 0)
         self.size[where] = len(made.code)
 
     def _plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> Plan:
@@ -308,5 +311,5 @@ def _shapes(functions: Functions, level: str) -> tuple[NDArray[np.int16], list[S
         prototype = function.prototype
         if prototype is not None and prototype.describable:
             generic = level == "generic" and prototype.in_registers
-            found[index] = numbers.setdefault(None if generic else normal(prototype.shape), len(numbers))
+            found[index] = numbers.setdefault(None if generic else normal(prototype), len(numbers))
     return found, list(numbers)

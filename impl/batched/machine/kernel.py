@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from impl.batched.machine import addresses as at
 from impl.batched.machine.cpu import Cpu, ExecutionError
+from impl.batched.machine.entries import entry_address
 from impl.batched.machine.loading import Loader
 from impl.batched.machine.memory import PAGE, Region
 from impl.batched.machine.names import StateNames
@@ -62,7 +63,7 @@ class Kernel:
         function = self.state.functions.all[index]
         self._prepare(index)
         self._tables.begin()
-        result = self._enter(_entry(index), *_passed(function.prototype, arguments))
+        result = self._enter(entry_address(index), *_passed(function.prototype, arguments))
         words: list[int] = self.recorded().tolist()
         return Trace(events(words, self._names, function, len(arguments)), value(function, result))
 
@@ -82,7 +83,7 @@ class Kernel:
             self._tables.begin()
             self._vectors.u64[: chunk.size] = chunk.ravel()
             found = at.VECTORS + WORD * chunk.size
-            registers = [at.VECTORS, len(chunk), found, _entry(index), stacked, 0]
+            registers = [at.VECTORS, len(chunk), found, entry_address(index), stacked, 0]
             self._enter(routines().address["calls"], registers, [], seconds=LONGEST_SECONDS)
             results.append(self._vectors.u64[chunk.size : chunk.size + len(chunk)].copy())
             records.append(self.recorded().copy())
@@ -121,10 +122,6 @@ class Kernel:
         ):
             if self._tables.get(place):
                 raise ExecutionError(what)
-
-
-def _entry(index: int) -> int:
-    return at.TEXT + at.FUNCTION_BYTES * index
 
 
 def _rows(prototype: Prototype | None, vectors: Words) -> Words:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from impl.batched.jit.generate import template
 from impl.batched.jit.plan import Link, Plan
 from impl.batched.machine import addresses as at
 from impl.batched.machine.assembler import assemble
 from impl.batched.machine.bodies import body
-from impl.batched.machine.entries import entry_addresses, jump
+from impl.batched.machine.entries import entry_address, jump
 from impl.batched.machine.images import code_address, normal, program_symbols
 from impl.batched.machine.memory import Region
 from impl.batched.machine.routines import HELPERS, OpsObject, ProgramObject, helper_name, ops_caller, routines
@@ -124,14 +122,11 @@ class Loader:
         prototype = state.functions.all[index].prototype
         assert prototype is not None
         program = state.program_numbered[int(state.trampolines.sets.node_program[node])]
-        made = template(
-            Plan(normal(prototype.shape), (Link("fmod_ret", program.sleepable),), program.func_ip, site="jmp")
-        )
-        where = np.array([index])
+        made = template(Plan(normal(prototype), (Link("fmod_ret", program.sleepable),), program.func_ip, site="jmp"))
         symbols = routines().address | program_symbols(state, [node])
         symbols |= {
             "body": routines().address["nothing"],
-            "function": int(entry_addresses(where)[0]),
+            "function": entry_address(index),
             "im": at.IMAGE_OBJECTS,
         }
         place = self._place(made.relocate(self._end, symbols))
@@ -153,7 +148,7 @@ class Loader:
         flags = ProgramObject.HAS_SLOT * (program.kind not in {"fentry", EXTENSION})
         flags |= ProgramObject.FUNC_IP * program.func_ip | ProgramObject.SLEEPABLE * program.sleepable
         flags |= ProgramObject.SESSION * (program.kind == "fsession")
-        calls = int(entry_addresses(np.array([callee]))[0]) if callee >= 0 else 0
+        calls = entry_address(callee) if callee >= 0 else 0
         words = (0, program.number, flags, program.returns, calls, max(callee, 0), *self._helpers(program))
         start = (found - at.PROGRAM_OBJECTS) // 8
         self.program_objects.u64[start : start + len(words)] = words

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 import numpy as np
@@ -19,12 +20,14 @@ __all__ = ["INT3", "PokeStep", "finish", "poke"]
 INT3: Final = 0xCC
 TAIL: Final = "<u4"
 
+Phase = Literal["int3", "tail", "first"]
+
 
 @dataclass(frozen=True, slots=True)
 class PokeStep:
     """A phase that has been carried out on some sites: int3 in place, the other bytes, the first byte."""
 
-    phase: Literal["int3", "tail", "first"]
+    phase: Phase
     sites: int
 
 
@@ -34,16 +37,22 @@ def poke(text: NDArray[np.uint8], where: NDArray[np.int64], code: NDArray[np.uin
     A row is an instruction of 5 bytes.
     """
     tails = _words_at_every_byte(text)
+    behind = where + 1
     firsts, rest = np.ascontiguousarray(code[:, 0]), np.ascontiguousarray(code[:, 1:]).view(TAIL)[:, 0]
     for start in range(0, len(where), POKE_BATCH):
         batch = slice(start, start + POKE_BATCH)
         places = where[batch]
         text[places] = INT3
-        yield PokeStep("int3", len(places))
-        tails[places + 1] = rest[batch]
-        yield PokeStep("tail", len(places))
+        yield _step("int3", len(places))
+        tails[behind[batch]] = rest[batch]
+        yield _step("tail", len(places))
         text[places] = firsts[batch]
-        yield PokeStep("first", len(places))
+        yield _step("first", len(places))
+
+
+@cache
+def _step(phase: Phase, sites: int) -> PokeStep:
+    return PokeStep(phase, sites)
 
 
 def _words_at_every_byte(text: NDArray[np.uint8]) -> NDArray[np.uint32]:

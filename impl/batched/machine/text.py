@@ -11,7 +11,7 @@ from impl.batched.direct_functions import BPF
 from impl.batched.jit.template import Template
 from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
-from impl.batched.machine.entries import SITE_BYTES, body_addresses, branches, fresh_text, jump, site_offsets
+from impl.batched.machine.entries import SITE_BYTES, body_address, branches, fresh_text, jump, site_offset, site_offsets
 from impl.batched.machine.images import Images
 from impl.batched.machine.memory import Region
 from impl.batched.machine.poke import INT3, finish, poke
@@ -29,8 +29,13 @@ RAW_BYTES: Final = 32
 """Of a direct trampoline that is not BPF's."""
 
 FEW: Final = 64
+MOST_SPARE: Final = 4
 LOW_HALF: Final = (1 << 32) - 1
 ALONE: Final = 1
+
+
+_SPARE: Final[list[Arena]] = []
+"""Arenas that are nobody's: for the system to touch fresh pages takes longer than to write them."""
 
 
 class Text:
@@ -42,15 +47,22 @@ class Text:
     def __init__(self, state: State, level: str) -> None:
         count = state.functions.count
         self.entries = Region(at.TEXT, max(1, count) * at.FUNCTION_BYTES)
-        self.images = Region(at.IMAGES, IMAGE_SPACE)
+        self._arena = _SPARE.pop() if _SPARE else Arena(Region(at.IMAGES, IMAGE_SPACE))
+        self.images = self._arena.region
         self.written: list[tuple[int, int]] | None = []
         self._state = state
         self._rows = self.entries.u8[: count * at.FUNCTION_BYTES].reshape(count, at.FUNCTION_BYTES)
         self._rows[:] = fresh_text(count)
         self._targets = np.zeros(count, np.uint32)
         self._loaded = state.sites.loaded[:count].copy()
-        self._image_of = Images(state.functions, level, Arena(self.images), jmp_sites=state.facts.jmp_sites)
+        self._image_of = Images(state.functions, level, self._arena, jmp_sites=state.facts.jmp_sites)
         self._version = state.version
+
+    def close(self) -> None:
+        """Nobody looks at the text any more: memory that has been touched is for the next one."""
+        if len(_SPARE) < MOST_SPARE:
+            self._arena.clear()
+            _SPARE.append(self._arena)
 
     def follow(self) -> None:
         """Brings text up to the state: images are built, sites are poked, then images nobody calls are freed."""
@@ -71,7 +83,7 @@ class Text:
 
     def jump_to(self, index: int, target: int) -> None:
         """What a function does behind its site."""
-        place = int(body_addresses(np.array([index]))[0])
+        place = body_address(index)
         code = jump(place, target)
         if self.entries.read(place, len(code)) != code:
             self.entries.write(place, code)
@@ -87,11 +99,11 @@ class Text:
 
     def image(self, index: int) -> tuple[int, int]:
         """The address of a function's image, and its size."""
-        return at.IMAGES + int(self._image_of.where[index]), int(self._image_of.size[index])
+        return at.IMAGES + self._image_of.where(index), int(self._image_of.size[index])
 
     def site(self, index: int) -> bytes:
         """The instruction at a function's site."""
-        start = int(site_offsets(np.array([index]))[0])
+        start = site_offset(index)
         return self.entries.u8[start : start + SITE_BYTES].tobytes()
 
     def _note(self, ranges: list[tuple[int, int]] | None) -> None:
@@ -138,7 +150,7 @@ class Text:
         entries = self._state.direct.entry[:-1]
         own = entries.astype(np.uint32) * np.uint32(RAW_BYTES) + np.uint32(at.RAW_TRAMPOLINES & LOW_HALF)
         raw = np.where(entries > 0, own, np.uint32(0))
-        found = np.where(entries == BPF, self._image_of.targets(self._state), raw)
+        found = np.where(entries == BPF, self._image_of.targets(), raw)
         return np.where(self._state.sites.direct[:-1], found, np.uint32(0))
 
 
