@@ -51,9 +51,9 @@ def checks(worlds: Sequence[World], budget: float) -> list[Check]:
 def proofs() -> list[Check]:
     """The checks of machine code: a few seconds in all."""
     # SLEIGH, z3 and unicorn are loaded where something is to be proved.
-    from properties.proofs.checks import image_check, matrix_checks  # noqa: PLC0415
+    from properties.proofs.checks import image_check, matrix_checks, placed_check  # noqa: PLC0415
 
-    return [*matrix_checks(), image_check()]
+    return [*matrix_checks(), image_check(), placed_check()]
 
 
 def kernels() -> tuple[list[Check], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from inspect import cleandoc
 from io import StringIO
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from impl.batched.jit.plan import Plan
 from properties import checks, report
 from properties.proofs import checks as proof_checks
 from properties.proofs import matrix
-from properties.proofs.checks import IMAGES, image_check, images_are_proved, matrix_is_proved
+from properties.proofs.checks import IMAGES, image_check, images_are_proved, matrix_is_proved, placed_are_proved
 from properties.proofs.matrix import ARITIES, ARM, KINDS, LEVELS, Level, cells, prove_cells
 from properties.proofs.verdicts import Figures
 from properties.proofs.verdicts import Verdict as Proved
@@ -78,13 +79,15 @@ def test_the_table_shows_every_proof() -> None:
 
 def test_verify_proves_machine_code(tmp_path: Path) -> None:
     """The checks of `verify` hold, for each level, arm64 and real images; their tables are in the report."""
-    done = report.run_checks(checks.proofs(), Console(quiet=True))
+    *quick, placed = checks.proofs()
+    done = report.run_checks(quick, Console(quiet=True))
     report.write_reports(done, tmp_path / "v.xml", tmp_path / "v.txt")
     text = (tmp_path / "v.txt").read_text()
 
     assert [Verdict.HOLDS] * (len(LEVELS) + 2) == [finished.result.verdict for finished in done]
     assert len(LEVELS) + 1 == text.count("proofs of generated images")
     assert 1 == text.count("proofs of images of real kernels")
+    assert "images in place are proved" == placed.name
 
 
 @pytest.fixture
@@ -115,6 +118,43 @@ def test_verify_notices_a_broken_generator(level: Level, planted: pytest.MonkeyP
     assert "it is 0x" in result.detail
     assert "<- here" in result.detail
     assert len(cells(level)) == result.detail.count("refuted: ")
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    """A folder with one seed, by which foo1 and foo2 get images."""
+    lines = """
+    world synthetic
+    semantics linux-7.3
+    ---
+    bpf_prog_load p1 fentry multi
+    bpf_prog_load p2 fexit multi
+    bpf_link_create l1 p1 foo1 foo2
+    site foo1
+    bpf_link_create l2 p2 foo1
+    call foo1 1
+    bpf_link_detach l1
+    """
+    (tmp_path / "a.seed").write_text(cleandoc(lines) + "\n")
+    return tmp_path
+
+
+def test_images_in_place_are_proved(seeds: Path) -> None:
+    """Each image that there is after a step, once for the first function that has it: four at each level."""
+    result = placed_are_proved(seeds)
+
+    assert Verdict.HOLDS is result.verdict
+    assert 3 * 4 == result.cases
+    assert Verdict.NOT_RUN is placed_are_proved(seeds / "nowhere").verdict
+
+
+def test_what_a_broken_generator_puts_in_place_falls(seeds: Path, planted: pytest.MonkeyPatch) -> None:
+    """The check falls, and names seed, function and obligation."""
+    planted.setattr(generate, "statements", forgetful)
+    result = placed_are_proved(seeds)
+
+    assert Verdict.FELL is result.verdict
+    assert "a: foo1: refuted: rbx is restored" == result.detail.splitlines()[0]
 
 
 def test_undecided_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:

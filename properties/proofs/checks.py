@@ -1,4 +1,4 @@
-"""The checks of machine code: the proof matrix at each sharing level, and the images of real kernels."""
+"""The checks of machine code: the proof matrix, the images of real kernels, and those that `batched` has in place."""
 
 from __future__ import annotations
 
@@ -12,28 +12,42 @@ from typing import Final
 
 from rich.table import Table
 
+from impl.batched import Batched
 from properties.proofs.detaching import while_detaching
 from properties.proofs.dumps import Dump, read_image
 from properties.proofs.goal import Goal
 from properties.proofs.image import Image
+from properties.proofs.installed import installed
 from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, prove_cells
 from properties.proofs.prove import prove
 from properties.proofs.show import counterexample_lines, summary
 from properties.proofs.verdicts import Verdict as Proved
 from properties.proofs.x86_64 import X86_64
+from properties.reach import SEEDS
 from properties.report import Check, CheckResult, Verdict
+from properties.systems import semantics_named, world_named
+from spec.operations import Call, ObserveSite
+from spec.seeds import read_seed
 
-__all__ = ["IMAGES", "image_check", "images_are_proved", "matrix_checks", "matrix_is_proved"]
+__all__ = [
+    "IMAGES",
+    "image_check",
+    "images_are_proved",
+    "matrix_checks",
+    "matrix_is_proved",
+    "placed_are_proved",
+    "placed_check",
+]
 
 IMAGES: Final = Path(__file__).with_name("images")
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One proof: a real image as it is, or while its programs are detached. seconds: of the processor."""
+    """One proof: an image as it is, or while programs are detached. group: its kernel, or level. seconds: worked."""
 
     title: str
-    kernel: str
+    group: str
     detaching: bool
     image: Image
     goal: Goal
@@ -66,6 +80,11 @@ def image_check() -> Check:
     return Check("images of real kernels are proved", partial(images_are_proved, IMAGES))
 
 
+def placed_check() -> Check:
+    """That what `batched` puts in place is proved."""
+    return Check("images in place are proved", partial(placed_are_proved, SEEDS))
+
+
 def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     """The generator's images of every arity and kind do what their goals say, on every path and for all values."""
     matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
@@ -83,7 +102,34 @@ def images_are_proved(folder: Path) -> CheckResult:
     verdicts = [case.verdict for case in cases]
     told = f"{len(dumps)} images, {_told(verdicts, sum(case.seconds for case in cases))}"
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
-    return _result(verdicts, told, lines, "proofs", _table(cases))
+    return _result(verdicts, told, lines, "proofs", _table(cases, "proofs of images of real kernels", "kernel"))
+
+
+def placed_are_proved(folder: Path) -> CheckResult:
+    """The images of `batched` at each sharing level do, after every step of every seed, by the bytes in its memory."""
+    cases = [case for path in sorted(folder.glob("*.seed")) for case in _placed(path)]
+    if not cases:
+        return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
+    verdicts = [case.verdict for case in cases]
+    told = _told(verdicts, sum(case.seconds for case in cases))
+    lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
+    return _result(verdicts, told, lines, "images", _table(cases, "proofs of images in place", "level"))
+
+
+def _placed(path: Path) -> Iterator[_Case]:
+    """One case for each image that a seed puts in place."""
+    seed = read_seed(path)
+    world, semantics = world_named(seed.world, path.parent), semantics_named(seed.semantics)
+    for level in LEVELS:
+        system, seen = Batched(world, semantics, level), set()
+        for step in seed.steps:
+            if not isinstance(step.operation, Call | ObserveSite):
+                system.apply(step.operation)
+            for function, image, goal in installed(system):
+                if (image, goal) not in seen:
+                    seen.add((image, goal))
+                    yield _case(f"{path.stem}: {function}", level, bool(image.patches), image, goal)
+        system.close()
 
 
 def _cases(dump: Dump) -> Iterator[_Case]:
@@ -116,20 +162,20 @@ def _told(verdicts: Sequence[Proved], seconds: float) -> str:
     return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
 
 
-def _table(cases: Sequence[_Case]) -> Table:
-    """One row for each kernel, as its images are and while programs are detached."""
-    rows = Table(title="proofs of images of real kernels", title_justify="left")
-    for title in ("kernel", "image", "proved", "refuted", "undecided", "obligations", "time"):
-        rows.add_column(title, justify="left" if title in {"kernel", "image"} else "right")
+def _table(cases: Sequence[_Case], title: str, groups: str) -> Table:
+    """One row for each group, as its images are and while programs are detached."""
+    rows = Table(title=title, title_justify="left")
+    for column in (groups, "image", "proved", "refuted", "undecided", "obligations", "time"):
+        rows.add_column(column, justify="left" if column in {groups, "image"} else "right")
 
     def place(case: _Case) -> tuple[str, bool]:
-        return case.kernel, case.detaching
+        return case.group, case.detaching
 
-    for (kernel, detaching), group in groupby(sorted(cases, key=place), place):
+    for (name, detaching), group in groupby(sorted(cases, key=place), place):
         found = list(group)
         outcomes = [case.verdict.outcome for case in found]
         counts = [str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided")]
         decided = sum(sum(case.verdict.obligations.values()) for case in found)
         spent = f"{1000 * sum(case.seconds for case in found):,.0f} ms"
-        rows.add_row(kernel, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent)
+        rows.add_row(name, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent)
     return rows
