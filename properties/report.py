@@ -43,7 +43,8 @@ class CheckResult:
 
     cases: how many were tried, in `unit` (`examples`, `cases`, `seeds`). functions: for each world that was used, how
     many functions it has. steps: those taken in lockstep; calls: those among them that call a function. detail: the
-    counterexample, or why the check did not run; its first line is a sentence. tally: what was reached, for the report.
+    counterexample, or why the check did not run; its first line is a sentence. tally: what was reached, for the report;
+    headline: it is shown as well.
     """
 
     verdict: Verdict
@@ -54,6 +55,7 @@ class CheckResult:
     calls: int = 0
     detail: str = ""
     tally: Table | None = None
+    headline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

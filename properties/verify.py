@@ -58,6 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     wanted = [*checks.proofs(), *checks.checks(worlds, arguments.budget), *kernels]
     done = report.run_checks(wanted, console)
+    for finished in done:
+        if finished.result.headline and finished.result.tally:
+            console.print(finished.result.tally)
     console.print(report.table(done))
     console.print(report.summary(done), highlight=False, soft_wrap=True)
     report.write_reports(done, arguments.junit, text, notes=notes)

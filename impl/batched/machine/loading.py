@@ -30,7 +30,7 @@ FUNCS: Final = {DIRECT: "call_direct_funcs", GRAPH: "ftrace_graph_func", KLP: "k
 
 
 class Loader:
-    """regions: all memory that it fills. written: ranges of code, [low, high), since somebody took them."""
+    """regions: all memory that it fills. What is there is never written again, but for the functions' entries."""
 
     def __init__(self, state: State, text: Text) -> None:
         self._state = state
@@ -46,10 +46,8 @@ class Loader:
         self._programs = Region(at.PROGRAMS, CODE_SPACE)
         self.program_objects = Region(at.PROGRAM_OBJECTS, CODE_SPACE)
         self.ops_objects = Region(at.OPS_OBJECTS, CODE_SPACE)
-        self.regions = (
-            *(self._routines, self._bodies, self._patched, self._ops, self._raw, self._programs),
-            *(self.program_objects, self.ops_objects),
-        )
+        code = (self._routines, self._bodies, self._patched, self._ops, self._raw, self._programs)
+        self.regions = (*code, self.program_objects, self.ops_objects)
         self._end = at.BODIES
         self._body_of: dict[object, int] = {}
         self._behind_patched: set[int] = set()
