@@ -16,7 +16,7 @@ from spec.semantics import PRESETS, Semantics
 from spec.system import SystemFactory
 from spec.worlds import synthetic
 
-LEAST_EXAMPLES = 300
+LEAST_EXAMPLES = 160
 
 
 @pytest.mark.parametrize("semantics", PRESETS.values(), ids=list(PRESETS))
