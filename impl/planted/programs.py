@@ -11,7 +11,8 @@ from impl.batched.jit import generate
 from impl.batched.jit.isa import Isa
 from impl.batched.jit.plan import Plan
 from impl.batched.jit.template import Template
-from impl.batched.machine.routines import Routines, helper_name
+from impl.batched.machine.bpf import helper_name
+from impl.batched.machine.routines import Routines
 from impl.batched.sets import ProgramSets
 from impl.batched.state import State
 from impl.planted.miscompiling import miscompiled, mistemplated

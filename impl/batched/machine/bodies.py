@@ -7,7 +7,7 @@ from typing import Final
 
 from impl.batched.machine import addresses as at
 from impl.batched.machine import records
-from impl.batched.machine.routines import Globals
+from impl.batched.machine.structs import Globals
 from spec.prototypes import REGISTERS, Prototype, Type
 from spec.worlds import Callee, Function
 

@@ -21,7 +21,8 @@ from impl.batched.jit.template import Template, relocate_many
 from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import body_addresses, entry_addresses
-from impl.batched.machine.routines import ProgramObject, routines
+from impl.batched.machine.routines import routines
+from impl.batched.machine.structs import ProgramObject
 from impl.batched.state import State
 from spec.prototypes import SLOT_BYTES, Prototype, Shape
 

@@ -15,7 +15,8 @@ from impl.batched.machine.loading import Loader
 from impl.batched.machine.memory import PAGE, Region
 from impl.batched.machine.names import StateNames
 from impl.batched.machine.records import events, value
-from impl.batched.machine.routines import Globals, routines
+from impl.batched.machine.routines import routines
+from impl.batched.machine.structs import Globals
 from impl.batched.machine.tables import Tables
 from impl.batched.machine.text import Text
 from impl.batched.state import State

@@ -10,10 +10,13 @@ from impl.batched.jit.plan import Link, Plan
 from impl.batched.machine import addresses as at
 from impl.batched.machine.assembler import assemble
 from impl.batched.machine.bodies import body
+from impl.batched.machine.bpf import HELPERS, helper_name
 from impl.batched.machine.entries import entry_address, jump
+from impl.batched.machine.ftrace import ops_caller
 from impl.batched.machine.images import code_address, normal, program_symbols
 from impl.batched.machine.memory import Region
-from impl.batched.machine.routines import HELPERS, OpsObject, ProgramObject, helper_name, ops_caller, routines
+from impl.batched.machine.routines import routines
+from impl.batched.machine.structs import OpsObject, ProgramObject
 from impl.batched.machine.text import OPS_BYTES, RAW_BYTES, Text
 from impl.batched.programs import EXTENSION
 from impl.batched.sites import DIRECT, GRAPH, KLP

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from impl.batched.functions import Mask
 from impl.batched.machine import addresses as at
 from impl.batched.machine.memory import PAGE, Region
-from impl.batched.machine.routines import Globals, OpsObject
+from impl.batched.machine.structs import Globals, OpsObject
 from impl.batched.machine.text import Text
 from impl.batched.sites import DIRECT, GRAPH, KLP
 from impl.batched.state import Ops, State
