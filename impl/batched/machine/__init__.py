@@ -1,4 +1,6 @@
 """The machine that `batched` runs on: text, trampolines, programs and task stacks as bytes in emulated memory.
 
-Everything here is x86-64 as the kernel uses it; what a trampoline consists of is impl.batched.jit's affair.
+`text` follows the state: `images` are built, sites are poked, what nobody calls is freed. `kernel` makes calls: `loading`
+and `tables` put in place what they need, `cpu` runs `routines`, `records` become a trace. Nothing here knows how a
+trampoline is put together (that is impl.batched.jit), or a rule that is not about code.
 """
