@@ -124,6 +124,18 @@ def test_a_freed_slot_is_not_used_at_once() -> None:
     assert old != image(system, "spill")
 
 
+def test_memory_of_images_is_lent_to_one_system_at_a_time() -> None:
+    """What a system gives back, even twice, is for one other, and nothing is left in it."""
+    first = made(*ATTACHED)
+    place = image(first, "spill")
+    first.close()
+    first.close()
+    second, third = made(), made()
+
+    assert second.text.images is not third.text.images
+    assert bytes([INT3]) * 16 == code_at(first, place, 16)
+
+
 def test_text_of_a_module_comes_and_goes_with_it() -> None:
     """Without its module a function's text traps; with it the entry is fresh."""
     system = made("delete_module mod1")

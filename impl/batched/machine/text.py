@@ -47,22 +47,24 @@ class Text:
     def __init__(self, state: State, level: str) -> None:
         count = state.functions.count
         self.entries = Region(at.TEXT, max(1, count) * at.FUNCTION_BYTES)
-        self._arena = _SPARE.pop() if _SPARE else Arena(Region(at.IMAGES, IMAGE_SPACE))
-        self.images = self._arena.region
+        arena = _SPARE.pop() if _SPARE else Arena(Region(at.IMAGES, IMAGE_SPACE))
+        self._lent: Arena | None = arena
+        self.images = arena.region
         self.written: list[tuple[int, int]] | None = []
         self._state = state
         self._rows = self.entries.u8[: count * at.FUNCTION_BYTES].reshape(count, at.FUNCTION_BYTES)
         self._rows[:] = fresh_text(count)
         self._targets = np.zeros(count, np.uint32)
         self._loaded = state.sites.loaded[:count].copy()
-        self._image_of = Images(state.functions, level, self._arena, jmp_sites=state.facts.jmp_sites)
+        self._image_of = Images(state.functions, level, arena, jmp_sites=state.facts.jmp_sites)
         self._version = state.version
 
     def close(self) -> None:
         """Nobody looks at the text any more: memory that has been touched is for the next one."""
-        if len(_SPARE) < MOST_SPARE:
-            self._arena.clear()
-            _SPARE.append(self._arena)
+        if self._lent is not None and len(_SPARE) < MOST_SPARE:
+            self._lent.clear()
+            _SPARE.append(self._lent)
+        self._lent = None
 
     def follow(self) -> None:
         """Brings text up to the state: images are built, sites are poked, then images nobody calls are freed."""
