@@ -23,12 +23,12 @@ NONE: Final[Addresses] = np.empty(0, np.int64)
 
 
 class Arena:
-    """Slots in region. Addresses are offsets from its first byte."""
+    """Slots in region. Addresses are offsets from its first byte. touched: how many bytes were ever used."""
 
     def __init__(self, region: Region) -> None:
         self.region = region
         self._bytes = region.u8
-        self._end = self._touched = 0
+        self._end = self.touched = 0
         self._fresh: dict[int, Addresses] = defaultdict(lambda: NONE)
         self._freed: dict[int, Addresses] = defaultdict(lambda: NONE)
 
@@ -58,9 +58,9 @@ class Arena:
         start, self._end = self._end, self._end + size * slots
         if self._end > len(self._bytes):
             raise MemoryError("the emulated kernel has no room for so many images")
-        fresh = max(start, self._touched)
+        fresh = max(start, self.touched)
         self._bytes[fresh : self._end] = INT3
-        self._touched = max(self._end, self._touched)
+        self.touched = max(self._end, self.touched)
         return start + size * np.arange(slots, dtype=np.int64)
 
     def rows(self, where: Addresses, size: int) -> NDArray[np.uint8] | None:

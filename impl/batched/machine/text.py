@@ -30,6 +30,7 @@ RAW_BYTES: Final = 32
 
 FEW: Final = 64
 MOST_SPARE: Final = 4
+SPARE_BYTES: Final = 1 << 25
 LOW_HALF: Final = (1 << 32) - 1
 ALONE: Final = 1
 
@@ -61,7 +62,7 @@ class Text:
 
     def close(self) -> None:
         """Nobody looks at the text any more: memory that has been touched is for the next one."""
-        if self._lent is not None and len(_SPARE) < MOST_SPARE:
+        if self._lent is not None and self._lent.touched <= SPARE_BYTES and len(_SPARE) < MOST_SPARE:
             self._lent.clear()
             _SPARE.append(self._lent)
         self._lent = None
