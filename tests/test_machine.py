@@ -149,6 +149,43 @@ def test_text_of_a_module_comes_and_goes_with_it() -> None:
     assert 3 == system.call("bar2", (1, 2)).value
 
 
+def test_text_that_has_gone_stays_so_whatever_was_at_its_site() -> None:
+    """A function that an ops traced goes with its module: all of its entry traps, and comes back with its site."""
+    system = made("ftrace_ops o1", "register_ftrace_function o1")
+    start = at.TEXT + at.FUNCTION_BYTES * system.state.functions.index("bar2")
+    apply(system, "delete_module mod1")
+
+    assert bytes([INT3]) * at.FUNCTION_BYTES == system.text.entries.read(start, at.FUNCTION_BYTES)
+
+    apply(system, "init_module mod1")
+
+    assert "ops:o1 body =3" == str(system.call("bar2", (1, 2)))
+
+
+def test_the_list_of_ops_asks_both_hashes() -> None:
+    """Two ops at a site that a third one excludes: an empty filter covers what the notrace hash does not hold."""
+    system = made(
+        *("ftrace_ops o1", "ftrace_ops o2", "ftrace_ops o3", "ftrace_set_filter_ip o1 foo1"),
+        *("ftrace_set_notrace o2 foo1", "ftrace_set_notrace o3 foo2"),
+        *("register_ftrace_function o1", "register_ftrace_function o2", "register_ftrace_function o3"),
+    )
+
+    assert "ops:o3 ops:o1 body =1" == str(system.call("foo1", (1,)))
+    assert "ops:o2 body =3" == str(system.call("foo2", (1, 2)))
+
+
+def test_above_an_arguments_width_there_is_junk() -> None:
+    """Of narrow(char, short, int, bool) the words that a program and the body find are none of the caller's, above."""
+    system = made(*ATTACHED[:1], "bpf_link_create l1 p1 narrow")
+    trace = system.call("narrow", (1, 2, 3, 1))
+    words = system.kernel.recorded().tolist()
+    context = words[9 + 2 * 4 + 2 :][:4]
+
+    assert [1, 2, 3, 1] == [word % (1 << bits) for word, bits in zip(context, (8, 16, 32, 8), strict=True)]
+    assert all(word >> bits for word, bits in zip(context, (8, 16, 32, 8), strict=True))
+    assert "fentry:p1 body =7" == str(trace)
+
+
 def test_what_breaks_the_callers_registers_is_caught() -> None:
     """An image that does not give rbx back ends the call with an error."""
     system = made(*ATTACHED)
