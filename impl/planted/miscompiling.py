@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from impl.batched.jit.assembler import assemble
 from impl.batched.jit.template import Template
-from impl.batched.machine.assembler import assemble
 from impl.batched.machine.routines import Routines
 
 __all__ = ["miscompiled", "mistemplated"]

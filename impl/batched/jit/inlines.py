@@ -7,14 +7,11 @@ verifier inlines (bpf_get_attach_cookie, and all helpers of an lsm program) is t
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-import keystone  # type: ignore[import-untyped]
-
+from impl.batched.jit.assembler import assemble
 from spec.errors import BadInputError
 from spec.semantics import Semantics
 
@@ -40,7 +37,6 @@ RETURN_SEEN: Final = frozenset({"fexit", "fmod_ret", "fsession"})
 
 FUNCTION_IP, META = "[rdi - 0x10]", "[rdi - 8]"
 COUNT_MASK: Final = 0xFF
-DECIMAL: Final = re.compile(r"\b[1-9][0-9]+\b")
 COOKIE_INDEX: Final = 8
 IS_RETURN: Final = 63
 
@@ -152,7 +148,7 @@ def assembled(code: Inline, symbols: Mapping[str, int] | None = None, *, functio
     if missing:
         raise BadInputError(f"{code.helper} needs the address of {', '.join(missing)}")
     text = _text(code, known)
-    return _assemble(f"{text}\nret" if function else text, 0)
+    return assemble(f"{text}\nret" if function else text, 0)
 
 
 def asking(code: Inline, symbols: Mapping[str, int], index: int, at: int, program: int) -> bytes:
@@ -163,19 +159,9 @@ def asking(code: Inline, symbols: Mapping[str, int], index: int, at: int, progra
     out = {"bpf_get_func_arg": "rdx", "bpf_get_func_ret": "rsi"}.get(code.helper)
     before = [f"push {UNTOUCHED:#x}", f"mov esi, {index:#x}", *([f"mov {out}, rsp"] if out else [])]
     text = "\n".join([*before, _text(code, symbols), "pop rcx", f"jmp {program:#x}"])
-    return _assemble(text, at)
+    return assemble(text, at)
 
 
 def _text(code: Inline, symbols: Mapping[str, int]) -> str:
     named = {name: f"{symbols[name]:#x}" for name in code.symbols}
     return "\n".join(statement.format_map(named) for statement in code.statements)
-
-
-@lru_cache(maxsize=1024)
-def _assemble(text: str, at: int) -> bytes:
-    # keystone 0.9.2 leaves the radix of its parser to chance: now and then "16" is 0x16.
-    assert not DECIMAL.search(text), text
-    assembler: Any = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
-    code, _ = assembler.asm(text, at, as_bytes=True)
-    assert code is not None, text
-    return bytes(code)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
+from impl.batched.jit.assembler import assemble
 from impl.batched.machine import addresses as at
 from impl.batched.machine import records
-from impl.batched.machine.assembler import assemble
 from impl.batched.machine.statements import POP_SAVED, PUSH_SAVED, SAVED, index_of, record
 from impl.batched.machine.structs import Globals, OpsObject, SavedRegisters
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from impl.batched.jit.assembler import assemble
 from impl.batched.jit.generate import template
 from impl.batched.jit.plan import Link, Plan
 from impl.batched.machine import addresses as at
-from impl.batched.machine.assembler import assemble
 from impl.batched.machine.bodies import body
 from impl.batched.machine.bpf import HELPERS, helper_name
 from impl.batched.machine.entries import entry_address, jump

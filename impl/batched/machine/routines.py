@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Final, NamedTuple
 
+from impl.batched.jit.assembler import assemble
 from impl.batched.machine import addresses as at
 from impl.batched.machine import records
-from impl.batched.machine.assembler import assemble
 from impl.batched.machine.bpf import BPF, PROGRAM, helpers
 from impl.batched.machine.fgraph import GRAPH
 from impl.batched.machine.ftrace import FTRACE, ops_caller
