@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from properties.systems import DEFAULT_SYSTEMS, resolve
+from properties.systems.naming import DEFAULT_SYSTEMS, resolve
 from spec.system import SystemFactory
 
 MARKERS = {"slow", "power", "proof", "vm"}

@@ -22,6 +22,8 @@ ADDRESS_ZERO = "0 "
 def address_of(function: str, unloads: int) -> str:
     """The address of a function that went with the so-manieth module that was unloaded: nothing is there any more."""
     return f"{function} {unloads}"
+
+
 GRAPH_OPS = "graph ops"
 DIRECT_OPS = "direct ops"
 

@@ -1,6 +1,6 @@
 """The front door without tox: `python -m properties VERB ...`.
 
-A verb is a module of this package with SUMMARY, add_arguments(parser) and run(arguments), imported when asked for.
+A verb is a module of properties.verbs with SUMMARY, add_arguments(parser) and run(arguments), imported when asked for.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run(verb: str, words: Sequence[str]) -> int:
-    module = cast("Verb", importlib.import_module(f"properties.{verb}"))
+    module = cast("Verb", importlib.import_module(f"properties.verbs.{verb}"))
     parser = argparse.ArgumentParser(
         prog=f"python -m properties {verb}",
         description=module.SUMMARY,
@@ -87,7 +87,7 @@ def _help() -> str:
 
 def _summary(verb: str) -> str:
     """A verb's SUMMARY, read from its text: importing them all takes a second."""
-    tree = ast.parse(Path(__file__).with_name(f"{verb}.py").read_bytes())
+    tree = ast.parse(Path(__file__).parent.joinpath("verbs", f"{verb}.py").read_bytes())
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUMMARY":
             return str(ast.literal_eval(node.value))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 
-from impl.linux.packages import Kernel, fetch
+from impl.linux.guest.packages import Kernel, fetch
 from impl.linux.station import Station, prepare
 from impl.linux.system import Linux
 from spec.semantics import Semantics

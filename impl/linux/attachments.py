@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from impl.linux import links
+from impl.linux.bpf import calls as links
+from impl.linux.bpf.programs import ATTACH_TYPES, Program, assemble
 from impl.linux.directory import Directory
-from impl.linux.errnos import errno_name
-from impl.linux.frames import Batch, Reply
-from impl.linux.images import ProgramCall
+from impl.linux.guest.errnos import errno_name
+from impl.linux.guest.frames import Batch, Reply
 from impl.linux.ledger import Ledger
-from impl.linux.programs import ATTACH_TYPES, Program, assemble
+from impl.linux.probes.images import ProgramCall
 from spec import operations as op
 from spec.globs import is_glob
 from spec.outcomes import Errno, Ok, Outcome

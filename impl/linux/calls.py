@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from impl.linux import control
 from impl.linux.attachments import Attachments
-from impl.linux.control import CONTROL
+from impl.linux.bpf.programs import Record
 from impl.linux.directory import Directory
-from impl.linux.frames import Batch
-from impl.linux.programs import Record
-from impl.linux.ringbuffer import Event as TracerEvent
+from impl.linux.guest.frames import Batch
+from impl.linux.laboratory import control
+from impl.linux.laboratory.control import CONTROL
+from impl.linux.probes.ringbuffer import Event as TracerEvent
 from impl.linux.timeline import Begin, End, Mark, folded
 from spec.prototypes import Prototype, Type
 from spec.traces import Body, DirectCall, Event, GraphEntry, GraphReturn, OpsCall, Trace

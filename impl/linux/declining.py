@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from impl.linux.control import OPS_SLOTS, STUBS
 from impl.linux.directory import PATCHED, Directory
+from impl.linux.laboratory.control import OPS_SLOTS, STUBS
 from impl.linux.ledger import Ledger
-from impl.linux.tracefs import Limits
+from impl.linux.probes.tracefs import Limits
 from spec import operations as op
 from spec.globs import is_glob, matcher, record_index, without_bang
 from spec.operations import Operation

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from impl.linux.probes.symbols import Symbols
 from impl.linux.station import CORE, Station, btf_descriptors, module_symbols
-from impl.linux.symbols import Symbols
 from spec.prototypes import Prototype
 from spec.worlds import Function
 

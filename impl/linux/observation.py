@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from impl.linux.directory import Directory
-from impl.linux.enabled import (
+from impl.linux.guest.frames import Batch, Reply
+from impl.linux.laboratory.tuning import untaint
+from impl.linux.probes.enabled import (
     EnabledFunction,
     SiteCode,
     decode_site,
@@ -15,10 +17,8 @@ from impl.linux.enabled import (
     parse_enabled_functions,
     site_of,
 )
-from impl.linux.frames import Batch, Reply
-from impl.linux.images import Image, ProgramCall, parse_image
-from impl.linux.tracefs import ROOT
-from impl.linux.tuning import untaint
+from impl.linux.probes.images import Image, ProgramCall, parse_image
+from impl.linux.probes.tracefs import ROOT
 from spec.errors import BadInputError
 from spec.sites import Site
 

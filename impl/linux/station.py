@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from impl.linux import control, links
-from impl.linux.btf import Btf
-from impl.linux.build import Modules, build
-from impl.linux.errnos import errno_name
-from impl.linux.frames import Batch
-from impl.linux.guest import Guest, GuestDiedError, boot
-from impl.linux.images import Helpers, helpers
-from impl.linux.packages import Kernel
-from impl.linux.programs import Bindings
-from impl.linux.recorder import Recorder
-from impl.linux.ringbuffer import Formats, read_formats
-from impl.linux.symbols import Symbols, module_sections, module_table, parse_kallsyms, read_sections
-from impl.linux.tracefs import ROOT, GraphTracer, add_instance
-from impl.linux.tuning import shorten_grace_periods
+from impl.linux.bpf import calls as links
+from impl.linux.bpf.programs import Bindings
+from impl.linux.bpf.recorder import Recorder
+from impl.linux.guest.errnos import errno_name
+from impl.linux.guest.frames import Batch
+from impl.linux.guest.guest import Guest, GuestDiedError, boot
+from impl.linux.guest.packages import Kernel
+from impl.linux.laboratory import control
+from impl.linux.laboratory.build import Modules, build
+from impl.linux.laboratory.tuning import shorten_grace_periods
+from impl.linux.probes.btf import Btf
+from impl.linux.probes.images import Helpers, helpers
+from impl.linux.probes.ringbuffer import Formats, read_formats
+from impl.linux.probes.symbols import Symbols, module_sections, module_table, parse_kallsyms, read_sections
+from impl.linux.probes.tracefs import ROOT, GraphTracer, add_instance
 from spec.errors import BadInputError
 from spec.worlds import World
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from impl.linux import control, links
 from impl.linux.attachments import Attachments
+from impl.linux.bpf import calls as links
 from impl.linux.calls import Caller
-from impl.linux.control import CONTROL, Numbers
 from impl.linux.declining import Decliner, limits_of
 from impl.linux.directory import Directory
-from impl.linux.errnos import errno_name
-from impl.linux.frames import Batch
+from impl.linux.guest.errnos import errno_name
+from impl.linux.guest.frames import Batch
+from impl.linux.laboratory import control
+from impl.linux.laboratory.control import CONTROL, Numbers
 from impl.linux.ledger import Ledger
 from impl.linux.observation import Observer, Spelling
 from impl.linux.rails import refusal
@@ -30,7 +31,6 @@ from spec.worlds import World
 __all__ = ["Linux"]
 
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
-
 
 
 class Linux:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import Final
 
+from properties.benchmarks.angr.client import Answer, Peer
 from properties.benchmarks.figures import Figure, Measure, taking_turns, worked
-from properties.peer.client import Answer, Peer
 from properties.proofs.matrix import Cell, Matrix, cells, prove_cells
 
 __all__ = ["measures"]

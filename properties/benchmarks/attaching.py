@@ -16,7 +16,7 @@ import numpy as np
 from impl.batched.functions import Indices
 from impl.batched.sets import LISTS, ProgramSets
 from properties.benchmarks.figures import Figure, Measure, seconds, taking_turns
-from properties.systems import resolve, semantics_named, world_named
+from properties.systems.naming import resolve, semantics_named, world_named
 from spec.operations import BpfLinkCreate, BpfProgLoad
 from spec.outcomes import Ok
 from spec.system import System, SystemFactory

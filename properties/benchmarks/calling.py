@@ -12,7 +12,7 @@ from unicorn import unicorn_const, x86_const
 from impl.batched import Batched, per_function
 from impl.batched.machine import addresses as at
 from properties.benchmarks.figures import Figure, Measure, taking_turns, worked
-from properties.systems import semantics_named, world_named
+from properties.systems.naming import semantics_named, world_named
 from spec.seeds import parse_operation
 
 __all__ = ["measures"]

@@ -10,11 +10,11 @@ from impl.batched.jit.generate import assembled, template
 from impl.batched.jit.plan import MOST_LINKS, Link, Plan
 from properties.benchmarks.figures import Figure, Measure, taking_turns, worked
 from properties.proofs.generated import generated
-from properties.proofs.goal import Goal, Kind, Program
-from properties.proofs.image import Image
 from properties.proofs.matrix import KINDS, long
-from properties.proofs.prove import prove
-from properties.proofs.verdicts import Verdict
+from properties.prover.goal import Goal, Kind, Program
+from properties.prover.image import Image
+from properties.prover.prove import prove
+from properties.prover.verdicts import Verdict
 
 __all__ = ["measures"]
 

@@ -8,8 +8,8 @@ from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
 from properties.benchmarks.figures import Figure, Measure, seconds, taking_turns
-from properties.machines import LockstepMachine, generating, machine_for
-from properties.systems import resolve, semantics_named, world_named
+from properties.hunt.machines import LockstepMachine, generating, machine_for
+from properties.systems.naming import resolve, semantics_named, world_named
 from spec.operations import Operation
 
 __all__ = ["measures"]

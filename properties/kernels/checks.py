@@ -10,17 +10,17 @@ from itertools import groupby
 from pathlib import Path
 
 from impl import linux
-from impl.linux import packages
-from impl.linux.packages import Kernel
-from properties.directed import Directed
-from properties.explore import keep
+from impl.linux.guest import packages
+from impl.linux.guest.packages import Kernel
 from properties.kernels.confirmed import compare, confirmed, known
 from properties.kernels.conformance import RANDOM_SEED, Conforming, fixed_runs
 from properties.kernels.evidence import Difference, Evidence
-from properties.kernels.rule_table import reasons_table
-from properties.kernels.worlds import laboratory_of
-from properties.report import Check, CheckResult, Verdict
-from properties.systems import semantics_named
+from properties.report.report import Check, CheckResult, Verdict
+from properties.report.rule_table import reasons_table
+from properties.runs.directed import Directed
+from properties.systems.kernels import laboratory_of
+from properties.systems.naming import semantics_named
+from properties.verbs.explore import keep
 from spec.semantics import Semantics
 from spec.worlds import World
 

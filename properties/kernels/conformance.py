@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from impl import linux
-from impl.linux.guest import GuestDiedError
+from impl.linux.guest.guest import GuestDiedError
+from impl.linux.guest.packages import Kernel
 from impl.linux.observation import EmulatorLimitError
-from impl.linux.packages import Kernel
 from impl.linux.system import Linux
-from properties.directed import Directed, directed
-from properties.divergence import Divergence
-from properties.explore import Found, Search
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
-from properties.kernels.worlds import laboratory_of, like_a_kernel
-from properties.lockstep import Lockstep
-from properties.reach import seeds
+from properties.lockstep.divergence import Divergence
+from properties.lockstep.lockstep import Lockstep
+from properties.runs.directed import Directed, directed
+from properties.runs.reach import seeds
+from properties.systems.kernels import laboratory_of, like_a_kernel
+from properties.verbs.explore import Found, Search
 from spec.errors import BadInputError
 from spec.operations import Call
 from spec.seeds import Seed, Step, print_operation

@@ -15,11 +15,12 @@ from functools import partial
 
 from rich.console import Console
 
-from impl.linux import bpftrace, measure, packages
-from impl.linux.guest import GuestDiedError
-from impl.linux.measure import OPS, STUB, Bench, Measured
+from impl.linux.guest import packages
+from impl.linux.guest.guest import GuestDiedError
+from impl.linux.instruments import bpftrace, measure
+from impl.linux.instruments.measure import OPS, STUB, Bench, Measured
 from model.system import Model
-from properties.kernels.cost_table import Costs, Prediction, Row
+from properties.report.cost_table import Costs, Prediction, Row
 from spec import operations as op
 from spec import populations
 from spec.errors import BadInputError

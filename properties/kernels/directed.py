@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from properties.directed import Directed
+from properties.runs.directed import Directed
 from spec.seeds import parse_seed
 from spec.semantics import Semantics
 from spec.worlds import World

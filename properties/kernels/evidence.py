@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from properties.divergence import Divergence
-from properties.tally import Tally, rule_ids
+from properties.lockstep.coverage import Tally, rule_ids
+from properties.lockstep.divergence import Divergence
 from spec import operations as op
 from spec.operations import Operation
 from spec.seeds import Seed, print_seed

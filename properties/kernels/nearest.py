@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from impl.linux import features
-from impl.linux.btf import Btf
-from impl.linux.frames import Batch
-from impl.linux.guest import Guest, GuestDiedError, boot
-from impl.linux.packages import Kernel
-from impl.linux.symbols import parse_kallsyms
-from impl.linux.tracefs import ROOT, add_instance
-from properties.systems import KERNELS
+from impl.linux.bpf import features
+from impl.linux.guest.frames import Batch
+from impl.linux.guest.guest import Guest, GuestDiedError, boot
+from impl.linux.guest.packages import Kernel
+from impl.linux.probes.btf import Btf
+from impl.linux.probes.symbols import parse_kallsyms
+from impl.linux.probes.tracefs import ROOT, add_instance
+from properties.systems.naming import KERNELS
 from spec.errors import BadInputError
 from spec.semantics import PRESETS, Semantics
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from impl.linux import build, cache, packages, tools
+from impl.linux.guest import cache, packages, tools
+from impl.linux.laboratory import build
 from spec.errors import BadInputError
 
 __all__ = ["is_fetched", "missing_kernel", "missing_tools", "require_tools"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from properties.kernels.evidence import Evidence
-from properties.tally import lacking, rule_ids
+from properties.lockstep.coverage import lacking, rule_ids
 from spec.semantics import Semantics
 
 __all__ = ["NOT_OBSERVABLE", "Standing", "State", "reachable", "standing"]

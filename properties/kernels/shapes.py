@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import model
-from impl.linux.dumping import Attaching
+from impl.linux.instruments.dumping import Attaching
 from spec import operations as op
 from spec.errors import BadInputError
 from spec.operations import Operation
@@ -25,7 +25,7 @@ KINDS = ("fentry", "fexit", "fmod_ret", "fsession")
 NUMBER = re.compile("[1-9][0-9]?", re.ASCII)
 
 Answers = tuple[tuple[str, ...], tuple[str | None, ...]]
-"""Of the loads and of the attaches, as impl.linux.dumping.Answer has them."""
+"""Of the loads and of the attaches, as impl.linux.instruments.dumping.Answer has them."""
 
 
 def parse_programs(text: str) -> tuple[str, ...]:

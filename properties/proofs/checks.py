@@ -13,19 +13,19 @@ from typing import Final
 from rich.table import Table
 
 from impl.batched import Batched
-from properties.proofs.detaching import while_detaching
-from properties.proofs.dumps import Dump, read_image
-from properties.proofs.goal import Goal
-from properties.proofs.image import Image
+from properties.proofs.image_files import Dump, read_image
 from properties.proofs.installed import installed
 from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, prove_cells
-from properties.proofs.prove import prove
-from properties.proofs.show import counterexample_lines, summary
-from properties.proofs.verdicts import Verdict as Proved
-from properties.proofs.x86_64 import X86_64
-from properties.reach import SEEDS
-from properties.report import Check, CheckResult, Verdict
-from properties.systems import semantics_named, world_named
+from properties.prover.detaching import while_detaching
+from properties.prover.goal import Goal
+from properties.prover.image import Image
+from properties.prover.prove import prove
+from properties.prover.show import counterexample_lines, summary
+from properties.prover.verdicts import Verdict as Proved
+from properties.prover.x86_64 import X86_64
+from properties.report.report import Check, CheckResult, Verdict
+from properties.runs.reach import SEEDS
+from properties.systems.naming import semantics_named, world_named
 from spec.operations import Call, ObserveSite
 from spec.seeds import read_seed
 

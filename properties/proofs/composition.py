@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from impl.batched.jit.inlines import BPF_CTX, UNTOUCHED, asking, inline
-from properties.proofs.architecture import Architecture
-from properties.proofs.context import WORD
-from properties.proofs.goal import Goal, Program, Run
-from properties.proofs.image import Image
 from properties.proofs.inlines import BPF_CTX_ADDRESS
-from properties.proofs.lift import lifter
-from properties.proofs.machine import Frame, Machine, Region
-from properties.proofs.obligations import Obligations, Progress
-from properties.proofs.steps import FUNCTION, Step
-from properties.proofs.tasks import Task, disjoint, stack_span, task_of
-from properties.proofs.terms import Value, sub
-from properties.proofs.x86_64 import X86_64
+from properties.prover.architecture import Architecture
+from properties.prover.context import WORD
+from properties.prover.goal import Goal, Program, Run
+from properties.prover.image import Image
+from properties.prover.lift import lifter
+from properties.prover.machine import Frame, Machine, Region
+from properties.prover.obligations import Obligations, Progress
+from properties.prover.steps import FUNCTION, Step
+from properties.prover.tasks import Task, disjoint, stack_span, task_of
+from properties.prover.terms import Value, sub
+from properties.prover.x86_64 import X86_64
 from spec.semantics import Semantics
 
 __all__ = ["Composed", "composed"]

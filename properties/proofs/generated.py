@@ -11,11 +11,11 @@ from impl.batched.jit.isa import Isa
 from impl.batched.jit.plan import Link, LinkKind, Plan, PlanError
 from impl.batched.jit.template import Template
 from impl.batched.jit.x86_64 import X86_64 as ISA
-from properties.proofs.architecture import Architecture
-from properties.proofs.goal import Goal, Kind, Program, Run
-from properties.proofs.image import Image, Patch
-from properties.proofs.steps import RETURNED_EARLY, skipped
-from properties.proofs.x86_64 import X86_64
+from properties.prover.architecture import Architecture
+from properties.prover.goal import Goal, Kind, Program, Run
+from properties.prover.image import Image, Patch
+from properties.prover.steps import RETURNED_EARLY, skipped
+from properties.prover.x86_64 import X86_64
 from spec.prototypes import Prototype
 
 __all__ = ["bound", "generated", "goal_of", "while_detaching"]

@@ -13,16 +13,16 @@ from itertools import product
 from typing import Final, Literal
 
 from impl.batched.jit.inlines import BPF_CTX, HELPERS, Inline, assembled, inline, offered
-from properties.proofs.architecture import Architecture
-from properties.proofs.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META, WORD
-from properties.proofs.goal import KINDS, Kind
-from properties.proofs.image import Image
-from properties.proofs.machine import Frame, Machine, Region
-from properties.proofs.obligations import Progress
-from properties.proofs.steps import CALLER
-from properties.proofs.tasks import Task, disjoint, grounds, image_span, in_range, stack_span
-from properties.proofs.terms import Value, add, concat, eq, extract, ite, lshr, shl, sub, symbol, ult, zext
-from properties.proofs.unknowns import defaults
+from properties.prover.architecture import Architecture
+from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META, WORD
+from properties.prover.goal import KINDS, Kind
+from properties.prover.image import Image
+from properties.prover.machine import Frame, Machine, Region
+from properties.prover.obligations import Progress
+from properties.prover.steps import CALLER
+from properties.prover.tasks import Task, disjoint, grounds, image_span, in_range, stack_span
+from properties.prover.terms import Value, add, concat, eq, extract, ite, lshr, shl, sub, symbol, ult, zext
+from properties.prover.unknowns import defaults
 from spec.semantics import Semantics
 
 __all__ = ["BPF_CTX_ADDRESS", "Call", "calls", "image_of"]

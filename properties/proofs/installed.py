@@ -16,10 +16,10 @@ from impl.batched.machine.entries import body_addresses, entry_addresses
 from impl.batched.machine.images import image_object, program_symbols
 from impl.batched.machine.routines import routines
 from impl.batched.state import Program as Loaded
-from properties.proofs.goal import Goal, Program
-from properties.proofs.image import Image, Patch
-from properties.proofs.steps import skipped
-from properties.proofs.x86_64 import X86_64
+from properties.prover.goal import Goal, Program
+from properties.prover.image import Image, Patch
+from properties.prover.steps import skipped
+from properties.prover.x86_64 import X86_64
 from spec.prototypes import REGISTERS, SLOT_BYTES, Prototype, Type
 
 __all__ = ["installed"]

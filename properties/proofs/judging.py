@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from properties.proofs.architecture import Architecture
-from properties.proofs.detaching import while_detaching
-from properties.proofs.dumps import parse_image
-from properties.proofs.goal import Goal
-from properties.proofs.image import Image
-from properties.proofs.prove import prove
-from properties.proofs.show import summary
-from properties.proofs.verdicts import Outcome
-from properties.proofs.x86_64 import X86_64
+from properties.proofs.image_files import parse_image
+from properties.prover.architecture import Architecture
+from properties.prover.detaching import while_detaching
+from properties.prover.goal import Goal
+from properties.prover.image import Image
+from properties.prover.prove import prove
+from properties.prover.show import summary
+from properties.prover.verdicts import Outcome
+from properties.prover.x86_64 import X86_64
 from spec.prototypes import SLOT_BYTES, Prototype, Type
 
 __all__ = ["DETACHING", "NO_PLACE", "Judgement", "Words", "cleared", "judge", "lacks_place", "variants"]

@@ -15,15 +15,15 @@ from rich.table import Table
 
 from impl.batched.jit import arm64, x86_64
 from impl.batched.jit.isa import Isa
-from properties.proofs.architecture import Architecture
-from properties.proofs.arm64 import ARM64
 from properties.proofs.generated import generated
-from properties.proofs.goal import Goal, Kind, Program
-from properties.proofs.image import Image
-from properties.proofs.prove import prove
-from properties.proofs.show import counterexample_lines, summary
-from properties.proofs.verdicts import Verdict
-from properties.proofs.x86_64 import X86_64
+from properties.prover.architecture import Architecture
+from properties.prover.arm64 import ARM64
+from properties.prover.goal import Goal, Kind, Program
+from properties.prover.image import Image
+from properties.prover.prove import prove
+from properties.prover.show import counterexample_lines, summary
+from properties.prover.verdicts import Verdict
+from properties.prover.x86_64 import X86_64
 from spec.prototypes import Prototype, Type
 
 __all__ = [

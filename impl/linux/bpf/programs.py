@@ -1,0 +1,332 @@
+"""Recorder programs: BPF programs that write down what they see each time they run, and the records that they leave.
+
+Records stand one after the other in the value of a one-entry array map, behind a header. A program takes the next place
+by adding to the header's count, so that records of nested runs stand in the order in which the runs began.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from impl.linux.bpf import instructions as code
+from impl.linux.bpf.instructions import Instruction
+from impl.linux.guest.errnos import errno_name
+from spec.prototypes import SLOT_BYTES, Prototype
+from spec.traces import ProgramRun
+
+__all__ = [
+    "ATTACH_TYPES",
+    "COUNT_AT",
+    "HEADER_BYTES",
+    "NESTED_AT",
+    "NESTED_BYTES",
+    "NESTED_ENTRIES",
+    "RECORDS",
+    "RECORD_BYTES",
+    "VALUE_BYTES",
+    "Bindings",
+    "Program",
+    "Record",
+    "assemble",
+    "decode",
+]
+
+# enum bpf_attach_type; a program of several functions has a type of its own, but for fmod_ret, which the kernel refuses
+ATTACH_TYPES: Final[Mapping[tuple[str, bool], int]] = {
+    ("fentry", False): 24,
+    ("fexit", False): 25,
+    ("fmod_ret", False): 26,
+    ("fsession", False): 58,
+    ("fentry", True): 59,
+    ("fexit", True): 60,
+    ("fmod_ret", True): 26,
+    ("fsession", True): 61,
+}
+
+# enum bpf_func_id
+KTIME_GET_NS, GET_FUNC_IP, GET_ATTACH_COOKIE = 5, 173, 174
+GET_FUNC_ARG, GET_FUNC_RET, GET_FUNC_ARG_CNT = 183, 184, 185
+
+MOST_SLOTS = 12
+# the header: how many runs there were; then for each program that calls a function the function's address, and whether
+# such a call is under way
+COUNT_AT, NESTED_AT, HEADER_BYTES = 0, 16, 512
+NESTED_BYTES, UNDER_WAY = 16, 8
+NESTED_ENTRIES = (HEADER_BYTES - NESTED_AT) // NESTED_BYTES
+RECORD_BITS = 9
+RECORD_BYTES = 1 << RECORD_BITS
+RECORDS = 255
+VALUE_BYTES = HEADER_BYTES + RECORDS * RECORD_BYTES
+
+# a record's words: what was seen, then the context, then answer and value of bpf_get_func_arg(0), (1), ...
+TIME, NUMBER, IS_RETURN, FUNC_IP, ARG_CNT, COOKIE, SESSION, RET, RET_VALUE = range(9)
+CONTEXT = 9
+ARGUMENTS = CONTEXT + MOST_SLOTS + 1
+WORDS = ARGUMENTS + 2 * (MOST_SLOTS + 1)
+RECORD = struct.Struct(f"<{WORDS}Q")
+
+R0, R1, R2, R3 = range(4)
+CONTEXT_REGISTER, RECORD_REGISTER, RETURN_REGISTER, CALL_REGISTER = 6, 7, 8, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to be loaded.
+
+    number: what its records are known by, from 0. loads: the places of its target's context that can be loaded, as
+    Btf.loadable() gives them. slots: of its target, None for a program of several functions, which can load none.
+    nested: the entry of the map's header that has the address of a function, which the program calls each time it runs,
+    through massattach_nested(); None: no call. Programs with the same entry count as one that runs: in such a call they
+    neither run nor leave a record (PROG-6).
+    """
+
+    number: int
+    kind: str
+    loads: tuple[int, ...] = ()
+    slots: int | None = None
+    sleepable: bool = False
+    func_ip: bool = False
+    returns: int = 0
+    nested: int | None = None
+
+    @property
+    def multi(self) -> bool:
+        """Whether it may be attached to several functions by one link."""
+        return self.slots is None
+
+    @property
+    def attach_type(self) -> int:
+        """Its expected_attach_type."""
+        return ATTACH_TYPES[self.kind, self.multi]
+
+    @property
+    def sees_return(self) -> bool:
+        """Whether its context ends in the return slot (TRAMP-4)."""
+        return self.kind != "fentry"
+
+    def reads(self, place: int) -> bool:
+        """Whether it loads a context word itself.
+
+        The return's is no part of a fentry program's context, and only integers are let to fmod_ret programs.
+        """
+        last = self.kind in {"fexit", "fsession"}
+        return place in self.loads and place < (self.slots or 0) + last
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """What code refers to: the map of the records, and kernel functions by BTF id, 0 where the kernel lacks one.
+
+    massattach_nested is looked up in the BTF that is entry 1 of the program's fd_array.
+    """
+
+    map_fd: int
+    session_is_return: int = 0
+    session_cookie: int = 0
+    nested: int = 0
+
+
+@lru_cache(maxsize=4096)
+def assemble(program: Program, bindings: Bindings) -> bytes:
+    """The program's instructions."""
+    body = [
+        *_take_record(bindings),
+        *_seen(program),
+        *_context(program),
+        *_arguments(MOST_SLOTS if program.slots is None else min(program.slots, MOST_SLOTS)),
+        *(_session(program, bindings) if program.kind == "fsession" else ()),
+        *(_nested(program.nested, bindings) if program.nested is not None else ()),
+    ]
+    ends = [*code.move(R0, program.returns), code.exit_program()]
+    start = [
+        code.move_register(CONTEXT_REGISTER, R1),
+        *(_skip_if_nested(program.nested, bindings) if program.nested is not None else ()),
+        *code.load_map_value(R1, bindings.map_fd, COUNT_AT),
+        *code.move(R0, 1),
+        code.fetch_add(R1, 0, R0),
+        code.jump_if_at_least(R0, RECORDS, len(body)),
+    ]
+    return code.encode([*start, *body, *ends])
+
+
+def _skip_if_nested(entry: int, bindings: Bindings) -> list[Instruction]:
+    """End with 0 inside a call that this program has made."""
+    return [
+        *code.load_map_value(R1, bindings.map_fd, NESTED_AT + NESTED_BYTES * entry),
+        code.load(R0, R1, UNDER_WAY),
+        code.jump_if_zero(R0, 2),
+        *code.move(R0, 0),
+        code.exit_program(),
+    ]
+
+
+def _take_record(bindings: Bindings) -> list[Instruction]:
+    """The address of the record whose number is in R0."""
+    return [
+        code.shift_left(R0, RECORD_BITS),
+        *code.load_map_value(RECORD_REGISTER, bindings.map_fd, HEADER_BYTES),
+        code.add_register(RECORD_REGISTER, R0),
+    ]
+
+
+def _seen(program: Program) -> list[Instruction]:
+    return [
+        code.call_helper(KTIME_GET_NS),
+        _keep(TIME),
+        code.store_constant(RECORD_REGISTER, SLOT_BYTES * NUMBER, program.number),
+        code.store_constant(RECORD_REGISTER, SLOT_BYTES * IS_RETURN, 0),
+        *(_ask(GET_FUNC_IP, FUNC_IP) if program.func_ip else ()),
+        *_ask(GET_FUNC_ARG_CNT, ARG_CNT),
+        *_ask(GET_ATTACH_COOKIE, COOKIE),
+        *_into(R2, RET_VALUE),
+        *_ask(GET_FUNC_RET, RET),
+    ]
+
+
+def _context(program: Program) -> list[Instruction]:
+    words: list[Instruction] = []
+    for place in filter(program.reads, program.loads):
+        words.append(code.load(R1, CONTEXT_REGISTER, SLOT_BYTES * place))
+        words.append(code.store(RECORD_REGISTER, SLOT_BYTES * (CONTEXT + place), R1))
+    return words
+
+
+def _arguments(last: int) -> list[Instruction]:
+    asked: list[Instruction] = []
+    for number in range(last + 1):
+        answer = ARGUMENTS + 2 * number
+        asked += [*code.move(R2, number), *_into(R3, answer + 1), *_ask(GET_FUNC_ARG, answer)]
+    return asked
+
+
+def _session(program: Program, bindings: Bindings) -> list[Instruction]:
+    """What the session cookie holds; at entry the program leaves its number in it, plus one."""
+    return [
+        code.move_register(R1, CONTEXT_REGISTER),
+        code.call_kfunc(bindings.session_is_return),
+        code.bitwise_and(R0, 1),
+        code.move_register(RETURN_REGISTER, R0),
+        _keep(IS_RETURN),
+        code.move_register(R1, CONTEXT_REGISTER),
+        code.call_kfunc(bindings.session_cookie),
+        code.load(R1, R0, 0),
+        code.store(RECORD_REGISTER, SLOT_BYTES * SESSION, R1),
+        code.jump_if_not(RETURN_REGISTER, 0, 1),
+        code.store_constant(R0, 0, program.number + 1),
+    ]
+
+
+def _nested(entry: int, bindings: Bindings) -> list[Instruction]:
+    """PROG-5: a call of the function whose address the map's header holds, if any."""
+    call = [
+        code.store_constant(CALL_REGISTER, UNDER_WAY, 1),
+        code.call_kfunc(bindings.nested, 1),
+        code.store_constant(CALL_REGISTER, UNDER_WAY, 0),
+    ]
+    return [
+        *code.load_map_value(CALL_REGISTER, bindings.map_fd, NESTED_AT + NESTED_BYTES * entry),
+        code.load(R1, CALL_REGISTER, 0),
+        code.jump_if_zero(R1, len(call)),
+        *call,
+    ]
+
+
+def _ask(helper: int, word: int) -> tuple[Instruction, ...]:
+    """Call a helper with the context, and keep its answer."""
+    return code.move_register(R1, CONTEXT_REGISTER), code.call_helper(helper), _keep(word)
+
+
+def _keep(word: int) -> Instruction:
+    return code.store(RECORD_REGISTER, SLOT_BYTES * word, R0)
+
+
+def _into(register: int, word: int) -> tuple[Instruction, ...]:
+    """The address of a word of the record."""
+    return code.move_register(register, RECORD_REGISTER), code.add(register, SLOT_BYTES * word)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run as it was written down. Words that its program does not write are those of older records.
+
+    time: bpf_ktime_get_ns(). number: the program's.
+    """
+
+    time: int
+    number: int
+    words: tuple[int, ...]
+
+    def run(
+        self,
+        program: Program,
+        prog: str,
+        prototype: Prototype,
+        symbol: Callable[[int], str],
+        sessions: Mapping[int, str],
+    ) -> ProgramRun:
+        """What the program `prog` saw of a function with this prototype.
+
+        symbol: a function's name by its address. sessions: programs' names by their numbers.
+        """
+        words = self.words
+        arguments = self._arguments(prototype)
+        return ProgramRun(
+            kind=program.kind,
+            prog=prog,
+            context=self._context(program, prototype),
+            func_ip=symbol(words[FUNC_IP]) if program.func_ip else None,
+            arg_cnt=words[ARG_CNT],
+            args=arguments,
+            ret=_answer(words[RET], prototype.returned(words[RET_VALUE])),
+            cookie=words[COOKIE],
+            is_return=bool(words[IS_RETURN]),
+            session=self._session(sessions) if program.kind == "fsession" else None,
+        )
+
+    def _context(self, program: Program, prototype: Prototype) -> tuple[int, ...]:
+        """Loaded words, and in place of those that a program cannot load, what the helpers gave."""
+        words = [
+            _narrow(self.words[CONTEXT + place if program.reads(place) else _argument(place) + 1], slot.size)
+            for place, slot in enumerate(prototype.slots[:MOST_SLOTS])
+        ]
+        if program.sees_return:
+            last = len(prototype.slots)
+            words.append(prototype.returned(self.words[CONTEXT + last if program.reads(last) else RET_VALUE]))
+        return tuple(words)
+
+    def _arguments(self, prototype: Prototype) -> tuple[int | str, ...]:
+        sizes = [slot.size for slot in prototype.slots[:MOST_SLOTS]]
+        return tuple(
+            _answer(self.words[_argument(place)], _narrow(self.words[_argument(place) + 1], size))
+            for place, size in enumerate([*sizes, SLOT_BYTES])
+        )
+
+    def _session(self, sessions: Mapping[int, str]) -> str:
+        held = self.words[SESSION]
+        return sessions.get(held - 1, f"{held:#x}") if held else ""
+
+
+def _argument(place: int) -> int:
+    return ARGUMENTS + 2 * place
+
+
+def _narrow(word: int, size: int) -> int:
+    return word % (1 << 8 * size)
+
+
+def _answer(answer: int, value: int) -> int | str:
+    """A helper's value, or the name of the errno that it returned."""
+    return errno_name(answer - (1 << 64)) if answer else value
+
+
+def decode(data: bytes) -> tuple[Record, ...]:
+    """Records from their bytes; an incomplete last one is left out."""
+    found = []
+    for at in range(0, len(data) - RECORD_BYTES + 1, RECORD_BYTES):
+        words = RECORD.unpack_from(data, at)
+        found.append(Record(words[TIME], words[NUMBER], words))
+    return tuple(found)

@@ -1,0 +1,64 @@
+"""Kernel modules that a guest needs before its agent can talk: found, unpacked, in the order of their dependencies."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from impl.linux.guest.tools import run
+from spec.errors import BadInputError
+
+__all__ = ["closure"]
+
+PACKED: Mapping[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.decompress,
+    ".xz": lzma.decompress,
+    ".zst": lambda packed: run("zstd", ["-dc"], stdin=packed),
+}
+
+
+def closure(directory: Path, names: tuple[str, ...]) -> list[bytes]:
+    """The modules of these names and all that they depend on, in an order in which they load; without built-in ones."""
+    builtin = _names(directory, "modules.builtin")
+    files = _names(directory, "modules.order")
+    ordered: dict[str, bytes] = {}
+
+    def visit(name: str) -> None:
+        if name in ordered or name in builtin:
+            return
+        if name not in files:
+            raise BadInputError(f"neither a module nor built in: {name}", str(directory))
+        content = _read(directory, files[name])
+        for dependency in _depends(content):
+            visit(dependency)
+        ordered[name] = content
+
+    for name in names:
+        visit(name)
+    return list(ordered.values())
+
+
+def _depends(module: bytes) -> list[str]:
+    """What a module's own .modinfo says that it depends on."""
+    found = re.search(rb"\0depends=([!-~]*)\0", module)
+    return [name.replace("-", "_") for name in found[1].decode().split(",") if name] if found else []
+
+
+def _names(directory: Path, listing: str) -> dict[str, str]:
+    path = directory / listing
+    if not path.exists():
+        raise BadInputError(f"there is no {listing}: write the kernel's directory lib/modules/RELEASE", str(directory))
+    lines = path.read_text().split()
+    return {Path(line).name.partition(".")[0].replace("-", "_"): line for line in lines}
+
+
+def _read(directory: Path, name: str) -> bytes:
+    for suffix, unpack in PACKED.items():
+        path = directory / f"{name}{suffix}"
+        if path.exists():
+            return unpack(path.read_bytes())
+    raise BadInputError(f"listed in modules.order and not there: {name}", str(directory))

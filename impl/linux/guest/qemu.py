@@ -1,0 +1,180 @@
+"""One QEMU process: how it is started, its monitor, its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from impl.linux.guest.tools import find, run
+
+__all__ = ["Machine", "MachineEndedError", "Setup"]
+
+COMMAND_LINE = "console=ttyS0 quiet loglevel=5 panic=-1 nokaslr tsc=reliable"
+MONITOR_TIMEOUT = 60.0
+COMPLAINT = "complaint"
+DISK_SIZE = "16G"
+
+
+class MachineEndedError(Exception):
+    """QEMU no longer answers. The text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a machine is made of: kernel, initial file system, memory in MiB, and a directory for its files."""
+
+    kernel: Path
+    initramfs: Path
+    memory: int
+    directory: Path
+
+    @property
+    def console(self) -> Path:
+        """What the serial port printed, of all processes that ran this machine."""
+        return self.directory / "console"
+
+    @property
+    def disk(self) -> Path:
+        """Where snapshots are kept."""
+        return self.directory / "snapshots.qcow2"
+
+    @property
+    def debugger(self) -> Path:
+        """QEMU's socket for gdb."""
+        return self.directory / "gdb"
+
+    def prepare(self, initramfs: bytes) -> None:
+        """Write what a machine needs before it is started. The guest never sees the disk."""
+        self.initramfs.write_bytes(initramfs)
+        self.console.touch()
+        run("qemu-img", ["create", "-q", "-f", "qcow2", self.disk, DISK_SIZE])
+
+
+class Machine:
+    """A process that has the machine's channel and monitor on socket pairs, so that nobody else can connect."""
+
+    def __init__(self, setup: Setup, *, snapshot: str | None = None) -> None:
+        self.setup = setup
+        program = _program()
+        self.channel, channel_end = socket.socketpair()
+        self._monitor, monitor_end = socket.socketpair()
+        with channel_end, monitor_end:
+            descriptors = (channel_end.fileno(), monitor_end.fileno())
+            options = [*_options(setup, *descriptors), *(("-loadvm", snapshot) if snapshot else ())]
+            self.process = _start([*program, *options], setup.directory, descriptors)
+        self._monitor.settimeout(MONITOR_TIMEOUT)
+        self._lines = self._monitor.makefile("rb")
+        try:
+            self._execute("qmp_capabilities")
+        except MachineEndedError:
+            self.kill()
+            raise
+
+    def monitor(self, command: str) -> str:
+        """What a command of the human monitor prints; nothing if it went well, mostly."""
+        printed: str = self._execute("human-monitor-command", **{"command-line": command})
+        return printed.strip()
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Store bytes at a virtual address, through QEMU's debugger, which stops the machine meanwhile."""
+        try:
+            with _connected(self.setup.debugger) as debugger:
+                _exchange(debugger, f"M{address:x},{len(data):x}:{data.hex()}", "OK")
+                _exchange(debugger, "D", "OK")
+        except OSError as error:
+            raise MachineEndedError(f"QEMU's debugger does not answer: {error.strerror or error}") from None
+
+    def kill(self) -> None:
+        """End the process, however it does."""
+        self.process.kill()
+        self.process.wait()
+        self._lines.close()
+        self._monitor.close()
+        self.channel.close()
+
+    def _execute(self, command: str, **arguments: Any) -> Any:
+        request = json.dumps({"execute": command, "arguments": arguments}).encode()
+        try:
+            self._monitor.sendall(request)
+            for line in self._lines:
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise MachineEndedError(f"QEMU's monitor: {answer['error']['desc']}")
+                if "return" in answer:
+                    return answer["return"]
+        except TimeoutError:
+            raise MachineEndedError(f"QEMU's monitor did not answer within {MONITOR_TIMEOUT:g} s") from None
+        except ConnectionError:
+            raise MachineEndedError(self.reason()) from None
+        raise MachineEndedError(self.reason())
+
+    def reason(self) -> str:
+        """Why the process has ended, for an error; it is about to, as its sockets are closed."""
+        status = self.process.wait()
+        complaint = (self.setup.directory / COMPLAINT).read_text(errors="replace").strip()
+        return f"QEMU ended with status {status}" + (f": {complaint.splitlines()[-1]}" if complaint else "")
+
+
+def _program() -> list[str]:
+    # the kernel kills QEMU when the thread that started it ends, and so when we die, however we do
+    return [find("setpriv"), "--pdeathsig", "KILL", "--", find("qemu-system-x86_64")]
+
+
+def _start(command: Sequence[str | Path], directory: Path, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
+    with (directory / COMPLAINT).open("wb") as complaint:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=complaint,
+            stderr=complaint,
+            # its options separate by commas: names without a directory have none
+            cwd=directory,
+            pass_fds=descriptors,
+            # Ctrl-C is for us to handle
+            start_new_session=True,
+        )
+
+
+def _options(setup: Setup, channel: int, monitor: int) -> list[str | Path]:
+    """No second CPU: with one, emulated in a thread of its own, code that is patched while it runs livelocks QEMU."""
+    return [
+        *("-accel", "tcg", "-machine", "pc", "-smp", "1", "-m", str(setup.memory)),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-kernel", setup.kernel.absolute(), "-initrd", setup.initramfs.name, "-append", COMMAND_LINE),
+        *("-chardev", f"file,id=console,append=on,path={setup.console.name}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
+        *("-chardev", f"socket,id=channel,fd={channel}", "-device", "virtio-serial-pci"),
+        *("-device", "virtserialport,chardev=channel,name=channel"),
+        *("-drive", f"file={setup.disk.name},format=qcow2,if=none,id=snapshots"),
+        *("-gdb", f"unix:{setup.debugger.name},server=on,wait=off"),
+    ]
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as debugger:
+        debugger.settimeout(MONITOR_TIMEOUT)
+        debugger.connect(str(path))
+        yield debugger
+
+
+def _exchange(debugger: socket.socket, packet: str, expected: str) -> None:
+    """One packet of gdb's remote protocol: $packet#checksum, acknowledged by +, answered the same way."""
+    debugger.sendall(b"$%s#%02x" % (packet.encode(), sum(packet.encode()) % 256))
+    received = b""
+    # connecting stops the machine, and a T packet that tells so may come first
+    while not (answers := re.findall(rb"\$([^T#][^#]*)#..", received)):
+        more = debugger.recv(4096)
+        if not more:
+            raise MachineEndedError("QEMU's debugger hung up")
+        received += more
+    debugger.sendall(b"+")
+    if answers[0].decode() != expected:
+        raise MachineEndedError(f"QEMU's debugger answered {answers[0].decode()} to {packet[:40]}")

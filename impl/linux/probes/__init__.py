@@ -1,0 +1,1 @@
+"""What is read of a running kernel: BTF, symbols, the sites of ftrace, trampolines, trace events."""

@@ -1,0 +1,242 @@
+"""Trace events in binary: pages of trace_pipe_raw as events in order, with the nanoseconds that text output rounds off.
+
+Where fields stand is read from the guest's own format files, never assumed. Source: include/linux/ring_buffer.h and
+events/header_page, events/header_event, events/ftrace/*/format in tracefs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from impl.linux.guest.frames import Batch, Out, Ref, Reply
+from spec.errors import BadInputError
+
+__all__ = [
+    "Event",
+    "EventFormat",
+    "Field",
+    "Formats",
+    "Page",
+    "add_reads",
+    "parse_format",
+    "parse_formats",
+    "parse_page",
+    "read_formats",
+]
+
+# Which events of ftrace's own are told, and as what.
+KINDS = {
+    "function": "function",
+    "funcgraph_entry": "entry",
+    "fgraph_retaddr_entry": "entry",
+    "funcgraph_exit": "return",
+}
+ADDRESS_FIELDS = ("ip", "func")
+
+# Bits of the header's commit field that are not part of the length. Source: RB_MISSED_* of ring_buffer.c.
+MISSED_EVENTS, MISSED_STORED = 1 << 31, 1 << 30
+SYS_READ, SYS_OPEN, SYS_CLOSE = 0, 2, 3
+O_NONBLOCK = 0o4000
+
+FIELD = re.compile(
+    r"field:.*?(?P<name>\w+)(?:\[\w*\])?;"
+    r"\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);\s*signed:(?P<signed>[01]);"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Where a field stands, in bytes."""
+
+    offset: int
+    size: int
+    signed: bool
+
+    def read(self, data: bytes, at: int = 0) -> int:
+        """The field of the record that begins at `at`."""
+        start = at + self.offset
+        return int.from_bytes(data[start : start + self.size], "little", signed=self.signed)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFormat:
+    """One format file."""
+
+    name: str
+    id: int
+    fields: Mapping[str, Field]
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """All that is needed to read a page: fields of its header, numbers of types, where an event's id stands, events."""
+
+    header: Mapping[str, Field]
+    padding: int
+    time_extend: int
+    time_stamp: int
+    id: Field
+    events: Mapping[int, EventFormat]
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page, its header included."""
+        return self.header["data"].offset + self.header["data"].size
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. time: nanoseconds of the trace clock. kind: entry, return or function.
+
+    address: the site, as ftrace knows it (behind an endbr64). depth: frames below on the task's shadow stack, None for
+    a function event. pid: the task. fields: the others, by name.
+    """
+
+    time: int
+    kind: str
+    address: int
+    depth: int | None
+    pid: int
+    fields: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The events of one page, oldest first; missed: the ring lost events before them."""
+
+    events: tuple[Event, ...]
+    missed: bool
+
+
+def parse_format(text: str) -> EventFormat:
+    """An event's format file."""
+    name, number = re.search(r"^name: (\S+)", text, re.MULTILINE), re.search(r"^ID: (\d+)", text, re.MULTILINE)
+    if not name or not number:
+        raise BadInputError("an event's format file has no name or no ID")
+    return EventFormat(name[1], int(number[1]), _fields(text))
+
+
+def _fields(text: str) -> dict[str, Field]:
+    return {
+        match["name"]: Field(int(match["offset"]), int(match["size"]), match["signed"] == "1")
+        for match in FIELD.finditer(text)
+    }
+
+
+def parse_formats(header_page: str, header_event: str, formats: Sequence[str]) -> Formats:
+    """The formats by the texts of their files."""
+    header = _fields(header_page)
+    types = {name: int(number) for name, number in re.findall(r"(\w+)\s*: type == (\d+)", header_event)}
+    events = [parse_format(text) for text in formats]
+    if not {"timestamp", "commit", "data"} <= header.keys() or len(types) != 3 or not events:
+        raise BadInputError("the format of the ring buffer's pages is not one that is known")
+    return Formats(
+        header,
+        types["padding"],
+        types["time_extend"],
+        types["time_stamp"],
+        events[0].fields["common_type"],
+        {event.id: event for event in events},
+    )
+
+
+def read_formats(batch: Batch, root: str) -> Callable[[Sequence[Reply]], Formats]:
+    """Add the reads of the format files below the tracefs at `root`; what is returned makes Formats of the reply."""
+    page = batch.read_file(f"{root}/events/header_page")
+    event = batch.read_file(f"{root}/events/header_event")
+    names = [batch.read_file(f"{root}/events/ftrace/{name}/format") for name in KINDS]
+
+    def result(replies: Sequence[Reply]) -> Formats:
+        # Not every kernel has every event.
+        formats = [replies[entry].data[0].decode() for entry in names if replies[entry].value > 0]
+        return parse_formats(replies[page].data[0].decode(), replies[event].data[0].decode(), formats)
+
+    return result
+
+
+def parse_page(page: bytes, formats: Formats) -> Page:
+    """The events of a page as trace_pipe_raw gives it. Events of ftrace that are not of KINDS are left out."""
+    if len(page) < formats.header["data"].offset:
+        raise BadInputError(f"a page of the ring buffer has only {len(page)} bytes")
+    commit = formats.header["commit"].read(page) & 0xFFFFFFFF
+    start = formats.header["data"].offset
+    end = start + (commit & ~(MISSED_EVENTS | MISSED_STORED))
+    if end > len(page):
+        raise BadInputError(f"a page of the ring buffer ends at {end}, behind its {len(page)} bytes")
+    records = _records(page, start, end, formats)
+    found = (_event(time, page, at, formats) for time, at in records)
+    return Page(tuple(event for event in found if event), bool(commit & MISSED_EVENTS))
+
+
+def _records(page: bytes, at: int, end: int, formats: Formats) -> Iterator[tuple[int, int]]:
+    """Time and place of each record."""
+    time = formats.header["timestamp"].read(page)
+    while at + 4 <= end:
+        word, array = _word(page, at), _word(page, at + 4)
+        kind, delta = word & 31, word >> 5
+        if kind == formats.padding:
+            if not delta:
+                return
+            # A discarded event: its time is not counted, as in rb_update_read_stamp().
+            at += 4 + array
+        elif kind == formats.time_extend:
+            time += delta | array << 27
+            at += 8
+        elif kind == formats.time_stamp:
+            time = _absolute(delta | array << 27, time)
+            at += 8
+        else:
+            time += delta
+            yield time, at + (4 if kind else 8)
+            at += 4 + (4 * kind if kind else _aligned(array))
+
+
+def _word(page: bytes, at: int) -> int:
+    return int.from_bytes(page[at : at + 4], "little")
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) // 4 * 4
+
+
+def _absolute(stamp: int, before: int) -> int:
+    # An absolute stamp has 59 bits; the rest are those of the time before. Source: rb_fix_abs_ts().
+    high = before >> 59 << 59
+    full = stamp | high
+    return full if full >= before else full + (1 << 59)
+
+
+def _event(time: int, page: bytes, at: int, formats: Formats) -> Event | None:
+    found = formats.events.get(formats.id.read(page, at))
+    if not found:
+        return None
+    values = {name: field.read(page, at) for name, field in found.fields.items()}
+    address = next(values.pop(name) for name in ADDRESS_FIELDS if name in values)
+    pid = values.pop("common_pid")
+    depth = values.pop("depth", None)
+    return Event(time, KINDS[found.name], address, depth, pid, values)
+
+
+def add_reads(
+    batch: Batch, directory: str, formats: Formats, *, cpus: int = 1, pages: int = 2
+) -> Callable[[Sequence[Reply]], tuple[Page, ...]]:
+    """Add reads of up to so many pages of each CPU's buffer, which take the events out of it.
+
+    Directory: that of the tracer's instance. What is returned makes Pages of the reply; if there are as many pages
+    as were asked for, more may wait. A tracer cannot be switched while its buffer is open, so it is closed again.
+    """
+    entries: list[int] = []
+    for cpu in range(cpus):
+        path = f"{directory}/per_cpu/cpu{cpu}/trace_pipe_raw\0".encode()
+        descriptor = batch.syscall(SYS_OPEN, path, O_NONBLOCK, 0)
+        size = formats.page_size
+        entries += [batch.syscall(SYS_READ, Ref(descriptor), Out(size), size) for _ in range(pages)]
+        batch.syscall(SYS_CLOSE, Ref(descriptor))
+
+    def result(replies: Sequence[Reply]) -> tuple[Page, ...]:
+        # An empty buffer answers -EAGAIN.
+        return tuple(parse_page(replies[entry].data[0], formats) for entry in entries if replies[entry].value > 0)
+
+    return result

@@ -1,0 +1,4 @@
+"""The search: Hypothesis draws steps, lockstep takes them, and what diverges is shrunk.
+
+It prints nothing.
+"""

@@ -1,0 +1,134 @@
+"""Hypothesis machines: one rule for each kernel concept, each step one of lockstep, and at the end all is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, cast
+
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from properties.hunt.strategies import CONCEPTS, drawn_for
+from properties.lockstep.coverage import Tally
+from properties.lockstep.divergence import Divergence, DivergenceError
+from properties.lockstep.journal import Journal
+from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
+from properties.situation import Situation
+from spec.operations import Call, Operation
+from spec.seeds import Step
+from spec.semantics import Semantics
+from spec.system import SystemFactory
+from spec.worlds import World
+
+__all__ = ["STEPS", "LockstepMachine", "generating", "machine_for"]
+
+STEPS = 40
+
+
+class LockstepMachine(RuleBasedStateMachine):
+    """Runs lockstep; its subclasses, made by `machine_for`, have the setting and the rules."""
+
+    world: ClassVar[World]
+    semantics: ClassVar[Semantics]
+    factories: ClassVar[Sequence[SystemFactory]]
+    model: ClassVar[Callable[[World, Semantics], Reference]]
+    tally: ClassVar[Tally | None]
+    journal: ClassVar[Journal | None]
+    witness: ClassVar[Witness | None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.journal is not None:
+            self.journal.begin()
+        self.lockstep = Lockstep(
+            self.world,
+            self.semantics,
+            self.factories,
+            model=type(self).model,
+            tally=self.tally,
+            journal=self.journal,
+            witness=self.witness,
+        )
+        self.supports = self.lockstep.supports
+        self.failed = False
+
+    @property
+    def situation(self) -> Situation:
+        """What exists now: the strategies draw from it."""
+        return self.lockstep.situation
+
+    def execute(self, operations: tuple[Operation, ...]) -> None:
+        """Take the steps that the systems support. A system that was interrupted is in no state to be undone."""
+        try:
+            for operation in operations:
+                if self._is_lawful(operation):
+                    self.report(self.lockstep.step(Step(operation)).divergences)
+        except KeyboardInterrupt:
+            self.failed = True
+            raise
+
+    def report(self, divergences: tuple[Divergence, ...]) -> None:
+        """End the example with what was found, if anything was."""
+        if divergences:
+            self.failed = True
+            raise DivergenceError(divergences[0])
+
+    def teardown(self) -> None:
+        """Undo everything, if all went well so far, and close the systems."""
+        try:
+            if not self.failed:
+                self.report(self.lockstep.undo())
+        finally:
+            closed = self.lockstep.close()
+        if not self.failed:
+            self.report(closed)
+
+    def _is_lawful(self, operation: Operation) -> bool:
+        if isinstance(operation, Call) and not self.situation.may_call(operation.function):
+            return False
+        return not self.lockstep.declined(operation)
+
+
+def machine_for(
+    world: World,
+    semantics: Semantics,
+    factories: Sequence[SystemFactory],
+    tally: Tally | None = None,
+    *,
+    journal: Journal | None = None,
+    model: Callable[[World, Semantics], Reference] = reference,
+    witness: Witness | None = None,
+) -> type[LockstepMachine]:
+    """A machine class for one setting; its TestCase shrinks as Hypothesis does."""
+    concepts = [concept for concept in (*CONCEPTS, "faults") if concept != "batch" or semantics.tracing_multi]
+    members: dict[str, Any] = {concept: _rule(concept) for concept in concepts}
+    members |= {"world": world, "semantics": semantics, "factories": tuple(factories), "model": staticmethod(model)}
+    members |= {"tally": tally, "journal": journal, "witness": witness}
+    machine = cast("type[LockstepMachine]", type("Machine", (LockstepMachine,), members))
+    machine.TestCase.settings = settings(
+        deadline=None,
+        stateful_step_count=STEPS,
+        suppress_health_check=list(HealthCheck),
+    )
+    return machine
+
+
+def generating(examples: int) -> settings:
+    """Hypothesis only generates: so many examples, that are neither kept nor shrunk, and no word about them."""
+    return settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def _rule(concept: str) -> object:
+    def take(machine: LockstepMachine, operations: tuple[Operation, ...]) -> None:
+        machine.execute(operations)
+
+    take.__name__ = take.__qualname__ = concept
+    return rule(operations=drawn_for(concept))(take)

@@ -1,0 +1,232 @@
+"""Delta debugging over the steps of a divergence: drop steps, shorten lists, simplify words, until nothing helps.
+
+It runs lockstep directly, against the one system that diverged, so it is fast; and it is deterministic. Hypothesis'
+shrinker, which also has to draw again what it tries, needs a hundred times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, dataclass, fields, replace
+from itertools import combinations
+from typing import Any
+
+from properties.lockstep.divergence import Divergence
+from properties.lockstep.lockstep import Lockstep, Reference, UnsupportedError, reference
+from spec import operations as op
+from spec.operations import Call, Operation
+from spec.seeds import Step
+from spec.semantics import Semantics
+from spec.system import SystemFactory
+from spec.worlds import World
+
+__all__ = ["Trial", "shrink"]
+
+FUNCTIONS = ("foo1", "foo2", "bar1")
+MOST_FOR_PAIRS = 24
+NAMED = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T", "old": "T", "new": "T"}
+
+KIN = {"images": "cost"}
+"""Aspects that show one and the same flaw: images are a cost."""
+
+Steps = tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Runs candidate sequences against the system that diverged; against none where it is the model that cannot undo.
+
+    aspect: what a candidate must diverge in to count. expired: says when to give up.
+    """
+
+    world: World
+    semantics: Semantics
+    factories: tuple[SystemFactory, ...]
+    aspect: str
+    expired: Callable[[], bool]
+    model: Callable[[World, Semantics], Reference] = reference
+
+    def diverges(self, steps: Steps) -> tuple[Steps, Divergence] | None:
+        """The steps up to the divergence of our aspect, and it; None if the candidate has none, or is unlawful."""
+        if self.expired():
+            return None
+        lockstep = Lockstep(self.world, self.semantics, self.factories, model=self.model)
+        try:
+            found = self._run(lockstep, steps)
+        except UnsupportedError:
+            return None
+        finally:
+            left = lockstep.close()
+        divergence = next(iter(found or left), None)
+        if divergence is None or KIN.get(divergence.aspect, divergence.aspect) != KIN.get(self.aspect, self.aspect):
+            return None
+        return (steps if self.aspect == "undo" else steps[: divergence.index + 1]), divergence
+
+    def _run(self, lockstep: Lockstep, steps: Steps) -> tuple[Divergence, ...]:
+        for operation in steps:
+            if isinstance(operation, Call) and not lockstep.situation.may_call(operation.function):
+                return ()
+            if found := lockstep.step(Step(operation)).divergences:
+                return found
+        return lockstep.undo() if self.aspect == "undo" else ()
+
+
+def shrink(trial: Trial, steps: Sequence[Operation], divergence: Divergence) -> tuple[Steps, Divergence]:
+    """A sequence that diverges in the same aspect, from which no step can be dropped and no word simplified."""
+    best = trial.diverges(tuple(steps)) or (tuple(steps), divergence)
+    size = -1
+    while size != _weight(best[0]) and not trial.expired():
+        size = _weight(best[0])
+        best = _drop_steps(trial, best)
+        best = _drop_pairs(trial, best)
+        best = _simplify(trial, best)
+        best = _rename(trial, best)
+    return best
+
+
+def _weight(steps: Steps) -> int:
+    """What must fall for another round to make sense: the length of the text."""
+    return sum(len(repr(operation)) for operation in steps)
+
+
+Best = tuple[Steps, Divergence]
+
+
+def _drop_steps(trial: Trial, best: Best) -> Best:
+    """Leave out stretches, long ones first, from the end on: later steps need earlier ones, not the other way round."""
+    length = max(len(best[0]) // 2, 1)
+    while length:
+        end = len(best[0])
+        while end > 0:
+            start = max(end - length, 0)
+            shorter = trial.diverges(best[0][:start] + best[0][end:])
+            best = shorter or best
+            end = min(start, len(best[0]))
+        length //= 2
+    return best
+
+
+def _drop_pairs(trial: Trial, best: Best) -> Best:
+    """Leave out any two steps at once, such as a failure and the operation that meets it."""
+    accepted: Best | None = best
+    while accepted and len(best[0]) <= MOST_FOR_PAIRS:
+        best = accepted
+        pairs = combinations(range(len(best[0])), 2)
+        without = (tuple(step for at, step in enumerate(best[0]) if at not in pair) for pair in pairs)
+        accepted = next(filter(None, map(trial.diverges, without)), None)
+    return best
+
+
+def _simplify(trial: Trial, best: Best) -> Best:
+    """Put simpler operations in the places of the steps, as long as one is accepted."""
+    place = 0
+    while place < len(best[0]):
+        for simpler in _simpler(best[0][place]):
+            accepted = trial.diverges((*best[0][:place], simpler, *best[0][place + 1 :]))
+            if accepted:
+                best = accepted
+                break
+        else:
+            place += 1
+    return best
+
+
+def _simpler(operation: Operation) -> Iterator[Operation]:
+    """The operation with one word less or a simpler one, and the call for one function instead of that for many."""
+    match operation:
+        case op.FtraceSetFilterIps(ops, (function,), remove, reset):
+            yield op.FtraceSetFilterIp(ops, function, remove, reset)
+        case op.FtraceSetFilter(ops, glob, reset) if not glob.startswith("!"):
+            yield from (op.FtraceSetFilterIp(ops, function, reset=reset) for function in FUNCTIONS)
+        case op.BpfLinkCreate(link, prog, ((function, cookie),)):
+            yield op.BpfRawTracepointOpen(link, prog, function, cookie)
+    for entry in fields(operation):
+        for value in _simpler_values(entry, getattr(operation, entry.name)):
+            yield replace(operation, **{entry.name: value})
+
+
+def _simpler_values(entry: Field[Any], value: Any) -> Iterator[Any]:
+    match entry.metadata["form"]:
+        case "flag" | "option":
+            if value != entry.default:
+                yield entry.default
+        case "number":
+            yield from range(1, value)
+        case "words" | "pairs" | "targets":
+            yield from (value[:at] + value[at + 1 :] for at in range(len(value)) if len(value) > 1)
+            if entry.metadata["form"] == "targets":
+                plain = ((function, None) for function, _ in value)
+                yield from ((*value[:at], one, *value[at + 1 :]) for at, one in enumerate(plain) if one != value[at])
+        case "integers":
+            yield from ((*value[:at], at + 1, *value[at + 1 :]) for at in range(len(value)) if value[at] != at + 1)
+        case "word" if value is not None and entry.default is None:
+            yield None
+
+
+def _rename(trial: Trial, best: Best) -> Best:
+    """Names in the order of their appearance from 1 on, each kind by itself; then functions as simple as can be."""
+    best = trial.diverges(_numbered(best[0])) or best
+    for name in _functions(best[0], trial.world):
+        for simpler in FUNCTIONS:
+            if simpler == name:
+                break
+            accepted = trial.diverges(tuple(_substituted(operation, name, simpler) for operation in best[0]))
+            if accepted:
+                best = accepted
+                break
+    return best
+
+
+def _numbered(steps: Steps) -> Steps:
+    names: dict[tuple[str, str], str] = {}
+    for operation in steps:
+        for entry in fields(operation):
+            for kind, name in _declared(entry, getattr(operation, entry.name)):
+                names.setdefault((kind, name), f"{kind}{sum(other == kind for other, _ in names) + 1}")
+    return tuple(_renamed(operation, names) for operation in steps)
+
+
+def _declared(entry: Field[Any], value: Any) -> list[tuple[str, str]]:
+    """The names of ops, programs, links, users and trampolines in a field, each with its letter."""
+    if entry.metadata["form"] == "pairs":
+        return [("T", tramp) for _, tramp in value]
+    return [(NAMED[entry.name], value)] if entry.name in NAMED else []
+
+
+def _renamed(operation: Operation, names: dict[tuple[str, str], str]) -> Operation:
+    changes: dict[str, Any] = {}
+    for entry in fields(operation):
+        value = getattr(operation, entry.name)
+        if entry.name in NAMED:
+            changes[entry.name] = names[NAMED[entry.name], value]
+        elif entry.metadata["form"] == "pairs":
+            changes[entry.name] = tuple((function, names["T", tramp]) for function, tramp in value)
+    return replace(operation, **changes)
+
+
+def _functions(steps: Steps, world: World) -> list[str]:
+    values = (getattr(operation, entry.name) for operation in steps for entry in fields(operation))
+    found = [word for value in values for word in _words(value)]
+    return [name for name in dict.fromkeys(found) if name in world.by_name]
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, tuple):
+        return [word for item in value for word in _words(item)]
+    return []
+
+
+def _substituted(operation: Operation, name: str, simpler: str) -> Operation:
+    """The operation on another function; a call then has the words that foo1, foo2 and bar1 take."""
+    changes = {entry.name: _exchanged(getattr(operation, entry.name), name, simpler) for entry in fields(operation)}
+    if isinstance(operation, Call) and operation.function == name:
+        changes["arguments"] = tuple(range(1, int(simpler[-1]) + 1))
+    return replace(operation, **changes)
+
+
+def _exchanged(value: Any, name: str, simpler: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_exchanged(item, name, simpler) for item in value)
+    return simpler if value == name else value

@@ -1,0 +1,21 @@
+"""All Hypothesis strategies: operations biased to what exists, words, worlds, mutated texts, plans for large worlds.
+
+No other module draws from raw strategies.
+"""
+
+from properties.hunt.strategies.operations import CONCEPTS, drawn_for, operations
+from properties.hunt.strategies.texts import mutated
+from properties.hunt.strategies.wildcards import plans
+from properties.hunt.strategies.worlds import argument_words, presets, prototypes, worlds
+
+__all__ = [
+    "CONCEPTS",
+    "argument_words",
+    "drawn_for",
+    "mutated",
+    "operations",
+    "plans",
+    "presets",
+    "prototypes",
+    "worlds",
+]

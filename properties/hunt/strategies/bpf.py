@@ -1,0 +1,132 @@
+"""Makers of BPF operations: programs, and links to one function or to many."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from properties.hunt.strategies.drawing import (
+    COOKIES,
+    LINKS,
+    MOST_CALLING_PROGRAMS,
+    MOST_FUNCTIONS,
+    PROGRAMS,
+    RETURNS,
+    Setting,
+    a_function,
+    all_used,
+    existing,
+    fresh,
+    pick,
+    rarely,
+    some_functions,
+)
+from spec import operations as op
+from spec.semantics import Semantics
+
+__all__ = ["attach", "attach_batch", "detach", "kinds", "load"]
+
+
+@lru_cache(maxsize=16)
+def kinds(semantics: Semantics) -> tuple[str, ...]:
+    """The kinds that exist, by weight."""
+    found: tuple[str, ...] = ("fentry", "fexit", "fentry", "fexit", "fexit", "fentry")
+    found += ("fmod_ret",) * 3 if semantics.fmod_ret else ()
+    found += ("fsession",) * 3 if semantics.fsession else ()
+    found += ("freplace",) if semantics.freplace else ()
+    return found
+
+
+def load(draw: DrawFn, at: Setting) -> op.Operation:
+    """A program; where all names are used, an attach instead."""
+    if all_used(PROGRAMS, at.situation.programs) and not rarely(draw, 8):
+        return attach(draw, at)
+    return _load_as(draw, at, multi=at.batch and draw(st.booleans()))
+
+
+def _load_as(draw: DrawFn, at: Setting, *, multi: bool) -> op.Operation:
+    name = fresh(draw, PROGRAMS, tuple(at.situation.programs))
+    misuse = rarely(draw, 24)
+    kind = pick(draw, op.KINDS if misuse else kinds(at.semantics))
+    targeted = not multi and rarely(draw, 5)
+    multi = misuse or (multi and kind not in {"fmod_ret", "freplace"})
+    returning = kind in {"fmod_ret", "freplace"} or misuse
+    return op.BpfProgLoad(
+        name,
+        kind,
+        target=a_function(draw, at) if targeted else None,
+        multi=multi,
+        sleepable=rarely(draw, 8),
+        func_ip=rarely(draw, 4),
+        returns=pick(draw, RETURNS) if returning else None,
+        calls=_callee(draw, at),
+    )
+
+
+def _callee(draw: DrawFn, at: Setting) -> str | None:
+    """What a program calls: rarely, and for few programs, as the runs multiply."""
+    calling = sum(program.calls is not None for program in at.situation.programs.values())
+    if calling >= MOST_CALLING_PROGRAMS or not rarely(draw, 5):
+        return None
+    return a_function(draw, at)
+
+
+def _program(draw: DrawFn, at: Setting, *, multi: bool) -> str | None:
+    fitting = tuple(name for name, program in at.situation.programs.items() if program.multi == multi)
+    if rarely(draw, 32) or (not fitting and all_used(PROGRAMS, at.situation.programs)):
+        return pick(draw, PROGRAMS)
+    return pick(draw, fitting) if fitting else None
+
+
+def _cookie(draw: DrawFn, at: Setting) -> int | None:
+    return pick(draw, COOKIES) if rarely(draw, 3 if at.semantics.cookies else 32) else None
+
+
+def attach(draw: DrawFn, at: Setting) -> op.Operation:
+    """A link to one function."""
+    if all_used(LINKS, at.situation.links) and not rarely(draw, 6):
+        return detach(draw, at)
+    prog = _program(draw, at, multi=False)
+    if prog is None:
+        return _load_as(draw, at, multi=False)
+    link = fresh(draw, LINKS, tuple(at.situation.links))
+    program = at.situation.programs.get(prog)
+    if program and program.target is not None:
+        function = program.target if rarely(draw, 4) else a_function(draw, at) if rarely(draw, 8) else None
+    else:
+        function = None if rarely(draw, 24) else a_function(draw, at)
+    if function and op.BpfLinkCreate in at.supports and rarely(draw, 6):
+        return op.BpfLinkCreate(link, prog, ((function, _cookie(draw, at)),))
+    return op.BpfRawTracepointOpen(link, prog, function, _cookie(draw, at))
+
+
+def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:
+    """A link to many functions."""
+    if all_used(LINKS, at.situation.links) and not rarely(draw, 6):
+        return detach(draw, at)
+    prog = _program(draw, at, multi=at.batch)
+    if prog is None:
+        return _load_as(draw, at, multi=at.batch)
+    link = fresh(draw, LINKS, tuple(at.situation.links))
+    functions = some_functions(draw, at)
+    if rarely(draw, 5):
+        functions = (*functions[1:], pick(draw, LINK_GLOBS))
+    return op.BpfLinkCreate(link, prog, _with_cookies(draw, at, functions))
+
+
+LINK_GLOBS = ("foo[12]", "foo*", "bar*", "*2", "*", "foo[!1]", "nowhere*")
+
+
+def _with_cookies(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
+    """No cookies, all, or only the first: which function has which must show."""
+    count = pick(draw, (0, MOST_FUNCTIONS, 1)) if at.semantics.cookies or rarely(draw, 32) else 0
+    return tuple((function, place + 1 if place < count else None) for place, function in enumerate(functions))
+
+
+def detach(draw: DrawFn, at: Setting) -> op.Operation:
+    """The end of a link."""
+    if not at.situation.links:
+        return attach(draw, at)
+    return op.BpfLinkDetach(existing(draw, LINKS, tuple(at.situation.links)))

@@ -1,0 +1,312 @@
+"""Makers of ftrace operations: ops and filters, the direct-call API, the graph tracer, IPMODIFY users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from properties.hunt.strategies.drawing import (
+    GLOBS,
+    GRAPH_USERS,
+    MOST_FUNCTIONS,
+    NOTRACE_GLOBS,
+    OPS,
+    TRAMPOLINES,
+    Setting,
+    a_function,
+    all_used,
+    existing,
+    fresh,
+    one_of,
+    pick,
+    rarely,
+    some_functions,
+)
+from properties.situation import OpsState
+from spec import operations as op
+
+__all__ = [
+    "declare_more",
+    "free",
+    "ipmodify_ops",
+    "livepatch",
+    "modify_direct",
+    "modify_single",
+    "register",
+    "register_direct",
+    "register_graph",
+    "register_single",
+    "set_filter",
+    "set_notrace",
+    "unlivepatch",
+    "unregister",
+    "unregister_direct",
+    "unregister_graph",
+    "unregister_single",
+    "update_add",
+    "update_del",
+    "update_mod",
+]
+
+
+def _ops(draw: DrawFn, at: Setting, wanted: Callable[[OpsState], bool]) -> str | None:
+    """A declared ops as wanted; rarely another one or any name, None if there is none."""
+    fitting = tuple(name for name, state in at.situation.ops.items() if wanted(state))
+    if rarely(draw):
+        return pick(draw, (*at.situation.ops, *OPS))
+    return pick(draw, fitting) if fitting else None
+
+
+OPS_FLAGS = (
+    (),
+    (),
+    ("save_regs",),
+    ("ipmodify",),
+    ("dynamic",),
+    ("save_regs", "ipmodify", "dynamic"),
+    ("recursion", "rcu", "permanent"),
+)
+FILTER_FLAGS = ((), (), (), (), ("reset",), ("reset",), ("remove",), ("remove",), ("remove", "reset"))
+
+
+def _flags(draw: DrawFn, choices: tuple[tuple[str, ...], ...]) -> dict[str, bool]:
+    return dict.fromkeys(pick(draw, choices), True)
+
+
+def declare_more(draw: DrawFn, at: Setting) -> op.Operation:
+    """Declares an ops while there are few; then rarely."""
+    if all_used(OPS, at.situation.ops) and not rarely(draw, 8):
+        return set_filter(draw, at)
+    return _declare(draw, at)
+
+
+def _declare(draw: DrawFn, at: Setting) -> op.Operation:
+    return op.FtraceOps(fresh(draw, OPS, tuple(at.situation.ops)), **_flags(draw, OPS_FLAGS))
+
+
+def _make_room(draw: DrawFn, at: Setting) -> op.Operation:
+    """Where no ops can become direct: one more, or else an end of one that is in use."""
+    if not all_used(OPS, at.situation.ops):
+        return op.FtraceOps(fresh(draw, OPS, tuple(at.situation.ops)), dynamic=draw(st.booleans()))
+    name = pick(draw, tuple(at.situation.ops))
+    state = at.situation.ops[name]
+    if _is_direct(state):
+        return op.UnregisterFtraceDirectMulti(name, next(iter(state.entries.values()), "T1"))
+    return op.UnregisterFtraceFunction(name) if state.enabled else op.FtraceFreeFilter(name)
+
+
+def _may_filter(state: OpsState) -> bool:
+    return not (state.enabled and state.role == "direct")
+
+
+def set_filter(draw: DrawFn, at: Setting) -> op.Operation:
+    """ftrace_set_filter, or by address."""
+    name = _ops(draw, at, _may_filter if not rarely(draw, 12) else _is_direct)
+    return _declare(draw, at) if name is None else _filter_of(draw, at, name)
+
+
+def _filter_of(draw: DrawFn, at: Setting, name: str) -> op.Operation:
+    if rarely(draw, 4):
+        return op.FtraceSetFilter(name, pick(draw, GLOBS), reset=draw(st.booleans()))
+    flags = _flags(draw, FILTER_FLAGS)
+    state = at.situation.ops.get(name)
+    if "remove" in flags and state and state.filter and not rarely(draw, 4):
+        return op.FtraceSetFilterIp(name, pick(draw, state.filter[:MOST_FUNCTIONS]), **flags)
+    if draw(st.booleans()):
+        return op.FtraceSetFilterIp(name, a_function(draw, at), **flags)
+    return op.FtraceSetFilterIps(name, some_functions(draw, at), **flags)
+
+
+def set_notrace(draw: DrawFn, at: Setting) -> op.Operation:
+    """ftrace_set_notrace."""
+    name = _ops(draw, at, _may_filter)
+    if name is None:
+        return _declare(draw, at)
+    return op.FtraceSetNotrace(name, pick(draw, NOTRACE_GLOBS), reset=rarely(draw, 4))
+
+
+def free(draw: DrawFn, at: Setting) -> op.Operation:
+    """ftrace_free_filter of an ops that is not enabled."""
+    name = _ops(draw, at, lambda state: not state.enabled)
+    return _declare(draw, at) if name is None else op.FtraceFreeFilter(name)
+
+
+def register(draw: DrawFn, at: Setting) -> op.Operation:
+    """register_ftrace_function."""
+    name = _ops(draw, at, lambda state: not state.enabled and state.role != "direct")
+    if name is None:
+        return declare_more(draw, at)
+    state = at.situation.ops.get(name)
+    if state and not state.filter and not rarely(draw, 4):
+        return _filter_of(draw, at, name)
+    return op.RegisterFtraceFunction(name)
+
+
+def unregister(draw: DrawFn, at: Setting) -> op.Operation:
+    """unregister_ftrace_function."""
+    name = _ops(draw, at, lambda state: state.enabled and state.role == "plain")
+    return register(draw, at) if name is None else op.UnregisterFtraceFunction(name)
+
+
+# The direct-call API.
+
+
+def _is_direct(state: OpsState) -> bool:
+    return state.enabled and state.role == "direct"
+
+
+def _may_be_direct(state: OpsState) -> bool:
+    return not state.enabled and not state.ipmodify and state.role != "plain"
+
+
+def register_direct(draw: DrawFn, at: Setting) -> op.Operation:
+    """register_ftrace_direct_multi."""
+    name = _ops(draw, at, _may_be_direct)
+    if name is None:
+        return _make_room(draw, at)
+    state = at.situation.ops.get(name)
+    if state and not state.filter and not rarely(draw, 8):
+        return _filter_of(draw, at, name)
+    return op.RegisterFtraceDirectMulti(name, pick(draw, TRAMPOLINES))
+
+
+def unregister_direct(draw: DrawFn, at: Setting) -> op.Operation:
+    """unregister_ftrace_direct_multi."""
+    name = _ops(draw, at, _is_direct)
+    if name is None:
+        return register_direct(draw, at)
+    state = at.situation.ops.get(name)
+    entries = tuple(dict.fromkeys(state.entries.values())) if state else ()
+    tramp = pick(draw, entries if entries and not rarely(draw, 8) else TRAMPOLINES)
+    return op.UnregisterFtraceDirectMulti(name, tramp, free=rarely(draw, 4))
+
+
+def modify_direct(draw: DrawFn, at: Setting) -> op.Operation:
+    """modify_ftrace_direct_multi."""
+    name = _ops(draw, at, _is_direct)
+    return register_direct(draw, at) if name is None else op.ModifyFtraceDirectMulti(name, pick(draw, TRAMPOLINES))
+
+
+def register_single(draw: DrawFn, at: Setting) -> op.Operation:
+    """register_ftrace_direct."""
+    return op.RegisterFtraceDirect(a_function(draw, at), pick(draw, TRAMPOLINES))
+
+
+def _single_entry(draw: DrawFn, at: Setting) -> tuple[str, str]:
+    """A function and the address of its entry; rarely others."""
+    entries = tuple(at.situation.raw_entries.items())
+    if not entries or rarely(draw, 6):
+        return a_function(draw, at), pick(draw, TRAMPOLINES)
+    return pick(draw, entries)
+
+
+def unregister_single(draw: DrawFn, at: Setting) -> op.Operation:
+    """unregister_ftrace_direct."""
+    if not at.situation.raw_entries and not rarely(draw, 6):
+        return register_single(draw, at)
+    return op.UnregisterFtraceDirect(*_single_entry(draw, at))
+
+
+def modify_single(draw: DrawFn, at: Setting) -> op.Operation:
+    """modify_ftrace_direct."""
+    if not at.situation.raw_entries and not rarely(draw, 6):
+        return register_single(draw, at)
+    return op.ModifyFtraceDirect(*_single_entry(draw, at), pick(draw, TRAMPOLINES))
+
+
+def update_add(draw: DrawFn, at: Setting) -> op.Operation:
+    """update_ftrace_direct_add."""
+    name = _ops(draw, at, lambda state: _is_direct(state) or (_may_be_direct(state) and not state.filter))
+    if name is None:
+        return _make_room(draw, at)
+    return op.UpdateFtraceDirectAdd(name, _new_entries(draw, at))
+
+
+def _new_entries(draw: DrawFn, at: Setting) -> tuple[tuple[str, str], ...]:
+    return tuple((function, pick(draw, TRAMPOLINES)) for function in some_functions(draw, at))
+
+
+def update_del(draw: DrawFn, at: Setting) -> op.Operation:
+    """update_ftrace_direct_del."""
+    name = _ops(draw, at, _is_direct)
+    if name is None:
+        return update_add(draw, at)
+    return op.UpdateFtraceDirectDel(name, _known_entries(draw, at, name))
+
+
+def _known_entries(draw: DrawFn, at: Setting, name: str) -> tuple[tuple[str, str], ...]:
+    """Some entries of an ops, as they are; rarely any."""
+    state = at.situation.ops.get(name)
+    if state is None or not state.entries or rarely(draw, 8):
+        return _new_entries(draw, at)
+    entries = tuple(state.entries.items())[:MOST_FUNCTIONS]
+    return tuple(draw(st.lists(one_of(entries), min_size=1, max_size=len(entries), unique=True)))
+
+
+def update_mod(draw: DrawFn, at: Setting) -> op.Operation:
+    """update_ftrace_direct_mod."""
+    name = _ops(draw, at, _is_direct)
+    if name is None:
+        return update_add(draw, at)
+    tramp = pick(draw, TRAMPOLINES)
+    return op.UpdateFtraceDirectMod(name, tuple((function, tramp) for function, _ in _known_entries(draw, at, name)))
+
+
+# The graph tracer.
+
+
+def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
+    """register_ftrace_graph."""
+    user = fresh(draw, GRAPH_USERS, at.situation.graph_users)
+    options = pick(draw, GRAPH_OPTIONS)
+    globs = {option: pick(draw, GLOBS) for option in options if option != "depth"}
+    depth = pick(draw, (1, 2, 0, 4, 5)) if "depth" in options else None
+    return op.RegisterFtraceGraph(user, depth=depth, **globs)
+
+
+GRAPH_OPTIONS: tuple[tuple[str, ...], ...] = (
+    ("filter",),
+    ("filter",),
+    (),
+    ("filter", "function"),
+    ("function",),
+    ("notrace",),
+    ("filter", "notrace"),
+    ("function", "depth"),
+    ("filter", "depth"),
+    ("function", "notrace", "depth"),
+)
+
+
+def unregister_graph(draw: DrawFn, at: Setting) -> op.Operation:
+    """unregister_ftrace_graph."""
+    if not at.situation.graph_users:
+        return register_graph(draw, at)
+    return op.UnregisterFtraceGraph(existing(draw, GRAPH_USERS, at.situation.graph_users))
+
+
+# IPMODIFY.
+
+
+def livepatch(draw: DrawFn, at: Setting) -> op.Operation:
+    """An IPMODIFY user comes."""
+    return op.Livepatch(a_function(draw, at))
+
+
+def unlivepatch(draw: DrawFn, at: Setting) -> op.Operation:
+    """An IPMODIFY user goes."""
+    present = at.situation.livepatches
+    return op.Unlivepatch(pick(draw, present) if present and not rarely(draw, 8) else a_function(draw, at))
+
+
+def ipmodify_ops(draw: DrawFn, at: Setting) -> op.Operation:
+    """A plain IPMODIFY user: declared, given a filter, registered, and then its filter changed."""
+    name = _ops(draw, at, lambda state: state.ipmodify)
+    if name is None:
+        return op.FtraceOps(fresh(draw, OPS, tuple(at.situation.ops)), ipmodify=True, save_regs=draw(st.booleans()))
+    state = at.situation.ops.get(name)
+    if state and state.filter and not state.enabled:
+        return op.RegisterFtraceFunction(name)
+    return op.UnregisterFtraceFunction(name) if rarely(draw, 4) else _filter_of(draw, at, name)

@@ -1,0 +1,204 @@
+"""Operations biased to what exists.
+
+A concept is a group of operations by kernel concept, such as `direct`; each maker draws one operation of it. Where what
+a maker needs does not exist yet, it draws the operation that makes it. All shrinks to o1, p1, l1, foo1 and no options.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import cycle, islice
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from properties.hunt.strategies import bpf, ftrace
+from properties.hunt.strategies.drawing import (
+    MOST_FUNCTIONS,
+    PATTERNS,
+    UNKNOWN,
+    Maker,
+    Setting,
+    a_function,
+    favourites,
+    pick,
+    rarely,
+)
+from properties.hunt.strategies.worlds import argument_words
+from properties.situation import Situation, functions_of
+from spec import operations as op
+from spec.prototypes import Prototype
+from spec.seeds import print_operation
+from spec.semantics import Semantics
+
+__all__ = ["CONCEPTS", "drawn_for", "operations"]
+
+
+def _init_module(draw: DrawFn, at: Setting) -> op.Operation:
+    gone = tuple(name for name in at.situation.world.modules if name not in at.situation.modules)
+    return op.InitModule(_module(draw, at, gone)) if gone else _delete_module(draw, at)
+
+
+def _delete_module(draw: DrawFn, at: Setting) -> op.Operation:
+    return op.DeleteModule(_module(draw, at, tuple(sorted(at.situation.modules))))
+
+
+def _module(draw: DrawFn, at: Setting, wanted: tuple[str, ...]) -> str:
+    if wanted and not rarely(draw, 12):
+        return pick(draw, wanted[:MOST_FUNCTIONS])
+    return pick(draw, (*at.situation.world.modules[:MOST_FUNCTIONS], UNKNOWN))
+
+
+def _fail(draw: DrawFn, _: Setting) -> op.Operation:
+    return op.Fail(pick(draw, FAULTS), pick(draw, (1, 1, 1, 2, 3, 4)))
+
+
+FAULTS = ("register", "jit_charge", "alloc", "filter", "register", "jit_charge", "register", "patch")
+
+
+def _again(draw: DrawFn, at: Setting) -> op.Operation:
+    """The last operation once more: a retry, or a double registration."""
+    last = at.situation.last
+    return _call(draw, at) if last is None or isinstance(last, op.BpfProgLoad | op.FtraceOps) else last
+
+
+def _call(draw: DrawFn, at: Setting) -> op.Operation:
+    function = a_function(draw, at)
+    if function not in at.situation.world.by_name or not at.situation.may_call(function):
+        return _site(draw, at)
+    return op.Call(function, _arguments(draw, at.situation.world.by_name[function].prototype))
+
+
+def _arguments(draw: DrawFn, prototype: Prototype | None) -> tuple[int, ...]:
+    count = 3 if prototype is None else len(prototype.slots)
+    if count and rarely(draw, 8):
+        return tuple(draw(st.lists(argument_words(), min_size=count, max_size=count)))
+    return tuple(islice(cycle(pick(draw, PATTERNS)), count))
+
+
+def _site(draw: DrawFn, at: Setting) -> op.Operation:
+    function = a_function(draw, at)
+    return op.ObserveSite(function if function in at.situation.world.by_name else at.situation.world.functions[0].name)
+
+
+CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
+    "filters": (
+        (op.FtraceSetFilterIp, 8, ftrace.set_filter),
+        (op.FtraceOps, 3, ftrace.declare_more),
+        (op.FtraceSetNotrace, 4, ftrace.set_notrace),
+        (op.FtraceFreeFilter, 1, ftrace.free),
+    ),
+    "plain": ((op.RegisterFtraceFunction, 3, ftrace.register), (op.UnregisterFtraceFunction, 1, ftrace.unregister)),
+    "direct": (
+        (op.RegisterFtraceDirectMulti, 4, ftrace.register_direct),
+        (op.UnregisterFtraceDirectMulti, 2, ftrace.unregister_direct),
+        (op.ModifyFtraceDirectMulti, 2, ftrace.modify_direct),
+        (op.RegisterFtraceDirect, 3, ftrace.register_single),
+        (op.UnregisterFtraceDirect, 2, ftrace.unregister_single),
+        (op.ModifyFtraceDirect, 2, ftrace.modify_single),
+        (op.UpdateFtraceDirectAdd, 4, ftrace.update_add),
+        (op.UpdateFtraceDirectDel, 2, ftrace.update_del),
+        (op.UpdateFtraceDirectMod, 2, ftrace.update_mod),
+    ),
+    "graph": (
+        (op.RegisterFtraceGraph, 2, ftrace.register_graph),
+        (op.UnregisterFtraceGraph, 1, ftrace.unregister_graph),
+    ),
+    "programs": ((op.BpfProgLoad, 1, bpf.load),),
+    "attach": ((op.BpfRawTracepointOpen, 1, bpf.attach),),
+    "batch": ((op.BpfLinkCreate, 1, bpf.attach_batch),),
+    "detach": ((op.BpfLinkDetach, 1, bpf.detach),),
+    "ipmodify": (
+        (op.Livepatch, 3, ftrace.livepatch),
+        (op.Unlivepatch, 2, ftrace.unlivepatch),
+        (op.RegisterFtraceFunction, 2, ftrace.ipmodify_ops),
+    ),
+    "modules": ((op.DeleteModule, 1, _delete_module), (op.InitModule, 1, _init_module)),
+    "again": ((op.FtraceOps, 1, _again),),
+    "call": ((op.Call, 12, _call), (op.ObserveSite, 1, _site)),
+}
+"""The rules of the machines, but for `faults`: each a choice of operations by weight."""
+
+REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain direct direct graph filters".split())
+
+
+@lru_cache(maxsize=256)
+def _makers(concept: str, supports: frozenset[type[op.Operation]]) -> tuple[Maker, ...]:
+    """The makers of a concept, each as often as its weight says; observation where the systems have nothing of it."""
+    makers = tuple(maker for kind, weight, maker in CONCEPTS[concept] if kind in supports for _ in range(weight))
+    return makers or (_call,)
+
+
+def _draw_from(draw: DrawFn, concept: str, at: Setting) -> op.Operation:
+    return pick(draw, _makers(concept, at.supports))(draw, at)
+
+
+@st.composite
+def operations(
+    draw: DrawFn,
+    situation: Situation,
+    semantics: Semantics,
+    supports: frozenset[type[op.Operation]],
+) -> op.Operation:
+    """One operation that the systems support, biased to what exists."""
+    at = Setting(situation, semantics, supports)
+    concept = pick(draw, tuple(CONCEPTS))
+    operation = _fail(draw, at) if rarely(draw, 20) else _draw_from(draw, concept, at)
+    return operation if type(operation) in supports else _call(draw, at)
+
+
+class Drawn(tuple[op.Operation, ...]):
+    """Operations that Hypothesis shows as the lines of a seed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "; ".join(map(print_operation, self))
+
+
+@st.composite
+def drawn_for(draw: DrawFn, concept: str) -> Drawn:
+    """One or more operations of a concept, for the machine that runs and its `situation`, `semantics` and `supports`.
+
+    Often a call follows, of a function that the last one named: what an operation did shows in traces too.
+    """
+    machine = draw(st.runner())
+    at = Setting(machine.situation, machine.semantics, machine.supports)
+    drawn = _drawn(draw, concept, at)
+    if isinstance(drawn[-1], op.Call | op.ObserveSite):
+        return Drawn(drawn)
+    named = (*functions_of(drawn[-1]), *at.situation.touched[:1])
+    follows: bool = bool(named) and draw(st.booleans())
+    return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
+
+
+def _drawn(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+    if concept == "faults":
+        fault = _fail(draw, at)
+        return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
+    if concept == "programs" and rarely(draw, 24):
+        return _filling(draw, at)
+    return (_draw_from(draw, concept, at),)
+
+
+def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """A call of the function, or of one that calls it."""
+    world = at.situation.world
+    if function not in world.by_name:
+        return ()
+    callers = (name for name in favourites(world) if any(c.function == function for c in world.by_name[name].callees))
+    chosen = world.by_name[pick(draw, (function, *callers))]
+    return (op.Call(chosen.name, _arguments(draw, chosen.prototype)),)
+
+
+def _filling(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """Programs up to the limit of one function, or one less."""
+    if any(name.startswith("q") for name in at.situation.programs):
+        return (bpf.attach(draw, at),)
+    function, kind = a_function(draw, at), pick(draw, bpf.kinds(at.semantics))
+    taken = sum(function in link.functions for link in at.situation.links.values())
+    room = (at.semantics.max_links - taken) // (2 if kind == "fsession" else 1)
+    count = max(room - pick(draw, (0, 1, 2)), 0)
+    loads = (op.BpfProgLoad(f"q{number}", kind) for number in range(1, count + 1))
+    opens = (op.BpfRawTracepointOpen(f"m{number}", f"q{number}", function) for number in range(1, count + 1))
+    return (*loads, *opens)

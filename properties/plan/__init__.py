@@ -1,0 +1,1 @@
+"""What wildcard attaches would do to a world, and what they would cost."""

@@ -1,0 +1,370 @@
+"""Executes a counterexample in unicorn, under the same obligations, to see that what the prover says happens.
+
+The image runs one instruction at a time; what is outside it is not executed but played, as the counterexample says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from unicorn import UcError, unicorn_const  # type: ignore[attr-defined]
+
+from properties.prover.architecture import Architecture
+from properties.prover.executor import instruction_limit
+from properties.prover.goal import Bindings, Goal
+from properties.prover.image import Image
+from properties.prover.machine import ALIGNED, NO_FAULT, NO_LOAD, NO_STORE, ONLY_GENERAL, STACK_POINTER
+from properties.prover.meaning import signed
+from properties.prover.tasks import Subject, task_of
+from properties.prover.terms import Value
+from properties.prover.unknowns import BEGINNING, Unknowns
+from properties.prover.verdicts import Counterexample
+from properties.prover.walks import evaluate
+
+__all__ = ["Emulation", "confirm"]
+
+PAGE: Final = 0x1000
+WORD: Final = 1 << 64
+STACK_PAGES: Final = 4
+
+STACK: Final = "stack"
+
+Location = tuple[str, int] | None
+"""Where a value was read: a register's name and 0, or STACK and an offset."""
+
+
+class _BrokenError(Exception):
+    """An obligation is broken in the execution."""
+
+    def __init__(self, obligation: str, got: int | None = None, expected: int | None = None) -> None:
+        super().__init__(obligation)
+        self.obligation = obligation
+        self.got = got
+        self.expected = expected
+
+
+def confirm(
+    image: Image,
+    goal: Goal | Subject,
+    architecture: Architecture,
+    bindings: Bindings,
+    values: Mapping[str, int],
+    *,
+    suspect: int | None = None,
+) -> Counterexample | str:
+    """Executes an image with these values of the unknowns: the obligation that it breaks, or why it breaks none.
+
+    suspect: an instruction whose effect on all registers is to be watched.
+    """
+    try:
+        emulation = Emulation(image, goal, architecture, bindings, values, suspect=suspect)
+    except UcError as error:
+        return f"the emulator does not begin: {error}"
+    try:
+        emulation.run()
+    except _BrokenError as error:
+        return emulation.counterexample(error.obligation, error.got, error.expected)
+    except UcError as error:
+        broken = _BROKEN.get(error.errno)
+        if broken is not None:
+            return emulation.counterexample(broken, None, None)
+        return f"the emulator stops at +{emulation.at - image.address:#x}: {error}"
+    return "it leaves the image with no obligation broken"
+
+
+class Emulation:
+    """One execution. As a Machine, it shows the obligations numbers."""
+
+    def __init__(
+        self,
+        image: Image,
+        goal: Goal | Subject,
+        architecture: Architecture,
+        bindings: Bindings,
+        values: Mapping[str, int],
+        *,
+        suspect: int | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self._suspect = suspect
+        self.bindings = dict(bindings)
+        self.at = image.address
+        self._image = image
+        self._task = task = task_of(image, goal, architecture)
+        self._demands, self._frame = task.demands, task.frame
+        self._unknowns = Unknowns(values, task.symbols)
+        self._top = self._unknowns.value(architecture.stack_pointer, 64)
+        self._regions = [(region, self._number(region.base)) for region in task.frame.regions]
+        self._path: list[int] = []
+        self._accesses: list[tuple[bool, int, int]] = []
+        self._defined: set[int] = set()
+        self._before: dict[str, int] = {}
+        self._writers: dict[tuple[str, int], int] = {}
+        self._read: Location = None
+        self._machine = architecture.emulator()
+        self._numbers = architecture.emulator_registers
+        self._pages: set[int] = set()
+        self._set_up()
+
+    def run(self) -> None:
+        """Runs to the end, or to an obligation that is broken."""
+        progress = self._demands.start()
+        pc = self._image.address
+        while True:
+            if self._image.holds(pc):
+                self._step(pc)
+            else:
+                self._before.clear()
+                after = self._demands.event(self, progress, pc)
+                if after is None:
+                    return
+                progress = after
+            pc = self._pc()
+
+    def _pc(self) -> int:
+        return int(self._machine.reg_read(self._numbers[self.architecture.pc]))
+
+    def counterexample(self, obligation: str, got: int | None, expected: int | None) -> Counterexample:
+        """What has been executed, as a counterexample."""
+        culprit = None
+        if self._read is not None and got is not None and expected is not None:
+            name, place = self._read
+            # Of a word of the stack, whoever wrote the first byte that differs.
+            first = ((got ^ expected) & -(got ^ expected)).bit_length() - 1
+            culprit = self._writers.get((name, place + first // 8 if name == STACK else 0))
+        return Counterexample(obligation, self.at, self._unknowns.values, tuple(self._path), got, expected, culprit)
+
+    def _set_up(self) -> None:
+        code = bytearray(self._image.code)
+        for patch in self._image.patches:
+            if patch.name in self._task.patches and self._unknowns.value(patch.name, 1):
+                jump = self.architecture.jump(patch.at, patch.target)
+                start = patch.at - self._image.address
+                code[start : start + len(jump)] = jump
+        self._map(self._image.address, len(code))
+        self._machine.mem_write(self._image.address, bytes(code))
+        self._map(self._top - STACK_PAGES * PAGE, 2 * STACK_PAGES * PAGE)
+        for region, base in self._regions:
+            self._map(base + region.low, region.high - region.low)
+        self._registers()
+        self._stack()
+        self._hooks()
+
+    def _map(self, address: int, size: int) -> None:
+        for page in range(address // PAGE, -(-(address + size) // PAGE)):
+            if page not in self._pages:
+                self._pages.add(page)
+                self._machine.mem_map(page * PAGE % WORD, PAGE)
+
+    def _number(self, value: Value) -> int:
+        return evaluate(value, self._unknowns.value)
+
+    def _registers(self) -> None:
+        architecture = self.architecture
+        flags = self._machine.reg_read(architecture.flags_register)
+        self._machine.reg_write(architecture.flags_register, flags | architecture.set_flags)
+        for name, value in self._task.registers.items():
+            if name in architecture.flags:
+                self._set_flag(name, self._unknowns.after(name, BEGINNING, 1) if value is None else self._number(value))
+            elif value is not None:
+                self._machine.reg_write(self._numbers[name], self._number(value))
+        self._machine.reg_write(self._numbers[architecture.pc], self._image.address)
+
+    def _stack(self) -> None:
+        for place, word in self._task.memory.items():
+            self._machine.mem_write(self._address(place), self._number(word).to_bytes(8, "little"))
+        self._defined = {at for place in self._task.memory for at in range(place, place + 8)}
+        self._unwritten(BEGINNING)
+
+    def _unwritten(self, step: str) -> None:
+        for offset, content in self._unknowns.stack_after(step):
+            for at, byte in enumerate(content, offset):
+                if at not in self._defined and abs(at) < STACK_PAGES * PAGE:
+                    self._machine.mem_write((self._top + at) % WORD, bytes([byte]))
+
+    def _hooks(self) -> None:
+        def accessed(_: Any, access: int, address: int, size: int, __: int, ___: Any) -> bool:
+            self._accesses.append((access in _WRITES, address, size))
+            return False
+
+        for hook in _HOOKS:
+            self._machine.hook_add(hook, accessed)
+
+    def _step(self, pc: int) -> None:
+        """One instruction of the image, and the rules of the frame."""
+        self.at = pc
+        self._path.append(pc)
+        limit = instruction_limit(self._image)
+        if len(self._path) > limit:
+            raise _BrokenError(f"the image is left within {limit} instructions")
+        before, others = self._before or self._general(), self._others()
+        self._accesses.clear()
+        try:
+            self._machine.emu_start(pc, WORD - 1, count=1)
+        except UcError as error:
+            self._judge(before)
+            # The instruction is done, and the next is outside: unicorn looks for it even so.
+            if error.errno != unicorn_const.UC_ERR_FETCH_UNMAPPED or self._pc() == pc:
+                raise
+        else:
+            self._judge(before)
+        if others != self._others():
+            raise _BrokenError(ONLY_GENERAL)
+
+    def _others(self) -> list[object]:
+        """What the suspect must not change."""
+        if self.at != self._suspect:
+            return []
+        architecture = self.architecture
+        counted = ~(sum(1 << bit for bit in architecture.flag_bits.values()) | architecture.ignored_flags)
+        flags = self._machine.reg_read(architecture.flags_register) & counted
+        return [flags, *map(self._machine.reg_read, architecture.others)]
+
+    def _general(self) -> dict[str, int]:
+        return {name: self._machine.reg_read(self._numbers[name]) for name in self.architecture.general}
+
+    def _judge(self, before: dict[str, int]) -> None:
+        after = self._before = self._general()
+        for name, value in after.items():
+            if value != before[name]:
+                self._writers[name, 0] = self.at
+        pointer = self.architecture.stack_pointer
+        floor = min(self._offset(before[pointer]), self._offset(after[pointer]))
+        for writes, address, size in self._accesses:
+            low = self._offset(address)
+            if not (self._frame.store if writes else self._frame.load)(low, low + size, floor):
+                raise _BrokenError(NO_STORE if writes else NO_LOAD)
+            if writes:
+                self._defined.update(range(low, low + size))
+                self._writers.update(((STACK, at), self.at) for at in range(low, low + size))
+        if not self._frame.pointer(self._offset(after[pointer])):
+            raise _BrokenError(STACK_POINTER)
+        if self.architecture.always_aligned and after[pointer] % self.architecture.stack_alignment:
+            raise _BrokenError(ALIGNED)
+
+    def _offset(self, address: int) -> int:
+        for region, base in self._regions:
+            distance = signed((address - base) % WORD, 64)
+            if region.low <= distance < region.high:
+                return region.place + distance
+        return signed((address - self._top) % WORD, 64)
+
+    def _address(self, place: int) -> int:
+        """The address of a place that is in the stack or a region."""
+        for region, base in self._regions:
+            if region.holds(place, place + 1):
+                return base + place - region.place
+        return self._top + place
+
+    def _set_flag(self, name: str, value: int) -> None:
+        bit = 1 << self.architecture.flag_bits[name]
+        number = self.architecture.flags_register
+        flags = self._machine.reg_read(number)
+        self._machine.reg_write(number, flags | bit if value else flags & ~bit)
+
+    # As a Machine.
+
+    def symbol(self, name: str, bits: int) -> int:
+        """See Machine."""
+        return self._unknowns.value(name, bits)
+
+    def register(self, name: str) -> int:
+        """See Machine."""
+        self._read = (name, 0)
+        if name in self.architecture.flags:
+            bit = self.architecture.flag_bits[name]
+            return int(self._machine.reg_read(self.architecture.flags_register)) >> bit & 1
+        return int(self._machine.reg_read(self._numbers[name]))
+
+    def set_register(self, name: str, value: Value) -> None:
+        """See Machine."""
+        self._writers.pop((name, 0), None)
+        self._machine.reg_write(self._numbers[name], value)
+
+    def word(self, address: Value) -> int:
+        """See Machine."""
+        place = self.constant(address)
+        self._read = (STACK, self._offset(place))
+        return int.from_bytes(self._machine.mem_read(place, 8), "little")
+
+    def set_word(self, address: Value, value: Value) -> None:
+        """See Machine."""
+        place = self.constant(address)
+        low = self._offset(place)
+        self._defined.update(range(low, low + 8))
+        for at in range(low, low + 8):
+            self._writers.pop((STACK, at), None)
+        self._machine.mem_write(place, self.constant(value).to_bytes(8, "little"))
+
+    def inside(self, obligation: str, low: Value, size: int) -> None:
+        """See Machine."""
+        pointer = self.register(self.architecture.stack_pointer)
+        floor = self._offset(pointer) + 8 * self.architecture.return_words
+        offset = self._offset(self.constant(low))
+        self.demand(obligation, int(floor <= offset and offset + size <= 0))
+
+    def known(self, predicate: Value) -> bool:
+        """See Machine."""
+        return predicate == 1
+
+    def demand(self, obligation: str, predicate: Value) -> None:
+        """See Machine."""
+        self._read = None
+        if predicate != 1:
+            raise _BrokenError(obligation)
+
+    def same(self, obligation: str, got: Value, expected: Value, bits: int = 64) -> None:
+        """See Machine."""
+        mask = (1 << bits) - 1
+        first, second = self.constant(got) & mask, self.constant(expected) & mask
+        if first != second:
+            raise _BrokenError(obligation, first, second)
+
+    def constant(self, value: Value) -> int:
+        """See Machine."""
+        assert isinstance(value, int)
+        return value
+
+    def in_image(self, address: Value) -> Value:
+        """See Machine."""
+        return int(self._image.holds(self.constant(address)))
+
+    def resume(self, address: int, pointer: Value) -> None:
+        """See Machine."""
+        self._machine.reg_write(self._numbers[self.architecture.pc], address)
+        self._machine.reg_write(self._numbers[self.architecture.stack_pointer], pointer)
+
+    def clobber(self, step: str) -> None:
+        """See Machine."""
+        architecture = self.architecture
+        kept = {*architecture.preserved, *architecture.readable, architecture.stack_pointer}
+        for name in architecture.general:
+            if name not in kept:
+                self.set_register(name, self._unknowns.after(name, step, 64))
+        for flag in architecture.flags:
+            self._set_flag(flag, 0 if flag in architecture.clear else self._unknowns.after(flag, step, 1))
+        live = self._offset(self.register(architecture.stack_pointer)) + 8 * architecture.return_words
+        self._defined = {at for at in self._defined if at >= live}
+        self._unwritten(step)
+
+    def forget(self, address: Value, size: int) -> None:
+        """See Machine."""
+        low = self._offset(self.constant(address))
+        self._defined -= set(range(low, low + size))
+
+
+_WRITES = {unicorn_const.UC_MEM_WRITE, unicorn_const.UC_MEM_WRITE_UNMAPPED}
+# unicorn tells hooks of no access that goes past the end of memory; what may be accessed is all mapped.
+_BROKEN = {
+    unicorn_const.UC_ERR_INSN_INVALID: NO_FAULT,
+    unicorn_const.UC_ERR_EXCEPTION: NO_FAULT,
+    unicorn_const.UC_ERR_READ_UNMAPPED: NO_LOAD,
+    unicorn_const.UC_ERR_WRITE_UNMAPPED: NO_STORE,
+}
+_HOOKS = (
+    unicorn_const.UC_HOOK_MEM_READ,
+    unicorn_const.UC_HOOK_MEM_WRITE,
+    unicorn_const.UC_HOOK_MEM_READ_UNMAPPED,
+    unicorn_const.UC_HOOK_MEM_WRITE_UNMAPPED,
+)

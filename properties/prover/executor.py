@@ -1,0 +1,304 @@
+"""Symbolic execution of a whole image: all paths, lowest address first, so that paths that meet become one.
+
+Trampolines branch forward only; merging where branches meet keeps the number of states, and so the time, linear in the
+number of programs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+from properties.prover.architecture import Architecture
+from properties.prover.cells import Cells
+from properties.prover.deciding import Decider, InfeasibleError
+from properties.prover.image import Image
+from properties.prover.lift import lifter
+from properties.prover.operations import Instruction, Kind, Op, Space
+from properties.prover.paths import Path
+from properties.prover.state import State
+from properties.prover.symbolic import SplitError, SymbolicMachine
+from properties.prover.tasks import Task
+from properties.prover.terms import Term, Value, add, eq, linear, not_, sub, symbol
+from properties.prover.walks import evaluate, postorder
+from properties.prover.z3_backend import Model
+
+__all__ = ["Executor", "UndecidedError", "instruction_limit"]
+
+INSTRUCTIONS: Final = 200_000
+"""What one proof may execute over all paths."""
+
+# An enum's members take longer to get at than what is done with them.
+COMPUTE: Final = Kind.COMPUTE
+LOAD: Final = Kind.LOAD
+STORE: Final = Kind.STORE
+BRANCHES: Final = frozenset({Kind.GOTO, Kind.GOTO_IF})
+
+CASES: Final = 64
+"""Values that a term may have where it must be a number."""
+
+
+class UndecidedError(Exception):
+    """Neither proved nor refuted; the text says why. model: symbols that lead there, if an execution may tell more."""
+
+    def __init__(self, reason: str, model: Model | None = None) -> None:
+        super().__init__(reason)
+        self.model = model
+
+
+def instruction_limit(image: Image) -> int:
+    """How many instructions one path may have: several times what an image without loops can."""
+    return 4 * image.used + 64
+
+
+class Executor:
+    """One proof's execution. left: how many paths, after merging, have left the image as they should."""
+
+    def __init__(self, image: Image, task: Task, architecture: Architecture, *, thorough: bool) -> None:
+        self._demands = task.demands
+        self.decider = Decider(task.facts, thorough=thorough)
+        self.bindings = dict(task.bindings)
+        self.left = 0
+        self.instructions = 0
+        self.at = image.address
+        self._machine = SymbolicMachine(image, task.frame, architecture, self.decider, self.bindings)
+        self._bases = [symbol(architecture.stack_pointer, 64), *(region.base for region in task.frame.regions)]
+        self._image = image
+        self._start, self._end = image.address, image.end
+        self._lifter = lifter(architecture)
+        self._known = self._lifter.sweep(image.code, image.address, image.used)
+        self._patches = {patch.at: patch for patch in image.patches if patch.name in task.patches}
+        self._joins = self._branch_targets()
+        self._limit = instruction_limit(image)
+        self._waiting: dict[int, list[State]] = {}
+        self._order: list[int] = []
+        self._forked: list[State] = []
+        self._push(self._first(task))
+
+    def run(self) -> None:
+        """Executes all paths. RefutedError, UndecidedError, or UnknownError of the solver, if not all is well."""
+        while self._order:
+            for state in self._merged(self._waiting.pop(heapq.heappop(self._order))):
+                self._advance(state)
+        if not self.left:
+            raise UndecidedError("no path leaves the image")
+
+    def _first(self, task: Task) -> State:
+        places = self._lifter.registers
+        registers = Cells({places[name][0]: (places[name][1], value) for name, value in task.registers.items()})
+        memory = Cells({place: (8, word) for place, word in task.memory.items()})
+        return State(self._image.address, registers, memory, Path(), self._demands.start())
+
+    def _branch_targets(self) -> set[int]:
+        targets = {
+            op[3][0][1]
+            for instruction in self._known.values()
+            for op in instruction.ops
+            if op[0] in BRANCHES and op[3][0][0] == Space.CONSTANT
+        }
+        return {target for target in targets if self._image.holds(target)} | {
+            patch.target for patch in self._patches.values()
+        }
+
+    def _push(self, state: State) -> None:
+        if state.pc not in self._waiting:
+            self._waiting[state.pc] = []
+            heapq.heappush(self._order, state.pc)
+        self._waiting[state.pc].append(state)
+
+    def _merged(self, states: list[State]) -> list[State]:
+        kept: list[State] = []
+        for state in states:
+            for other in kept:
+                if self._agree(other, state):
+                    other.merge(state, self._machine.unknowns(other), self._machine.unknowns(state))
+                    break
+            else:
+                kept.append(state)
+        return kept
+
+    def _agree(self, one: State, other: State) -> bool:
+        """Whether two states may merge: at the same step, or one may go on to it; and with one stack pointer."""
+        if one.index or other.index or one.cases != other.cases:
+            return False
+        pointer = self._machine.architecture.stack_pointer
+        place = self._lifter.registers[pointer]
+        if one.registers.cells.get(place[0]) != other.registers.cells.get(place[0]):
+            return False
+        position = max(one.progress.position, other.progress.position)
+        return self._moves(one, position) and self._moves(other, position)
+
+    def _moves(self, state: State, position: int) -> bool:
+        self._machine.state = state
+        progress = state.progress
+        if progress.position < position and not self._demands.skips(self._machine, progress, position):
+            return False
+        alive = state.path.known(progress.alive)
+        state.progress = progress._replace(position=position, alive=progress.alive if alive is None else int(alive))
+        return True
+
+    def _advance(self, state: State) -> None:
+        try:
+            self._run(state)
+        except InfeasibleError:
+            return
+        except SplitError as error:
+            self._split(state, error.term)
+        finally:
+            for forked in self._forked:
+                self._push(forked)
+            self._forked.clear()
+
+    def _run(self, state: State) -> None:
+        """Runs a state to where it ends, or may meet others."""
+        self._machine.state = state
+        while True:
+            at = state.pc
+            if not (self._step(state) if self._start <= at < self._end else self._leave(state, at)):
+                return
+            if state.pc <= at or state.pc in self._joins:
+                self._push(state)
+                return
+
+    def _step(self, state: State) -> bool:
+        """One instruction. Whether the state goes on, at state.pc."""
+        self.at = at = state.pc
+        if not state.index:
+            self._begin(state)
+            patch = self._patches.get(at)
+            if patch is not None and self._branch(state, symbol(patch.name, 1), patch.target):
+                return True
+        instruction = self._known.get(at) or self._fetch(at)
+        if instruction.unmodelled:
+            model = self.decider.feasible(state.path)
+            reason = f"the instruction at +{at - self._image.address:#x}: {instruction.unmodelled}"
+            raise UndecidedError(reason, model)
+        return self._execute(state, instruction)
+
+    def _begin(self, state: State) -> None:
+        self.instructions += 1
+        state.instructions += 1
+        if self.instructions > INSTRUCTIONS:
+            raise UndecidedError(f"more than {INSTRUCTIONS} instructions over all paths")
+        if state.instructions > self._limit:
+            self._machine.demand(f"the image is left within {self._limit} instructions", 0)
+        self._machine.begin()
+
+    def _fetch(self, at: int) -> Instruction:
+        instruction = self._lifter.one(self._image.code, self._image.address, at)
+        self._known[at] = instruction
+        return instruction
+
+    def _execute(self, state: State, instruction: Instruction) -> bool:
+        """Runs one instruction, from state.index on. Whether the state goes on, at state.pc."""
+        machine = self._machine
+        index, ops = state.index, instruction.ops
+        while index < len(ops):
+            op = ops[index]
+            kind = op[0]
+            state.index = index
+            index += 1
+            if kind is COMPUTE:
+                machine.compute(op)
+            elif kind is LOAD:
+                machine.load(op)
+            elif kind is STORE:
+                machine.store(op)
+            elif kind is Kind.GOTO:
+                return self._go(state, instruction, machine.address(op[3][0]))
+            elif kind is Kind.GOTO_IF:
+                if self._branch(state, machine.condition(op[3][1]), op[3][0][1]):
+                    return True
+            elif kind is not Kind.NOTHING:
+                index = self._skip(state, op, index)
+        machine.end(instruction)
+        state.finish(state.pc + instruction.size)
+        return True
+
+    def _go(self, state: State, instruction: Instruction, target: Value) -> bool:
+        """Control goes to an address. Whether the state goes on, at state.pc."""
+        self._machine.end(instruction)
+        if isinstance(target, int):
+            state.finish(target)
+            return True
+        return self._leave(state, target)
+
+    def _leave(self, state: State, target: Value) -> bool:
+        """Control is outside the image. Whether it comes back, at state.pc."""
+        progress = self._demands.event(self._machine, state.progress, target)
+        if progress is None:
+            self.left += 1
+            return False
+        state.progress = progress
+        state.finish(state.pc)
+        return True
+
+    def _branch(self, state: State, condition: Value, target: int) -> bool:
+        """A conditional branch. Whether it is plainly taken; else the state is not on it, but a copy may be."""
+        known = state.path.known(condition)
+        if known is None:
+            self._fork(state, condition).finish(target)
+        elif known:
+            state.finish(target)
+        return bool(known)
+
+    def _fork(self, state: State, condition: Value) -> State:
+        """A waiting copy of a state where a condition holds; the state goes on where it does not."""
+        yes, no = state.path.where(condition), state.path.where(not_(condition))
+        assert yes is not None
+        assert no is not None
+        taken = state.fork(yes)
+        state.path = no
+        state.learn()
+        taken.learn()
+        self._forked.append(taken)
+        return taken
+
+    def _skip(self, state: State, op: Op, index: int) -> int:
+        """A jump within the instruction. The index of the next operation."""
+        target = op[3][0][1]
+        if op[0] is Kind.SKIP:
+            return target
+        condition = self._machine.condition(op[3][1])
+        known = state.path.known(condition)
+        if known is not None:
+            return target if known else index
+        self._fork(state, condition).index = target
+        return index
+
+    def _split(self, state: State, term: Term) -> None:
+        """Makes a case of each value that a term may have; of an address, from the first stack pointer."""
+        inner, _ = linear(term)
+        assert isinstance(inner, Term)
+        bases = (base for base in self._bases if isinstance(base, Term) and inner is not base)
+        base = next((base for base in bases if _mentions(inner, base)), 0)
+        asked = sub(inner, base, inner.bits)
+        for value in self._values(state, asked, inner.bits):
+            path = state.path.where(eq(asked, value, inner.bits))
+            if path is not None:
+                case = state.fork(path)
+                case.cases[inner] = add(base, value, inner.bits)
+                self._push(case)
+
+    def _values(self, state: State, asked: Value, bits: int) -> list[int]:
+        found: list[int] = []
+        while True:
+            others = [not_(eq(asked, value, bits)) for value in found]
+            model = self.decider.solver.model([*state.path.predicates, *others])
+            if model is None:
+                return sorted(found)
+            if len(found) == CASES:
+                raise UndecidedError(f"at +{self.at - self._image.address:#x}: more than {CASES} cases of one value")
+            found.append(_value(asked, model))
+
+
+def _mentions(term: Term, part: Term) -> bool:
+    done: dict[Term, bool] = {}
+    for inner in postorder(term, done):
+        done[inner] = True
+    return part in done
+
+
+def _value(value: Value, model: Model) -> int:
+    """A value in a model; what the solver did not need is 0."""
+    return evaluate(value, lambda name, _: model.get(name, 0))

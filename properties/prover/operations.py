@@ -1,0 +1,56 @@
+"""Instructions as the prover runs them: operations on registers, temporaries and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from properties.prover.pcode import Function
+
+__all__ = ["Instruction", "Kind", "Op", "Place", "Space"]
+
+
+class Space(IntEnum):
+    """Where an operand is. A CONSTANT's offset is its value."""
+
+    CONSTANT = 0
+    REGISTER = 1
+    UNIQUE = 2
+
+
+class Kind(IntEnum):
+    """What an operation does. GOTO leaves the instruction, SKIP moves within it; both may depend on a condition."""
+
+    COMPUTE = 0
+    LOAD = 1
+    STORE = 2
+    GOTO = 3
+    GOTO_IF = 4
+    SKIP = 5
+    SKIP_IF = 6
+    NOTHING = 7
+
+
+Place = tuple[int, int, int]
+"""(Space, offset, size in bytes)."""
+
+Op = tuple[Kind, Function | None, Place | None, tuple[Place, ...]]
+"""(kind, what COMPUTE computes, where its result goes, inputs).
+
+LOAD has the address; STORE the address and the value; GOTO the target; GOTO_IF target and condition; SKIP the index of
+the next operation, as a constant; SKIP_IF index and condition.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """calls: whether SLEIGH takes it for a call. undefined: flags that it leaves undefined.
+
+    unmodelled: why its effect is not known, in words; None if it is.
+    """
+
+    size: int
+    ops: tuple[Op, ...]
+    calls: bool = False
+    undefined: tuple[str, ...] = ()
+    unmodelled: str | None = None

@@ -1,0 +1,133 @@
+"""Prints verdicts: a counterexample with its values, and the machine code around the instruction at fault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from properties.prover.architecture import Architecture
+from properties.prover.essential import origin
+from properties.prover.goal import Goal
+from properties.prover.image import Image
+from properties.prover.verdicts import Counterexample, Verdict
+
+__all__ = ["counterexample_lines", "summary"]
+
+AROUND = 6
+"""Instructions shown before and after one that matters."""
+
+ADDRESS = re.compile("(.*, )?#(0x[0-9a-f]+)|(0x[0-9a-f]+)")
+LONGEST = 15
+UNLISTED = 8
+"""Bytes shown of what is no instruction."""
+
+
+def summary(verdict: Verdict) -> str:
+    """A verdict in one line."""
+    if verdict.outcome == "proved":
+        times = sum(verdict.obligations.values())
+        solved = f", {verdict.figures.asked} by z3" if verdict.figures.asked else ""
+        return f"proved, {len(verdict.obligations)} obligations in {times} places{solved}"
+    if verdict.counterexample is not None:
+        return f"refuted: {verdict.counterexample.obligation}"
+    return f"undecided: {verdict.reason}"
+
+
+def counterexample_lines(found: Counterexample, image: Image, goal: Goal, architecture: Architecture) -> Iterator[str]:
+    """What is wrong, under which values, and where."""
+    if found.got is not None and found.expected is not None:
+        got, expected = (_value(value, found, goal, architecture) for value in (found.got, found.expected))
+        yield f"it is {got}, and must be {expected}"
+    if found.values:
+        yield "where"
+    width = max((len(name) for name in found.values), default=0)
+    for name, value in sorted(found.values.items()):
+        yield f"  {name:{width}}  {value:#x}"
+    yield "in"
+    yield from (f"  {line}" for line in _listing(found, image, _names(goal), architecture))
+
+
+def _value(value: int, found: Counterexample, goal: Goal, architecture: Architecture) -> str:
+    named = origin(value, found, goal, architecture)
+    return f"{value:#x} ({named})" if named else f"{value:#x}"
+
+
+def _names(goal: Goal) -> dict[int, str]:
+    names = {address: symbol for symbol, address in goal.helpers.items()}
+    for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit):
+        names[goal.programs[run.program].code] = f"program of {run.place}"
+    return names | {goal.body: "the body"}
+
+
+def _listing(
+    found: Counterexample, image: Image, names: Mapping[int, str], architecture: Architecture
+) -> Iterator[str]:
+    """The instructions executed around those that matter, each once, in the order of addresses."""
+    marks = {found.at: "<- here"}
+    if found.culprit is not None:
+        marks[found.culprit] = "<- at fault" if found.culprit != found.at else "<- here, at fault"
+    executed = sorted(set(found.path))
+    shown = _around(executed, marks)
+    following = dict(pairwise(found.path))
+    disassembler = architecture.disassembler()
+    skipped = False
+    for at in executed:
+        if at not in shown:
+            skipped = True
+            continue
+        if skipped:
+            yield "..."
+        skipped = False
+        place = _Place(at, following.get(at), architecture.jumps)
+        yield _line(place, image, names, disassembler, marks.get(at, ""))
+
+
+def _around(executed: list[int], marks: Mapping[int, str]) -> set[int]:
+    shown: set[int] = set()
+    for mark in marks:
+        if mark in executed:
+            place = executed.index(mark)
+            shown.update(executed[max(place - AROUND, 0) : place + AROUND + 1])
+    return shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An instruction's address, that of the one executed after it in the image, and which mnemonics jump."""
+
+    at: int
+    following: int | None
+    jumps: Callable[[str], bool]
+
+
+def _line(place: _Place, image: Image, names: Mapping[int, str], disassembler: object, mark: str) -> str:
+    start = place.at - image.address
+    found = next(disassembler.disasm_lite(image.code[start : start + LONGEST], place.at, 1), None)  # type: ignore[attr-defined]
+    if found is None:
+        size, text = _unlisted(place), "(no instruction)"
+    else:
+        _, size, mnemonic, operands = found
+        text = f"{mnemonic} {_operands(operands, image, names)}".rstrip()
+        if place.jumps(mnemonic) and place.following not in {None, place.at + size}:
+            text += ", taken"
+    code = image.code[start : start + size].hex()
+    return f"+{start:#06x}  {code:20}  {text:44}  {mark}".rstrip()
+
+
+def _unlisted(place: _Place) -> int:
+    """The size of an instruction that the disassembler does not know: up to the next, if that follows."""
+    following = place.following if place.following is not None else place.at
+    return following - place.at if 0 < following - place.at <= LONGEST else UNLISTED
+
+
+def _operands(operands: str, image: Image, names: Mapping[int, str]) -> str:
+    """Operands, of a branch in the image as an offset like those of the lines, else with the name of its target."""
+    match = ADDRESS.fullmatch(operands)
+    if not match:
+        return operands
+    target = int(match[2] or match[3], 16)
+    if image.holds(target):
+        return f"{match[1] or ''}+{target - image.address:#06x}"
+    return f"{operands} ({names[target]})" if target in names else operands

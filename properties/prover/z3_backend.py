@@ -1,0 +1,244 @@
+"""z3 decides what is not plain. One incremental solver a proof, with a deterministic budget for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import z3  # type: ignore[import-untyped]
+
+from properties.prover.terms import Term, Value
+from properties.prover.walks import postorder
+
+__all__ = ["Model", "Solver", "UnknownError"]
+
+RESOURCES = 500_000
+"""z3's rlimit for one question, about a third of a second; unlike a time limit it does not depend on the machine."""
+
+BUDGET = 20 * RESOURCES
+"""For all questions of a proof. It is looked at now and then, since that costs as much as a question."""
+
+NOW_AND_THEN = 8
+
+Model = dict[str, int]
+"""Symbols by name."""
+
+
+class UnknownError(Exception):
+    """z3 gave up within its budget."""
+
+
+# z3's own wrappers check and convert what is right already, and take longer than z3 does for a question.
+_CONTEXT = z3.main_ctx().ref()
+_TRUTH = {True: z3.BoolVal(True), False: z3.BoolVal(False)}
+
+
+@lru_cache(maxsize=4096)
+def _number(value: int, bits: int) -> Any:
+    return z3.BitVecVal(value, bits)
+
+
+class Solver:
+    """Asks about predicates, under facts that hold throughout. asked: how many questions there were."""
+
+    def __init__(self, facts: Iterable[Value]) -> None:
+        self.asked = 0
+        self._translated: dict[Term, Any] = {}
+        self._symbols: dict[str, Any] = {}
+        self._facts = list(facts)
+        self._solver: Any = None
+        self._before = 0
+
+    def model(self, predicates: Iterable[Value], differing: tuple[Value, Value, int] | None = None) -> Model | None:
+        """Symbols under which all predicates hold, and two values differ in so many low bits; None if there are none.
+
+        UnknownError when z3 gives up.
+        """
+        self.asked += 1
+        solver = self._started()
+        if self.asked % NOW_AND_THEN == 0 and self._spent() > BUDGET:
+            raise UnknownError("z3 has used up its budget for one proof")
+        solver.push()
+        try:
+            for predicate in predicates:
+                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._predicate(predicate).as_ast())
+            if differing:
+                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._difference(*differing).as_ast())
+            answer = z3.Z3_solver_check(_CONTEXT, solver.solver)
+            if answer == z3.Z3_L_TRUE:
+                return self._read(solver.model())
+            if answer == z3.Z3_L_FALSE:
+                return None
+            raise UnknownError("z3 has used up its budget for one question")
+        finally:
+            solver.pop()
+
+    def _started(self) -> Any:
+        if self._solver is None:
+            self._solver = z3.SimpleSolver()
+            self._solver.set("rlimit", RESOURCES)
+            self._solver.add(*(self._predicate(fact) for fact in self._facts))
+            self._solver.check()
+            self._before = self._spent()
+        return self._solver
+
+    def _spent(self) -> int:
+        """The resources that z3 has used since this solver began; its own count is of the whole process."""
+        statistics = self._solver.statistics()
+        found = statistics.stats
+        # It is among the last of the statistics.
+        places = reversed(range(z3.Z3_stats_size(_CONTEXT, found)))
+        place = next(place for place in places if z3.Z3_stats_get_key(_CONTEXT, found, place) == "rlimit count")
+        return int(z3.Z3_stats_get_uint_value(_CONTEXT, found, place)) - self._before
+
+    def _difference(self, one: Value, other: Value, bits: int) -> Any:
+        first, second = (self._low(value, bits) for value in (one, other))
+        return first != second
+
+    def _low(self, value: Value, bits: int) -> Any:
+        if isinstance(value, int):
+            return _number(value, bits)
+        self._translate(value)
+        made = self.vector(value, value.bits)
+        return made if bits == value.bits else z3.Extract(bits - 1, 0, made)
+
+    def _read(self, model: Any) -> Model:
+        return {
+            name: value.as_long()
+            for name, symbol in self._symbols.items()
+            if (value := model.eval(symbol)) is not None and z3.is_bv_value(value)
+        }
+
+    def _predicate(self, predicate: Value) -> Any:
+        if isinstance(predicate, int):
+            return _TRUTH[predicate == 1]
+        self._translate(predicate)
+        return self._translated[predicate]
+
+    def _translate(self, value: Term) -> None:
+        for term in postorder(value, self._translated):
+            self._translated[term] = self._term(term)
+
+    def _term(self, term: Term) -> Any:
+        """A term of one bit becomes a Bool, any other a bit vector."""
+        if term.op == "symbol":
+            name = str(term.args[0])
+            symbol = self._symbols[name] = z3.BitVec(name, term.bits)
+            return symbol == 1 if term.bits == 1 else symbol
+        if term.op in _COMPARISONS:
+            return _COMPARISONS[term.op](*self._operands(term.args[:2], term.args[2]))
+        if term.bits == 1:
+            return self._bit(term)
+        return _VECTORS[term.op](self, term)
+
+    def _bit(self, term: Term) -> Any:
+        if term.op in _BOOLEANS:
+            return _BOOLEANS[term.op](*(self._boolean(arg) for arg in term.args))
+        return _VECTORS[term.op](self, term) == 1
+
+    def _boolean(self, value: Value) -> Any:
+        return _TRUTH[value == 1] if isinstance(value, int) else self._translated[value]
+
+    def vector(self, value: Value, bits: int) -> Any:
+        """A value, at this width, as a bit vector."""
+        if isinstance(value, int):
+            return _number(value, bits)
+        made = self._translated[value]
+        return z3.If(made, _number(1, 1), _number(0, 1)) if value.bits == 1 else made
+
+    def _operands(self, values: Iterable[Value], bits: int) -> list[Any]:
+        return [self.vector(value, bits) for value in values]
+
+
+def _width(term: Term) -> int:
+    inner = term.args[0]
+    return inner.bits if isinstance(inner, Term) else term.bits
+
+
+def _scarry(a: Any, b: Any) -> Any:
+    return z3.Or(z3.Not(z3.BVAddNoOverflow(a, b, True)), z3.Not(z3.BVAddNoUnderflow(a, b)))
+
+
+def _sborrow(a: Any, b: Any) -> Any:
+    return z3.Or(z3.Not(z3.BVSubNoOverflow(a, b)), z3.Not(z3.BVSubNoUnderflow(a, b, True)))
+
+
+_COMPARISONS: dict[str, Callable[..., Any]] = {
+    "eq": lambda a, b: a == b,
+    "ult": z3.ULT,
+    "slt": lambda a, b: a < b,
+    "scarry": _scarry,
+    "sborrow": _sborrow,
+}
+_BOOLEANS: dict[str, Callable[..., Any]] = {
+    "not": z3.Not,
+    "and": z3.And,
+    "or": z3.Or,
+    "xor": z3.Xor,
+    "ite": z3.If,
+}
+
+
+def _binary(operation: Callable[[Any, Any], Any]) -> Callable[[Solver, Term], Any]:
+    return lambda solver, term: operation(
+        solver.vector(term.args[0], term.bits), solver.vector(term.args[1], term.bits)
+    )
+
+
+def _extract(solver: Solver, term: Term) -> Any:
+    value, low = term.args
+    return z3.Extract(low + term.bits - 1, low, solver.vector(value, value.bits))
+
+
+def _concat(solver: Solver, term: Term) -> Any:
+    high, low, low_bits = term.args
+    return z3.Concat(solver.vector(high, term.bits - low_bits), solver.vector(low, low_bits))
+
+
+def _extended(extend: Callable[[int, Any], Any]) -> Callable[[Solver, Term], Any]:
+    def make(solver: Solver, term: Term) -> Any:
+        return extend(term.bits - _width(term), solver.vector(term.args[0], _width(term)))
+
+    return make
+
+
+def _ite(solver: Solver, term: Term) -> Any:
+    condition, yes, no = term.args
+    return z3.If(solver.vector(condition, 1) == 1, solver.vector(yes, term.bits), solver.vector(no, term.bits))
+
+
+def _popcount(solver: Solver, term: Term) -> Any:
+    value = solver.vector(term.args[0], _width(term))
+    bits = [z3.ZeroExt(term.bits - 1, z3.Extract(bit, bit, value)) for bit in range(_width(term))]
+    return z3.Sum(bits)
+
+
+def _lzcount(solver: Solver, term: Term) -> Any:
+    width = _width(term)
+    value = solver.vector(term.args[0], width)
+    count = z3.BitVecVal(width, term.bits)
+    for bit in range(width):
+        count = z3.If(z3.Extract(bit, bit, value) == 1, z3.BitVecVal(width - 1 - bit, term.bits), count)
+    return count
+
+
+_VECTORS: dict[str, Callable[[Solver, Term], Any]] = {
+    "add": _binary(lambda a, b: a + b),
+    "sub": _binary(lambda a, b: a - b),
+    "mul": _binary(lambda a, b: a * b),
+    "and": _binary(lambda a, b: a & b),
+    "or": _binary(lambda a, b: a | b),
+    "xor": _binary(lambda a, b: a ^ b),
+    "shl": _binary(lambda a, b: a << b),
+    "lshr": _binary(z3.LShR),
+    "ashr": _binary(lambda a, b: a >> b),
+    "not": lambda solver, term: ~solver.vector(term.args[0], term.bits),
+    "extract": _extract,
+    "concat": _concat,
+    "zext": _extended(z3.ZeroExt),
+    "sext": _extended(z3.SignExt),
+    "ite": _ite,
+    "popcount": _popcount,
+    "lzcount": _lzcount,
+}

@@ -1,0 +1,427 @@
+"""Directed runs: named lists of steps that reach what random search reaches rarely: limits, leftovers, death.
+
+Each is made from the semantics' facts. Lockstep judges them as it does every step; an expectation makes sure that a
+list reaches what it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from properties.runs.leftovers import LEFTOVERS
+from spec.prototypes import Prototype
+from spec.seeds import Seed, parse_seed
+from spec.semantics import Semantics
+from spec.worlds import LONG, Function, World, synthetic
+
+__all__ = ["Directed", "directed", "wide"]
+
+WIDE = 600
+Lines = Iterator[str]
+
+
+@dataclass(frozen=True)
+class Directed:
+    """A named run: its world, and its seed."""
+
+    name: str
+    world: World
+    seed: Seed
+
+
+def directed(semantics: Semantics) -> Iterator[Directed]:
+    """Every run that these semantics can take."""
+    for make in (*_SYNTHETIC, *LEFTOVERS):
+        yield from _made(make.__name__, synthetic(), semantics, make(semantics))
+    for kind in _kinds(semantics):
+        yield from _made(f"limit_of_{kind}", synthetic(), semantics, _limit(kind, semantics))
+    for make in _WIDE:
+        yield from _made(make.__name__, wide(WIDE), semantics, make(semantics))
+
+
+def wide(count: int) -> World:
+    """A world of many functions of one argument, wide1 and on, from the 101st on in three modules."""
+    prototype = Prototype((LONG,), LONG)
+    modules = (None if n <= 100 else f"mod{n % 3 + 1}" for n in range(1, count + 1))
+    named = enumerate(modules, 1)
+    return World(f"wide{count}", tuple(Function(f"wide{n}", prototype, n, module) for n, module in named))
+
+
+def _made(name: str, world: World, semantics: Semantics, lines: Lines) -> Iterator[Directed]:
+    steps = list(lines)
+    if steps:
+        text = "\n".join([f"world {world.name}", f"semantics {semantics.name}", "---", *steps])
+        yield Directed(name.lstrip("_"), world, parse_seed(text, name))
+
+
+def _kinds(semantics: Semantics) -> tuple[str, ...]:
+    """The kinds whose programs a trampoline counts."""
+    present = {"fentry": True, "fexit": True, "fmod_ret": semantics.fmod_ret, "fsession": semantics.fsession}
+    return tuple(kind for kind, exists in present.items() if exists)
+
+
+def _attach(count: int, kind: str, function: str, first: int = 1) -> Lines:
+    for number in range(first, first + count):
+        yield f"bpf_prog_load p{number} {kind}"
+        yield f"bpf_raw_tracepoint_open l{number} p{number} {function} -> 0"
+
+
+# Limits.
+
+
+def _limit(kind: str, s: Semantics) -> Lines:
+    """As many programs as a trampoline takes; one more, new or attached already, is too many (LINK-3)."""
+    most = s.max_links // (2 if kind == "fsession" else 1)
+    yield from _attach(most, kind, "foo2")
+    yield f"bpf_prog_load more {kind}"
+    yield "bpf_prog_load entry fentry"
+    yield "bpf_raw_tracepoint_open l0 more foo2 -> -E2BIG"
+    yield "bpf_raw_tracepoint_open l0 p1 foo2 -> -E2BIG"
+    yield "call foo2 1 2"
+    yield "bpf_link_detach l1 -> 0"
+    yield "bpf_raw_tracepoint_open l0 p2 foo2 -> -EBUSY"
+    yield "bpf_raw_tracepoint_open l1 entry foo2 -> 0"
+    yield "bpf_raw_tracepoint_open l0 more foo2 -> -E2BIG"
+    yield "call foo2 1 2"
+    yield "site foo2"
+
+
+def _batch_over_a_full_function(s: Semantics) -> Lines:
+    """One full function among several refuses the whole call, and the others keep nothing (LINK-8, LINK-10)."""
+    if not s.tracing_multi:
+        return
+    yield from _attach(s.max_links, "fexit", "foo2")
+    yield "bpf_prog_load m fentry multi"
+    yield "bpf_link_create l0 m foo1 foo2 foo6 -> -E2BIG"
+    yield "site foo1 -> nop"
+    yield "bpf_link_detach l1 -> 0"
+    yield "bpf_link_create l0 m foo1 foo2 foo6 -> 0"
+    yield "call foo2 1 2"
+    yield "bpf_link_detach l0 -> 0"
+
+
+def _graph_users_up_to_the_limit(s: Semantics) -> Lines:
+    """One user more than there are slots; a slot that comes back goes to the next one (GRAPH-1, GRAPH-3)."""
+    for number in range(1, s.graph_users + 1):
+        yield f"register_ftrace_graph g{number} filter=foo{number % 3 + 1} -> 0"
+    yield f"register_ftrace_graph more -> {'-EBUSY' if s.graph_users == 1 else '-ENOSPC'}"
+    yield "call foo1 1"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "register_ftrace_graph more -> 0"
+    yield "call foo1 1"
+    yield "call outer 1"
+
+
+def _graph_slots_go_round(s: Semantics) -> Lines:
+    """The slot free longest is next, so after as many registrations as there are slots the order changes (GRAPH-3)."""
+    yield "register_ftrace_graph stays filter=foo1 -> 0"
+    if s.graph_users == 1:
+        return
+    for number in range(s.graph_users + 2):
+        yield f"register_ftrace_graph g{number} filter=foo* -> 0"
+        yield "call foo1 1"
+        yield f"unregister_ftrace_graph g{number} -> 0"
+        if number == s.graph_users // 2:
+            yield "unregister_ftrace_graph stays -> 0"
+            yield "register_ftrace_graph stays filter=foo1 -> 0"
+    yield "call foo1 1"
+
+
+def _graph_options_nest(_: Semantics) -> Lines:
+    """function, notrace and depth over nested calls, with programs that call (GRAPH-4 to GRAPH-6)."""
+    choices = ("function=outer depth=1", "notrace=foo1", "function=foo2", "filter=foo* depth=1")
+    for number, options in enumerate(choices, 1):
+        yield f"register_ftrace_graph g{number} {options}"
+        yield "call outer 1"
+        yield "call foo2 1 2"
+        yield f"unregister_ftrace_graph g{number}"
+
+
+def _extension_is_alone(s: Semantics) -> Lines:
+    """An extension refuses programs, and programs refuse it (LINK-3, LINK-5)."""
+    if not s.freplace:
+        return
+    yield "bpf_prog_load r freplace returns=7"
+    yield "bpf_prog_load p fexit"
+    yield "bpf_raw_tracepoint_open l1 r foo2 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p foo2 -> -EBUSY"
+    yield "call foo2 1 2 -> freplace:r =7"
+    yield "livepatch foo2"
+    yield "call foo2 1 2"
+    yield "bpf_link_detach l1 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p foo2 -> 0"
+    yield "bpf_raw_tracepoint_open l1 r foo2 -> -EBUSY"
+
+
+# Injected failures.
+
+
+def _ftrace_dies(s: Semantics) -> Lines:
+    """After a failed patching pass every way in answers as DEAD-1 has it, and what is attached stays."""
+    yield "bpf_prog_load p1 fentry"
+    yield "bpf_prog_load p2 fexit"
+    for number, prog in enumerate(("p1", "p2"), 1):
+        yield f"bpf_raw_tracepoint_open l{number} {prog} foo1 -> 0"
+    yield "bpf_raw_tracepoint_open l3 p1 foo2 -> 0"
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter_ip o1 foo7 -> 0"
+    yield "register_ftrace_graph g filter=foo6 -> 0"
+    yield "livepatch foo12 -> 0"
+    yield "fail patch"
+    yield "register_ftrace_function o1 -> -ENODEV WARN"
+    yield "register_ftrace_function o1 -> -ENODEV"
+    yield "ftrace_set_filter_ip o1 foo6 -> -ENODEV"
+    yield "register_ftrace_direct_multi o1 T1"
+    yield "register_ftrace_graph h -> -ENODEV"
+    yield "unregister_ftrace_graph g -> -ENODEV"
+    yield "livepatch foo6 -> -ENODEV"
+    yield "unlivepatch foo12 -> -ENODEV"
+    yield "bpf_raw_tracepoint_open l4 p2 foo6 -> -ENODEV"
+    yield "bpf_link_detach l3 -> 0 WARN"
+    yield "bpf_link_detach l1 -> 0 WARN"
+    yield "site foo1"
+    yield "delete_module mod1 -> -EOPNOTSUPP"
+    if s.hash_direct:
+        yield "ftrace_ops o2"
+        yield "update_ftrace_direct_add o2 foo7=T1 -> -ENODEV"
+
+
+def _ftrace_dies_of_a_detach(s: Semantics) -> Lines:
+    """The program leaves the lists, and the old image stays at every function of the link (DEAD-1)."""
+    multi = " multi" if s.tracing_multi else ""
+    yield f"bpf_prog_load p fexit{multi}"
+    yield f"bpf_link_create l p foo1{' foo2 foo6' if multi else ''} -> 0"
+    yield "fail patch"
+    yield "bpf_link_detach l -> 0 WARN"
+    yield "site foo1 -> trampoline:fexit:p"
+
+
+def _detach_cannot_rebuild(s: Semantics) -> Lines:
+    """A detach that cannot make the new image answers 0 WARN; the next image puts an end to that (LINK-13, IMAGE-2)."""
+    yield from _attach(3, "fexit", "foo1")
+    for point, link in (("jit_charge", "l2"), ("register", "l3")):
+        yield f"fail {point}"
+        yield f"bpf_link_detach {link} -> 0 WARN"
+        yield "site foo1 -> trampoline:fexit:p3,fexit:p2,fexit:p1"
+    if s.single_direct_ops:
+        yield "call foo1 1 -> body fexit:p1 =1"
+    yield "bpf_raw_tracepoint_open l4 p2 foo1 -> 0"
+    yield "site foo1 -> trampoline:fexit:p2,fexit:p1"
+    yield "call foo1 1 -> body fexit:p2 fexit:p1 =1"
+
+
+def _batch_detach_fails_in_part(s: Semantics) -> Lines:
+    """One charge of several fails, then the one registration of those charged (LINK-12, LINK-13)."""
+    if not s.tracing_multi:
+        return
+    yield "bpf_prog_load under fentry multi"
+    for number, (point, count) in enumerate((("jit_charge", 2), ("register", 1), ("jit_charge", 1)), 1):
+        yield f"bpf_link_create u{number} under foo1 foo2 foo6"
+        yield f"bpf_prog_load p{number} fexit multi"
+        yield f"bpf_link_create l{number} p{number} foo1 foo2 foo6 foo3 -> 0"
+        yield f"fail {point} {count}"
+        yield f"bpf_link_detach l{number} -> 0 WARN"
+        yield "site foo1"
+        yield "site foo2"
+        yield "site foo3 -> nop"
+
+
+def _attach_fails_at_every_point(s: Semantics) -> Lines:
+    """Whatever fails, nothing is left, and the retry succeeds (FAIL-3, LINK-10)."""
+    multi = " multi" if s.tracing_multi else ""
+    functions = "foo1 foo2 foo6" if multi else "foo1"
+    yield f"bpf_prog_load p1 fexit{multi}"
+    yield f"bpf_prog_load p2 fentry{multi}"
+    for prog in ("p1", "p2"):
+        for point, count in (("alloc", 1), ("jit_charge", 1), ("jit_charge", 3), ("register", 1), ("filter", 1)):
+            yield f"fail {point} {count}"
+            yield f"bpf_link_create l{prog} {prog} {functions}"
+            yield "site foo1"
+            yield f"bpf_link_detach l{prog}"
+            yield f"fail {point} 1000"
+        yield f"bpf_link_create l{prog} {prog} {functions} -> 0"
+        yield "call foo1 1"
+
+
+def _handshake_fails_half_way(s: Semantics) -> Lines:
+    """Of several trampolines asked to share, the second cannot; the first is put back (IPMODIFY-2)."""
+    if not s.share_ipmodify:
+        return
+    yield "bpf_prog_load p fexit"
+    yield "bpf_raw_tracepoint_open l1 p foo1 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p foo2 -> 0"
+    yield "ftrace_ops o1 ipmodify"
+    yield "ftrace_set_filter_ips o1 foo2 foo1 -> 0"
+    for point, count, errno in (("jit_charge", 2, "-EPERM"), ("register", 2, "-EBUSY"), ("register", 3, "-EBUSY")):
+        yield f"fail {point} {count}"
+        yield f"register_ftrace_function o1 -> {errno}"
+    yield "register_ftrace_function o1 -> 0"
+    yield "call foo1 1"
+    yield "fail jit_charge"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "livepatch foo1 -> 0"
+    yield "call foo1 1 -> body:patched fexit:p =1001"
+    yield "bpf_link_detach l1 -> 0"
+    yield "bpf_raw_tracepoint_open l1 p foo1 -> 0"
+    yield "call foo1 1"
+
+
+def _target_goes_with_its_module(s: Semantics) -> Lines:
+    """A program's target went: what a kernel makes of attaching it depends on what it did before (NAME-10)."""
+    yield "bpf_prog_load p1 fentry target=bar1"
+    if not s.prog_pins_module:
+        yield "delete_module mod1"
+        yield "init_module mod1"
+        yield "bpf_raw_tracepoint_open l1 p1 -> -EOPNOTSUPP"
+        yield "bpf_link_create l1 p1 bar1 -> -EOPNOTSUPP"
+
+
+def _ipmodify_widens_over_an_entry(_: Semantics) -> Lines:
+    """An entry that its ops does not cover, being in its notrace hash, is an entry all the same (NAME-9)."""
+    yield "ftrace_ops o1 ipmodify"
+    yield "ftrace_set_filter_ip o1 foo1"
+    yield "register_ftrace_function o1"
+    yield "ftrace_ops o2"
+    yield "ftrace_set_filter_ips o2 foo2 foo3"
+    yield "ftrace_set_notrace o2 foo2"
+    yield "register_ftrace_direct_multi o2 T1"
+    yield "ftrace_set_filter_ip o1 foo2 -> -EOPNOTSUPP"
+
+
+def _direct_registration_fails(s: Semantics) -> Lines:
+    """Where a failed registration stops decides whether the ops can be used again (DIRECT-6, DIRECT-7)."""
+    for number, point in enumerate(("alloc", "register", "patch"), 1):
+        yield f"ftrace_ops o{number}"
+        yield f"ftrace_set_filter_ip o{number} foo{number} -> 0"
+        yield f"fail {point}"
+        yield f"register_ftrace_direct_multi o{number} T1"
+        yield f"register_ftrace_direct_multi o{number} T1"
+        yield f"call foo{number} {' '.join(map(str, range(number)))}"
+    if s.hash_direct:
+        yield "ftrace_ops o4"
+        yield "update_ftrace_direct_add o4 foo6=T1"
+
+
+# Sharing and links.
+
+
+def _parts_up_to_the_limit(s: Semantics) -> Lines:
+    """A link over as many parts as the limit allows, and over one more (LINK-11)."""
+    if s.parts_limit is None or not s.tracing_multi:
+        return
+    names = [f"{name}{number}" for name in ("foo", "bar") for number in range(7)] + ["outer", "narrow", "split"]
+    yield "bpf_prog_load single fentry"
+    for number, name in enumerate(names):
+        yield f"bpf_raw_tracepoint_open s{number} single {name} -> 0"
+    yield "bpf_prog_load all fexit multi"
+    yield f"bpf_link_create l all {' '.join(names)} -> 0"
+    yield "bpf_prog_load half fexit multi"
+    yield f"bpf_link_create h half {' '.join(names[::2])} -> 0"
+    yield "call foo2 1 2"
+    yield "bpf_link_detach l -> 0"
+    yield "bpf_link_detach h -> 0"
+
+
+def _overlapping_links(s: Semantics) -> Lines:
+    """Links that overlap in every way, with cookies in the order of the array, not that of BTF ids (LINK-15)."""
+    if not s.tracing_multi or s.parts_limit is not None:
+        return
+    for number, kind in enumerate(("fentry", "fexit", "fsession", "fexit", "fsession"), 1):
+        yield f"bpf_prog_load p{number} {kind} multi func_ip"
+    yield "bpf_link_create l1 p1 foo6:6 foo2:2 foo1:1 -> 0"
+    yield "bpf_link_create l2 p2 bar2:22 foo2:12 split:3 -> 0"
+    yield "bpf_link_create l3 p3 spill:9 foo2 foo1:8 -> 0"
+    yield "bpf_link_create l4 p4 foo*:4 -> 0"
+    yield "bpf_link_create l5 p5 foo2:1 bar2:2 -> 0"
+    for call in ("foo1 1", "foo2 1 2", "bar2 1 2", "foo6 1 2 3 4 5 6", "split 1 2 3 4", "spill 1 2 3 4 5 6 7 -8"):
+        yield f"call {call}"
+    for number in (2, 4, 1, 5, 3):
+        yield f"bpf_link_detach l{number} -> 0"
+        yield "call foo2 1 2"
+
+
+def _programs_call_each_other(_: Semantics) -> Lines:
+    """Programs that call functions on which they or other programs stand (PROG-5, PROG-6)."""
+    yield "bpf_prog_load p1 fentry calls=foo2"
+    yield "bpf_prog_load p2 fexit calls=foo1"
+    yield "bpf_raw_tracepoint_open l1 p1 foo1 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p2 foo2 -> 0"
+    yield "bpf_raw_tracepoint_open l3 p1 foo2 -> 0"
+    yield "register_ftrace_graph g"
+    for call in ("foo1 1", "foo2 1 2", "outer 5"):
+        yield f"call {call}"
+
+
+def _words_at_the_edges(s: Semantics) -> Lines:
+    """Every shape under every kind, with words that the types cannot hold (ARG-1 to ARG-5, TRAMP-4, TRAMP-5)."""
+    world = synthetic()
+    for number, kind in enumerate(_kinds(s), 1):
+        yield f"bpf_prog_load p{number} {kind} func_ip"
+        for function in world.functions:
+            yield f"bpf_raw_tracepoint_open {function.name}.{number} p{number} {function.name}"
+    for function in world.functions:
+        count = len(function.prototype.slots) if function.prototype else 0
+        for words in (["-1"] * count, [str((1 << 63) + 129 * n) for n in range(count)]):
+            yield " ".join(["call", function.name, *words])
+
+
+# Worlds of many functions.
+
+
+def _direct_functions_grow(s: Semantics) -> Lines:
+    """Entries one by one and many at once, past each size at which the table is exchanged (DIRECT-13)."""
+    for number in range(1, 71):
+        if s.single_direct:
+            yield f"register_ftrace_direct wide{number} T1 -> 0"
+    yield "ftrace_ops o1"
+    yield f"ftrace_set_filter_ips o1 {' '.join(f'wide{n}' for n in range(101, 301))} -> 0"
+    yield "register_ftrace_direct_multi o1 T2 -> 0"
+    yield "unregister_ftrace_direct_multi o1 T2 -> 0"
+    yield "register_ftrace_direct_multi o1 T3 -> 0"
+    yield "bpf_prog_load p fentry"
+    for number in range(71, 80):
+        yield f"bpf_raw_tracepoint_open l{number} p wide{number} -> 0"
+    if s.hash_direct:
+        yield "ftrace_ops o2"
+        yield f"update_ftrace_direct_add o2 {' '.join(f'wide{n}=T{n % 3}' for n in range(301, 600))} -> 0"
+        yield f"update_ftrace_direct_del o2 {' '.join(f'wide{n}=T{n % 3}' for n in range(301, 400))} -> 0"
+
+
+def _rounds_of_256_sites(s: Semantics) -> Lines:
+    """Passes of more than one poke round (COST-2)."""
+    yield "ftrace_ops o1"
+    yield f"ftrace_set_filter_ips o1 {' '.join(f'wide{n}' for n in range(1, 258))} -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "ftrace_set_filter o1 wide* -> 0"
+    yield "delete_module mod2 -> 0"
+    yield "register_ftrace_graph g -> 0"
+    if s.tracing_multi:
+        yield "bpf_prog_load p fexit multi"
+        yield "bpf_link_create l p wide* -> 0"
+        yield "bpf_link_detach l -> 0"
+    yield "unregister_ftrace_graph g -> 0"
+    yield "unregister_ftrace_function o1 -> 0"
+
+
+_SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
+    _attach_fails_at_every_point,
+    _batch_detach_fails_in_part,
+    _batch_over_a_full_function,
+    _detach_cannot_rebuild,
+    _direct_registration_fails,
+    _extension_is_alone,
+    _ftrace_dies,
+    _ftrace_dies_of_a_detach,
+    _graph_options_nest,
+    _graph_slots_go_round,
+    _graph_users_up_to_the_limit,
+    _handshake_fails_half_way,
+    _ipmodify_widens_over_an_entry,
+    _overlapping_links,
+    _parts_up_to_the_limit,
+    _programs_call_each_other,
+    _target_goes_with_its_module,
+    _words_at_the_edges,
+)
+_WIDE: tuple[Callable[[Semantics], Lines], ...] = (_direct_functions_grow, _rounds_of_256_sites)

@@ -1,0 +1,91 @@
+"""What the fixed runs reach: directed runs, sweep and seeds together, every answer and every rule of a preset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from properties.lockstep.coverage import Tally
+from properties.lockstep.divergence import Divergence
+from properties.lockstep.lockstep import Lockstep
+from properties.runs.directed import Directed, directed
+from properties.runs.sweep import sweep
+from spec.answers import answers
+from spec.operations import Call
+from spec.seeds import read_seed
+from spec.semantics import Semantics
+from spec.system import SystemFactory
+from spec.worlds import World, synthetic
+
+__all__ = ["SEEDS", "Reached", "reach", "seeds"]
+
+SEEDS = Path(__file__).parent / "seeds"
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What the fixed runs of one preset did.
+
+    runs, calls: how many. unseen: (verb, answer) that the rules allow and no run saw. forbidden: the other way round.
+    rules: those that no run cited. divergence: the first, with the run's name.
+    """
+
+    tally: Tally
+    runs: int
+    calls: int
+    unseen: tuple[tuple[str, str], ...]
+    forbidden: tuple[tuple[str, str], ...]
+    rules: tuple[str, ...]
+    divergence: tuple[str, Divergence] | None
+
+    @property
+    def holds(self) -> bool:
+        """Nothing diverged, nothing stayed at zero, nothing came that no rule allows."""
+        return not (self.divergence or self.unseen or self.forbidden or self.rules)
+
+    def __str__(self) -> str:
+        if self.divergence:
+            return f"{self.divergence[0]}: {self.divergence[1]}"
+        lists = {
+            "answers never seen": [f"{verb} -> {answer}" for verb, answer in self.unseen],
+            "answers that no rule allows": [f"{verb} -> {answer}" for verb, answer in self.forbidden],
+            "rules not reached": self.rules,
+        }
+        return "; ".join(f"{title}: {', '.join(items)}" for title, items in lists.items() if items)
+
+
+def reach(semantics: Semantics, factories: Sequence[SystemFactory]) -> Reached:
+    """Every fixed run of these semantics in lockstep, each undone at its end where nothing forbids it."""
+    tally = Tally(semantics)
+    runs = calls = 0
+    for run in (*directed(semantics), *sweep(semantics), *seeds(semantics)):
+        lockstep = Lockstep(run.world, semantics, factories, tally=tally)
+        found = lockstep.run(run.seed.steps) or lockstep.undo()
+        found += lockstep.close()
+        runs += 1
+        calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
+        if found:
+            return _told(tally, runs, calls, (run.name, found[0]))
+    return _told(tally, runs, calls, None)
+
+
+def _told(tally: Tally, runs: int, calls: int, divergence: tuple[str, Divergence] | None) -> Reached:
+    allowed = {(verb, answer) for verb, each in answers(tally.semantics, _world()).items() for answer in each}
+    seen = {item for item in tally.outcomes if item[1] != "observed"}
+    unseen, forbidden = sorted(allowed - seen), sorted(seen - allowed)
+    return Reached(tally, runs, calls, tuple(unseen), tuple(forbidden), tally.rules_at_zero(), divergence)
+
+
+@cache
+def _world() -> World:
+    return synthetic()
+
+
+def seeds(semantics: Semantics) -> Iterator[Directed]:
+    """The seeds of the project that speak of these semantics, as runs."""
+    for path in sorted(SEEDS.glob("*.seed")):
+        seed = read_seed(path)
+        if seed.semantics == semantics.name and seed.world == _world().name:
+            yield Directed(path.stem, _world(), seed)

@@ -1,0 +1,54 @@
+"""Worlds as a real kernel can be given them, and the settings that belong to a kernel's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from properties.systems.naming import KERNELS
+from spec.errors import BadInputError
+from spec.laboratory import LABORATORIES, OWN, laboratory
+from spec.semantics import Semantics
+from spec.worlds import World
+
+__all__ = ["laboratory_of", "like_a_kernel", "made_for", "setting_of", "without_own"]
+
+MARKS = frozenset({"fmod_ret", "sleepable"})
+
+
+def laboratory_of(semantics: Semantics) -> World:
+    """The laboratory of the kernel whose semantics these are."""
+    return laboratory(_laboratory_name(semantics.name))
+
+
+def without_own(world: World) -> World:
+    """A laboratory without the functions that one kernel has itself: any kernel can be given it."""
+    return World(world.name, tuple(function for function in world.functions if function.name not in OWN))
+
+
+def like_a_kernel(world: World, semantics: Semantics) -> World:
+    """A world as a kernel can be given it: where a module cannot mark its functions for fmod_ret, none is marked.
+
+    Functions that extensions may replace are no kernel's, so they are those that a module of ours would hold.
+    """
+    made = any("freplace" in function.attributes for function in world.functions)
+    if not made or semantics.name not in KERNELS or laboratory_of(semantics).by_name["sleepy1"].attributes:
+        return world
+    return World(world.name, tuple(replace(f, attributes=f.attributes - MARKS) for f in world.functions))
+
+
+def made_for(systems: Iterable[str], world: World, semantics: Semantics) -> World:
+    """The world in which these systems, by their names, are run."""
+    return like_a_kernel(world, semantics) if set(systems) & set(KERNELS) else world
+
+
+def setting_of(systems: Sequence[str]) -> tuple[str, str] | None:
+    """The world and the semantics that belong to the one kernel among these systems; None if none is a kernel."""
+    kernels = list(dict.fromkeys(name for name in systems if name in KERNELS))
+    if len(kernels) > 1:
+        raise BadInputError(f"{' and '.join(kernels)} differ in their rules: give one kernel at a time")
+    return (_laboratory_name(kernels[0]), kernels[0]) if kernels else None
+
+
+def _laboratory_name(kernel: str) -> str:
+    return next(name for name, population in LABORATORIES.items() if population == kernel)

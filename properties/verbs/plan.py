@@ -1,0 +1,208 @@
+"""The verb `plan`: what wildcard attaches would do to a world, function by function, and what they would cost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from properties.plan.planning import KINDS, Plan, Program, Reason, parse_program, plan
+from properties.systems.naming import semantics_named, world_named
+from spec.costs import POKE_BATCH, Cost
+from spec.semantics import PRESETS
+from spec.sharing import LEVELS
+from spec.worlds import Function, World
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "tell what wildcard attaches would do, and what they would cost"
+
+WIDTH = 100
+EXAMPLES = 3
+MOST_SETS = 24
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("pattern", nargs="+", metavar="KIND:GLOB", help=f"KIND is one of {', '.join(KINDS)}")
+    parser.add_argument("--world", default="linux-7.3", metavar="W", help="a built-in world or a population file")
+    parser.add_argument("--semantics", metavar="X", help=f"one of {', '.join(PRESETS)}; default: each of them")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan; 0, or BadInputError for a pattern that is none or matches nothing."""
+    presets = [semantics_named(arguments.semantics)] if arguments.semantics else list(PRESETS.values())
+    world = world_named(arguments.world)
+    programs = [parse_program(text, number, world) for number, text in enumerate(arguments.pattern, 1)]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    _print(console, world, programs, [plan(programs, semantics) for semantics in presets])
+    return 0
+
+
+def _print(console: Console, world: World, programs: Sequence[Program], plans: Sequence[Plan]) -> None:
+    named = sum(function.btf_id is not None for function in world.functions)
+    console.print(f"World {escape(world.name)}: {len(world.functions):,} functions, BTF names {named:,} of them.")
+    console.print("Each column applies one kernel's rules to these functions.\n")
+    console.print(_attach_table(programs, plans))
+    for same in _alike(plans):
+        console.print()
+        console.print(_mixing_table(programs, same))
+    console.print()
+    console.print(_image_table(plans))
+    console.print()
+    console.print(_cost_table(plans))
+    for note in _notes(programs, plans):
+        console.print()
+        console.print(note)
+
+
+def _plain(title: str) -> Table:
+    """A table without lines, which reads the same in a log; its first column has no heading."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    return table
+
+
+def _table(title: str, plans: Sequence[Plan]) -> Table:
+    """A table with one column for each kernel's rules."""
+    table = _plain(title)
+    for each in plans:
+        table.add_column(each.semantics.name.replace("-", "\n", 1), justify="right")
+    return table
+
+
+def _attach_table(programs: Sequence[Program], plans: Sequence[Plan]) -> Table:
+    table = _table("What is attached, and what is refused, and why", plans)
+    for number, program in enumerate(programs):
+        table.add_row(
+            f"[bold]{program.name} {escape(program.pattern)}[/]: {len(program.matched):,} match, attached",
+            *(f"[bold]{len(each.attached[number]):,}[/]" for each in plans),
+        )
+        for reason, found in _reasons([each.refused[number] for each in plans]).items():
+            table.add_row(f"  {reason.rule} {reason.text}", *(_count(len(functions)) for functions in found))
+            table.add_row(Padding(_examples(next(filter(None, found))), (0, 0, 0, 4)))
+    return table
+
+
+def _reasons(refused: Sequence[dict[Reason, list[Function]]]) -> dict[Reason, list[list[Function]]]:
+    """The functions refused for each reason, by kernel; the most frequent reason first."""
+    reasons = dict.fromkeys(reason for each in refused for reason in each)
+    found = {reason: [each.get(reason, []) for each in refused] for reason in reasons}
+    return dict(sorted(found.items(), key=lambda item: -max(map(len, item[1]))))
+
+
+def _alike(plans: Iterable[Plan]) -> list[list[Plan]]:
+    """Kernels under which the same programs meet on the same functions, together."""
+    groups: list[list[Plan]] = []
+    for each in plans:
+        same = next((group for group in groups if group[0].sets == each.sets), None)
+        if same is None:
+            groups.append([each])
+        else:
+            same.append(each)
+    return groups
+
+
+def _mixing_table(programs: Sequence[Program], plans: Sequence[Plan]) -> Table | str:
+    """Which programs meet on which functions: a line is one trampoline, times the shapes that it has to serve."""
+    where = ", ".join(each.semantics.name for each in plans)
+    sets = plans[0].sets
+    if not sets:
+        return f"[bold]Mixing trampolines on {where}[/]: nothing is attached"
+    table = _plain(f"Mixing trampolines on {where}")
+    for program in programs:
+        table.add_column(program.name, justify="center")
+    for heading in ("functions", "shapes"):
+        table.add_column(heading, justify="right")
+    table.add_column("such as")
+    shown = set(sorted(sets, key=lambda numbers: -len(sets[numbers]))[:MOST_SETS])
+    for line, (numbers, functions) in enumerate(sets.items(), 1):
+        if numbers in shown:
+            marks = ("●" if number in numbers else "○" for number in range(len(programs)))
+            shapes = plans[0].images("per_shape", numbers)
+            table.add_row(f"TRAMPOLINE{line}", *marks, f"{len(functions):,}", f"{shapes:,}", _examples(functions))
+    left = [len(functions) for numbers, functions in sets.items() if numbers not in shown]
+    if left:
+        table.caption = f"{len(left):,} smaller sets of programs, on {sum(left):,} functions, are left out"
+    return table
+
+
+def _image_table(plans: Sequence[Plan]) -> Table:
+    table = _table("Trampoline images that are needed, by how they are shared", plans)
+    meaning = {
+        "per_function": "one a function",
+        "per_shape": "one a set of programs and shape of signature",
+        "generic": "one a set of programs, more for arguments on the stack",
+    }
+    for level in LEVELS:
+        totals = (sum(each.images(level, numbers) for numbers in each.sets) for each in plans)
+        table.add_row(f"{level}: {meaning[level]}", *(_count(total) for total in totals))
+    return table
+
+
+def _cost_table(plans: Sequence[Plan]) -> Table:
+    table = _table("Cost", plans)
+    for way in plans[0].costs:
+        costs = [each.costs[way] for each in plans]
+        if any(costs):
+            table.add_row(f"[bold]{way}[/]")
+            for label, figures in _figures(costs):
+                table.add_row(f"  {label}", *("—" if figure is None else f"{figure:,}" for figure in figures))
+    return table
+
+
+def _figures(costs: Sequence[Cost | None]) -> Iterator[tuple[str, list[int | None]]]:
+    """The rows of one way: what is counted, and how often by each kernel's rules; what none has is left out."""
+    yield "text-poke rounds", [None if cost is None else cost.poke_rounds for cost in costs]
+    yield "sites patched", [None if cost is None else cost.sites_patched for cost in costs]
+    for flavour in ("rcu_tasks", "rcu_tasks_rude"):
+        waits = [None if cost is None else cost.grace_periods.get(flavour, 0) for cost in costs]
+        if any(waits):
+            yield f"waits for {flavour}", waits
+    built = [None if cost is None else cost.images_built for cost in costs]
+    if any(built):
+        yield "images built, unshared", built
+
+
+def _notes(programs: Sequence[Program], plans: Sequence[Plan]) -> Iterator[str]:
+    yield (
+        f"A text-poke round is at most {POKE_BATCH} sites, and three synchronisations of all cores. "
+        "Links are closed in the order given. Nothing else is taken to be attached."
+    )
+    single = [each.semantics.name for each in plans if not each.semantics.tracing_multi]
+    if single:
+        yield (
+            f"{', '.join(single)}: there is no batch attach for BPF. For comparison, the cost of one "
+            "register_ftrace_direct_multi of an allocated ops with one raw trampoline on all these functions."
+        )
+    if len(single) < len(plans) and any(program.kind == "fmod_ret" for program in programs):
+        yield "There is no batch attach of fmod_ret programs: they always go one function a call (PROG-1)."
+    for each in plans:
+        yield from _batch_notes(each)
+
+
+def _batch_notes(each: Plan) -> Iterator[str]:
+    """What makes a whole batch fail."""
+    name = each.semantics.name
+    rules = {reason.rule for refused in each.refused for reason in refused} & {"LINK-3", "LINK-4"}
+    if each.semantics.tracing_multi and rules:
+        which = " or ".join(sorted(rules))
+        yield f"{name}: a call with a function that {which} refuses fails as a whole: leave it out."
+    for program, met in each.cut.items():
+        limit = each.semantics.parts_limit
+        yield f"{name}: {program} in one call is -EBUSY, for it meets {met} parts and the limit is {limit} (LINK-11)."
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else "—"
+
+
+def _examples(functions: Sequence[Function]) -> Text:
+    names = [function.name for function in functions[:EXAMPLES]]
+    return Text(", ".join(names) + (", …" if len(functions) > EXAMPLES else ""), style="dim")

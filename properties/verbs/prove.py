@@ -1,0 +1,133 @@
+"""The verb `prove`: proves image files, or prints counterexamples that have been executed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from properties.proofs.image_files import Dump, read_image
+from properties.proofs.judging import DETACHING, NO_PLACE, lacks_place, variants
+from properties.prover.essential import essential
+from properties.prover.goal import READINGS, Goal
+from properties.prover.image import Image
+from properties.prover.prove import prove
+from properties.prover.show import counterexample_lines, summary
+from properties.prover.x86_64 import X86_64
+from spec.errors import BadInputError
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "prove trampoline images, or show a counterexample that has been executed"
+DETAILS = """
+Each image is proved as it is and, if the kernel patches it to detach programs while tasks are in it, as it is then. A
+counterexample tells the obligation that is broken, what is wrong, the values of registers and results that matter, and
+the instructions executed: the one at which it shows, and the one at fault.
+
+Image files come from `python -m properties dump`.
+
+Exit status: 0 all proved, 1 one refuted, 2 a file cannot be used, 3 one undecided; of several the first of 2, 1, 3.
+"""
+PROVED, REFUTED, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
+STATUS: Final = {"proved": PROVED, "refuted": REFUTED, "undecided": UNDECIDED}
+WORST: Final = {BAD_INPUT: "unusable", REFUTED: "refuted", UNDECIDED: "undecided", PROVED: "proved"}
+"""The worst first, and what the summary calls files of this status."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `prove`."""
+    parser.epilog = DETAILS
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="an image file, or a directory of image files (*.json)"
+    )
+    parser.add_argument(
+        "--reading",
+        choices=READINGS,
+        default="width",
+        help="compare the bytes that an argument has, or all of its words (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--thorough", action="store_true", help="let z3 decide every obligation, also where terms are the same"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Proves each file, as the image is and as it is while programs are detached, and returns the worst status."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    counts: Counter[int] = Counter()
+    paths = list(_files(arguments.images, counts))
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not _shows_progress(console, paths)) as progress:
+        for path in progress.track(paths):
+            counts[_file(console, path, arguments)] += 1
+    if counts.total() > 1:
+        console.print(_told(counts))
+    return next(status for status in WORST if counts[status])
+
+
+def _shows_progress(console: Console, paths: Sequence[Path]) -> bool:
+    return console.is_terminal and len(paths) > 1
+
+
+def _files(places: Iterable[Path], counts: Counter[int]) -> Iterator[Path]:
+    """Files as they are; of a directory its image files, of which there must be some."""
+    for place in places:
+        if not place.is_dir():
+            yield place
+            continue
+        found = sorted(place.glob("*.json"))
+        yield from found
+        if not found:
+            _complain(BadInputError("has no image files (*.json)", str(place)))
+            counts[BAD_INPUT] += 1
+
+
+def _complain(error: BadInputError) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"{error}\n")
+
+
+def _told(counts: Mapping[int, int]) -> str:
+    """`5 files: 3 proved, 1 refuted, 1 unusable`."""
+    parts = [f"{counts[status]:,} {word}" for status, word in reversed(WORST.items()) if counts[status]]
+    return f"{sum(counts.values()):,} files: {', '.join(parts)}"
+
+
+def _file(console: Console, path: Path, arguments: argparse.Namespace) -> int:
+    """The status of one file, the worst of its variants'; what is refuted as it is need not be tried patched."""
+    try:
+        dump = read_image(path)
+    except BadInputError as error:
+        _complain(error)
+        return BAD_INPUT
+    tasks = list(variants(dump.image, dump.goal.read(arguments.reading)))
+    statuses = {PROVED}
+    for name, image, goal in tasks:
+        title = f"{dump.file}: {name}" if name else _title(dump)
+        statuses.add(_prove(console, title, image, goal, thorough=arguments.thorough))
+        if REFUTED in statuses:
+            break
+    if statuses == {PROVED} and lacks_place(tasks):
+        console.print(f"{dump.file}: {DETACHING}: {NO_PLACE}")
+        statuses.add(UNDECIDED)
+    return next(status for status in WORST if status in statuses)
+
+
+def _title(dump: Dump) -> str:
+    return f"{dump.file}: {dump.function} of {dump.kernel}, {' '.join(dump.attached)}"
+
+
+def _prove(console: Console, title: str, image: Image, goal: Goal, *, thorough: bool) -> int:
+    verdict = prove(image, goal, thorough=thorough)
+    console.print(f"{title}: {summary(verdict)}")
+    if verdict.counterexample is not None:
+        found = essential(verdict.counterexample, image, goal, X86_64, verdict.bindings)
+        for line in counterexample_lines(found, image, goal, X86_64):
+            console.print(f"  {line}")
+    return STATUS[verdict.outcome]

@@ -1,0 +1,109 @@
+"""The verb `replay`: runs seeds against the model and systems, and prints each step, both sides where they differ."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from properties.lockstep.lockstep import Lockstep, Taken, UnsupportedError
+from properties.systems.kernels import made_for
+from properties.systems.naming import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
+from spec.errors import BadInputError
+from spec.seeds import Seed, Step, read_seed
+from spec.system import SystemFactory
+
+__all__ = ["SUMMARY", "add_arguments", "replay", "run"]
+
+SUMMARY = "replay seeds, and print each step with both sides where they differ"
+SYSTEM_TIME_LIMIT = 10.0
+AGREE, DIVERGE, BAD_INPUT = 0, 1, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `replay`."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a seed file")
+    parser.add_argument(
+        "--system",
+        action="append",
+        metavar="S",
+        help="a system under test; may be given again (default: batched, all levels)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0: all sides agree in all files. 1: one diverges. 2: one file cannot be used; the others are replayed still."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    systems = {name: resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system or DEFAULT_SYSTEMS}
+    worst = AGREE
+    for path in arguments.files:
+        try:
+            verdict = replay(path, systems, console)
+        except BadInputError as error:
+            sys.stderr.write(f"{error}\n")
+            verdict = BAD_INPUT
+        worst = max(worst, verdict)
+    return worst
+
+
+def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -> int:
+    """Replay one file on systems by their names, and print it; BadInputError if it cannot be used.
+
+    That is raised before anything is executed, but where a system declines a step only in the state that it has then.
+    """
+    seed = read_seed(path)
+    lockstep = _started(seed, path, systems)
+    console.print(f"{path}: world {seed.world}, semantics {seed.semantics}, {', '.join(lockstep.names)}")
+    diverged = 0
+    for step in seed.steps:
+        taken = _taken(lockstep, step, path)
+        console.print(f"{step.line:>6}  {_without_expectation(step)} -> {taken.observed}")
+        for divergence in taken.divergences:
+            console.print(str(divergence))
+        diverged += len(taken.divergences)
+    for divergence in lockstep.close():
+        console.print(str(divergence))
+        diverged += 1
+    verdict = f"{diverged} divergence{'s' if diverged != 1 else ''}" if diverged else "all agree"
+    console.print(f"{path}: {len(seed.steps)} steps, {verdict}")
+    return DIVERGE if diverged else AGREE
+
+
+def _started(seed: Seed, path: Path, systems: Mapping[str, SystemFactory]) -> Lockstep:
+    """Lockstep at its start, every step having been checked."""
+    try:
+        semantics = semantics_named(seed.semantics)
+        world = made_for(systems, world_named(seed.world, path.parent), semantics)
+        lockstep = Lockstep(world, semantics, list(systems.values()))
+    except BadInputError as error:
+        raise BadInputError(str(error), str(path)) from error
+    for step in seed.steps:
+        with _placed(path, step):
+            lockstep.check(step)
+    return lockstep
+
+
+def _taken(lockstep: Lockstep, step: Step, path: Path) -> Taken:
+    try:
+        with _placed(path, step):
+            return lockstep.step(step)
+    except BadInputError:
+        lockstep.close()
+        raise
+
+
+@contextmanager
+def _placed(path: Path, step: Step) -> Iterator[None]:
+    """A step that cannot be taken is told with its file and line."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise BadInputError(str(error), str(path), step.line) from error
+
+
+def _without_expectation(step: Step) -> Step:
+    return Step(step.operation)

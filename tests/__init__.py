@@ -1,0 +1,1 @@
+"""The tests, by subject; what several of them need is in support/, and no test imports another."""

@@ -1,0 +1,1 @@
+"""Tests of the optimized implementation and its machine code."""

@@ -1,0 +1,1 @@
+"""Tests of lockstep, search, systems, and the repository itself."""

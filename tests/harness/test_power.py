@@ -1,0 +1,124 @@
+"""The power of the harness: planted bugs are found and shrunk, and none of them is left behind."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from impl import batched
+from impl.planted import PLANTED, Planted
+from properties.lockstep.coverage import Tally
+from properties.lockstep.lockstep import Lockstep
+from properties.verbs.explore import Found, search
+from spec.seeds import Step, parse_operation, parse_seed, print_seed
+from spec.semantics import PRESETS
+from spec.worlds import synthetic
+
+WORLD = synthetic()
+HONEST = (batched.per_function, batched.per_shape, batched.generic)
+BUDGET = 180.0
+RANDOM_SEED = 1
+TABLE = Path("build/power.txt")
+WIDTH = 140
+
+each_bug = pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
+
+
+def minimal_steps(bug: Planted) -> list[Step]:
+    return [Step(parse_operation(line)) for line in bug.minimal]
+
+
+@cache
+def hunt(bug: Planted) -> Found | None:
+    """One search a bug, however many tests ask for it."""
+    return search(WORLD, PRESETS[bug.semantics], [bug], BUDGET, RANDOM_SEED)
+
+
+@each_bug
+def test_the_minimal_steps_show_the_bug(bug: Planted) -> None:
+    """The last of the minimal steps diverges for the bug, not for `batched` beside it, and the rule was reached."""
+    tally = Tally(PRESETS[bug.semantics])
+    lockstep = Lockstep(WORLD, PRESETS[bug.semantics], (bug, *HONEST), tally=tally)
+    found = lockstep.run(minimal_steps(bug))
+    closed = lockstep.close()
+
+    assert [(0, len(bug.minimal) - 1)] == [(divergence.place, divergence.index) for divergence in found]
+    assert () == closed
+    assert bug.rule in tally.rules
+
+
+@each_bug
+def test_no_bug_stays_behind(bug: Planted) -> None:
+    """`batched` is as it was after a run, after an exception, and outside of the bug's own systems."""
+    before = bug.present()
+    with suppress(ZeroDivisionError), bug.in_place():
+        assert before is not bug.present()
+        raise ZeroDivisionError
+    Lockstep(WORLD, PRESETS[bug.semantics], (bug,)).run(minimal_steps(bug))
+
+    assert before is bug.present()
+
+
+def test_there_are_enough_bugs() -> None:
+    """At least 25, half of them historical, with names of their own, over all semantics."""
+    historical = [bug for bug in PLANTED if bug.origin != "rule"]
+
+    assert len(PLANTED) >= 25
+    assert 2 * len(historical) >= len(PLANTED)
+    assert len(PLANTED) == len({bug.name for bug in PLANTED})
+    assert set(PRESETS) == {bug.semantics for bug in PLANTED}
+
+
+@pytest.mark.power
+@each_bug
+def test_a_planted_bug_is_found(bug: Planted) -> None:
+    """Within the budget; the shrunk seed fails again, at its last step, and `batched` agrees on it."""
+    found = hunt(bug)
+
+    assert found is not None
+
+    steps = parse_seed(print_seed(found.seed)).steps
+    again = Lockstep(WORLD, PRESETS[bug.semantics], (bug,)).run(steps)
+
+    assert () == Lockstep(WORLD, PRESETS[bug.semantics], HONEST).run(steps)
+    assert [(found.divergence.aspect, len(steps) - 1)] == [(one.aspect, one.index) for one in again]
+
+
+@pytest.mark.power
+def test_most_seeds_are_minimal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of three shrunk seeds are no longer than the shortest one that is known; the table tells which."""
+    table = power_table()
+    with capsys.disabled():
+        Console(width=WIDTH).print("\n", table)
+    TABLE.parent.mkdir(exist_ok=True)
+    with TABLE.open("w", encoding="utf-8") as file:
+        Console(file=file, width=WIDTH).print(table)
+    minimal = [bug for bug in PLANTED if is_minimal(bug)]
+
+    assert 3 * len(minimal) >= 2 * len(PLANTED)
+
+
+def is_minimal(bug: Planted) -> bool:
+    found = hunt(bug)
+    return found is not None and len(found.seed.steps) <= len(bug.minimal)
+
+
+def power_table() -> Table:
+    headings = ("bug", "rule", "origin", "semantics", "found in", "seconds", "steps", "shrunk", "minimal")
+    table = Table(title=f"planted bugs, random seed {RANDOM_SEED}")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place > 4 else "left", no_wrap=True)
+    for bug in PLANTED:
+        table.add_row(bug.name, bug.rule, bug.origin, bug.semantics, *_told(hunt(bug)), str(len(bug.minimal)))
+    return table
+
+
+def _told(found: Found | None) -> tuple[str, str, str, str]:
+    if found is None:
+        return "not found", "", "", ""
+    return found.divergence.aspect, f"{found.seconds:.1f}", str(found.steps_to_find), str(len(found.seed.steps))

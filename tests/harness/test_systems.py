@@ -1,0 +1,475 @@
+"""Plug-ins: how a name becomes a system, and what becomes of systems that raise, hang, die or answer nonsense."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from properties.lockstep.lockstep import Lockstep
+from properties.systems import naming as systems
+from properties.systems import wire
+from properties.systems.exec_system import exec_factory
+from spec.errors import BadInputError
+from spec.operations import OPERATIONS, FtraceOps, Operation
+from spec.outcomes import Errno, Ok
+from spec.seeds import Step, parse_operation
+from spec.semantics import PRESETS
+from spec.traces import (
+    Body,
+    DirectCall,
+    GraphEntry,
+    GraphReturn,
+    NestedCall,
+    OpsCall,
+    ProgramRun,
+    Trace,
+)
+from spec.worlds import synthetic
+
+EXAMPLE = Path(__file__).parents[1] / "support" / "example_process.py"
+SEMANTICS = PRESETS["linux-7.3"]
+O1 = FtraceOps("o1")
+STEPS = """
+ftrace_ops o1 save_regs
+ftrace_set_filter o1 foo*
+register_ftrace_function o1
+bpf_prog_load p1 fsession multi func_ip
+bpf_prog_load p2 fexit target=outer
+bpf_link_create l1 p1 foo1:7 outer bar*
+bpf_raw_tracepoint_open l2 p2
+register_ftrace_graph g1 depth=2
+livepatch foo2
+fail register
+bpf_link_detach l1
+call outer 3
+call split 1 2 3 4
+site foo1
+bpf_prog_load p1 fentry
+update_ftrace_direct_add o2 foo3=T1
+delete_module mod1
+"""
+PLUG_IN = """
+import time
+from model import system
+from spec.costs import Cost
+from spec.outcomes import Ok
+
+class Broken:
+    def __init__(self, inner, **broken):
+        self.inner, self.broken = inner, broken
+    name = "broken"
+    @property
+    def supports(self):
+        return self.inner.supports
+    def __getattribute__(self, name):
+        if name in ("apply", "sites", "call", "cost", "close"):
+            return self.broken.get(name, getattr(self.inner, name))
+        return object.__getattribute__(self, name)
+    apply = sites = call = cost = close = None
+
+def good(world, semantics): return system(world, semantics)
+def raises(world, semantics): return Broken(system(world, semantics), apply=lambda operation: 1 / 0)
+def exits(world, semantics): return Broken(system(world, semantics), apply=lambda operation: exit(3))
+def hangs(world, semantics): return Broken(system(world, semantics), apply=hang)
+def wrong(world, semantics): return Broken(system(world, semantics), apply=lambda operation: 0, cost=lambda: 3,
+    sites=lambda: {"foo1": "nop"}, call=lambda function, arguments: "body")
+def not_made(world, semantics): raise ValueError("no kernel\\nhere")
+def no_system(world, semantics): return 7
+def half_system(world, semantics): return Cost()
+number = 7
+
+def hang(operation):
+    while True:
+        try:
+            time.sleep(1)
+        except Exception:
+            pass
+"""
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path) -> Path:
+    """A file with factories, good and bad."""
+    path = tmp_path / "plug_in.py"
+    path.write_text(PLUG_IN)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """No test leaves a child process, a file descriptor or an alarm behind."""
+    before = descriptors(), children()
+    yield
+
+    assert before == (descriptors(), children())
+    assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)
+
+
+def children() -> set[str]:
+    """Processes that this one has started: multiprocessing keeps one of its own once it has been used."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # behind the name, which may have anything in it: the state, then the parent
+            _, parent = path.read_text().rpartition(")")[2].split()[:2]
+            found |= {path.parent.name} if int(parent) == os.getpid() else set()
+    return found
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def steps() -> list[Step]:
+    return [Step(parse_operation(line)) for line in STEPS.strip().split("\n")]
+
+
+def process(script: str, time_limit: float = 10.0) -> systems.System:
+    """A system whose process is this Python script, with `answer(text)` for what it prints and `ask()` for a line."""
+    prelude = "import sys, time, os; ask = sys.stdin.readline; answer = lambda text: print(text, flush=True); "
+    code = (prelude + script).replace('"', '\\"')
+    return exec_factory(f'"{sys.executable}" -c "{code}"', time_limit)(synthetic(), SEMANTICS)
+
+
+HELLO = """ask(); answer('{"name": "x", "supports": ["ftrace_ops"]}'); """
+
+
+@pytest.mark.parametrize("name", ["model", *(name for name in systems.BUILT_IN if name != "model")])
+def test_built_in_names_resolve(name: str) -> None:
+    """Every built-in name gives a system that attaches an ops and agrees with the model on it."""
+    lockstep = Lockstep(synthetic(), SEMANTICS, [systems.resolve(name)])
+
+    assert () == lockstep.run(steps())
+    assert () == lockstep.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("bathced", "unknown system 'bathced': write model, batched,"),
+        ("no_such_module:system", "there is no module 'no_such_module'"),
+        ("model:nothing", "'nothing' of model is not there: write a function 'nothing(world, semantics)'"),
+        ("properties.systems.naming:FORMS", "'FORMS' of properties.systems.naming is not callable"),
+        ("no/such/file.py:system", "there is no file no/such/file.py"),
+        (":system", "unknown system ':system'"),
+        ("exec:", "'exec:' lacks its command line"),
+        ("exec:'", "the command line ''' cannot be read"),
+        ("exec:no-such-program --fast", "there is no program 'no-such-program'"),
+    ],
+)
+def test_a_name_that_is_none_is_bad_input(name: str, sentence: str) -> None:
+    """A name that stands for no system is told in one sentence, with what to write."""
+    with pytest.raises(BadInputError) as error:
+        systems.resolve(name)
+
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_world_or_semantics_is_bad_input(tmp_path: Path) -> None:
+    """Unknown worlds and semantics are told with the known ones; a file is looked for beside the seed."""
+    (tmp_path / "my.json").write_text("[]")
+    with pytest.raises(BadInputError, match="unknown world 'synthetical': write one of synthetic, linux-6.1"):
+        systems.world_named("synthetical")
+    with pytest.raises(BadInputError, match="unknown semantics 'linux': write one of linux-6.1"):
+        systems.semantics_named("linux")
+    with pytest.raises(BadInputError, match=r"my\.json"):
+        systems.world_named("my.json", tmp_path)
+
+    assert synthetic().functions == systems.world_named("synthetic").functions
+    assert SEMANTICS is systems.semantics_named("linux-7.3")
+    assert "linux-6.1" == systems.world_named("linux-6.1").name
+
+
+def test_a_file_is_a_plug_in(plug_in: Path) -> None:
+    """A system from a file, and one from a module, agree with the model through the guard."""
+    for name in (f"{plug_in}:good", "model:system"):
+        lockstep = Lockstep(synthetic(), SEMANTICS, [systems.resolve(name)])
+
+        assert () == lockstep.run(steps())
+
+
+def test_a_plug_in_file_that_fails_to_import_is_bad_input(tmp_path: Path) -> None:
+    """What a plug-in raises while it is imported is one sentence."""
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    with pytest.raises(BadInputError, match=r"cannot import .*bad\.py': ZeroDivisionError: division by zero"):
+        systems.resolve(f"{tmp_path}/bad.py:system")
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        ("no_system", "the factory returned a int, which is no System: it lacks 'name'"),
+        ("half_system", "the factory returned a Cost, which is no System: it lacks 'name'"),
+    ],
+)
+def test_a_factory_of_something_else_is_bad_input(plug_in: Path, factory: str, sentence: str) -> None:
+    """A factory that returns no System is told what is missing."""
+    with pytest.raises(BadInputError, match=sentence):
+        systems.resolve(f"{plug_in}:{factory}")(synthetic(), SEMANTICS)
+
+
+def test_a_factory_that_raises_has_crashed(plug_in: Path) -> None:
+    """The crash is one line, and the traceback is kept."""
+    with pytest.raises(systems.SystemCrashError) as error:
+        systems.resolve(f"{plug_in}:not_made")(synthetic(), SEMANTICS)
+
+    assert "the factory raised ValueError: no kernel here" == str(error.value)
+    assert "in not_made" in error.value.details
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        ("raises", r"apply\(ftrace_ops\) raised ZeroDivisionError: division by zero"),
+        ("exits", r"apply\(ftrace_ops\) raised SystemExit: 3"),
+        ("hangs", r"apply\(ftrace_ops\) did not return within 0.2 s"),
+        ("wrong", r"apply\(ftrace_ops\) returned a int: an Ok or Errno is expected"),
+    ],
+)
+def test_a_plug_in_that_fails_has_crashed(plug_in: Path, factory: str, sentence: str) -> None:
+    """Exceptions, exits, hangs and wrong types of a plug-in's apply are a SystemCrashError."""
+    system = systems.resolve(f"{plug_in}:{factory}", time_limit=0.2)(synthetic(), SEMANTICS)
+    with pytest.raises(systems.SystemCrashError, match=sentence):
+        system.apply(O1)
+
+
+def test_wrong_types_of_observations_have_crashed(plug_in: Path) -> None:
+    """Sites, traces and costs are checked like outcomes."""
+    system = systems.resolve(f"{plug_in}:wrong")(synthetic(), SEMANTICS)
+    with pytest.raises(systems.SystemCrashError, match=r"sites\(\) returned a str among its values"):
+        system.sites()
+    with pytest.raises(systems.SystemCrashError, match=r"call\(foo1\) returned a str: a Trace is expected"):
+        system.call("foo1", (1,))
+    with pytest.raises(systems.SystemCrashError, match=r"cost\(\) returned a int: a Cost is expected"):
+        system.cost()
+
+
+@pytest.mark.parametrize("inner", ["model", "batched"])
+def test_the_example_process_agrees(inner: str) -> None:
+    """The documented example of an `exec:` system agrees with the model on every kind of request."""
+    command = f"exec:{sys.executable} {EXAMPLE} {inner}"
+    lockstep = Lockstep(synthetic(), SEMANTICS, [systems.resolve(command)])
+
+    assert () == lockstep.run(steps())
+    assert () == lockstep.close()
+    assert len(steps()) == len(lockstep.history)
+
+
+def test_the_example_plug_in_agrees_and_its_bug_is_seen() -> None:
+    """The documented plug-in agrees with the model; the one that loses cookies diverges where a program sees one."""
+    example = EXAMPLE.with_name("example_system.py")
+    lines = ("bpf_prog_load p1 fentry multi", "bpf_link_create l1 p1 foo1:7", "call foo1 1")
+    cookies = [Step(parse_operation(line)) for line in lines]
+    for name, aspects in (("system", []), ("forgetful", ["trace"])):
+        lockstep = Lockstep(synthetic(), SEMANTICS, [systems.resolve(f"{example}:{name}")])
+
+        assert aspects == [divergence.aspect for divergence in lockstep.run(cookies)]
+
+
+def test_a_lockstep_with_a_dying_process_is_a_crash_divergence() -> None:
+    """A process that dies in the middle is a divergence of the aspect crash, at the step where it died."""
+    factory = exec_factory(f'"{sys.executable}" -c "import sys; sys.exit(3)"', 5.0)
+    divergence = Lockstep(synthetic(), SEMANTICS, [factory]).run(steps())[0]
+
+    assert ("crash", 0) == (divergence.aspect, divergence.index)
+    assert "exited with 3" in divergence.observed
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("sys.exit('no license')", "asked for hello: it exited with 1; its last words: no license"),
+        ("os.kill(os.getpid(), 11)", "asked for hello: it was killed by SIGSEGV"),
+        ("ask(); answer('hello')", r"asked for hello: 'hello' is no JSON: an object on one line is expected"),
+        ("ask(); answer('[' * 100000)", r"asked for hello: .* is no JSON"),
+        ("ask(); answer('[]')", r"asked for hello: \[\] is no JSON object"),
+        ("""ask(); answer('{"name": "x"}')""", "asked for hello: the answer to hello lacks 'supports'"),
+        ("""ask(); answer('{"name": 1, "supports": []}')""", "asked for hello: name: a string is expected, not 1"),
+        ("""ask(); answer('{"name": "x", "supports": ["fly"]}')""", "asked for hello: supports: 'fly' is no verb"),
+        ("""ask(); answer('{"error": "no kernel"}')""", "asked for hello: it gave up: 'no kernel'"),
+        ("ask(); sys.stdout.write('x' * (65 << 20))", "asked for hello: its answer is longer than 64 MiB"),
+    ],
+)
+def test_a_process_that_does_not_begin_has_crashed(script: str, sentence: str) -> None:
+    """What goes wrong at hello is one line: the program, the request, the reason, the last words."""
+    with pytest.raises(systems.SystemCrashError, match=sentence) as error:
+        process(script)
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("ask(); sys.exit(0)", "asked for apply ftrace_ops: it exited with 0"),
+        ("ask(); print('lost my mind', file=sys.stderr); 1 / 0", "its last words: .*ZeroDivisionError"),
+        ("ask(); answer('garbage')", "asked for apply ftrace_ops: 'garbage' is no JSON"),
+        ("ask(); answer('{}')", "the answer to apply lacks 'outcome': {}"),
+        ("""ask(); answer('{"outcome": 0}')""", "outcome: a string is expected, not 0"),
+        ("""ask(); answer('{"outcome": "EBUSY"}')""", "outcome: 'EBUSY' is neither 0 nor a minus and an errno's name"),
+        ("""ask(); answer('{"outcome": "0", "warn": 1}')""", "warn: true or false is expected, not 1"),
+        ("answer('{}'); time.sleep(60)", "it answered without being asked|lacks 'outcome'"),
+    ],
+)
+def test_a_process_that_breaks_off_has_crashed(script: str, sentence: str) -> None:
+    """What goes wrong later names the operation; the process is gone, and asking again says so."""
+    system = process(HELLO + script)
+    with pytest.raises(systems.SystemCrashError, match=sentence):
+        system.apply(O1)
+    with pytest.raises(systems.SystemCrashError, match="the process has ended"):
+        system.sites()
+    system.close()
+    system.close()
+
+
+def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    """At the time limit the whole process group is killed, a child that holds no pipe included."""
+    pid_file = tmp_path / "pid"
+    child = "import subprocess; p = subprocess.Popen(['sleep', '60'], stdin=-3, stdout=-3, stderr=-3); "
+    system = process(f"{HELLO}ask(); {child}open('{pid_file}', 'w').write(str(p.pid)); time.sleep(60)", 2.0)
+    start = time.monotonic()
+    with pytest.raises(systems.SystemCrashError, match="asked for apply ftrace_ops: no answer within 2 s"):
+        system.apply(O1)
+
+    assert 10 > time.monotonic() - start
+    assert ended(int(pid_file.read_text()))
+
+
+def test_a_process_that_ignores_close_is_killed() -> None:
+    """close() waits for the time limit and then ends the process; it is no crash."""
+    system = process(f"{HELLO}import signal; signal.signal(15, signal.SIG_IGN); time.sleep(60)", 1.0)
+    start = time.monotonic()
+    system.close()
+
+    assert 10 > time.monotonic() - start
+
+
+def test_a_chatty_process_does_not_block() -> None:
+    """Megabytes on stderr and an answer before the request is read do not stop the exchange."""
+    system = process("sys.stderr.write('x' * (4 << 20)); " + HELLO + """ask(); answer('{"outcome": "-EBUSY"}')""")
+
+    assert Errno("EBUSY") == system.apply(O1)
+    system.close()
+
+
+def ended(pid: int) -> bool:
+    """Whether a process ends soon: a signal that was sent takes its time. One that nobody has reaped yet has ended."""
+    for _ in range(500):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("verb", OPERATIONS)
+def test_operations_survive_the_wire(verb: str) -> None:
+    """Every class of operation is the same behind encoding and decoding."""
+    lines = [line for line in (STEPS + MORE).split("\n") if line.split()[:1] == [verb]]
+    assert lines
+    for line in lines:
+        operation = parse_operation(line)
+        sent = wire.read_line(wire.write_line({"apply": wire.encode(operation)}))
+
+        assert operation == wire.decode(Operation, sent["apply"], "apply")
+
+
+MORE = """
+ftrace_set_filter_ip o1 foo1 remove
+ftrace_set_filter_ips o1 foo1 foo2 reset
+ftrace_set_notrace o1 !foo* reset
+ftrace_free_filter o1
+unregister_ftrace_function o1
+register_ftrace_direct foo1 T1
+unregister_ftrace_direct foo1 T1
+modify_ftrace_direct foo1 T1 T2
+register_ftrace_direct_multi o1 T1
+unregister_ftrace_direct_multi o1 T1 free
+modify_ftrace_direct_multi o1 T2
+update_ftrace_direct_del o1 foo1=T1 foo2=T2
+update_ftrace_direct_mod o1 foo1=T1
+unregister_ftrace_graph g1
+unlivepatch foo2
+init_module mod1
+call foo1 -9223372036854775808
+call foo2 18446744073709551615 1
+task t1 foo1 1
+step t1 3 to=body
+finish t1
+poke fail alloc 2
+poke_step
+grace_period rcu_tasks
+"""
+
+
+def test_observations_survive_the_wire() -> None:
+    """Traces with every event, sites, costs and outcomes are the same behind encoding and decoding."""
+    run = ProgramRun("fsession", "p", (1, 2**64 - 1), "foo1", 1, (1, "EINVAL"), "EOPNOTSUPP", 7, True, "p")
+    inner = Trace((Body((1,), patched=True),), None)
+    events = (
+        OpsCall("o"),
+        GraphEntry("g", "f", 1),
+        DirectCall("T"),
+        run,
+        dataclasses.replace(run, func_ip=None, session=None, ret=-1),
+        Body(()),
+        NestedCall("f", inner),
+        GraphReturn("g", "f", 1),
+    )
+    trace = Trace(events, 3)
+
+    assert trace == wire.read_trace(wire.read_line(wire.write_line({"trace": wire.encode(trace)})))
+    for outcome in (Ok(), Ok(warn=True), Errno("E2BIG"), Errno("ENODEV", warn=True)):
+        assert outcome == wire.read_outcome(wire.outcome_answer(outcome))
+
+
+def test_hello_tells_the_whole_world() -> None:
+    """A process learns every function, prototype, callee and fact."""
+    world, semantics = wire.read_hello(wire.read_line(wire.write_hello(synthetic(), SEMANTICS)))
+
+    assert ("synthetic", synthetic().functions, SEMANTICS) == (world.name, world.functions, semantics)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ({"trace": {"events": [], "valve": 1}}, "trace lacks 'value'"),
+        ({"trace": {"events": {}, "value": 1}}, "trace.events: a list is expected"),
+        ({"trace": {"events": [], "value": 1.5}}, "trace.value: an integer or null is expected, not 1.5"),
+        ({"trace": {"events": [], "value": True}}, "trace.value: an integer or null is expected, not True"),
+        ({"trace": {"events": [{"ops": "o1"}], "value": 1}}, r"trace.events\[0\] lacks 'event'"),
+        ({"trace": {"events": [{"event": "jump"}], "value": 1}}, r"trace.events\[0\].event: one of ops, graph_entry"),
+        ({"trace": {"events": [{"event": "ops", "ops": "o", "x": 1}], "value": 1}}, "has no member 'x': it has ops"),
+        ({"trace": {"events": [{"event": "body", "arguments": [[]]}], "value": 1}}, r"arguments\[0\]: an integer"),
+    ],
+)
+def test_a_malformed_trace_is_told_with_its_place(answer: dict[str, object], sentence: str) -> None:
+    """The decoder names the member that is wrong and what it expected."""
+    with pytest.raises(wire.WireError, match=sentence):
+        wire.read_trace(answer)
+
+
+def test_the_documented_exchange_is_what_the_example_does() -> None:
+    """Every exchange in docs/exec-protocol.md, but for hello's, is what the example process sends and gets."""
+    document = (EXAMPLE.parents[2] / "docs" / "exec-protocol.md").read_text()
+    lines = [line for line in document.split("\n") if line.startswith(("> ", "< "))]
+    exchanges = [(asked[2:], got[2:]) for asked, got in zip(lines[::2], lines[1::2], strict=False)]
+    channel = exec_factory(f"{sys.executable} {EXAMPLE} model", 10.0)(synthetic(), SEMANTICS)._channel
+
+    assert 6 < len(exchanges)
+    for asked, got in exchanges:
+        if '"hello"' not in asked:
+            assert wire.read_line(got.encode()) == wire.read_line(channel.exchange(asked.encode() + b"\n"))
+    channel.close()

@@ -1,0 +1,1 @@
+"""Tests of the real kernel in a virtual machine."""

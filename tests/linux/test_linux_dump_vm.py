@@ -1,0 +1,174 @@
+"""Dumps of real kernels: what they accept and refuse, what is in the images, session cookies, and the verb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impl.linux.guest.frames import Batch
+from impl.linux.guest.guest import Guest, boot
+from impl.linux.guest.packages import fetch
+from impl.linux.instruments.dumping import Attaching, Dumper
+from impl.linux.probes.symbols import parse_kallsyms
+from properties.kernels.shapes import label, matching, population, predicted
+from properties.proofs.image_files import parse_image
+from properties.prover.prove import prove
+from properties.verbs import dump
+from spec.errors import BadInputError
+from spec.semantics import PRESETS
+from spec.worlds import World
+
+KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
+BOTH = Attaching(("fentry", "fexit"))
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    try:
+        guest = boot(fetch(request.param))
+    except BadInputError as error:
+        pytest.skip(str(error))
+    try:
+        yield guest
+    finally:
+        guest.close()
+
+
+@pytest.fixture(scope="module")
+def dumper(guest: Guest) -> Dumper:
+    return Dumper(guest, guest.kernel.name)
+
+
+@pytest.fixture(scope="module")
+def world(guest: Guest, dumper: Dumper) -> World:
+    return population(dumper.population(), guest.kernel.name)
+
+
+def running_order(kinds: Sequence[str]) -> list[str]:
+    """Of the programs' names, without their tags: TRAMP-1, TRAMP-2."""
+    places = list(enumerate(kinds))[::-1]
+    lists = (("fentry", "fsession"), ("fmod_ret",), ("fexit", "fsession"))
+    return [f"c{place}_{kind}" for members in lists for place, kind in places if kind in members]
+
+
+def check_image(found: Mapping[str, Any], attaching: Attaching) -> None:
+    """Its programs are called in running order, each at its address, by the machine code itself."""
+    code, start = bytes.fromhex(found["image_hex"]), int(found["image_address"], 16)
+    programs = {program["symbol_address"]: program["name"] for program in found["programs"]}
+    called = [call for call in found["calls"] if call["target"] in programs]
+    offset, site = found["fentry_offset"], bytes.fromhex(found["function_prologue_bytes"])
+    distances = [struct.unpack_from("<i", code, call["off"] + 1)[0] + call["off"] + 5 for call in called]
+
+    assert running_order(attaching.kinds) == [programs[call["target"]].split("_", 3)[3] for call in called]
+    assert [int(call["target"], 16) - start for call in called] == distances
+    assert found["used_bytes"] == len(code)
+    assert site[offset] in b"\xe8\xe9"
+    assert start == int(found["function_address"], 16) + offset + 5 + struct.unpack_from("<i", site, offset + 1)[0]
+    assert (list(attaching.kinds), attaching.options) == (found["attach_order"], found["options"])
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize(
+    "attaching",
+    [
+        BOTH,
+        Attaching(("fentry", "fentry", "fexit", "fexit"), cookie=True, ip=True),
+        Attaching(("fsession", "fentry")),
+        Attaching(("fsession", "fsession"), ip=True, session_cookie=True),
+        Attaching(("fexit",) * 38),
+    ],
+    ids=label,
+)
+def test_answers_of_a_kernel(guest: Guest, dumper: Dumper, world: World, attaching: Attaching) -> None:
+    """Functions of all arities: as predicted; images call what was attached, and kallsyms has the names in them."""
+    functions = [*matching(world, "bpf_fentry_test*"), *matching(world, "vfs_*")][: 38 // len(attaching.kinds)]
+    answers = dumper.answers(functions, attaching)
+    batch = Batch()
+    listing = batch.read_file("/proc/kallsyms")
+    symbols = parse_kallsyms(guest.submit(batch)[listing].data[0])
+    semantics = PRESETS[guest.kernel.name]
+
+    assert [predicted(f, attaching, semantics) for f in functions] == [(one.loads, one.attaches) for one in answers]
+    accepted = [one.document for one in answers if not any((*one.loads, *one.attaches))]
+    for found in accepted:
+        assert found is not None
+        check_image(found, attaching)
+        assert found["trampoline_symbol"] == str(symbols.at(int(found["image_address"], 16)))
+        names = [str(symbols.at(int(program["symbol_address"], 16))) for program in found["programs"]]
+        assert names == [program["name"] for program in found["programs"]]
+
+
+@pytest.mark.vm
+def test_refusals_of_a_kernel(guest: Guest, dumper: Dumper, world: World) -> None:
+    """Loads are refused for prototypes and attributes, attaches for slots, each with the errno that the spec says."""
+    named = [f for f in world.functions if f.btf_id is not None and f.prototype and f.prototype.describable]
+    odd = [f for f in world.functions if f.btf_id is not None and f.prototype and len(f.prototype.arguments) > 12]
+    long = [f for f in named if f.prototype and 6 < len(f.prototype.slots) <= 12]
+    functions = [*odd[:2], *long[:3], *(f for f in named if f.attributes & {"deny", "noreturn"})]
+    semantics = PRESETS[guest.kernel.name]
+    answers = dumper.answers(functions, BOTH)
+
+    assert {"EINVAL"} <= {name for one in answers for name in one.loads}
+    assert [predicted(f, BOTH, semantics) for f in functions] == [(one.loads, one.attaches) for one in answers]
+
+
+@pytest.mark.vm
+def test_fmod_ret_of_a_kernel(guest: Guest, dumper: Dumper, world: World) -> None:
+    """Security hooks take all three kinds."""
+    attaching = Attaching(("fentry", "fmod_ret", "fmod_ret", "fexit"))
+    functions = matching(world, "security_inode_*")[:8]
+    answers = dumper.answers(functions, attaching)
+
+    assert [predicted(f, attaching, PRESETS[guest.kernel.name]) for f in functions] == [
+        (one.loads, one.attaches) for one in answers
+    ]
+    for one in answers:
+        assert one.document is not None
+        check_image(one.document, attaching)
+
+
+@pytest.mark.vm
+def test_session_cookies_of_a_kernel(guest: Guest, dumper: Dumper, world: World) -> None:
+    """Sessions that ask have cookies of their own, which the images keep; those that do not ask have none."""
+    kinds = ("fsession", "fentry", "fsession")
+    if not PRESETS[guest.kernel.name].fsession:
+        pytest.skip(f"{guest.kernel.name} has no sessions")
+    (function,) = matching(world, "vfs_read")
+
+    for asks, expected in ((False, set()), (True, {"session 0", "session 2"})):
+        (answer,) = dumper.answers([function], Attaching(kinds, session_cookie=asks))
+        found = parse_image(json.dumps(answer.document), "x.json")
+        verdict = prove(found.image, found.goal)
+        bound = {name: value for name, value in verdict.bindings.items() if name.startswith("session ")}
+
+        assert "proved" == verdict.outcome
+        assert expected == set(bound)
+        assert len(bound) == len(set(bound.values()))
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("system", KERNELS)
+def test_the_verb(system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A glob on each kernel: every function has a file for each way of attaching, and each is a whole image, proved."""
+    try:
+        fetch(system)
+    except BadInputError as error:
+        pytest.skip(str(error))
+    parser = argparse.ArgumentParser()
+    dump.add_arguments(parser)
+    status = dump.run(parser.parse_args(["--system", system, "--functions", "vfs_re*", "--prove", str(tmp_path)]))
+    printed = capsys.readouterr().out
+    documents = [json.loads(path.read_bytes()) for path in sorted(tmp_path.iterdir())]
+
+    assert 0 == status, printed
+    assert f"{len(documents)} image files written" in printed
+    assert f"Images: {len(documents)} proved; 0 refused by the kernel as predicted." in printed
+    assert 3 * len({found["function"] for found in documents}) == len(documents) >= 15
+    for found in documents:
+        check_image(found, Attaching(tuple(found["attach_order"])))

@@ -1,0 +1,173 @@
+"""Reading trampoline images, as running kernels had them."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from impl.linux.probes.images import Helpers, Original, ProgramCall, Subject, entry_text, image_document, parse_image
+from impl.linux.probes.symbols import Symbols, Table
+from spec.errors import BadInputError
+from spec.prototypes import Prototype, Type
+
+FENTRY_FMOD_RET_6_1 = (
+    0xFFFFFFFFC0219000,
+    bytes.fromhex(
+        "554889e54883ec3053b802000000488945e048897de8488975f048bf007809068088ffffe8276702c131ff48897dd048bf00d0070000c9"
+        "ffff488d75d0e8ae5e02c14889c34885c07409488d7de8e80976deff48bf00d0070000c9ffff4889de488d55d0e8a76002c131c0488945"
+        "f831ff48897dd048bf0050080000c9ffff488d75d0e8685e02c14889c34885c0740d488d7de8e8ef75deff488945f848bf0050080000c9"
+        "ffff4889de488d55d0e85d6002c148837df8000f8522000000488b7de8488b75f0e82a1b23c1488945f80f1f4400000f1f840000000000"
+        "0f1f400048bf007809068088ffffe8916602c1488b45f85bc94883c408c3"
+    ),
+)
+COOKIE_6_12 = (
+    0xFFFFFFFFC0000780,
+    bytes.fromhex(
+        "554889e54883ec2848895de8b801000000488945f048897df848bf007766554433221148897dd848bf00d00a0000c9ffff488d75d8e8d6"
+        "d92dc14889c34885c07409488d7df8e881feffff48bf00d00a0000c9ffff4889de488d55d8e84fdc2dc1488b7df8488b5de8c9c3cc0000"
+    ),
+)
+ALL_KINDS_7_3 = (
+    0xFFFFFFFFC0000A00,
+    bytes.fromhex(
+        "554889e54883ec4848895dc8b804000000488945d048897dd8488975e0488955e848894df048bf005883068088ffffe89c4c60c10f1f44"
+        "000031ff48897db848bf00901c0000c9ffff488d75b8e84e4260c14889c34885c07409488d7dd8e8fdfbffff48bf00901c0000c9ffff48"
+        "89de488d55b8e8974460c131c0488945f80f1f44000031ff48897db848bf0050090000c9ffff488d75b8e8034260c14889c34885c0740d"
+        "488d7dd8e86efdffff488945f848bf0050090000c9ffff4889de488d55b8e8484460c148837df8000f851d000000488b7dd8488b75e048"
+        "8b55e8488b4df0e8917f92c1488945f80f1f40000f1f44000031ff48897db848bf0050080000c9ffff488d75b8e8924160c14889c34885"
+        "c07409488d7dd8e8b9feffff48bf0050080000c9ffff4889de488d55b8e8db4360c148bf005883068088ffffe8dc4b60c1488b45f8488b"
+        "5dc8c9c3"
+    ),
+)
+HELPERS = Helpers(
+    frozenset({0xFFFFFFFF8123EEF0, 0xFFFFFFFF812DE190, 0xFFFFFFFF81604CA0}),
+    frozenset({0xFFFFFFFF8123F110, 0xFFFFFFFF812DE430, 0xFFFFFFFF81604F10}),
+    frozenset({0xFFFFFFFF8123F750, 0xFFFFFFFF8123F780, 0xFFFFFFFF816056D0, 0xFFFFFFFF81605720}),
+)
+
+
+def test_image_of_6_1() -> None:
+    """What stands before the comparison of the return slot is fmod_ret, whatever the address of its program."""
+    image = parse_image(*FENTRY_FMOD_RET_6_1, HELPERS)
+
+    enter = 0xFFFFFFFF8123EEF0
+    expected = (
+        ProgramCall("fentry", 0xFFFFFFFFC000065C, 0xFFFFC9000007D000, 0, enter),
+        ProgramCall("fmod_ret", 0xFFFFFFFFC0000688, 0xFFFFC90000085000, 0, enter),
+        Original(0xFFFFFFFF8144ABF5),
+    )
+    assert expected == image.steps
+    assert (True, 250) == (image.skips_frame, image.used)
+
+
+def test_image_with_cookie() -> None:
+    """The constant that is stored before a program is its cookie; an image of fentry programs calls no original."""
+    image = parse_image(*COOKIE_6_12, HELPERS)
+
+    (program,) = image.programs
+    assert (0x1122334455667700, 0xFFFFFFFFC000064C) == (program.cookie, program.program)
+    assert (None, False, 107) == (image.original, image.skips_frame, image.used)
+
+
+def test_image_of_7_3() -> None:
+    """An image that is reached by jmp returns to the caller by itself; behind the original come fexit programs."""
+    image = parse_image(*ALL_KINDS_7_3, HELPERS)
+
+    kinds = ["fentry", "fmod_ret", "original", "fexit"]
+    assert kinds == [step.kind if isinstance(step, ProgramCall) else "original" for step in image.steps]
+    assert [0xFFFFFFFFC0000660, 0xFFFFFFFFC000081C, 0xFFFFFFFFC00009D8] == [call.program for call in image.programs]
+    assert (Original(0xFFFFFFFF81928A79), False, 334) == (image.original, image.skips_frame, image.used)
+    assert "trampoline:fentry,fmod_ret,fexit" == entry_text(image, lambda call: call.kind)
+
+
+def test_image_with_skipped_program() -> None:
+    """A program whose nop has become a jump behind it is skipped, and the others are not."""
+    address, code = ALL_KINDS_7_3
+    at = code.index(bytes.fromhex("0f1f440000"))
+    behind = code.index(bytes.fromhex("31c0488945f8"))
+    patched = code[:at] + b"\xe9" + struct.pack("<i", behind - at - 5) + code[at + 5 :]
+
+    assert [True, False, False] == [call.skipped for call in parse_image(address, patched, HELPERS).programs]
+
+
+def test_image_that_takes_the_original_from_its_stack() -> None:
+    """ORIG_STACK: the original is what the return address on the stack says."""
+    address, code = FENTRY_FMOD_RET_6_1
+    call = code.index(bytes.fromhex("e82a1b23c1488945f8"))
+    patched = code[:call] + bytes.fromhex("488b5d08ffd3488945f8") + code[call + 9 :]
+
+    assert Original(None) == parse_image(address, patched, HELPERS).original
+
+
+def test_image_without_end() -> None:
+    """Bytes that stop before the image does are bad input."""
+    address, code = COOKIE_6_12
+
+    with pytest.raises(BadInputError, match="the trampoline image at 0xffffffffc0000780 has no end in its 60 bytes"):
+        parse_image(address, code[:60], HELPERS)
+
+
+def test_image_document() -> None:
+    """The JSON form has the fields of the design contract; a cookie is no address."""
+    symbols = Symbols(
+        Table(
+            [0xFFFFFFFF812DE190, 0xFFFFFFFF812DE430, 0xFFFFFFFF81B020B0],
+            ["__bpf_prog_enter_recur", "__bpf_prog_exit_recur", "bpf_fentry_test1"],
+        ),
+        {"bpf": Table([0xFFFFFFFFC000064C, COOKIE_6_12[0]], ["bpf_prog_a04f_p1", "bpf_trampoline_6442552603"])},
+    )
+    lines = [
+        "bpf_fentry_test1 (1) R   D   M \ttramp: ftrace_regs_caller+0x0/0x65 (call_direct_funcs+0x0/0x20)",
+        "\tdirect-->bpf_trampoline_6442552603+0x0/0xac",
+    ]
+    document = image_document(
+        kernel="6.12",
+        release="6.12.117+deb12-amd64",
+        subject=Subject(
+            "bpf_fentry_test1",
+            "int bpf_fentry_test1(int a)",
+            Prototype((Type("int", "INT", 4),), Type("int", "INT", 4)),
+            101659,
+        ),
+        attach_order=["fentry"],
+        options={"cookie": True},
+        symbols=symbols,
+        function=(0xFFFFFFFF81B020B0, bytes.fromhex("f30f1efae8c7e64f3e8d4701c3cccccc")),
+        image=COOKIE_6_12,
+        enabled_functions=lines,
+    )
+
+    expected = {
+        "kernel": "6.12",
+        "release": "6.12.117+deb12-amd64",
+        "attach": {"fentry": 1},
+        "attach_order": ["fentry"],
+        "options": {"cookie": True},
+        "function": "bpf_fentry_test1",
+        "prototype": "int bpf_fentry_test1(int a)",
+        "btf_id": 101659,
+        "ret": {"type": "int", "kind": "INT", "size": 4},
+        "args": [{"type": "int", "kind": "INT", "size": 4}],
+        "nregs": 1,
+        "trampoline_symbol": "bpf_trampoline_6442552603",
+        "function_address": "0xffffffff81b020b0",
+        "function_prologue_bytes": "f30f1efae8c7e64f3e8d4701c3cccccc",
+        "fentry_offset": 4,
+        "callsite_target": "0xffffffffc0000780",
+        "callsite_target_sym": "bpf_trampoline_6442552603",
+        "enabled_functions": lines,
+        "image_address": "0xffffffffc0000780",
+        "image_size_ksym": 172,
+        "used_bytes": 107,
+        "image_hex": COOKIE_6_12[1].hex(),
+        "calls": [
+            {"off": 39, "insn": "movabs", "target": "0xffffc900000ad000", "sym": "heap"},
+            {"off": 53, "insn": "call", "target": "0xffffffff812de190", "sym": "__bpf_prog_enter_recur"},
+            {"off": 70, "insn": "call", "target": "0xffffffffc000064c", "sym": "bpf_prog_a04f_p1"},
+            {"off": 75, "insn": "movabs", "target": "0xffffc900000ad000", "sym": "heap"},
+            {"off": 92, "insn": "call", "target": "0xffffffff812de430", "sym": "__bpf_prog_exit_recur"},
+        ],
+        "programs": [{"name": "bpf_prog_a04f_p1", "symbol_address": "0xffffffffc000064c"}],
+    }
+    assert list(expected.items()) == list(document.items())

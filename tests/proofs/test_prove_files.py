@@ -1,0 +1,484 @@
+"""Image files: those dumped from running kernels are proved; a malformed one is named in a sentence; none hangs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import properties.proofs
+from properties.proofs.image_files import parse_image, read_image
+from properties.proofs.judging import variants
+from properties.prover.detaching import while_detaching
+from properties.prover.goal import Goal
+from properties.prover.image import Image
+from properties.prover.prove import prove
+from properties.prover.show import counterexample_lines
+from properties.prover.x86_64 import X86_64
+from spec.errors import BadInputError
+from tests.support.prove_images import Trampoline, goal_of, long, of_kinds, sized
+
+IMAGES = sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
+GOOD = next(
+    path for path in IMAGES if path.name == "linux-6.12.bpf_modify_return_test2.fentry1_fmod_ret1_fexit1.cookie.ip.json"
+)
+
+# Their functions' only stack argument is of at most 4 bytes, and its upper half is cleared: clean_stack_garbage().
+CLEANED = {
+    "linux-6.12.HUF_fillDTableX2ForWeight.fentry1_fexit1",
+    "linux-6.12.bpf_modify_return_test2.fentry1_fmod_ret1_fexit1.cookie.ip",
+    "linux-6.12.bpf_modify_return_test2.fentry2_fmod_ret2_fexit2",
+    "linux-7.3.HUF_fillDTableX2ForWeight.fentry1_fexit1",
+    "linux-7.3.bpf_modify_return_test2.fmod_ret1.ip",
+}
+
+
+def test_there_are_images_of_every_kernel() -> None:
+    """Three kernels, all arities, and kinds but fsession."""
+    dumps = [read_image(path) for path in IMAGES]
+
+    assert {"6.1", "6.12", "7.3.4"} == {dump.kernel for dump in dumps}
+    assert set(range(13)) == {len(dump.goal.prototype.arguments) for dump in dumps}
+    assert {"fentry", "fexit", "fmod_ret", "lsm"} == {kind for dump in dumps for kind in dump.attached}
+    assert {"call", "jmp"} == {dump.goal.site for dump in dumps}
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=[path.stem for path in IMAGES])
+def test_an_image_of_a_running_kernel_is_proved(path: Path) -> None:
+    """As it is, and as it is while programs are detached, without a question to z3."""
+    dump = read_image(path)
+    verdict = prove(dump.image, dump.goal)
+
+    assert ("proved", 1, 0) == (verdict.outcome, verdict.figures.paths, verdict.figures.asked)
+    patched = while_detaching(dump.image, dump.goal, X86_64)
+    if patched is None:
+        assert not dump.goal.calls_original
+        assert not dump.kernel.startswith("7")
+    else:
+        assert ("proved", 0) == ((verdict := prove(*patched)).outcome, verdict.figures.asked)
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=[path.stem for path in IMAGES])
+def test_by_whole_words_only_a_cleaned_argument_differs(path: Path) -> None:
+    """In the strict reading all but those with a narrow stack argument are proved, and these differ above it."""
+    dump = read_image(path)
+    verdict = prove(dump.image, dump.goal.read("strict"))
+
+    assert ("refuted" if path.stem in CLEANED else "proved") == verdict.outcome
+    if verdict.counterexample is not None:
+        found = verdict.counterexample
+        assert "ctx[6] is argument 6" == found.obligation.partition(": ")[2]
+        assert found.got is not None
+        assert found.expected is not None
+        assert found.got == found.expected % (1 << 32)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("path", IMAGES, ids=[path.stem for path in IMAGES])
+def test_z3_alone_proves_it(path: Path) -> None:
+    """With every decision by z3 the images are proved as well."""
+    dump = read_image(path)
+    verdict = prove(dump.image, dump.goal, thorough=True)
+
+    assert ("proved", 0) == (verdict.outcome, verdict.figures.plain)
+
+
+def test_what_the_file_leaves_open_is_bound() -> None:
+    """Pointers to struct bpf_prog and bpf_tramp_image, and cookies, become constants, which a copy must then have."""
+    dump = read_image(GOOD)
+    verdict = prove(dump.image, dump.goal)
+    pinned = dump.goal.pinned(verdict.bindings)
+    other = copy.deepcopy(json.loads(GOOD.read_text()))
+    other["image_hex"] = other["image_hex"].replace("007766554433221148", "017766554433221148", 1)
+    moved = parse_image(json.dumps(other), "x.json")
+
+    assert {"im", *(f"{what} {place}" for what in ("prog", "cookie") for place in range(3))} == set(verdict.bindings)
+    assert 0x1122334455667700 == verdict.bindings["cookie 0"]
+    assert "proved" == prove(dump.image, pinned).outcome
+    assert "proved" == prove(moved.image, moved.goal).outcome
+    assert "refuted" == prove(moved.image, pinned).outcome
+
+
+def test_cookies_that_the_file_tells() -> None:
+    """Each program has its own: those of two programs exchanged are refuted; without the option all are 0."""
+    bound = prove((dump := read_image(GOOD)).image, dump.goal).bindings
+    first, second, third = (f"{bound[f'cookie {place}']:#x}" for place in range(3))
+
+    def outcome(**fields: Any) -> str:
+        dump = parse_image(changed(**fields), "x.json")
+        return prove(dump.image, dump.goal).outcome
+
+    assert "proved" == outcome(cookies=[first, second, third])
+    assert "refuted" == outcome(cookies=[second, first, third])
+    assert "refuted" == outcome(cookies=[first, second, third], options={"ip": True})
+
+
+def changed(**fields: Any) -> str:
+    """The good file with other fields; `...` leaves one out."""
+    value = json.loads(GOOD.read_text()) | fields
+    return json.dumps({name: field for name, field in value.items() if field is not ...})
+
+
+def inside(where: str, index: int | None = None, **fields: Any) -> str:
+    """The good file with other fields in an object of it."""
+    whole = json.loads(GOOD.read_text())
+    member = whole[where] if index is None else whole[where][index]
+    member |= fields
+    return json.dumps(whole)
+
+
+MALFORMED: dict[str, tuple[str, str]] = {
+    "no JSON": ("{", "x.json: is not JSON: "),
+    "deep": ("[" * 100_000, "x.json: is not JSON: "),
+    "a list": ("[]", "x.json: the file must be an object"),
+    "no image": (changed(image_hex=...), "x.json: image_hex: is missing"),
+    "half a byte": (changed(image_hex="abc"), "x.json: image_hex: must be hexadecimal digits, two a byte"),
+    "a number for digits": (changed(image_hex=5), "x.json: image_hex: must be a string of printable letters"),
+    "an empty image": (changed(image_hex=""), "x.json: image_hex: must have 1 to 65536 bytes"),
+    "a huge image": (changed(image_hex="90" * 65537), "x.json: image_hex: must have 1 to 65536 bytes"),
+    "used too much": (changed(used_bytes=4096), "x.json: used_bytes: must be a number from 1 to 470"),
+    "true for a number": (changed(used_bytes=True), "x.json: used_bytes: must be a number from 1 to 470"),
+    "a bare address": (changed(image_address="ffff"), "x.json: image_address: must be an address such as"),
+    "the end of memory": (
+        changed(image_address="0xffffffffffffffff"),
+        "x.json: image_address: must be in the kernel's text",
+    ),
+    "unprintable": (changed(function="\ud800"), "x.json: function: must be a string of printable letters"),
+    "no kind": (changed(attach_order=[]), "x.json: attach_order: must be a list of fentry, fexit, fmod_ret, lsm"),
+    "another kind": (changed(attach_order=["kprobe"]), "x.json: attach_order: must be a list of fentry, fexit"),
+    "too few programs": (changed(programs=[]), "x.json: programs: has 0 of the 3 programs in attach_order"),
+    "unplaced": (inside("programs", 1, name="bpf_prog_x"), "x.json: programs[1].name: must end in its place"),
+    "misplaced": (
+        inside("programs", 1, name="p_c1_fexit"),
+        "x.json: programs[1].name: attach_order has no fexit in place 1",
+    ),
+    "out of place": (
+        inside("programs", 1, name="p_c7_fexit"),
+        "x.json: programs[1].name: attach_order has no fexit in place 7",
+    ),
+    "twice in a place": (
+        inside("programs", 1, name="p_c0_fentry"),
+        "x.json: programs[1].name: two programs have the same",
+    ),
+    "an argument too wide": (inside("args", 0, size=17), "x.json: args[0].size: must be a number from 1 to 16"),
+    "an argument of nothing": (inside("args", 0, size=0), "x.json: args[0].size: must be a number from 1 to 16"),
+    "a void argument": (inside("args", 0, kind="VOID"), "x.json: args[0].size: must be 0 for VOID"),
+    "another type": (inside("args", 0, kind="LIST"), "x.json: args[0].kind: must be one of ARRAY, CONST, DATASEC"),
+    "a struct returned": (inside("ret", kind="STRUCT"), "x.json: args: no trampoline can serve this prototype"),
+    "no call": (
+        changed(function_prologue_bytes="90" * 16),
+        "x.json: function_prologue_bytes: there is no call or jmp",
+    ),
+    "a short prologue": (changed(function_prologue_bytes="e8"), "x.json: fentry_offset: must be a number from 0 to 1"),
+    "far into it": (changed(fentry_offset=-1), "x.json: fentry_offset: must be a number from 0 to 16"),
+    "a helper twice": (inside("calls", 1, sym="__bpf_tramp_exit"), "x.json: calls[19].sym: __bpf_tramp_exit has two"),
+    "calls are numbers": (changed(calls=[5]), "x.json: calls[0] must be an object"),
+    "no options": (changed(options=None), "x.json: options must be an object"),
+    "an option": (changed(options={"ip": 1}), "x.json: options.ip: must be true or false"),
+    "flags": (changed(options={"flags": "16"}), "x.json: options.flags: must be a number from 0 to 4294967295"),
+    "cookies": (changed(cookies=[1, 2, 3]), "x.json: cookies: must be a list of words such as '0x100000000'"),
+    "too few cookies": (changed(cookies=["0x1"]), "x.json: cookies: has 1 of the 3 programs in attach_order"),
+    "no lines": (changed(enabled_functions=[5]), "x.json: enabled_functions: must be a list of strings"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_file_is_named_with_its_mistake(case: str) -> None:
+    """One sentence tells the file, the field, and the mistake."""
+    text, sentence = MALFORMED[case]
+    with pytest.raises(BadInputError) as caught:
+        parse_image(text, "x.json")
+
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file, a folder, and one that is no text or too large are named as well."""
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe")
+    large = tmp_path / "large.json"
+    large.write_bytes(b" " * (1 << 22 | 1))
+    for path, mistake in (
+        (tmp_path / "none.json", "cannot be read: No such file or directory"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (binary, "is not UTF-8 text"),
+        (large, "is larger than 4194304 bytes"),
+    ):
+        with pytest.raises(BadInputError) as caught:
+            read_image(path)
+
+        assert f"{path}: {mistake}" == str(caught.value)
+
+
+def test_how_the_site_reaches_the_image() -> None:
+    """By its own byte; where ftrace stands at the site, as its list of direct calls says; and who shares it."""
+    whole = json.loads(GOOD.read_text())
+    lines = ["f (2) R I D   M \ttramp: x", "\tdirect-->y"]
+    jumps = ["f (2) R   D   M \ttramp: x", "\tdirect(jmp)-->y"]
+    elsewhere = whole["function_prologue_bytes"].replace("e857ce", "e858ce")
+
+    def goal(**fields: Any) -> Any:
+        return parse_image(changed(**fields), "x.json").goal
+
+    assert ("call", False) == ((made := goal()).site, made.shares_ipmodify)
+    assert "jmp" == goal(function_prologue_bytes=whole["function_prologue_bytes"].replace("e857", "e957")).site
+    assert "call" == goal(enabled_functions=jumps).site
+    assert "jmp" == goal(enabled_functions=jumps, function_prologue_bytes=elsewhere).site
+    assert ("call", True) == ((made := goal(enabled_functions=lines)).site, made.shares_ipmodify)
+
+
+def written(goal: Goal, *, shared: bool = False) -> str:
+    """A file as a kernel's dump would be, of an image laid out as 7.3 does."""
+    image = Trampoline(goal, skips=True).image()
+    branch = (0xE9 if goal.site == "jmp" else 0xE8).to_bytes(1, "little")
+    branch += ((goal.function if shared else image.address) - goal.body).to_bytes(8, "little", signed=True)[:4]
+    kinds = [program.kind for program in goal.programs]
+    listed = [(f"bpf_prog_0_c{place}_{kind}", goal.programs[place].code) for place, kind in enumerate(kinds)]
+    heap = {goal.im, *(program.pointer for program in goal.programs)}
+    targets = [*goal.helpers.items(), *(("heap", value) for value in heap), *listed]
+    calls = [{"off": 0, "insn": "call", "target": f"{target:#x}", "sym": symbol} for symbol, target in targets]
+    types = [{"type": one.name, "kind": one.kind, "size": one.size} for one in goal.prototype.arguments]
+    returns = goal.prototype.returns
+    fields = {
+        "kernel": "7.3.4",
+        "function": "f",
+        "args": types,
+        "ret": {"type": returns.name, "kind": returns.kind, "size": returns.size},
+        "attach_order": kinds,
+        "options": {"ip": goal.func_ip, "cookie": bool(goal.programs[0].cookie)},
+        "function_address": f"{goal.function:#x}",
+        "fentry_offset": 4,
+        "function_prologue_bytes": "f30f1efa" + branch.hex() + "90" * 7,
+        "enabled_functions": ["f (1) R I D   M \ttramp: x" if shared else "f (1) R   D   M \ttramp: x"],
+        "image_address": f"{image.address:#x}",
+        "used_bytes": image.used,
+        "image_hex": image.code.hex(),
+        "calls": calls,
+        "programs": [{"name": name, "symbol_address": f"{address:#x}"} for name, address in sorted(listed)],
+    }
+    return json.dumps(fields)
+
+
+def test_what_no_file_here_has() -> None:
+    """Sessions with cookies of their own, IPMODIFY sharing, many programs: read from a file, and proved."""
+    sessions = tuple(
+        replace(program, session_cookie=True) for program in of_kinds("fsession", "fsession", cookies=True)
+    )
+    goals = [
+        goal_of(long(3), *sessions, *of_kinds("fentry", "fexit", cookies=True), site="jmp", func_ip=True),
+        goal_of(long(9), *of_kinds("fexit", "lsm", cookies=True), shares_ipmodify=True),
+        goal_of(sized([16, 4, 16, 8, 12, 1]), *of_kinds(*["fentry"] * 12, *["fmod_ret"] * 12, *["fsession"] * 6)),
+    ]
+    for goal in goals:
+        dump = parse_image(written(goal, shared=goal.shares_ipmodify), "x.json")
+        patched = while_detaching(dump.image, dump.goal, X86_64)
+
+        assert (goal.site, goal.shares_ipmodify, goal.body) == (
+            dump.goal.site,
+            dump.goal.shares_ipmodify,
+            dump.goal.body,
+        )
+        assert "proved" == prove(dump.image, dump.goal).outcome
+        assert patched is not None
+        assert "proved" == prove(*patched).outcome
+
+
+MOST_INSTRUCTIONS = 200_000
+LONGEST_SENTENCE = 300
+
+
+def random_bytes(count: int, seed: int) -> Iterator[Image]:
+    """Images of random bytes; half of them begin like a trampoline."""
+    draw = random.Random(seed)
+    for number in range(count):
+        code = draw.randbytes(draw.randrange(1, 400))
+        code = bytes.fromhex("554889e54883ec48") + code if number % 2 else code
+        yield Image(0xFFFFFFFFC0210000, code, len(code))
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1_000, marks=pytest.mark.proof)])
+def test_random_bytes_get_a_verdict(count: int) -> None:
+    """Bytes that loop, jump away, write everywhere or are undefined are refuted or undecided, in bounded steps."""
+    goal = read_image(GOOD).goal
+    for image in random_bytes(count, seed=count):
+        verdict = prove(image, goal)
+
+        assert verdict.outcome in {"refuted", "undecided"}
+        assert verdict.figures.instructions <= MOST_INSTRUCTIONS
+
+
+def spoilt(draw: random.Random) -> str:
+    """A file with some of its fields spoilt."""
+    whole = any_file(draw)
+    for _ in range(draw.randrange(1, 4)):
+        _spoil(draw, whole)
+    return json.dumps(whole)
+
+
+def any_file(draw: random.Random) -> Any:
+    return json.loads(draw.choice(IMAGES).read_text())
+
+
+def _spoil(draw: random.Random, value: Any) -> None:
+    """Changes, removes or doubles something somewhere below a value."""
+    while True:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        if not keys:
+            return
+        key = draw.choice(keys)
+        if isinstance(value[key], dict | list) and draw.randrange(4):
+            value = value[key]
+            continue
+        break
+    odd: tuple[Any, ...] = (
+        None,
+        True,
+        -1,
+        1 << 70,
+        0.5,
+        "",
+        "0x0",
+        "0xffffffffffffffff",
+        "fexit",
+        [],
+        {},
+        [[]],
+        "\ud800",
+        "e9" * 8,
+    )
+    action: Callable[[], None] = draw.choice(
+        (
+            lambda: value.__delitem__(key),
+            lambda: value.__setitem__(key, draw.choice(odd)),
+            lambda: value.__setitem__(key, _altered(draw, value[key])),
+            lambda: value.__setitem__(key, copy.deepcopy(value[draw.choice(keys)])),
+        )
+    )
+    action()
+
+
+def _altered(draw: random.Random, value: Any) -> Any:
+    if isinstance(value, str) and value:
+        at = draw.randrange(len(value))
+        return value[:at] + draw.choice("0123456789abcdefx_ ") + value[at + 1 :]
+    return value + draw.choice((-1, 1, 8)) if isinstance(value, int) else value
+
+
+def coded(*codes: str) -> Callable[[random.Random], str]:
+    """Files in whose image one of these stands somewhere, each `?` of it a random digit."""
+
+    def make(draw: random.Random) -> str:
+        whole = any_file(draw)
+        code = bytearray.fromhex(whole["image_hex"])
+        put = bytes.fromhex(re.sub("[?]", lambda _: draw.choice("0123456789abcdef"), draw.choice(codes)))
+        at = draw.choice(starts(bytes(code[: whole["used_bytes"]])))
+        code[at : at + len(put)] = put
+        return json.dumps(whole | {"image_hex": code.hex()})
+
+    return make
+
+
+def starts(code: bytes) -> list[int]:
+    """Where instructions begin."""
+    return [instruction.address for instruction in X86_64.disassembler().disasm(code, 0)]
+
+
+def torn(draw: random.Random) -> str:
+    """A file cut off, or with a piece missing or put in."""
+    text = json.dumps(any_file(draw))
+    at = draw.randrange(len(text))
+    return draw.choice((text[:at], text[at:], text[:at] + draw.choice(("", "}", '"', "\\", "0")) + text[at + 2 :]))
+
+
+def nested(draw: random.Random) -> str:
+    """A field that is lists in lists, or objects in objects."""
+    whole = any_file(draw)
+    key, depth = draw.choice(list(whole)), draw.choice((5, 500, 50_000))
+    opening, closing = draw.choice((("[", "]"), ('{"a":', "}")))
+    return json.dumps(whole | {key: 0}).replace(f'"{key}": 0', f'"{key}": {opening * depth}0{closing * depth}', 1)
+
+
+def huge(draw: random.Random) -> str:
+    """A field that is a number of any size, or as long as a string, or no number at all."""
+    whole = any_file(draw)
+    key = draw.choice(list(whole))
+    number = draw.choice(("9" * 30, "9" * 5_000, "-1e999", "NaN", '"0x' + "f" * 17 + '"', f'"{"90" * 70_000}"'))
+    return json.dumps(whole | {key: 0}).replace(f'"{key}": 0', f'"{key}": {number}', 1)
+
+
+DAMAGE: dict[str, Callable[[random.Random], str]] = {
+    "fields": spoilt,
+    "torn": torn,
+    "nested": nested,
+    "huge": huge,
+    "loops": coded("ebfe", "eb??", "75f?", "e9????ffff", "e2f?", "f348ab", "f3a4", "488d6424f8ebf9"),
+    "jumps away": coded("e9????????", "e8????????", "ffe?", "ffd?", "c3", "c2????", "ff25????????", "0f84????????"),
+    "writes": coded(
+        "48890425????????", "48890?", "4889a5????????", "f348ab", "488d2425????????", "65488904??", "f048ff0?"
+    ),
+    "undefined": coded("0f0b", "06", "d6", "0fff", "62??????", "c5??????", "0f38????", "f4", "0f01f8", "cd80", "0f05"),
+    "bytes": coded("??", "????", "????????", "????????????????", "????????????????????????????????"),
+}
+SLOWEST = 60
+"""Seconds of the processor that one file may take; z3's budget is a part of it."""
+
+
+@pytest.mark.parametrize("count", [135, pytest.param(2_700, marks=pytest.mark.proof)])
+def test_a_damaged_file_gets_a_verdict_or_a_sentence(count: int) -> None:
+    """Whatever the damage, the answer is one of the three verdicts or BadInputError, in bounded time."""
+    draw = random.Random(count)
+    answers = {name: dict.fromkeys(ANSWERS, 0) for name in DAMAGE}
+    slowest = 0.0
+    for number in range(count):
+        name = list(DAMAGE)[number % len(DAMAGE)]
+        before = time.process_time()
+        answers[name][judged(DAMAGE[name](draw))] += 1
+        slowest = max(slowest, time.process_time() - before)
+    print(*(f"{name}: {found}" for name, found in answers.items()), f"slowest: {slowest:.2f} s", sep="\n")
+
+    assert slowest < SLOWEST
+    assert not any(found["bad input"] for name, found in answers.items() if name in IN_CODE)
+    assert all(found["refuted"] for name, found in answers.items() if name in IN_CODE)
+    assert all(any(found[answer] for found in answers.values()) for answer in ("proved", "bad input"))
+
+
+ANSWERS = ("proved", "refuted", "undecided", "bad input")
+IN_CODE = {"loops", "jumps away", "writes", "undefined", "bytes"}
+
+
+def judged(text: str) -> str:
+    """The verdict on a file; or that it is bad input, as one sentence says that names it."""
+    try:
+        dump = parse_image(text, "x.json")
+    except BadInputError as error:
+        told = str(error)
+        assert told.startswith("x.json: ")
+        assert "\n" not in told
+        assert len(told) < LONGEST_SENTENCE
+        return "bad input"
+    outcomes = []
+    for _, image, goal in variants(dump.image, dump.goal):
+        verdict = prove(image, goal)
+        assert verdict.figures.instructions <= MOST_INSTRUCTIONS
+        if verdict.counterexample is not None:
+            assert "in" in list(counterexample_lines(verdict.counterexample, image, goal, X86_64))
+        outcomes.append(verdict.outcome)
+    return outcomes[0]
+
+
+def test_a_truncated_image_is_not_proved() -> None:
+    """An image without its end runs out of itself, or stops in an instruction."""
+    dump = read_image(GOOD)
+    for used in range(1, dump.image.used, 7):
+        image = replace(dump.image, used=used)
+
+        assert prove(image, dump.goal).outcome in {"refuted", "undecided"}, used

@@ -1,0 +1,1 @@
+"""Tests of the vocabulary, the contracts and the populations."""

@@ -1,0 +1,1 @@
+"""What several tests need: example systems, images, faults, the processor at hand."""

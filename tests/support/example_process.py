@@ -1,0 +1,58 @@
+"""An example of an `exec:` system: it lets another System of this project answer, from a process of its own.
+
+Try it with `--system "exec:python tests/support/example_process.py batched"`. A system in C does the same with
+structures of its own: read a line, look at its one key, answer with a line, flush.
+docs/exec-protocol.md shows the lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from properties.systems import naming as systems
+from properties.systems import wire
+from spec.operations import Operation
+from spec.system import System
+
+
+def answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
+    """One answer to each request behind hello, but for close."""
+    match request:
+        case {"apply": operation}:
+            outcome = system.apply(wire.decode(Operation, operation, "apply"))
+            return wire.outcome_answer(outcome)
+        case {"call": {"function": function, "arguments": arguments}}:
+            return {"trace": wire.encode(system.call(function, tuple(arguments)))}
+        case {"sites": True}:
+            return {"sites": wire.encode(system.sites())}
+        case {"cost": True}:
+            return {"cost": wire.encode(system.cost())}
+    return {"error": f"no such request: {', '.join(request)}"}
+
+
+def main() -> None:
+    """Answers line by line, until close or the end of stdin."""
+    lines = iter(sys.stdin.buffer)
+    world, semantics = wire.read_hello(wire.read_line(next(lines)))
+    system = systems.resolve(sys.argv[1])(world, semantics)
+    write({"name": "example", "supports": sorted(kind.verb for kind in system.supports)})
+    for line in lines:
+        request = wire.read_line(line)
+        if "close" in request:
+            break
+        write(answer(system, request))
+    system.close()
+
+
+def write(reply: dict[str, Any]) -> None:
+    """Every answer is flushed, since the other side waits for it."""
+    sys.stdout.buffer.write(wire.write_line(reply))
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
