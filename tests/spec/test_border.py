@@ -72,7 +72,6 @@ REFUSED = {
     ],
     "NAME-3": [
         (DIRECT, "register_ftrace_function o1", "EOPNOTSUPP"),
-        ((*DIRECT, "unregister_ftrace_direct_multi o1 T1"), "unregister_ftrace_function o1", "EOPNOTSUPP"),
         (IPMODIFY[:2], "register_ftrace_direct_multi o3 T1", "EOPNOTSUPP"),
         (IPMODIFY[:2], "update_ftrace_direct_add o3 foo1=T1 foo1=T1", "EOPNOTSUPP"),
     ],
@@ -81,7 +80,13 @@ REFUSED = {
         (DIRECT, "ftrace_set_notrace o1 nowhere", "EOPNOTSUPP"),
     ],
     "NAME-5": [(IPMODIFY, "ftrace_free_filter o3", "EOPNOTSUPP")],
-    "NAME-6": [(IPMODIFY[:2], "unregister_ftrace_function o3", "EOPNOTSUPP")],
+    "NAME-6": [
+        (
+            ("bpf_prog_load p1 fexit", "bpf_raw_tracepoint_open l1 p1 foo3", "livepatch foo3", *IPMODIFY[:2]),
+            "unregister_ftrace_function o3",
+            "EOPNOTSUPP",
+        ),
+    ],
     "NAME-9": [
         ((*DIRECT, *IPMODIFY), "ftrace_set_filter o3 foo[12]", "EOPNOTSUPP"),
         ((*ATTACHED, *IPMODIFY), "ftrace_set_filter_ips o3 foo2 bar1", "EOPNOTSUPP"),
@@ -113,6 +118,9 @@ ASKED = [
     (DIRECT, "unregister_ftrace_direct_multi o1 T2"),
     (DIRECT[:2], "ftrace_set_filter_ip o1 foo2 remove"),
     (DIRECT, "unregister_ftrace_direct foo2 T1"),
+    (DIRECT, "unregister_ftrace_function o1"),
+    (IPMODIFY[:2], "unregister_ftrace_function o3"),
+    ((*IPMODIFY[:2], "livepatch foo3"), "unregister_ftrace_function o3"),
     (IPMODIFY, "ftrace_set_filter_ip o3 nowhere"),
     (IPMODIFY[:2], "ftrace_set_filter_ip o3 foo1"),
     ((*DIRECT, *IPMODIFY), "ftrace_set_filter_ips o3 foo1 nowhere"),
