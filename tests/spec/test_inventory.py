@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import model
 from model.state import DIRECT_OPS
 from properties.hunt.strategies import operations
-from spec.inventory import SINGLE_API, Inventory, covered_functions
+from properties.hunt.strategies.drawing import covered_functions
+from spec.inventory import SINGLE_API, Inventory
 from spec.operations import OPERATIONS, Call, ObserveSite, names_of, renamed
 from spec.outcomes import Ok
 from spec.seeds import parse_operation, print_operation
