@@ -1,4 +1,4 @@
-"""Processes that judge images. One that dies, or takes too long, costs the verdict of its image and nothing else."""
+"""Processes that judge images. If one dies, or takes too long, only the verdict of its image is lost."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Judges"]
 SECONDS = 300.0
 """For one image, which takes milliseconds; several times what z3's budgets allow."""
 
-# so that a guest, which has time limits, comes first
+# A guest has time limits, so it comes first.
 NICE = 10
 
 
 class Judges:
-    """As many processes as there are processors. State: which of them are free."""
+    """One process for each processor. State: which of them are free."""
 
     def __init__(self, judging: Callable[[str, str], Judgement] = judge, seconds: float = SECONDS) -> None:
         count = len(os.sched_getaffinity(0))
@@ -35,12 +35,12 @@ class Judges:
 
     def submit(self, text: str, file: str) -> Future[Judgement]:
         """Have the text of an image file judged, while others are."""
-        return self._threads.submit(self._judged, text, file)
+        return self._threads.submit(self._judge, text, file)
 
-    def _judged(self, text: str, file: str) -> Judgement:
+    def _judge(self, text: str, file: str) -> Judgement:
         process = self._free.get()
         try:
-            return process.judged(text, file, self._seconds)
+            return process.judge(text, file, self._seconds)
         finally:
             self._free.put(process)
 
@@ -53,7 +53,7 @@ class Judges:
 
 
 class _Process:
-    """One process, and another in its place where it ends before its time."""
+    """One process; another takes its place if it ends before its time."""
 
     def __init__(self, judging: Callable[[str, str], Judgement]) -> None:
         self._judging = judging
@@ -67,8 +67,8 @@ class _Process:
         self._process.start()
         theirs.close()
 
-    def judged(self, text: str, file: str, seconds: float) -> Judgement:
-        """The judgement; undecided where the process does not come to one."""
+    def judge(self, text: str, file: str, seconds: float) -> Judgement:
+        """The judgement; undecided if the process does not come to one."""
         try:
             self._connection.send((text, file))
             if self._connection.poll(seconds):
@@ -94,7 +94,7 @@ class _Process:
 
 
 def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> None:
-    """In the process: judge what comes, until nobody is there; Ctrl-C is for the one who asks."""
+    """Judge what comes, in the process, until the other end is closed. Ctrl-C is left to the process that asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
     while True:
@@ -110,6 +110,6 @@ def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> 
 
 
 def _undecided(file: str, reason: str) -> Judgement:
-    """The judgement of an image that has got none."""
+    """The judgement of an image that no process has judged."""
     told = f"undecided: {reason}"
     return Judgement(file, "", "undecided", told, detaching=False, words=Words("undecided", told=told), seconds=0.0)

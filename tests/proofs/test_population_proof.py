@@ -76,7 +76,7 @@ def test_what_is_wrong_is_told() -> None:
     assert refuted.told.startswith("refuted: ")
     assert "undecided" == unpatched.outcome
     assert unpatched.told.startswith("while programs are detached: undecided: the place")
-    with pytest.raises(BadInputError, match="x.json: args: is missing"):
+    with pytest.raises(BadInputError, match="x.json: kernel: is missing"):
         judge("{}", "x.json")
 
 
