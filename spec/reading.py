@@ -97,14 +97,14 @@ def decode(data: bytes, kind: type[Value], file: str | None = None, hook: ReadHo
         raise _no_json(str(error), data, file) from error
 
 
-def convert(value: object, kind: type[Value], hook: ReadHook | None = None) -> Value:
-    """The value in JSON that is parsed already."""
+def convert(value: object, kind: type[Value], place: str = "", hook: ReadHook | None = None) -> Value:
+    """The value in a part of JSON that is parsed already; `place` is where it was, for errors."""
     try:
         return msgspec.convert(value, kind, dec_hook=hook)
     except RecursionError as error:
-        raise BadInputError("is nested too deeply") from error
+        raise BadInputError(f"{place}: is nested too deeply") from error
     except msgspec.ValidationError as error:
-        raise BadInputError(_sentence(str(error))) from error
+        raise BadInputError(_sentence(str(error), place)) from error
 
 
 def encode(value: object, hook: Callable[[Any], Any] | None = None) -> bytes:
@@ -120,10 +120,10 @@ def _no_json(mistake: str, data: bytes, file: str | None) -> BadInputError:
     return BadInputError(f"is no JSON: {reason}", file, line)
 
 
-def _sentence(error: str) -> str:
+def _sentence(error: str, inside: str = "") -> str:
     """`programs[1].name: expected a string, not null`; msgspec's words end in the places, the innermost first."""
     mistake, *places = error.split(" - at `$")
-    place = "".join(place.removesuffix("`") for place in reversed(places))
+    place = inside + "".join(place.removesuffix("`") for place in reversed(places))
     if member := MEMBER.fullmatch(mistake):
         place, mistake = f"{place}.{member[2][:MOST_OF_A_NAME]}", MEMBER_MISTAKES[member[1]]
     elif pattern := MATCHING.match(mistake):

@@ -14,14 +14,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from properties.systems import wire
 from properties.systems.guard import SystemCrashError
+from spec.capabilities import VALUES
 from spec.costs import Cost
 from spec.errors import BadInputError
-from spec.operations import Operation
+from spec.operations import OPERATIONS, Operation
 from spec.outcomes import Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -187,7 +189,13 @@ class ExecSystem:
             self._channel = _Channel(words, time_limit)
         except OSError as error:
             raise BadInputError(f"the program '{words[0]}' cannot be started: {error.strerror}") from error
-        self._name, self._supports = self._ask("hello", wire.write_hello(world, semantics), wire.read_supports)
+        hello = self._ask("hello", wire.write_hello(world, semantics), wire.read_hello_answer)
+        self._name, self._supports = hello.name, frozenset(OPERATIONS[verb] for verb in hello.supports)
+        for value in VALUES:
+            if getattr(hello, value) is not None:
+                setattr(self, value, getattr(hello, value))
+        for method in hello.answers:
+            setattr(self, method, partial(self._ask_method, method))
 
     @property
     def name(self) -> str:
@@ -220,6 +228,11 @@ class ExecSystem:
     def close(self) -> None:
         """Asks the process to end, and ends it."""
         self._channel.close(wire.write_line({"close": True}))
+
+    def _ask_method(self, method: str, *arguments: Operation) -> Any:
+        """One of the process's capabilities."""
+        request = wire.write_line({method: wire.encode(arguments[0]) if arguments else True})
+        return self._ask(method, request, lambda answer: wire.read_method(answer, method))
 
     def _ask(self, what: str, request: bytes, read: Callable[[dict[str, Any]], Answer]) -> Answer:
         try:

@@ -1,6 +1,6 @@
-"""A plug-in kept at arm's length: its exceptions, hangs and wrong answers become one kind of error, a finding.
+"""Guards a plug-in: its exceptions, hangs and wrong answers become one kind of error, which is a finding.
 
-Without it a foreign System could end the harness, or answer something that only fails much later.
+Without the guard a foreign System could end the harness, or answer something that fails only much later.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
+from spec.capabilities import METHODS, VALUES
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
+from spec.reading import convert
 from spec.semantics import Semantics
 from spec.sites import Site
 from spec.system import System, SystemFactory
@@ -58,9 +60,10 @@ class GuardedSystem:
                 "write a class with the members of spec.system.System",
             )
         self._name = self._ask("name", lambda: inner.name, _check_name)
-        # What lockstep expects of the images; no part of the contract, since a name that ends in a level says it too.
-        self.sharing = str(getattr(inner, "sharing", "per_function"))
         self._supports = self._ask("supports", lambda: frozenset(inner.supports), _check_supports)
+        for member, kind in {**VALUES, **METHODS}.items():
+            if member in dir(inner):
+                setattr(self, member, self._guard(member, kind))
 
     @property
     def name(self) -> str:
@@ -91,6 +94,16 @@ class GuardedSystem:
     def close(self) -> None:
         """Closes the plug-in; SystemCrashError where it fails."""
         self._ask("close()", self._inner.close, lambda _: "")
+
+    def _guard(self, member: str, kind: Any) -> Any:
+        """A capability of the plug-in: a value, or a method that is guarded like the others."""
+
+        def check(answer: object) -> str:
+            return _check_type(answer, kind)
+
+        if member in VALUES:
+            return self._ask(member, lambda: getattr(self._inner, member), check)
+        return lambda *arguments: self._ask(f"{member}()", lambda: getattr(self._inner, member)(*arguments), check)
 
     def _ask(self, what: str, ask: Callable[[], Answer], mistake: Callable[[Answer], str]) -> Answer:
         answer = limited(what, ask, self._time_limit)
@@ -146,6 +159,14 @@ def _check_name(answer: object) -> str:
     return "" if isinstance(answer, str) else f"{_kind(answer)}: a str is expected"
 
 
+def _check_type(answer: object, kind: Any) -> str:
+    try:
+        convert(answer, kind)
+    except BadInputError as error:
+        return f"{_kind(answer)}: {error}"
+    return ""
+
+
 def _check_supports(answer: frozenset[Any]) -> str:
     wrong = [kind for kind in answer if not (isinstance(kind, type) and issubclass(kind, Operation))]
     return f"{wrong[0]!r}: classes of spec.operations are expected" if wrong else ""
@@ -163,7 +184,7 @@ def _check_sites(answer: Mapping[Any, Any]) -> str:
 def _check_trace(answer: object) -> str:
     if not isinstance(answer, Trace):
         return f"{_kind(answer)}: a Trace is expected"
-    wrong = [event for event in answer.events if not isinstance(event, get_args(Event))]
+    wrong = [event for event in answer.events if not isinstance(event, Event)]
     return f"{_kind(wrong[0])} among its events: the events of spec.traces are expected" if wrong else ""
 
 
