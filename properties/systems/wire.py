@@ -85,6 +85,8 @@ class _AnyOperation(Protocol):
 TAGS: dict[type, tuple[str, Mapping[str, type]]] = {_AnyOperation: ("verb", OPERATIONS), Event: ("event", EVENTS)}
 """The member that names the class of an object, and the classes by that name."""
 
+TAG_NAMES = ("verb", "event")
+
 Answer = Mapping[str, Any]
 Value = TypeVar("Value")
 
@@ -151,7 +153,7 @@ def decode(kind: type[Value], value: object, place: str) -> Value:
         found: Value = reading.convert(value, wanted, place, _decode_tagged)
     except BadInputError as error:
         raise WireError(f"{error}, in {_shorten(value)}") from error
-    _check_members(value, encode(found), place)
+    _check_members(value, found, place)
     return found
 
 
@@ -232,16 +234,21 @@ def _decode_tagged(kind: type, value: Any) -> Any:
     return found
 
 
-def _check_members(given: object, known: object, place: str) -> None:
+def _check_members(given: Any, found: Any, place: str) -> None:
     """WireError if something has a member that its class has not; msgspec ignores such members of dataclasses."""
-    if isinstance(given, dict) and isinstance(known, dict):
-        for name, value in given.items():
-            if name not in known:
-                raise WireError(f"{place}.{name}: is no member: write {', '.join(known)}")
-            _check_members(value, known[name], f"{place}.{name}")
-    elif isinstance(given, list) and isinstance(known, list):
-        for index, (value, other) in enumerate(zip(given, known, strict=False)):
-            _check_members(value, other, f"{place}[{index}]")
+    inside: list[tuple[Any, Any, str]] = []
+    if dataclasses.is_dataclass(found):
+        known = [entry.name for entry in dataclasses.fields(found)]
+        for name in given.keys() - {*known, *TAG_NAMES}:
+            raise WireError(f"{place}.{name}: is no member: write {', '.join(known)}")
+        inside = [(given[name], getattr(found, name), f".{name}") for name in known if name in given]
+    elif isinstance(found, dict):
+        inside = [(item, found[name], f".{name}") for name, item in given.items()]
+    elif isinstance(found, tuple):
+        inside = [(item, value, f"[{index}]") for index, (item, value) in enumerate(zip(given, found, strict=True))]
+    for item, value, name in inside:
+        if isinstance(item, dict | list):
+            _check_members(item, value, place + name)
 
 
 def _shorten(value: object) -> str:

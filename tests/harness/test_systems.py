@@ -482,7 +482,7 @@ def test_hello_tells_the_whole_world() -> None:
         ),
         (
             {"trace": {"events": [{"event": "ops", "ops": "o", "x": 1}], "value": 1}},
-            r"trace.events\[0\].x: is no member: write event, ops",
+            r"trace.events\[0\].x: is no member: write ops",
         ),
         (
             {"trace": {"events": [{"event": "body", "arguments": [[]]}], "value": 1}},
