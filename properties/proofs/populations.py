@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from properties.proofs.judges import Judges
 from properties.proofs.judging import Judgement
 from properties.prover.verdicts import Outcome
 from spec.errors import BadInputError
+from spec.images import ImageFile, print_image_file
 from spec.worlds import Function
 
 __all__ = ["Proof", "Prover", "count", "exceptions", "outcome_of", "statement"]
@@ -53,9 +52,9 @@ class Prover:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, function: Function, label: str, path: Path, document: Mapping[str, Any]) -> None:
+    def add(self, function: Function, label: str, path: Path, image: ImageFile) -> None:
         """Have an image proved, as the kernel has just built it; its file may be older."""
-        text = json.dumps(document)
+        text = print_image_file(image)
         self._entries.append(_Entry(function, label, path, text, self._judges.submit(text, str(path))))
 
     def proofs(self, progress: Callable[[int], None]) -> list[Proof]:
@@ -76,7 +75,7 @@ class Prover:
 
 def _write(entry: _Entry) -> None:
     try:
-        entry.path.write_text(entry.text + "\n", encoding="utf-8")
+        entry.path.write_text(entry.text, encoding="utf-8")
     except OSError as error:
         raise BadInputError(f"cannot be written: {error.strerror}", str(entry.path)) from error
 

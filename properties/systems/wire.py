@@ -151,9 +151,11 @@ def decode(kind: type[Value], value: object, place: str) -> Value:
     try:
         wanted: Any = _AnyOperation if kind is Operation else kind
         found: Value = reading.convert(value, wanted, place, _decode_tagged)
+        _check_members(value, found, place)
     except BadInputError as error:
         raise WireError(f"{error}, in {_shorten(value)}") from error
-    _check_members(value, found, place)
+    except RecursionError as error:
+        raise WireError(f"{place} is nested too deeply") from error
     return found
 
 

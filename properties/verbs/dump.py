@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -13,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -36,6 +34,7 @@ from properties.proofs.populations import Proof, Prover, count, exceptions, outc
 from properties.report.report import LOG_WIDTH
 from properties.systems.naming import KERNELS, semantics_named
 from spec.errors import BadInputError
+from spec.images import ImageFile, print_image_file, read_image_file
 from spec.semantics import Semantics
 from spec.worlds import Function
 
@@ -56,8 +55,7 @@ refuted; 2 bad input; 3 one is undecided.
 DEFAULT_PROGRAMS = ("fentry=1", "fexit=1", "fentry=1,fexit=1")
 NOT_AS_PREDICTED = 1
 STATUS = {"proved": 0, "refuted": 1, "undecided": 3}
-IDENTITY = ("release", "function", "attach_order", "options")
-# so many functions have their programs at the same time
+# The number of functions that have their programs at the same time.
 AT_ONCE = 64
 
 
@@ -106,7 +104,7 @@ class Tally:
     def add(self, function: Function, answer: Answer, expected: Answers) -> None:
         """Count what the kernel did, and compare it with what the spec says."""
         self.tried += 1
-        self.images += answer.document is not None
+        self.images += answer.image is not None
         self.refused.update(_first_refusal(answer))
         did = answer.loads, answer.attaches
         if answer.trouble:
@@ -272,20 +270,20 @@ class _Dump:
             some = functions[start : start + AT_ONCE]
             for function, answer in zip(some, self._dumper.answers(some, attaching), strict=True):
                 tally.add(function, answer, predicted(function, attaching, self._semantics))
-                if answer.document:
-                    self._take(function, attaching, answer.document)
+                if answer.image:
+                    self._take(function, attaching, answer.image)
             progress.update(task, completed=tally.tried)
         if not self._console.is_terminal:
             self._console.print(f"{label(attaching)}: {tally.images:,} images of {tally.tried:,} functions")
         return tally
 
-    def _take(self, function: Function, attaching: Attaching, document: Mapping[str, Any]) -> None:
-        """What is to become of one image."""
+    def _take(self, function: Function, attaching: Attaching, image: ImageFile) -> None:
+        """Keep one image as a file, have it proved, or both."""
         path = self._directory / file_name(self._world.name, function, attaching)
         if self._keeps:
-            self.files[keep(path, document)] += 1
+            self.files[keep(path, image)] += 1
         if self._prover is not None:
-            self._prover.add(function, label(attaching), path, document)
+            self._prover.add(function, label(attaching), path, image)
 
 
 def make_directory(path: Path) -> None:
@@ -301,15 +299,15 @@ def file_name(system: str, function: Function, attaching: Attaching) -> str:
     return f"{system}.{function.name}.{label(attaching)}.json"
 
 
-def keep(path: Path, document: Mapping[str, Any]) -> str:
+def keep(path: Path, image: ImageFile) -> str:
     """Write an image file as a whole, or leave the one that is there: `written`, `replaced` or `kept`."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         exists = path.exists()
-        if exists and _identity(path) == [document[name] for name in IDENTITY]:
+        if exists and _is_dump_of(path, image):
             return "kept"
         try:
-            scratch.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            scratch.write_text(print_image_file(image), encoding="utf-8")
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -318,13 +316,12 @@ def keep(path: Path, document: Mapping[str, Any]) -> str:
     return "replaced" if exists else "written"
 
 
-def _identity(path: Path) -> list[object]:
-    """Of which release, function and programs a file is; nothing if it is no image file."""
+def _is_dump_of(path: Path, image: ImageFile) -> bool:
+    """Whether a file is a dump of the same subject; it is not if it is no image file."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return []
-    return [found.get(name) for name in IDENTITY] if isinstance(found, dict) else []
+        return read_image_file(path).subject == image.subject
+    except BadInputError:
+        return False
 
 
 def table(title: str, tallies: Sequence[Tally], proofs: Sequence[Proof] | None = None) -> Table:

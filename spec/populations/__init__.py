@@ -22,7 +22,7 @@ from spec.prototypes import Prototype, Type
 from spec.reading import matching, one_of
 from spec.worlds import Function, World
 
-__all__ = ["built_in", "load", "read_population"]
+__all__ = ["built_in", "load", "make_world", "read_population"]
 
 _HERE = Path(__file__).parent
 _BUILT_IN = ("linux-6.1", "linux-6.12", "linux-7.3")
@@ -174,11 +174,18 @@ def _load_built_in(name: str) -> World:
 
 def read_population(path: Path) -> World:
     """The world in a population file, JSON or gzipped JSON, named by its path; BadInputError if it is malformed."""
-    population = reading.load(path, _Population, _MOST_BYTES)
     try:
-        return World(str(path), _functions(population))
+        return World(str(path), _functions(reading.load(path, _Population, _MOST_BYTES)))
     except _MistakeError as mistake:
         raise BadInputError(str(mistake), str(path)) from mistake
+
+
+def make_world(name: str, population: object) -> World:
+    """The world of a population that is no file, as JSON's values; BadInputError if it is malformed."""
+    try:
+        return World(name, _functions(reading.convert(population, _Population)))
+    except _MistakeError as mistake:
+        raise BadInputError(str(mistake)) from mistake
 
 
 def _functions(population: _Population) -> tuple[Function, ...]:
