@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spec.abi import SLOT_BYTES
 from spec.alphabet import alphabet
 from spec.operations import OPERATIONS
-from spec.prototypes import SLOT_BYTES
 from spec.semantics import Semantics
 from spec.worlds import World
 

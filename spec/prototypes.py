@@ -1,18 +1,14 @@
-"""Prototypes, and the System V classification of arguments into slots, registers and stack (rules ARG-*).
-
-A *slot* is one 8-byte word of a program's context; an argument of n bytes has ceil(n / 8) of them.
-"""
+"""Prototypes: a function's types, the slots of its arguments, and what a word is at its width (rules ARG-*)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["REGISTERS", "SLOT_BYTES", "Prototype", "Shape", "Slot", "Type", "assigned"]
+from spec.abi import SLOT_BYTES, SYSTEM_V, Slot
 
-REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
-SLOT_BYTES = 8
+__all__ = ["MAX_ARGUMENT_BYTES", "Prototype", "Shape", "Type"]
+
 MAX_ARGUMENTS = 12
 MAX_ARGUMENT_BYTES = 16
 WORD = 1 << 64
@@ -55,39 +51,6 @@ class Type:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """Where one context word comes from: a register, or the stack-th word of the caller's stack arguments."""
-
-    argument: int
-    offset: int
-    size: int
-    register: str | None
-    stack: int | None
-
-
-def assigned(sizes: Sequence[int], registers: Sequence[str], *, back_fills: bool = True) -> tuple[Slot, ...]:
-    """The slots of arguments of these sizes, in bytes, where a call has these registers.
-
-    An argument is in registers as a whole, or on the stack. back_fills: one behind it may be in registers again, as
-    System V has it; AAPCS64 leaves the rest of the registers alone.
-    """
-    found: list[Slot] = []
-    used = stacked = 0
-    for index, argument in enumerate(sizes):
-        count = -(-argument // SLOT_BYTES)
-        fits = used + count <= len(registers) and (back_fills or not stacked)
-        for part in range(count):
-            size = min(SLOT_BYTES, argument - part * SLOT_BYTES)
-            register = registers[used + part] if fits else None
-            found.append(Slot(index, part * SLOT_BYTES, size, register, None if fits else stacked + part))
-        if fits:
-            used += count
-        else:
-            stacked += count
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
 class Shape:
     """What a trampoline depends on: the sizes of the arguments, and of the return value (0: none), in bytes."""
 
@@ -110,8 +73,8 @@ class Prototype:
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
-        """One for each context word, in order (ARG-1, ARG-2)."""
-        return assigned(self.shape.arguments, REGISTERS)
+        """One for each context word, in order, as System V places them (ARG-1, ARG-2)."""
+        return SYSTEM_V.slots(self.shape.arguments)
 
     @cached_property
     def in_registers(self) -> bool:

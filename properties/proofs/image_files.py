@@ -13,9 +13,10 @@ from properties.prover.architectures import ARCHITECTURES
 from properties.prover.arm64 import ARM64
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
+from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
 from spec.images import HEAP, ImageFile, ProgramEntry, parse_image_file, read_image_file
-from spec.prototypes import SLOT_BYTES, Prototype
+from spec.prototypes import Prototype
 
 __all__ = ["Dump", "parse_image", "read_image"]
 

@@ -19,7 +19,8 @@ from properties.prover.prove import prove
 from properties.prover.show import summary
 from properties.prover.verdicts import Outcome, Verdict
 from properties.prover.x86_64 import X86_64
-from spec.prototypes import SLOT_BYTES, Prototype, Type
+from spec.abi import SLOT_BYTES
+from spec.prototypes import Prototype, Type
 
 __all__ = ["DETACHING", "NO_PLACE", "Judgement", "Variant", "Words", "cleared", "judge", "lacks_place", "variants"]
 

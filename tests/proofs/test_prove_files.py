@@ -23,6 +23,7 @@ from properties.prover.goal import Goal
 from properties.prover.image import Image
 from properties.prover.prove import prove
 from properties.prover.show import counterexample_lines, summary
+from properties.prover.tools import disassembler
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError
 from tests.support.prove_images import Trampoline, goal_of, long, of_kinds, sized
@@ -445,7 +446,7 @@ def coded(*codes: str) -> Callable[[random.Random], str]:
 
 def starts(code: bytes) -> list[int]:
     """Where instructions begin."""
-    return [instruction.address for instruction in X86_64.disassembler().disasm(code, 0)]
+    return [instruction.address for instruction in disassembler(X86_64).disasm(code, 0)]
 
 
 def torn(draw: random.Random) -> str:

@@ -16,8 +16,9 @@ from typing import Any
 from impl.linux.guest.frames import Batch
 from impl.linux.laboratory.build import Modules
 from spec import operations as op
+from spec.abi import SYSTEM_V
 from spec.errors import BadInputError
-from spec.prototypes import REGISTERS, WORD, Prototype
+from spec.prototypes import WORD, Prototype
 
 __all__ = [
     "CONTROL",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 CONTROL = "/proc/massattach"
+REGISTERS = SYSTEM_V.arguments
 OPS_SLOTS = 256
 """Slots for ops, whose callbacks are symbols massattach_ops0 and so on; one that was freed can be declared anew."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
-from spec.prototypes import SLOT_BYTES, WORD, Prototype, Type
+from spec.prototypes import WORD, Prototype, Type
 from spec.worlds import Callee, Function, World
 
 __all__ = ["fmodret_functions", "functions_of", "functions_text", "module_text"]

@@ -23,7 +23,7 @@ from properties.prover.goal import Goal, Run
 from properties.prover.image import Image
 from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
 from properties.prover.steps import CALLER, Step, steps
-from spec.prototypes import Slot
+from spec.abi import Slot
 
 __all__ = ["Prover"]
 
