@@ -1,6 +1,6 @@
 """Image files: a trampoline as a running kernel has built it, one JSON object each (design contract 3.3).
 
-What writes them is `impl.linux`, what reads them are the proofs; the format itself is known here only.
+`impl.linux` writes them and the proofs read them; nothing else knows the format.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ BTF_KINDS: Final = (
     "VOID INT PTR ARRAY STRUCT UNION ENUM FWD TYPEDEF VOLATILE CONST RESTRICT FUNC FUNC_PROTO VAR DATASEC FLOAT "
     "DECL_TAG TYPE_TAG ENUM64"
 ).split()
-WORD: Final = re.compile("0x[0-9a-fA-F]{1,16}", re.ASCII)
-BYTES: Final = re.compile("(?:[0-9a-fA-F]{2})*", re.ASCII)
+SPELLED_ADDRESS: Final = re.compile("0x[0-9a-fA-F]{1,16}", re.ASCII)
+SPELLED_CODE: Final = re.compile("(?:[0-9a-fA-F]{2})*", re.ASCII)
 
 Text = Annotated[str, matching("a string of printable ASCII characters", "[ -~]*")]
 Line = Annotated[str, matching("a line of ASCII characters", "[ -~\t]*")]
@@ -190,9 +190,9 @@ def print_image_file(image: ImageFile) -> str:
 
 
 def _parse(kind: type, value: object) -> Address | Code:
-    if kind is Address and isinstance(value, str) and WORD.fullmatch(value):
+    if kind is Address and isinstance(value, str) and SPELLED_ADDRESS.fullmatch(value):
         return Address(int(value, 16))
-    if kind is Code and isinstance(value, str) and BYTES.fullmatch(value):
+    if kind is Code and isinstance(value, str) and SPELLED_CODE.fullmatch(value):
         return Code(bytes.fromhex(value))
     raise ValueError(
         "expected an address such as '0xffffffff81000000'"

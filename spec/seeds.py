@@ -32,7 +32,7 @@ class _MistakeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What stands behind the arrow: an Outcome, or the words of a trace or a site's target."""
+    """What a line expects behind its arrow: an Outcome, or the words of a trace or of a site's target."""
 
     outcome: Outcome | None = None
     words: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def parse_seed(text: str, file: str = "<text>") -> Seed:
     steps: list[Step] = []
     in_header = True
     for number, raw in enumerate(text.split("\n"), 1):
-        line = _uncommented(raw)
+        line = _strip_comment(raw)
         if not line:
             continue
         try:
@@ -123,7 +123,7 @@ def print_operation(operation: Operation) -> str:
     return " ".join([operation.verb, *(word for entry in fields(operation) for word in _print_field(operation, entry))])
 
 
-def _uncommented(line: str) -> str:
+def _strip_comment(line: str) -> str:
     return re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
 
 
@@ -210,7 +210,7 @@ def _parse_operation(words: list[str]) -> Operation:
 
 
 def _take_trailing(entries: tuple[Field[Any], ...], rest: list[str], values: dict[str, Any]) -> None:
-    """Flags and options, from the end of the line."""
+    """Take flags and options from the end of the line."""
     flags = {entry.name for entry in entries if entry.metadata["form"] == "flag"}
     options = {entry.name: entry.metadata["kind"] for entry in entries if entry.metadata["form"] == "option"}
     while rest:

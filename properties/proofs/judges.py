@@ -15,7 +15,7 @@ from properties.proofs.judging import Judgement, Words, judge
 __all__ = ["Judges"]
 
 SECONDS = 300.0
-"""For one image, which takes milliseconds; several times what z3's budgets allow."""
+"""The limit for one image, which usually takes milliseconds: several times what z3's budgets allow."""
 
 # A guest has time limits, so it comes first.
 NICE = 10
@@ -34,7 +34,7 @@ class Judges:
         self._threads = ThreadPoolExecutor(count)
 
     def submit(self, text: str, file: str) -> Future[Judgement]:
-        """Have the text of an image file judged, while others are."""
+        """Have the text of an image file judged in a free process."""
         return self._threads.submit(self._judge, text, file)
 
     def _judge(self, text: str, file: str) -> Judgement:
@@ -81,7 +81,7 @@ class _Process:
         self._kill()
         if not self._ended:
             self._start()
-        return _undecided(file, reason)
+        return _make_undecided(file, reason)
 
     def end(self) -> None:
         """End the process for good."""
@@ -104,12 +104,12 @@ def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> 
             return
         try:
             found = judging(text, file)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the prover, the other images are to be judged
-            found = _undecided(file, f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}")
+        except Exception as error:  # noqa: BLE001 - a bug of the prover must not stop the other images
+            found = _make_undecided(file, f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}")
         connection.send(found)
 
 
-def _undecided(file: str, reason: str) -> Judgement:
+def _make_undecided(file: str, reason: str) -> Judgement:
     """The judgement of an image that no process has judged."""
     told = f"undecided: {reason}"
     return Judgement(file, "", "undecided", told, detaching=False, words=Words("undecided", told=told), seconds=0.0)

@@ -67,32 +67,32 @@ class GuardedSystem:
 
     @property
     def name(self) -> str:
-        """As the plug-in has it."""
+        """The plug-in's name."""
         return self._name
 
     @property
     def supports(self) -> frozenset[type[Operation]]:
-        """As the plug-in has it, asked once."""
+        """What the plug-in supports; it is asked once."""
         return self._supports
 
     def apply(self, operation: Operation) -> Outcome:
-        """As the plug-in does it; SystemCrashError where it does not."""
+        """Have the plug-in carry the operation out; SystemCrashError if it fails to."""
         return self._ask(f"apply({operation.verb})", lambda: self._inner.apply(operation), _check_outcome)
 
     def sites(self) -> Mapping[str, Site]:
-        """As the plug-in shows them; SystemCrashError where it does not."""
+        """The sites that the plug-in shows; SystemCrashError if it fails to."""
         return self._ask("sites()", lambda: dict(self._inner.sites()), _check_sites)
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
-        """As the plug-in runs it; SystemCrashError where it does not."""
+        """Have the plug-in run the function; SystemCrashError if it fails to."""
         return self._ask(f"call({function})", lambda: self._inner.call(function, arguments), _check_trace)
 
     def cost(self) -> Cost:
-        """As the plug-in counts it; SystemCrashError where it does not."""
+        """The costs that the plug-in has counted; SystemCrashError if it fails to tell."""
         return self._ask("cost()", self._inner.cost, _check_cost)
 
     def close(self) -> None:
-        """Closes the plug-in; SystemCrashError where it fails."""
+        """Close the plug-in; SystemCrashError if it fails to."""
         self._ask("close()", self._inner.close, lambda _: "")
 
     def _guard(self, member: str, kind: Any) -> Any:
@@ -113,7 +113,7 @@ class GuardedSystem:
 
 
 def guarded(factory: SystemFactory, time_limit: float) -> SystemFactory:
-    """A factory of guarded systems; it raises BadInputError where what the factory makes is no System."""
+    """A factory of guarded systems; it raises BadInputError if what the given factory makes is no System."""
 
     def make(world: World, semantics: Semantics) -> System:
         return GuardedSystem(limited("the factory", lambda: factory(world, semantics), time_limit), time_limit)
@@ -124,7 +124,7 @@ def guarded(factory: SystemFactory, time_limit: float) -> SystemFactory:
 def limited(what: str, ask: Callable[[], Answer], time_limit: float) -> Answer:
     """What `ask` returns; SystemCrashError if it raises or needs more than time_limit seconds."""
     try:
-        return ask() if threading.current_thread() is not threading.main_thread() else _alarmed(ask, time_limit)
+        return ask() if threading.current_thread() is not threading.main_thread() else _run_with_alarm(ask, time_limit)
     except BadInputError:
         raise
     except _TimeUpError as error:
@@ -134,7 +134,7 @@ def limited(what: str, ask: Callable[[], Answer], time_limit: float) -> Answer:
         raise SystemCrashError(f"{what} raised {type(error).__name__}: {text}", traceback.format_exc()) from error
 
 
-def _alarmed(ask: Callable[[], Answer], time_limit: float) -> Answer:
+def _run_with_alarm(ask: Callable[[], Answer], time_limit: float) -> Answer:
     previous = signal.signal(signal.SIGALRM, _time_up)
     try:
         # The alarm comes back every second, for a plug-in that swallows the first one.

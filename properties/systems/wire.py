@@ -111,7 +111,7 @@ class _OutcomeAnswer(Struct, frozen=True):
 
 
 def write_line(request: Answer) -> bytes:
-    """One object as its line."""
+    """The line of one object."""
     return reading.encode(request) + b"\n"
 
 

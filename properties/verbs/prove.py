@@ -34,7 +34,7 @@ Exit status: 0 all proved, 1 one refuted, 2 a file cannot be used, 3 one undecid
 PROVED, REFUTED, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
 STATUS: Final = {"proved": PROVED, "refuted": REFUTED, "undecided": UNDECIDED}
 WORST: Final = {BAD_INPUT: "unusable", REFUTED: "refuted", UNDECIDED: "undecided", PROVED: "proved"}
-"""The worst first, and what the summary calls files of this status."""
+"""What the summary calls the files of a status; the worst comes first."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Proves each file, as the image is and as it is while programs are detached, and returns the worst status."""
+    """Proves each file, as the image was built and while programs are detached, and returns the worst status."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     counts: Counter[int] = Counter()
     paths = list(_find_files(arguments.images, counts))
@@ -81,11 +81,11 @@ def _find_files(places: Iterable[Path], counts: Counter[int]) -> Iterator[Path]:
         found = sorted(place.glob("*.json"))
         yield from found
         if not found:
-            _complain(BadInputError("has no image files (*.json)", str(place)))
+            _print_error(BadInputError("has no image files (*.json)", str(place)))
             counts[BAD_INPUT] += 1
 
 
-def _complain(error: BadInputError) -> None:
+def _print_error(error: BadInputError) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"{error}\n")
 
@@ -101,12 +101,12 @@ def _prove_file(console: Console, path: Path, arguments: argparse.Namespace) -> 
     try:
         dump = read_image(path)
     except BadInputError as error:
-        _complain(error)
+        _print_error(error)
         return BAD_INPUT
     found = variants(dump, arguments.reading)
     statuses = {PROVED}
     for variant in found:
-        title = f"{dump.file}: {variant.name}" if variant.name else _title(dump)
+        title = f"{dump.file}: {variant.name}" if variant.name else _describe(dump)
         statuses.add(_prove(console, title, variant, thorough=arguments.thorough))
         if REFUTED in statuses:
             break
@@ -116,7 +116,7 @@ def _prove_file(console: Console, path: Path, arguments: argparse.Namespace) -> 
     return next(status for status in WORST if status in statuses)
 
 
-def _title(dump: Dump) -> str:
+def _describe(dump: Dump) -> str:
     return f"{dump.file}: {dump.function} of {dump.kernel}, {' '.join(dump.attached)}"
 
 

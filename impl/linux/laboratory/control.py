@@ -18,7 +18,7 @@ from impl.linux.laboratory.build import Modules
 from spec import operations as op
 from spec.abi import SYSTEM_V
 from spec.errors import BadInputError
-from spec.prototypes import WORD, Prototype
+from spec.prototypes import MODULUS, Prototype
 
 __all__ = [
     "CONTROL",
@@ -240,7 +240,7 @@ def delete_module(batch: Batch, name: str) -> int:
 
 
 def _command(verb: Verb, *words: int, text: str = "") -> bytes:
-    packed = struct.pack(f"<{len(words)}Q", *(word % WORD for word in words))
+    packed = struct.pack(f"<{len(words)}Q", *(word % MODULUS for word in words))
     return COMMAND.pack(verb, len(words)) + packed + text.encode()
 
 

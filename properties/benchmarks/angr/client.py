@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import properties
-from properties.benchmarks.angr.wire import Answer, Reply, Request
+from properties.benchmarks.angr.wire import Answer, Reply, Request, request_images
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 from spec.errors import BadInputError
@@ -38,10 +38,7 @@ class Peer:
 
     def take(self, images: Sequence[tuple[Image, Goal]]) -> None:
         """Gives the peer images in place of those that it has. ValueError for those that it cannot prove."""
-        for _, goal in images:
-            if goal.lookup is not None or goal.patches or goal.shares_ipmodify or goal.reading != "width":
-                raise ValueError("the peer proves images of one function only, as they are built, in the reading width")
-        self._ask(Request(images=tuple(images)))
+        self._ask(request_images(images))
 
     def prove(self, places: Iterable[int]) -> tuple[float, list[Answer]]:
         """Proves those at these places: the processor's seconds that it took, and the answers."""

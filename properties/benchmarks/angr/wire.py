@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 
-__all__ = ["Answer", "Reply", "Request"]
+__all__ = ["Answer", "Reply", "Request", "request_images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +36,11 @@ class Reply:
     answers: tuple[Answer, ...] = ()
     seconds: float = 0.0
     error: str = ""
+
+
+def request_images(images: Sequence[tuple[Image, Goal]]) -> Request:
+    """The request to have these images. ValueError for those that angr's side does not prove."""
+    for _, goal in images:
+        if goal.lookup is not None or goal.patches or goal.shares_ipmodify or goal.reading != "width":
+            raise ValueError("the peer proves images of one function only, as they are built, in the reading width")
+    return Request(images=tuple(images))
