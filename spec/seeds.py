@@ -11,6 +11,7 @@ from typing import Any
 from spec.errors import BadInputError
 from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, Call, ObserveSite, Operation
 from spec.outcomes import ERRNOS, Errno, Ok, Outcome
+from spec.reading import read_bytes
 from spec.semantics import PRESETS
 
 __all__ = ["Expectation", "Seed", "Step", "parse_operation", "parse_seed", "print_operation", "print_seed", "read_seed"]
@@ -66,14 +67,9 @@ class Seed:
 def read_seed(path: Path) -> Seed:
     """The seed in a file; BadInputError if it is not one."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BadInputError(f"a seed file has at most {MOST_BYTES >> 20} MiB", str(path))
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", str(path)) from error
+        return parse_seed(read_bytes(path, MOST_BYTES).decode(), str(path))
     except UnicodeDecodeError as error:
-        raise BadInputError("a seed file is UTF-8 text", str(path)) from error
-    return parse_seed(text, str(path))
+        raise BadInputError("is not UTF-8 text", str(path)) from error
 
 
 def parse_seed(text: str, file: str = "<text>") -> Seed:

@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from pebble import ProcessExpired, ProcessPool
 
 from properties.proofs.judging import Judgement, Words, judge
 
-__all__ = ["Judges"]
+__all__ = ["Judged", "Judges"]
 
 SECONDS = 300.0
 """The limit for one image, which usually takes milliseconds: several times what z3's budgets allow."""
@@ -21,95 +22,53 @@ SECONDS = 300.0
 NICE = 10
 
 
-class Judges:
-    """One process for each processor. State: which of them are free."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judgement to come. seconds: the limit that its process has."""
 
-    def __init__(self, judging: Callable[[str, str], Judgement] = judge, seconds: float = SECONDS) -> None:
-        count = len(os.sched_getaffinity(0))
-        self._seconds = seconds
-        self._processes = [_Process(judging) for _ in range(count)]
-        self._free: SimpleQueue[_Process] = SimpleQueue()
-        for process in self._processes:
-            self._free.put(process)
-        self._threads = ThreadPoolExecutor(count)
+    file: str
+    seconds: float
+    _judging: Future[Judgement]
 
-    def submit(self, text: str, file: str) -> Future[Judgement]:
-        """Have the text of an image file judged in a free process."""
-        return self._threads.submit(self._judge, text, file)
-
-    def _judge(self, text: str, file: str) -> Judgement:
-        process = self._free.get()
-        try:
-            return process.judge(text, file, self._seconds)
-        finally:
-            self._free.put(process)
-
-    def close(self) -> None:
-        """End the processes; what they have not judged yet is cancelled."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in self._processes:
-            process.end()
-        self._threads.shutdown()
-
-
-class _Process:
-    """One process; another takes its place if it ends before its time."""
-
-    def __init__(self, judging: Callable[[str, str], Judgement]) -> None:
-        self._judging = judging
-        self._ended = False
-        self._start()
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._judging), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def judge(self, text: str, file: str, seconds: float) -> Judgement:
+    def result(self) -> Judgement:
         """The judgement; undecided if the process does not come to one."""
         try:
-            self._connection.send((text, file))
-            if self._connection.poll(seconds):
-                found = self._connection.recv()
-                assert isinstance(found, Judgement)
-                return found
-            reason = f"the prover has not ended after {seconds:g} s"
-        except (EOFError, OSError):
+            return self._judging.result()
+        except TimeoutError:
+            reason = f"the prover has not ended after {self.seconds:g} s"
+        except ProcessExpired:
             reason = "the prover's process died"
-        self._kill()
-        if not self._ended:
-            self._start()
-        return _make_undecided(file, reason)
-
-    def end(self) -> None:
-        """End the process for good."""
-        self._ended = True
-        self._kill()
-
-    def _kill(self) -> None:
-        self._process.kill()
-        self._process.join()
+        except Exception as error:  # noqa: BLE001 - a bug of the prover must not stop the other images
+            reason = f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        told = f"undecided: {reason}"
+        words = Words("undecided", told=told)
+        return Judgement(self.file, "", "undecided", told, detaching=False, words=words, seconds=0.0)
 
 
-def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> None:
-    """Judge what comes, in the process, until the other end is closed. Ctrl-C is left to the process that asks."""
+class Judges:
+    """One process for each processor; another takes the place of one that ends before its time. State: all futures."""
+
+    def __init__(self, judging: Callable[[str, str], Judgement] = judge, seconds: float = SECONDS) -> None:
+        self._judging, self._seconds = judging, seconds
+        context = multiprocessing.get_context("spawn")
+        self._futures: list[Future[Judgement]] = []
+        self._pool = ProcessPool(len(os.sched_getaffinity(0)), initializer=_begin, context=context)
+
+    def submit(self, text: str, file: str) -> Judged:
+        """Have the text of an image file judged in a free process."""
+        future = self._pool.schedule(self._judging, args=(text, file), timeout=self._seconds)
+        self._futures.append(future)
+        return Judged(file, self._seconds, future)
+
+    def close(self) -> None:
+        """End the processes; what they have not judged yet is undecided."""
+        for future in self._futures:
+            future.cancel()
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+
+def _begin() -> None:
+    """In each process: Ctrl-C is left to the process that asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
-    while True:
-        try:
-            text, file = connection.recv()
-        except EOFError:
-            return
-        try:
-            found = judging(text, file)
-        except Exception as error:  # noqa: BLE001 - a bug of the prover must not stop the other images
-            found = _make_undecided(file, f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}")
-        connection.send(found)
-
-
-def _make_undecided(file: str, reason: str) -> Judgement:
-    """The judgement of an image that no process has judged."""
-    told = f"undecided: {reason}"
-    return Judgement(file, "", "undecided", told, detaching=False, words=Words("undecided", told=told), seconds=0.0)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from properties.proofs.judges import Judges
+from properties.proofs.judges import Judged, Judges
 from properties.proofs.judging import Judgement
 from properties.prover.verdicts import Outcome
 from spec.errors import BadInputError
@@ -39,7 +38,7 @@ class _Entry:
     label: str
     path: Path
     text: str
-    judged: Future[Judgement]
+    judged: Judged
 
 
 class Prover:
