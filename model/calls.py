@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from model.frames import Frame, ShadowStack, enter, leave
 from model.rules import cite
 from model.state import GRAPH_OPS, Image, Node, Program, State, klp_ops
-from spec.prototypes import WORD, Prototype, Type
+from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
@@ -58,7 +58,7 @@ def _call(state: State, task: Task, name: str, arguments: tuple[int, ...]) -> Tr
         return Trace((), None)
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
-    words = prototype.words(arguments) if prototype else tuple(word % WORD for word in arguments)
+    words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
     running = Running(state, task, function, words)
     frame = _callbacks(running)
     word = _direct(running)
@@ -123,7 +123,7 @@ def _fmod_ret(running: Running, image: Image) -> int:
     for node in image.fmod_ret:
         cite("TRAMP-3")
         if _run(running, node, 0):
-            slot = (node.program.returns or 0) % WORD
+            slot = (node.program.returns or 0) % MODULUS
             if slot:
                 if GRAPH_OPS in running.state.ops_list:
                     cite("GRAPH-9")
@@ -166,7 +166,7 @@ def _program_run(running: Running, node: Node, word: int, *, is_return: bool) ->
         arg_cnt=len(words),
         args=(*words, "EINVAL"),
         ret=seen if sees_return else "EOPNOTSUPP",
-        cookie=node.cookie % WORD,
+        cookie=node.cookie % MODULUS,
         is_return=is_return,
         session=_session(running, program, is_return=is_return) if program.kind == "fsession" else None,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from model.faults import Faults
 from model.rules import Refused, cite
 from model.state import Program, State
-from spec.prototypes import SLOT_BYTES
+from spec.abi import SLOT_BYTES
 from spec.worlds import Function
 
 __all__ = ["acceptable", "check_multi_target", "check_target", "load"]

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from spec.abi import SLOT_BYTES
 from spec.costs import POKE_BATCH, Cost
 from spec.errors import BadInputError
 from spec.globs import record_index, without_bang
-from spec.prototypes import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, SLOT_BYTES, Prototype
+from spec.prototypes import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, Prototype
 from spec.semantics import Semantics
 from spec.sharing import image_key
 from spec.worlds import Function, World

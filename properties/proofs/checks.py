@@ -15,11 +15,8 @@ from rich.table import Table
 from impl.batched import Batched
 from properties.proofs.image_files import Dump, read_image
 from properties.proofs.installed import installed
+from properties.proofs.judging import Variant, variants
 from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, prove_cells
-from properties.prover.detaching import while_detaching
-from properties.prover.goal import Goal
-from properties.prover.image import Image
-from properties.prover.prove import prove
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict as Proved
 from properties.prover.x86_64 import X86_64
@@ -44,13 +41,12 @@ IMAGES: Final = Path(__file__).with_name("images")
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One proof: an image as it is, or while programs are detached. group: its kernel, or level. seconds: worked."""
+    """One proof of an image. group: its kernel, or level. detaching: while programs are. seconds: the processor's."""
 
     title: str
     group: str
     detaching: bool
-    image: Image
-    goal: Goal
+    variant: Variant
     verdict: Proved
     seconds: float
 
@@ -59,7 +55,8 @@ class _Case:
         """The verdict, and the counterexample where there is one."""
         yield f"{self.title}: {summary(self.verdict)}"
         if self.verdict.counterexample is not None:
-            found = counterexample_lines(self.verdict.counterexample, self.image, self.goal, X86_64)
+            variant = self.variant
+            found = counterexample_lines(self.verdict.counterexample, variant.image, variant.goal, variant.architecture)
             yield from (f"  {line}" for line in found)
 
 
@@ -88,7 +85,7 @@ def placed_check() -> Check:
 def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     """The generator's images of every arity and kind do what their goals say, on every path and for all values."""
     matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
-    told = _told([proof.verdict for proof in matrix.proofs], matrix.seconds)
+    told = _count_obligations([proof.verdict for proof in matrix.proofs], matrix.seconds)
     lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
     result = _result([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
     return replace(result, headline=target is X86 and level == LEVELS[0])
@@ -101,7 +98,7 @@ def images_are_proved(folder: Path) -> CheckResult:
         return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no image in {folder}")
     cases = [case for dump in dumps for case in _cases(dump)]
     verdicts = [case.verdict for case in cases]
-    told = f"{len(dumps)} images, {_told(verdicts, sum(case.seconds for case in cases))}"
+    told = f"{len(dumps)} images, {_count_obligations(verdicts, sum(case.seconds for case in cases))}"
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
     return _result(verdicts, told, lines, "proofs", _table(cases, "proofs of images of real kernels", "kernel"))
 
@@ -112,7 +109,7 @@ def placed_are_proved(folder: Path) -> CheckResult:
     if not cases:
         return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
     verdicts = [case.verdict for case in cases]
-    told = _told(verdicts, sum(case.seconds for case in cases))
+    told = _count_obligations(verdicts, sum(case.seconds for case in cases))
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
     return _result(verdicts, told, lines, "images", _table(cases, "proofs of images in place", "level"))
 
@@ -129,22 +126,21 @@ def _placed(path: Path) -> Iterator[_Case]:
             for function, image, goal in installed(system):
                 if (image, goal) not in seen:
                     seen.add((image, goal))
-                    yield _case(f"{path.stem}: {function}", level, bool(image.patches), image, goal)
+                    variant = Variant("", image, goal, X86_64)
+                    yield _case(f"{path.stem}: {function}", level, bool(image.patches), variant)
         system.close()
 
 
 def _cases(dump: Dump) -> Iterator[_Case]:
-    title = Path(dump.file).stem
-    yield _case(title, dump.kernel, False, dump.image, dump.goal)
-    patched = while_detaching(dump.image, dump.goal, X86_64)
-    if patched is not None:
-        yield _case(f"{title}, while programs are detached", dump.kernel, True, *patched)
+    for variant in variants(dump):
+        name = f", {variant.name}" if variant.name else ""
+        yield _case(f"{Path(dump.file).stem}{name}", dump.kernel, bool(variant.name), variant)
 
 
-def _case(title: str, kernel: str, detaching: bool, image: Image, goal: Goal) -> _Case:
+def _case(title: str, group: str, detaching: bool, variant: Variant) -> _Case:
     start = time.process_time()
-    verdict = prove(image, goal)
-    return _Case(title, kernel, detaching, image, goal, verdict, time.process_time() - start)
+    verdict = variant.prove()
+    return _Case(title, group, detaching, variant, verdict, time.process_time() - start)
 
 
 def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Table) -> CheckResult:
@@ -157,8 +153,8 @@ def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: s
     return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=table)
 
 
-def _told(verdicts: Sequence[Proved], seconds: float) -> str:
-    """How many decisions that took."""
+def _count_obligations(verdicts: Sequence[Proved], seconds: float) -> str:
+    """How many obligations were decided, and how long it took."""
     decided = sum(sum(verdict.obligations.values()) for verdict in verdicts)
     return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
 

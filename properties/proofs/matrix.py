@@ -65,7 +65,7 @@ class Target:
 
 
 X86: Final = Target(x86_64.X86_64, X86_64, ARITIES)
-ARM: Final = Target(arm64.ARM64, ARM64, range(len(ARM64.arguments) + 1))
+ARM: Final = Target(arm64.ARM64, ARM64, range(len(ARM64.convention.arguments) + 1))
 """Stack arguments are not generated for arm64."""
 
 
@@ -162,7 +162,7 @@ def long(arity: int) -> Prototype:
 
 def cells(level: Level, target: Target = X86) -> tuple[Cell, ...]:
     """The images of a level. The generic one has one image a kind, for every arity that registers can pass."""
-    arities: Sequence[int] = (len(target.architecture.arguments),) if level == "generic" else target.arities
+    arities: Sequence[int] = (len(target.architecture.convention.arguments),) if level == "generic" else target.arities
     return tuple(_cell(arity, kind, level, target) for arity in arities for kind in KINDS)
 
 
