@@ -12,6 +12,8 @@ from impl.linux.guest.guest import GuestDiedError
 from impl.linux.guest.packages import Kernel
 from impl.linux.observation import EmulatorLimitError
 from impl.linux.system import Linux
+from properties.hunt.findings import Found
+from properties.hunt.search import Search
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
 from properties.lockstep.divergence import Divergence
@@ -19,7 +21,6 @@ from properties.lockstep.lockstep import Lockstep
 from properties.runs.directed import Directed, directed
 from properties.runs.reach import seeds
 from properties.systems.kernels import laboratory_of, like_a_kernel
-from properties.verbs.explore import Found, Search
 from spec.errors import BadInputError
 from spec.operations import Call
 from spec.seeds import Seed, Step, print_operation

@@ -19,9 +19,8 @@ from spec.semantics import PRESETS
 from spec.sharing import LEVELS
 from spec.worlds import Function, World
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "tell what wildcard attaches would do, and what they would cost"
 
 WIDTH = 100
 EXAMPLES = 3
