@@ -1,13 +1,10 @@
-"""How checks are run before the user's eyes, and how results are shown: tables, a text report, JUnit XML."""
+"""How values are shown: a grid as a table of rich or as text, results as a table, a text report, JUnit XML."""
 
 from __future__ import annotations
 
 import re
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Final
@@ -15,20 +12,16 @@ from xml.etree import ElementTree as ET
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from properties.report.grid import Column, Grid, Line
-from properties.report.results import Check, CheckResult, Finished, Verdict, summary
-from spec.errors import BadInputError
+from properties.report.results import Finished, Verdict, summary
 
 __all__ = [
     "LOG_WIDTH",
-    "STYLES",
     "log_width",
     "print_line",
     "rich_table",
-    "run_checks",
     "table",
     "text_of",
     "write_reports",
@@ -73,43 +66,6 @@ def text_of(grid: Grid, width: int) -> str:
     page.print(rich_table(grid))
     assert isinstance(page.file, StringIO)
     return page.file.getvalue()
-
-
-def run_checks(checks: Sequence[Check], console: Console) -> list[Finished]:
-    """Run all checks, whatever becomes of each: a moving line on a terminal, one line per finished check elsewhere."""
-    done: list[Finished] = []
-    with _progress(len(checks), console) as begin:
-        for check in checks:
-            begin(check.name)
-            done.append(_run(check))
-            if not console.is_terminal or done[-1].result.verdict is not Verdict.HOLDS:
-                print_line(console, done[-1])
-    return done
-
-
-def _run(check: Check) -> Finished:
-    start = time.monotonic()
-    try:
-        result = check.run()
-    except BadInputError as error:
-        result = CheckResult(Verdict.NOT_RUN, 0, detail=str(error))
-    except Exception as error:  # noqa: BLE001  # a defect of the harness must not hide the other checks
-        detail = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-        result = CheckResult(Verdict.NOT_RUN, 0, detail=detail)
-    return Finished(check.name, result, time.monotonic() - start)
-
-
-@contextmanager
-def _progress(total: int, console: Console) -> Iterator[Callable[[str], None]]:
-    """Give the function that tells which check begins."""
-    columns = (SpinnerColumn(), TextColumn("{task.completed}/{task.total} {task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total, completed=-1)
-
-        def begin(name: str) -> None:
-            progress.update(task, description=name, advance=1)
-
-        yield begin
 
 
 def table(done: Iterable[Finished], title: str = TITLE) -> Grid:

@@ -22,6 +22,7 @@ from properties.kernels.needs import require_tools
 from properties.kernels.tables import as_json, rule_table, summary_table
 from properties.report import show
 from properties.report.results import Check, CheckResult, Finished, exit_status, summary
+from properties.report.running import run_checks
 from properties.systems.kernels import laboratory_of, without_own
 from properties.systems.naming import KERNELS, semantics_named
 from properties.verbs.options import seconds
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     costs = _Costs(names, console)
     if arguments.cost:
         checks.append(Check("grace periods are counted as the model counts them", costs.measure))
-    done = show.run_checks(checks, console)
+    done = run_checks(checks, console)
     _tell(jobs, done, costs, arguments.junit, console)
     return exit_status(done)
 

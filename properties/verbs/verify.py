@@ -9,6 +9,7 @@ from rich.console import Console
 
 from properties.report import show
 from properties.report.results import exit_status, summary
+from properties.report.running import run_checks
 from properties.systems.naming import world_named
 from properties.verbs import checks
 from spec.errors import BadInputError
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in notes:
         show.print_line(console, note)
     wanted = [*checks.proofs(), *checks.checks(worlds, arguments.budget), *kernels]
-    done = show.run_checks(wanted, console)
+    done = run_checks(wanted, console)
     for finished in done:
         if finished.result.headline and finished.result.tally:
             console.print(show.rich_table(finished.result.tally))

@@ -21,7 +21,8 @@ from properties.proofs.matrix import ARITIES, ARM, KINDS, LEVELS, Level, cells, 
 from properties.prover.verdicts import Figures
 from properties.prover.verdicts import Verdict as Proved
 from properties.report.results import Verdict
-from properties.report.show import rich_table, run_checks, write_reports
+from properties.report.running import run_checks
+from properties.report.show import rich_table, write_reports
 from properties.verbs import checks
 from spec.errors import BadInputError
 

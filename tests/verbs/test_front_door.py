@@ -18,7 +18,8 @@ from rich.console import Console
 
 from properties import __main__ as front_door
 from properties.report.results import Check, CheckResult, Finished, Verdict, exit_status, summary
-from properties.report.show import run_checks, write_reports
+from properties.report.running import run_checks
+from properties.report.show import write_reports
 from properties.systems.naming import world_named
 from properties.verbs import SUMMARIES, checks, verify
 from spec.errors import BadInputError
