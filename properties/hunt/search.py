@@ -25,7 +25,7 @@ from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
-from properties.situation import undo_operations
+from spec.inventory import undo_operations
 from spec.operations import ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step
 from spec.semantics import Semantics
@@ -231,7 +231,7 @@ def _steps_of_undoing(trial: Trial, steps: tuple[Operation, ...], divergence: Di
     lockstep.run(map(Step, steps))
     left = [line.split()[0] for line in divergence.observed.split("\n")]
     sites = [Step(ObserveSite(name), Expectation(words=("nop",))) for name in left if name in trial.world.by_name]
-    return (*map(Step, undo_operations(lockstep.situation)), *sites)
+    return (*map(Step, undo_operations(lockstep.inventory)), *sites)
 
 
 def _derive_seed(random_seed: int, semantics: str, number: int) -> int:

@@ -18,7 +18,7 @@ from properties.kernels.conformance import RANDOM_SEED, Conforming, fixed_runs
 from properties.kernels.evidence import Difference, Evidence
 from properties.kernels.tables import reasons_table
 from properties.report.results import Check, CheckResult, Verdict
-from properties.runs.directed import Directed
+from properties.runs.corpus import FixedRun
 from properties.systems.kernels import laboratory_of
 from properties.systems.naming import semantics_named
 from spec.semantics import Semantics
@@ -91,7 +91,7 @@ def job_checks(job: Job, random: Random) -> Iterator[Check]:
     yield Check(f"{job.name}: every rule that was confirmed before is confirmed", partial(_confirmed, job))
 
 
-def _fixed(job: Job, runs: Sequence[Directed], directory: Path) -> CheckResult:
+def _fixed(job: Job, runs: Sequence[FixedRun], directory: Path) -> CheckResult:
     return _counted(job, runs[0].world, "runs", lambda: job.conforming.fixed(runs), directory)
 
 

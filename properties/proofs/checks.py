@@ -23,7 +23,7 @@ from properties.prover.verdicts import Verdict as Proved
 from properties.prover.x86_64 import X86_64
 from properties.report.grid import Column, Grid, Line
 from properties.report.results import Check, CheckResult, Verdict
-from properties.runs.reach import SEEDS
+from properties.runs.corpus import SEEDS
 from properties.systems.naming import semantics_named, world_named
 from spec.operations import Call, ObserveSite
 from spec.seeds import read_seed

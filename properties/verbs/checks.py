@@ -11,7 +11,8 @@ from properties.hunt.findings import Found, save
 from properties.hunt.search import Search, WildcardSearch
 from properties.lockstep.lockstep import Lockstep
 from properties.report.results import Check, CheckResult, Verdict
-from properties.runs.reach import SEEDS, reach
+from properties.runs.corpus import SEEDS
+from properties.runs.reach import reach
 from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, semantics_named, world_named
 from spec.operations import Call
 from spec.seeds import print_seed, read_seed

@@ -18,7 +18,7 @@ from properties.kernels.tables import as_json, reasons_table, rule_table, summar
 from properties.lockstep.coverage import lacking, rule_ids
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
 from properties.report.show import text_of
-from properties.runs.directed import Directed
+from properties.runs.corpus import FixedRun
 from properties.systems.kernels import laboratory_of, like_a_kernel, made_for, setting_of, without_own
 from properties.systems.naming import KERNELS, resolve
 from spec.errors import BadInputError
@@ -141,7 +141,7 @@ def test_a_kernel_without_fmod_ret_sets_has_no_marks() -> None:
     assert {frozenset({"freplace"})} == {function.attributes for function in old.functions}
     assert "fmod_ret" in new.by_name["foo1"].attributes
     for name, expecting in (("linux-6.1", False), ("linux-6.12", True)):
-        runs: list[Directed] = list(fixed_runs(PRESETS[name], laboratory_of(PRESETS[name])))
+        runs: list[FixedRun] = list(fixed_runs(PRESETS[name], laboratory_of(PRESETS[name])))
         steps = [step for run in runs if run.world.name == "synthetic" for step in run.seed.steps]
 
         assert expecting is any(step.expected for step in steps)

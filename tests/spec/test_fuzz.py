@@ -27,7 +27,7 @@ from spec.seeds import parse_operation, parse_seed, print_operation, print_seed,
 from spec.worlds import synthetic
 
 ROOT = Path(__file__).parents[2]
-SEEDS = sorted((ROOT / "properties" / "seeds").glob("*.seed"))
+SEEDS = sorted((ROOT / "properties" / "runs" / "seeds").rglob("*.seed"))
 SEED_ROUNDS, SEED_MUTATIONS = 16, 125
 POPULATION_ROUNDS, POPULATION_MUTATIONS = 8, 250
 REPLAYED = 10
