@@ -13,7 +13,7 @@ from properties.hunt.strategies import argument_words, mutated, operations, pres
 from properties.lockstep.coverage import Tally, lacking, rule_ids
 from properties.lockstep.divergence import DivergenceError
 from properties.lockstep.lockstep import Lockstep
-from properties.runs.corpus import FixedRun
+from properties.runs.corpus import FixedRun, seeds
 from properties.runs.directed import directed
 from spec.alphabet import alphabet
 from spec.operations import Call, FtraceOps, Operation
