@@ -113,12 +113,16 @@ class Linux:
                 return _outcome(self._station.graph.unregister(operation.user))
             case op.InitModule() | op.DeleteModule():
                 return self._module(operation)
-            case op.Livepatch(function) if function in self._run.inventory.livepatches:
-                # Our module stands for klp_patch_func() and its kin: these two answers are its own, not the kernel's.
-                return Errno("EBUSY", harness="IPMODIFY-7")
-            case op.Unlivepatch(function) if function not in self._run.inventory.livepatches:
-                return Errno("EINVAL", harness="IPMODIFY-8")
-        return self._control(operation)
+        return self._answer_for_klp(operation) or self._control(operation)
+
+    def _answer_for_klp(self, operation: Operation) -> Outcome | None:
+        """The host stands for klp_patch_func() and klp_unpatch_func(): it knows what is patched."""
+        patched = self._run.inventory.livepatches
+        if isinstance(operation, op.Livepatch) and operation.function in patched:
+            return Errno("EBUSY", harness="IPMODIFY-7")
+        if isinstance(operation, op.Unlivepatch) and operation.function not in patched:
+            return Errno("EINVAL", harness="IPMODIFY-8")
+        return None
 
     def _control(self, operation: Operation) -> Outcome:
         """A command of our module."""
