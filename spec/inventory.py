@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from spec import operations as op
+from spec.abi import SLOT_BYTES
 from spec.globs import is_glob, without_bang
 from spec.outcomes import Errno, Outcome
-from spec.prototypes import SLOT_BYTES
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 

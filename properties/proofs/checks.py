@@ -10,8 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from rich.table import Table
-
 from impl.batched import Batched
 from properties.proofs.image_files import Dump, read_image
 from properties.proofs.installed import installed
@@ -20,8 +18,9 @@ from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, pro
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict as Proved
 from properties.prover.x86_64 import X86_64
-from properties.report.report import Check, CheckResult, Verdict
-from properties.runs.reach import SEEDS
+from properties.report.grid import Column, Grid, Line
+from properties.report.results import Check, CheckResult, Verdict
+from properties.runs.corpus import SEEDS
 from properties.systems.naming import semantics_named, world_named
 from spec.operations import Call, ObserveSite
 from spec.seeds import read_seed
@@ -143,14 +142,14 @@ def _case(title: str, group: str, detaching: bool, variant: Variant) -> _Case:
     return _Case(title, group, detaching, variant, verdict, time.process_time() - start)
 
 
-def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Table) -> CheckResult:
+def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Grid) -> CheckResult:
     """What is undecided is not proved, and not refuted either: the check could not be carried out."""
     outcomes = {verdict.outcome for verdict in verdicts}
     worst = next((outcome for outcome in ("refuted", "undecided") if outcome in outcomes), "proved")
     verdict = {"refuted": Verdict.FELL, "undecided": Verdict.NOT_RUN, "proved": Verdict.HOLDS}[worst]
-    table.title = f"{table.title}: {told}"
+    tally = replace(table, title=f"{table.title}: {told}")
     detail = "" if verdict is Verdict.HOLDS else "\n".join(lines)
-    return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=table)
+    return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=tally)
 
 
 def _count_obligations(verdicts: Sequence[Proved], seconds: float) -> str:
@@ -159,20 +158,20 @@ def _count_obligations(verdicts: Sequence[Proved], seconds: float) -> str:
     return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
 
 
-def _table(cases: Sequence[_Case], title: str, groups: str) -> Table:
-    """One row for each group, as its images are and while programs are detached."""
-    rows = Table(title=title, title_justify="left")
-    for column in (groups, "image", "proved", "refuted", "undecided", "obligations", "time"):
-        rows.add_column(column, justify="left" if column in {groups, "image"} else "right")
+def _table(cases: Sequence[_Case], title: str, groups: str) -> Grid:
+    """One line for each group, as its images are and while programs are detached."""
+    counted = (Column(heading, right=True) for heading in ("proved", "refuted", "undecided", "obligations", "time"))
 
     def place(case: _Case) -> tuple[str, bool]:
         return case.group, case.detaching
 
-    for (name, detaching), group in groupby(sorted(cases, key=place), place):
-        found = list(group)
-        outcomes = [case.verdict.outcome for case in found]
-        counts = [str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided")]
-        decided = sum(sum(case.verdict.obligations.values()) for case in found)
-        spent = f"{1000 * sum(case.seconds for case in found):,.0f} ms"
-        rows.add_row(name, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent)
-    return rows
+    lines = (_line(*key, list(group)) for key, group in groupby(sorted(cases, key=place), place))
+    return Grid(title, (Column(groups), Column("image"), *counted), tuple(lines))
+
+
+def _line(name: str, detaching: bool, cases: Sequence[_Case]) -> Line:
+    outcomes = [case.verdict.outcome for case in cases]
+    counts = (str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided"))
+    decided = sum(sum(case.verdict.obligations.values()) for case in cases)
+    spent = f"{1000 * sum(case.seconds for case in cases):,.0f} ms"
+    return Line((name, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent))

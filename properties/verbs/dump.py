@@ -31,16 +31,15 @@ from properties.kernels.shapes import (
     shape,
 )
 from properties.proofs.populations import Proof, Prover, count, exceptions, outcome_of, statement
-from properties.report.report import LOG_WIDTH
+from properties.report.show import LOG_WIDTH
 from properties.systems.naming import KERNELS, semantics_named
 from spec.errors import BadInputError
 from spec.images import ImageFile, print_image_file, read_image_file
 from spec.semantics import Semantics
 from spec.worlds import Function
 
-__all__ = ["SUMMARY", "Tally", "add_arguments", "file_name", "keep", "run", "table"]
+__all__ = ["Tally", "add_arguments", "file_name", "keep", "run", "table"]
 
-SUMMARY = "dump trampolines of a running kernel, prove them, and check what it accepts and refuses"
 DETAILS = """
 Without --functions one function is taken for each distinct shape of arguments and return value. A file that DIR has
 already of the same release, function and programs is kept.

@@ -19,9 +19,8 @@ from properties.prover.goal import READINGS
 from properties.prover.show import counterexample_lines, summary
 from spec.errors import BadInputError
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "prove trampoline images, or show a counterexample that has been executed"
 DETAILS = """
 Each image is proved as it is and, if the kernel patches it to detach programs while tasks are in it, as it is then. A
 counterexample tells the obligation that is broken, what is wrong, the values of registers and results that matter, and
