@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from impl.batched import Batched
+from impl.batched import Batched, per_function
 from impl.batched.direct_functions import BPF, DirectFunctions
 from impl.batched.parts import parts_met
 from properties.plan.probes import Probe
@@ -107,7 +107,7 @@ def attach_singly(probes: Sequence[Probe], semantics: Semantics) -> Singly:
     groups = _alike(probes)
     sizes = {group[0].name: len(group) for group in groups}
     world = World("plan", tuple(group[0] for group in groups))
-    with closing(Batched(world, replace(semantics, growth_waits=False))) as system:
+    with closing(per_function(world, replace(semantics, growth_waits=False))) as system:
         meter = _Meter(system)
         errnos: dict[tuple[str, str], str] = {}
         for probe in probes:
@@ -169,7 +169,7 @@ def attach_in_batches(probes: Sequence[Probe], attached: Sequence[Sequence[Funct
     if not semantics.tracing_multi:
         return Batches(None, {})
     cut: dict[str, int] = {}
-    with closing(Batched(_world(attached), semantics)) as system:
+    with closing(per_function(_world(attached), semantics)) as system:
         meter = _Meter(system)
         done = []
         for probe, functions in zip(probes, attached, strict=True):
@@ -204,7 +204,7 @@ def register_raw(attached: Sequence[Sequence[Function]], semantics: Semantics) -
     if semantics.tracing_multi or not any(attached):
         return None
     world = _world(attached)
-    with closing(Batched(world, semantics)) as system:
+    with closing(per_function(world, semantics)) as system:
         meter = _Meter(system)
         meter.apply(op.FtraceOps("ops", dynamic=True))
         meter.apply(op.FtraceSetFilterIps("ops", tuple(function.name for function in world.functions)))
