@@ -14,13 +14,30 @@ from spec.operations import BpfProgLoad as Program
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["ADDRESS_ZERO", "DIRECT_OPS", "GRAPH_OPS", "Entry", "Ops", "Program", "State", "address_of", "klp_ops"]
+__all__ = [
+    "ADDRESS_ZERO",
+    "DIRECT_OPS",
+    "GRAPH_OPS",
+    "Entry",
+    "GraphUser",
+    "Image",
+    "Link",
+    "Node",
+    "Ops",
+    "Pass",
+    "Program",
+    "State",
+    "Trampoline",
+    "address_of",
+    "initial",
+    "klp_ops",
+]
 
 ADDRESS_ZERO = "0 "
 
 
 def address_of(function: str, unloads: int) -> str:
-    """The address of a function that went with the so-manieth module that was unloaded: nothing is there any more."""
+    """The address that a function had until its module went, when so many had been unloaded: nothing is there now."""
     return f"{function} {unloads}"
 
 
@@ -56,7 +73,10 @@ class Ops:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What direct_functions has for one site: a raw direct trampoline, and the key of the ops that registered it."""
+    """What direct_functions has for one site: a raw direct trampoline, and the key of the ops that registered it.
+
+    The ops may have left since (DIRECT-8), so that the entry says who made it, not that anybody uses it.
+    """
 
     tramp: str
     owner: str
@@ -126,11 +146,21 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """A patching pass: the sites whose instruction is written, and how many times."""
+
+    sites: frozenset[str]
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything.
 
-    ops_list: keys of enabled ops, newest first. table_bits: direct_functions' size. regs_left: sites whose R stayed
-    (SITE-6). unloads: how many modules were unloaded. lost: programs whose target went with one (NAME-10).
+    ops_list: keys of enabled ops, newest first. buckets: of direct_functions' table. regs_left: sites whose R stayed
+    (SITE-6). unloads: how many modules were unloaded. lost: programs whose target went with one (NAME-10). parts: the
+    proposal's (LINK-11). armed: how often each point that is to fail must still be reached (FAIL-1). passes: what the
+    operation under way has to patch; between operations there are none.
     """
 
     world: World
@@ -139,7 +169,7 @@ class State:
     ops: Mapping[str, Ops] = field(default_factory=dict)
     ops_list: tuple[str, ...] = ()
     direct_functions: Mapping[str, Entry] = field(default_factory=dict)
-    table_bits: int = 0
+    buckets: int = 1
     graph_users: Mapping[str, GraphUser] = field(default_factory=dict)
     graph_slots: tuple[int, ...] = ()
     programs: Mapping[str, Program] = field(default_factory=dict)
@@ -150,6 +180,8 @@ class State:
     regs_left: frozenset[str] = frozenset()
     unloads: int = 0
     lost: frozenset[str] = frozenset()
+    armed: Mapping[str, int] = field(default_factory=dict)
+    passes: tuple[Pass, ...] = ()
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
 
@@ -175,3 +207,8 @@ class State:
         """The same without these ops, which are not enabled."""
         gone = frozenset(keys)
         return replace(self, ops={key: ops for key, ops in self.ops.items() if key not in gone})
+
+
+def initial(world: World, semantics: Semantics) -> State:
+    """Nothing is attached, every module is loaded."""
+    return State(world, semantics, frozenset(world.modules), graph_slots=tuple(range(semantics.graph_users)))
