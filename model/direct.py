@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from model.cost import waited
-from model.endings import Refused
+from model.endings import Refused, check_alive
 from model.faults import reach
 from model.filters import find_ops
 from model.poke import ftrace_run_update_code, modified, replaced
@@ -63,11 +63,6 @@ def _without_entries(state: State, functions: Iterable[str]) -> State:
     return replace(state, direct_functions={f: entry for f, entry in state.direct_functions.items() if f not in gone})
 
 
-def _check_alive(state: State, *rules: str) -> None:
-    if state.dead:
-        raise Refused(state, "ENODEV", *rules)
-
-
 def _check_ipmodify(state: State, functions: Iterable[str], *rules: str) -> None:
     if any(has_ipmodify_user(state, function) for function in functions):
         also = () if state.semantics.share_ipmodify else ("IPMODIFY-3",)
@@ -82,7 +77,7 @@ def register_ftrace_direct(state: State, operation: op.RegisterFtraceDirect) -> 
     if has_entry(state, function):
         raise Refused(state, "EBUSY", "DIRECT-2")
     state = reach(state, "alloc")
-    _check_alive(state, "DIRECT-2")
+    check_alive(state, "DIRECT-2")
     state = reach(state, "filter")
     _check_ipmodify(state, [function], "DIRECT-2")
     if not state.enabled(DIRECT_OPS):
@@ -108,7 +103,7 @@ def unregister_ftrace_direct(state: State, operation: op.UnregisterFtraceDirect)
         raise Refused(state, "ENODEV", "DIRECT-3")
     if entry != Entry(operation.tramp, DIRECT_OPS):
         raise Refused(state, "EOPNOTSUPP", "DIRECT-3")
-    _check_alive(state, "DIRECT-3")
+    check_alive(state, "DIRECT-3")
     cite("DIRECT-3")
     after = _leave_direct_ops(state, function)
     # An address that several sites have is described once, with a count of its users; the last one is waited for.
@@ -138,7 +133,7 @@ def modify_ftrace_direct(state: State, operation: op.ModifyFtraceDirect) -> Stat
     if entry.owner != DIRECT_OPS:
         raise Refused(state, "EOPNOTSUPP", "DIRECT-5")
     state = reach(state, "alloc")
-    _check_alive(state, "DIRECT-5")
+    check_alive(state, "DIRECT-5")
     cite("DIRECT-5")
     return modified(_with_entries(state, {function: Entry(operation.new, DIRECT_OPS)}), [function])
 
@@ -161,7 +156,7 @@ def register_ftrace_direct_multi(state: State, operation: op.RegisterFtraceDirec
     if any(has_entry(state, function) for function in ops.filter_hash):
         raise Refused(state, "EBUSY", "DIRECT-6")
     begun = _begin_direct(reach(state, "alloc"), operation.ops)
-    _check_alive(begun, "DIRECT-6", "DIRECT-7")
+    check_alive(begun, "DIRECT-6", "DIRECT-7")
     _check_ipmodify(begun, ops.filter_hash, "DIRECT-6", "DIRECT-7")
     begun = reach(begun, "register", "DIRECT-7")
     cite("DIRECT-6", "DIRECT-14")
@@ -190,7 +185,7 @@ def _check_direct_multi(state: State, name: str, rule: str) -> Ops:
 def unregister_ftrace_direct_multi(state: State, operation: op.UnregisterFtraceDirectMulti) -> State:
     """DIRECT-8: an ops gives its direct calls up."""
     ops = _check_direct_multi(state, operation.ops, "DIRECT-8")
-    _check_alive(state, "DIRECT-8")
+    check_alive(state, "DIRECT-8")
     cite("DIRECT-8")
     after = _remove_direct_functions_hash(remove_ftrace_ops(state, operation.ops), ops.filter_hash, operation.tramp)
     # Since Linux kernel commit 59495740f795 ("ftrace: Let unregister_ftrace_direct_multi() call ftrace_free_filter()")
@@ -216,7 +211,7 @@ def _find_direct(state: State, function: str) -> str | None:
 def modify_ftrace_direct_multi(state: State, operation: op.ModifyFtraceDirectMulti) -> State:
     """DIRECT-9: all sites of an ops call another address."""
     ops = _check_direct_multi(state, operation.ops, "DIRECT-9")
-    _check_alive(state, "DIRECT-9")
+    check_alive(state, "DIRECT-9")
     state = reach(state, "register")
     cite("DIRECT-9")
     entry = Entry(operation.tramp, operation.ops)
@@ -243,7 +238,7 @@ def update_ftrace_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) 
         raise Refused(state, "EOPNOTSUPP", "DIRECT-10")
     state = reach(state, "alloc")
     begun, leaves = (state, ()) if enabled else (_begin_direct(state, operation.ops), ("DIRECT-7",))
-    _check_alive(begun, "DIRECT-10", *leaves)
+    check_alive(begun, "DIRECT-10", *leaves)
     _check_ipmodify(begun, added, "DIRECT-10", *leaves)
     begun = reach(begun, "register", *leaves)
     cite("DIRECT-1", "DIRECT-10", "DIRECT-14")
@@ -264,7 +259,7 @@ def update_ftrace_direct_del(state: State, operation: op.UpdateFtraceDirectDel) 
     if not deleted.keys() <= ops.filter_hash:
         raise Refused(state, "EOPNOTSUPP", "DIRECT-11")
     state = reach(state, "alloc")
-    _check_alive(state, "DIRECT-11")
+    check_alive(state, "DIRECT-11")
     cite("DIRECT-11")
     left = replace(ops, filter_hash=ops.filter_hash - deleted.keys())
     if left.filter_hash:
@@ -281,7 +276,7 @@ def update_ftrace_direct_mod(state: State, operation: op.UpdateFtraceDirectMod) 
     ops = _check_direct_multi(state, operation.ops, "DIRECT-12")
     if any(has_entry(state, function) and function not in ops.filter_hash for function in changed):
         raise Refused(state, "EOPNOTSUPP", "DIRECT-12")
-    _check_alive(state, "DIRECT-12")
+    check_alive(state, "DIRECT-12")
     state = reach(state, "register")
     cite("DIRECT-12")
     entries = {f: Entry(tramp, operation.ops) for f, tramp in changed.items() if f in state.direct_functions}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from model.state import State
 
-__all__ = ["Refused", "Warned"]
+__all__ = ["Refused", "Warned", "check_alive"]
 
 
 class Refused(Exception):  # noqa: N818 - an answer of the kernel, not an error of ours
@@ -29,3 +29,9 @@ class Warned:
     """The operation succeeded, and the kernel warned all the same."""
 
     state: State
+
+
+def check_alive(state: State, *rules: str) -> None:
+    """Refused by these rules after ftrace has died (DEAD-1)."""
+    if state.dead:
+        raise Refused(state, "ENODEV", *rules)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.endings import Refused
+from model.endings import Refused, check_alive
 from model.faults import reach
 from model.poke import replaced
 from model.regs import drop_regs, keep_regs
@@ -92,8 +92,7 @@ def _begin_setting(state: State, name: str) -> State:
     ops = find_ops(state, name)
     if ops.direct and state.enabled(name):
         raise Refused(state, "EOPNOTSUPP", "NAME-4")
-    if state.dead:
-        raise Refused(state, "ENODEV", "FILTER-3")
+    check_alive(state, "FILTER-3")
     return reach(state, "alloc")
 
 

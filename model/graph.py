@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.endings import Refused
+from model.endings import Refused, check_alive
 from model.faults import reach
 from model.filters import match_functions
 from model.poke import replaced
@@ -24,8 +24,7 @@ def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> St
         raise Refused(state, "EEXIST", "NAME-1")
     filter_ = _make_filter(state, operation.filter)
     function, notrace = (_ftrace_graph_set_hash(state, glob) for glob in (operation.function, operation.notrace))
-    if state.dead:
-        raise Refused(state, "ENODEV", "GRAPH-1")
+    check_alive(state, "GRAPH-1")
     # Since Linux kernel commit c132be2c4fcc ("function_graph: Have the instances use their own ftrace_ops for
     # filtering") (in v6.11) and its series there are several users.
     if not state.graph_slots:
@@ -59,8 +58,7 @@ def unregister_ftrace_graph(state: State, operation: op.UnregisterFtraceGraph) -
     """GRAPH-7: a user of the graph tracer ends."""
     if operation.user not in state.graph_users:
         raise Refused(state, "EBADF", "NAME-2")
-    if state.dead:
-        raise Refused(state, "ENODEV", "GRAPH-7")
+    check_alive(state, "GRAPH-7")
     cite("GRAPH-7")
     slot = state.graph_users[operation.user].slot
     users = {name: user for name, user in state.graph_users.items() if name != operation.user}

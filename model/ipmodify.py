@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.cost import built
-from model.endings import Refused
+from model.endings import Refused, check_alive
 from model.faults import reach
 from model.poke import modified
 from model.rules import cite
@@ -63,8 +63,7 @@ def _set_share(state: State, function: str, *, share: bool) -> State:
 def _rebuild(state: State, function: str) -> State:
     """The function's image is made anew from its present lists, and exchanged in place."""
     state = reach(state, "jit_charge")
-    if state.dead:
-        raise Refused(state, "ENODEV", "OPS-3")
+    check_alive(state, "OPS-3")
     state = reach(state, "register")
     image = make_image(state.trampolines[function])
     return modified(built(replace(state, images={**state.images, function: image}), 1), [function])

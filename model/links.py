@@ -8,7 +8,7 @@ from dataclasses import replace
 from model import parts
 from model.cost import built, waited_dynamic
 from model.direct import grown
-from model.endings import Refused, Warned
+from model.endings import Refused, Warned, check_alive
 from model.faults import fails, reach
 from model.poke import modified, poke, replaced
 from model.programs import check_attach_target, check_multi_target, refuse_multi_target
@@ -103,7 +103,7 @@ def _bpf_trampoline_update(state: State, function: str, trampoline: Trampoline) 
         if not state.semantics.single_direct_ops:
             state = reach(state, "filter")
         _check_first(state, [function])
-    _check_alive(state)
+    check_alive(state, "LINK-4")
     if _bypasses(state, function, trampoline):
         cite("IPMODIFY-5")
         trampoline = replace(trampoline, share=True)
@@ -115,14 +115,9 @@ def _check_first(state: State, functions: Collection[str]) -> None:
     """What a first image on a site may run into: somebody else's direct call, or an IPMODIFY user that cannot share."""
     if any(function in state.direct_functions for function in functions):
         raise Refused(state, state.semantics.foreign_direct, "LINK-4")
-    _check_alive(state)
+    check_alive(state, "LINK-4")
     if not state.semantics.share_ipmodify and any(has_ipmodify_user(state, function) for function in functions):
         raise Refused(state, "EBUSY", "IPMODIFY-3")
-
-
-def _check_alive(state: State) -> None:
-    if state.dead:
-        raise Refused(state, "ENODEV", "LINK-4")
 
 
 def _bypasses(state: State, function: str, trampoline: Trampoline) -> bool:
@@ -194,7 +189,7 @@ def _bpf_trampoline_multi_attach(state: State, program: Program, cookies: Mappin
         _check_second_try(state, first)
         state = reach(state, "register")
     if kept:
-        _check_alive(state)
+        check_alive(state, "LINK-4")
         _check_second_try(state, kept)
         state = reach(state, "register")
     return _put_images(state, trampolines)

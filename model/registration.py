@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.cost import waited_dynamic
-from model.endings import Refused
+from model.endings import Refused, check_alive
 from model.faults import reach
 from model.filters import find_ops
 from model.ipmodify import cleanup_direct_functions_after_ipmodify, prepare_direct_functions_for_ipmodify
@@ -64,8 +64,7 @@ def _register(state: State, key: str, ops: Ops) -> State:
 
 
 def _ftrace_startup(state: State, key: str, ops: Ops) -> State:
-    if state.dead:
-        raise Refused(state, "ENODEV", "OPS-3")
+    check_alive(state, "OPS-3")
     if state.enabled(key):
         raise Refused(state, "EBUSY", "OPS-4", warn=True)
     if ops.ipmodify:
@@ -94,8 +93,7 @@ def unregister_ftrace_function(state: State, operation: op.UnregisterFtraceFunct
 
 def _unregister(state: State, key: str) -> State:
     """OPS-7, IPMODIFY-4: the ops leaves, and where it was an IPMODIFY user those who shared with it are told."""
-    if state.dead:
-        raise Refused(state, "ENODEV", "OPS-7")
+    check_alive(state, "OPS-7")
     if not state.enabled(key):
         raise Refused(state, "EBUSY", "OPS-7", warn=True)
     ops, after = state.ops[key], remove_ftrace_ops(state, key)
@@ -110,8 +108,7 @@ def klp_patch_func(state: State, operation: op.Livepatch) -> State:
     if key in state.ops:
         raise Refused(state, "EBUSY", "IPMODIFY-7")
     state = reach(state, "alloc")
-    if state.dead:
-        raise Refused(state, "ENODEV", "IPMODIFY-7")
+    check_alive(state, "IPMODIFY-7")
     state = reach(state, "filter")
     cite("IPMODIFY-7")
     ops = Ops("klp_ops", ipmodify=True, dynamic=True, filter_hash=frozenset({function}), func=True)

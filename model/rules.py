@@ -19,11 +19,12 @@ class Citations:
         """Start the next operation."""
         self.current = {}
 
-    def add(self, rule: str) -> None:
-        """Count one rule for the operation under way, however often it is cited."""
-        if rule not in self.current:
-            self.current[rule] = None
-            self.totals[rule] += 1
+    def add(self, rules: tuple[str, ...]) -> None:
+        """Count each rule for the operation under way, however often it is cited."""
+        for rule in rules:
+            if rule not in self.current:
+                self.current[rule] = None
+                self.totals[rule] += 1
 
 
 CITATIONS: ContextVar[Citations] = ContextVar("CITATIONS")
@@ -31,6 +32,4 @@ CITATIONS: ContextVar[Citations] = ContextVar("CITATIONS")
 
 def cite(*rules: str) -> None:
     """These rules decided what happens here."""
-    citations = CITATIONS.get()
-    for rule in rules:
-        citations.add(rule)
+    CITATIONS.get().add(rules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from model.rules import cite
 from model.state import Image, Ops, State
@@ -35,12 +35,12 @@ def traced(state: State, ops: Ops) -> Iterable[str]:
     cite("FILTER-1")
     if not ops.filter_hash:
         cite("FILTER-2")
-    return _covered(state, ops)
+    return (name for name in _select(state, ops) if name not in ops.notrace_hash and state.loaded(name))
 
 
-def _covered(state: State, ops: Ops) -> Iterable[str]:
-    functions = ops.filter_hash or state.world.by_name
-    return (name for name in functions if name not in ops.notrace_hash and state.loaded(name))
+def _select(state: State, ops: Ops) -> Collection[str]:
+    """FILTER-2: what the filter of an ops holds, and if it is empty every function."""
+    return ops.filter_hash or state.world.by_name
 
 
 def has_ipmodify_user(state: State, function: str) -> bool:
@@ -62,9 +62,9 @@ def has_direct_ops(state: State, function: str) -> bool:
 
 
 def sites(state: State) -> dict[str, Site]:
-    """Every site that is not a plain nop: those that an enabled ops covers, or a BPF image is for."""
-    covered = set(state.images).union(*(_covered(state, state.ops[key]) for key in state.ops_list))
-    found = ((name, t_show(state, name)) for name in covered)
+    """Every site that is not a plain nop: it has an image, or the filter of an enabled ops selects it."""
+    functions = set(state.images).union(*(_select(state, state.ops[key]) for key in state.ops_list))
+    found = ((name, t_show(state, name)) for name in functions)
     return {name: site for name, site in found if site}
 
 
