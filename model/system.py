@@ -17,6 +17,7 @@ from model.sites import sites
 from model.state import State, initial
 from spec import operations as op
 from spec.alphabet import alphabet
+from spec.border import bordered
 from spec.costs import Cost
 from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
@@ -126,5 +127,5 @@ class Model:
 
 
 def system(world: World, semantics: Semantics) -> Model:
-    """A System at the start of a run."""
-    return Model(world, semantics)
+    """The model behind the border, at the start of a run."""
+    return bordered(Model(world, semantics), world, semantics)

@@ -1,24 +1,56 @@
 """The alphabet: one frozen dataclass for each verb of a seed line (design contract 3.1).
 
 A field's metadata says how it stands in the text; `spec.seeds` reads and prints from it, and the exec plug-in protocol
-turns the same fields into JSON. Verbs are the kernel's API names.
+turns the same fields into JSON. It also says what the operation does with a name: it *makes* the name, *uses* what was
+made under it, or *names* something of the world; `names_of` reads that. Verbs are the kernel's API names.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-__all__ = ["KINDS", "OPERATIONS", "POINTS", "Operation"]
+__all__ = ["KINDS", "OPERATIONS", "POINTS", "Name", "Operation", "names_of", "renamed"]
 
 KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
 POINTS = ("alloc", "jit_charge", "patch", "register", "filter")
 FLAVOURS = ("rcu", "rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
 
 
-def word(default: Any = ...) -> Any:
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name in an operation.
+
+    space: what kind of thing it is of: ops, prog, link, user, tramp, task, function, glob, module. role: `makes`,
+    `uses` or `names`. covers: the operation puts something on this function.
+    """
+
+    space: str
+    role: str
+    covers: bool
+    text: str
+
+
+def word(default: Any = ..., **named: Any) -> Any:
     """One word in its place; with a default of None it may be left out."""
-    return field(metadata={"form": "word"}) if default is ... else field(default=default, metadata={"form": "word"})
+    metadata = {"form": "word", **named}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+def makes(space: str) -> Any:
+    """The name of something that the operation makes."""
+    return word(space=space, role="makes")
+
+
+def uses(space: str) -> Any:
+    """The name of something that was made before."""
+    return word(space=space, role="uses")
+
+
+def names(space: str, default: Any = ..., *, covers: bool = False) -> Any:
+    """The name of something that need not have been made: a function, a module, a raw trampoline's address."""
+    return word(default, space=space, role="names", covers=covers)
 
 
 def number(default: int) -> Any:
@@ -26,9 +58,9 @@ def number(default: int) -> Any:
     return field(default=default, metadata={"form": "number"})
 
 
-def words() -> Any:
-    """All remaining words, at least one."""
-    return field(metadata={"form": "words"})
+def functions() -> Any:
+    """All remaining words, at least one: functions that the operation covers."""
+    return field(metadata={"form": "words", "space": "function", "role": "names", "covers": True})
 
 
 def integers() -> Any:
@@ -36,14 +68,14 @@ def integers() -> Any:
     return field(default=(), metadata={"form": "integers"})
 
 
-def pairs() -> Any:
+def pairs(*, covers: bool = False) -> Any:
     """All remaining FUNC=TRAMP pairs, at least one."""
-    return field(metadata={"form": "pairs"})
+    return field(metadata={"form": "pairs", "space": "function", "role": "names", "covers": covers})
 
 
 def targets() -> Any:
     """All remaining FUNC[:COOKIE], at least one; a FUNC may be a glob, a cookie of None was not given."""
-    return field(metadata={"form": "targets"})
+    return field(metadata={"form": "targets", "space": "function", "role": "names", "covers": True})
 
 
 def flag() -> Any:
@@ -51,9 +83,10 @@ def flag() -> Any:
     return field(default=False, metadata={"form": "flag"})
 
 
-def option(kind: type) -> Any:
+def option(kind: type, space: str = "") -> Any:
     """A trailing key=value, absent when None."""
-    return field(default=None, metadata={"form": "option", "kind": kind})
+    named = {"space": space, "role": "names"} if space else {}
+    return field(default=None, metadata={"form": "option", "kind": kind, **named})
 
 
 def nested() -> Any:
@@ -73,7 +106,7 @@ class FtraceOps(Operation):
     """Declares an ops. Registering it as a plain ops sets its func, which records its calls."""
 
     verb: ClassVar[str] = "ftrace_ops"
-    ops: str = word()
+    ops: str = makes("ops")
     save_regs: bool = flag()
     ipmodify: bool = flag()
     recursion: bool = flag()
@@ -87,8 +120,8 @@ class FtraceSetFilterIp(Operation):
     """ftrace_set_filter_ip(ops, ip, remove, reset)."""
 
     verb: ClassVar[str] = "ftrace_set_filter_ip"
-    ops: str = word()
-    function: str = word()
+    ops: str = uses("ops")
+    function: str = names("function", covers=True)
     remove: bool = flag()
     reset: bool = flag()
 
@@ -98,8 +131,8 @@ class FtraceSetFilterIps(Operation):
     """ftrace_set_filter_ips(ops, ips, cnt, remove, reset): all or nothing."""
 
     verb: ClassVar[str] = "ftrace_set_filter_ips"
-    ops: str = word()
-    functions: tuple[str, ...] = words()
+    ops: str = uses("ops")
+    functions: tuple[str, ...] = functions()
     remove: bool = flag()
     reset: bool = flag()
 
@@ -109,8 +142,8 @@ class FtraceSetFilter(Operation):
     """ftrace_set_filter(ops, buf, len, reset); a glob that starts with ! removes."""
 
     verb: ClassVar[str] = "ftrace_set_filter"
-    ops: str = word()
-    glob: str = word()
+    ops: str = uses("ops")
+    glob: str = names("glob")
     reset: bool = flag()
 
 
@@ -119,8 +152,8 @@ class FtraceSetNotrace(Operation):
     """ftrace_set_notrace(ops, buf, len, reset)."""
 
     verb: ClassVar[str] = "ftrace_set_notrace"
-    ops: str = word()
-    glob: str = word()
+    ops: str = uses("ops")
+    glob: str = names("glob")
     reset: bool = flag()
 
 
@@ -129,7 +162,7 @@ class FtraceFreeFilter(Operation):
     """ftrace_free_filter(ops): ends the life of an ops."""
 
     verb: ClassVar[str] = "ftrace_free_filter"
-    ops: str = word()
+    ops: str = uses("ops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +170,7 @@ class RegisterFtraceFunction(Operation):
     """register_ftrace_function(ops)."""
 
     verb: ClassVar[str] = "register_ftrace_function"
-    ops: str = word()
+    ops: str = uses("ops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +178,7 @@ class UnregisterFtraceFunction(Operation):
     """unregister_ftrace_function(ops)."""
 
     verb: ClassVar[str] = "unregister_ftrace_function"
-    ops: str = word()
+    ops: str = uses("ops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +186,8 @@ class RegisterFtraceDirect(Operation):
     """register_ftrace_direct(ip, addr): the single API, through the kernel's own direct_ops."""
 
     verb: ClassVar[str] = "register_ftrace_direct"
-    function: str = word()
-    tramp: str = word()
+    function: str = names("function", covers=True)
+    tramp: str = names("tramp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +195,8 @@ class UnregisterFtraceDirect(Operation):
     """unregister_ftrace_direct(ip, addr)."""
 
     verb: ClassVar[str] = "unregister_ftrace_direct"
-    function: str = word()
-    tramp: str = word()
+    function: str = names("function")
+    tramp: str = names("tramp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +204,9 @@ class ModifyFtraceDirect(Operation):
     """modify_ftrace_direct(ip, old_addr, new_addr)."""
 
     verb: ClassVar[str] = "modify_ftrace_direct"
-    function: str = word()
-    old: str = word()
-    new: str = word()
+    function: str = names("function")
+    old: str = names("tramp")
+    new: str = names("tramp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +214,8 @@ class RegisterFtraceDirectMulti(Operation):
     """register_ftrace_direct_multi(ops, addr); from 6.4 on register_ftrace_direct(ops, addr)."""
 
     verb: ClassVar[str] = "register_ftrace_direct_multi"
-    ops: str = word()
-    tramp: str = word()
+    ops: str = uses("ops")
+    tramp: str = names("tramp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +223,8 @@ class UnregisterFtraceDirectMulti(Operation):
     """unregister_ftrace_direct_multi(ops, addr[, free_filters])."""
 
     verb: ClassVar[str] = "unregister_ftrace_direct_multi"
-    ops: str = word()
-    tramp: str = word()
+    ops: str = uses("ops")
+    tramp: str = names("tramp")
     free: bool = flag()
 
 
@@ -200,8 +233,8 @@ class ModifyFtraceDirectMulti(Operation):
     """modify_ftrace_direct_multi(ops, addr)."""
 
     verb: ClassVar[str] = "modify_ftrace_direct_multi"
-    ops: str = word()
-    tramp: str = word()
+    ops: str = uses("ops")
+    tramp: str = names("tramp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +242,8 @@ class UpdateFtraceDirectAdd(Operation):
     """update_ftrace_direct_add(ops, hash)."""
 
     verb: ClassVar[str] = "update_ftrace_direct_add"
-    ops: str = word()
-    entries: tuple[tuple[str, str], ...] = pairs()
+    ops: str = uses("ops")
+    entries: tuple[tuple[str, str], ...] = pairs(covers=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +251,7 @@ class UpdateFtraceDirectDel(Operation):
     """update_ftrace_direct_del(ops, hash)."""
 
     verb: ClassVar[str] = "update_ftrace_direct_del"
-    ops: str = word()
+    ops: str = uses("ops")
     entries: tuple[tuple[str, str], ...] = pairs()
 
 
@@ -227,7 +260,7 @@ class UpdateFtraceDirectMod(Operation):
     """update_ftrace_direct_mod(ops, hash, do_direct_lock=true)."""
 
     verb: ClassVar[str] = "update_ftrace_direct_mod"
-    ops: str = word()
+    ops: str = uses("ops")
     entries: tuple[tuple[str, str], ...] = pairs()
 
 
@@ -239,10 +272,10 @@ class RegisterFtraceGraph(Operation):
     """
 
     verb: ClassVar[str] = "register_ftrace_graph"
-    user: str = word()
-    filter: str | None = option(str)
-    function: str | None = option(str)
-    notrace: str | None = option(str)
+    user: str = makes("user")
+    filter: str | None = option(str, "glob")
+    function: str | None = option(str, "glob")
+    notrace: str | None = option(str, "glob")
     depth: int | None = option(int)
 
 
@@ -251,7 +284,7 @@ class UnregisterFtraceGraph(Operation):
     """unregister_ftrace_graph(gops)."""
 
     verb: ClassVar[str] = "unregister_ftrace_graph"
-    user: str = word()
+    user: str = uses("user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +292,7 @@ class Livepatch(Operation):
     """An IPMODIFY user that redirects the function to a patched body, which returns 1000 more."""
 
     verb: ClassVar[str] = "livepatch"
-    function: str = word()
+    function: str = names("function", covers=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +300,7 @@ class Unlivepatch(Operation):
     """Takes the IPMODIFY user of a function away."""
 
     verb: ClassVar[str] = "unlivepatch"
-    function: str = word()
+    function: str = names("function")
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +311,14 @@ class BpfProgLoad(Operation):
     """
 
     verb: ClassVar[str] = "bpf_prog_load"
-    prog: str = word()
+    prog: str = makes("prog")
     kind: str = word()
-    target: str | None = option(str)
+    target: str | None = option(str, "function")
     multi: bool = flag()
     sleepable: bool = flag()
     func_ip: bool = flag()
     returns: int | None = option(int)
-    calls: str | None = option(str)
+    calls: str | None = option(str, "function")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,9 +326,9 @@ class BpfRawTracepointOpen(Operation):
     """BPF_RAW_TRACEPOINT_OPEN (BPF_LINK_CREATE where a cookie is given): attaches to one function."""
 
     verb: ClassVar[str] = "bpf_raw_tracepoint_open"
-    link: str = word()
-    prog: str = word()
-    function: str | None = word(None)
+    link: str = makes("link")
+    prog: str = uses("prog")
+    function: str | None = names("function", None, covers=True)
     cookie: int | None = option(int)
 
 
@@ -304,8 +337,8 @@ class BpfLinkCreate(Operation):
     """BPF_LINK_CREATE with link_create.tracing_multi: attaches to many functions in one call."""
 
     verb: ClassVar[str] = "bpf_link_create"
-    link: str = word()
-    prog: str = word()
+    link: str = makes("link")
+    prog: str = uses("prog")
     targets: tuple[tuple[str, int | None], ...] = targets()
 
 
@@ -314,7 +347,7 @@ class BpfLinkDetach(Operation):
     """Closes the last reference of a link."""
 
     verb: ClassVar[str] = "bpf_link_detach"
-    link: str = word()
+    link: str = uses("link")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +355,7 @@ class InitModule(Operation):
     """Loads a module of the world."""
 
     verb: ClassVar[str] = "init_module"
-    module: str = word()
+    module: str = names("module")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +363,7 @@ class DeleteModule(Operation):
     """Unloads a module."""
 
     verb: ClassVar[str] = "delete_module"
-    module: str = word()
+    module: str = names("module")
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +371,7 @@ class Call(Operation):
     """Runs a function to its return; its trace is compared. One ARG for each 8-byte slot of its arguments."""
 
     verb: ClassVar[str] = "call"
-    function: str = word()
+    function: str = names("function")
     arguments: tuple[int, ...] = integers()
 
 
@@ -347,7 +380,7 @@ class ObserveSite(Operation):
     """Observes one site."""
 
     verb: ClassVar[str] = "site"
-    function: str = word()
+    function: str = names("function")
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,8 +397,8 @@ class Task(Operation):
     """A task inside a traced function."""
 
     verb: ClassVar[str] = "task"
-    task: str = word()
-    function: str = word()
+    task: str = makes("task")
+    function: str = names("function")
     arguments: tuple[int, ...] = integers()
 
 
@@ -374,7 +407,7 @@ class Step(Operation):
     """Lets a task run some steps, or to a point."""
 
     verb: ClassVar[str] = "step"
-    task: str = word()
+    task: str = uses("task")
     count: int = number(1)
     to: str | None = option(str)
 
@@ -384,7 +417,7 @@ class Finish(Operation):
     """Lets a task run to its end."""
 
     verb: ClassVar[str] = "finish"
-    task: str = word()
+    task: str = uses("task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,3 +444,55 @@ class GracePeriod(Operation):
 
 
 OPERATIONS: dict[str, type[Operation]] = {kind.verb: kind for kind in Operation.__subclasses__()}
+
+
+def names_of(operation: Operation, role: str = "") -> Iterator[Name]:
+    """The names in an operation, from left to right: all of them, or those in one role.
+
+    A glob among the targets of a link stands where functions stand.
+    """
+    for entry in _NAMED_FIELDS[type(operation)]:
+        if not role or entry.metadata["role"] == role:
+            yield from _names_in(entry, getattr(operation, entry.name))
+
+
+def _names_in(entry: Field[Any], value: Any) -> Iterator[Name]:
+    space, role, covers = entry.metadata["space"], entry.metadata["role"], entry.metadata.get("covers", False)
+    match entry.metadata["form"]:
+        case "pairs":
+            for function, tramp in value:
+                yield Name(space, role, covers, function)
+                yield Name("tramp", role, covers=False, text=tramp)
+        case "targets":
+            yield from (Name(space, role, covers, function) for function, _ in value)
+        case "words":
+            yield from (Name(space, role, covers, function) for function in value)
+        case _ if value is not None:
+            yield Name(space, role, covers, value)
+
+
+def renamed(operation: Operation, rename: Callable[[str, str], str]) -> Operation:
+    """The operation with other names: `rename` is given the space of each name and the name."""
+    changes = {
+        entry.name: _rename_in(entry, getattr(operation, entry.name), rename)
+        for entry in _NAMED_FIELDS[type(operation)]
+    }
+    return replace(operation, **changes)
+
+
+def _rename_in(entry: Field[Any], value: Any, rename: Callable[[str, str], str]) -> Any:
+    space = entry.metadata["space"]
+    match entry.metadata["form"]:
+        case "pairs":
+            return tuple((rename(space, function), rename("tramp", tramp)) for function, tramp in value)
+        case "targets":
+            return tuple((rename(space, function), cookie) for function, cookie in value)
+        case "words":
+            return tuple(rename(space, function) for function in value)
+        case _:
+            return value if value is None else rename(space, value)
+
+
+_NAMED_FIELDS: dict[type[Operation], tuple[Field[Any], ...]] = {
+    kind: tuple(entry for entry in fields(kind) if "space" in entry.metadata) for kind in OPERATIONS.values()
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["ERRNOS", "Errno", "Ok", "Outcome"]
 
@@ -17,16 +17,25 @@ class Ok:
 
     warn: bool = False
 
+    @property
+    def harness(self) -> str:
+        """No rule: the harness never answers that something was done."""
+        return ""
+
     def __str__(self) -> str:
         return "0 WARN" if self.warn else "0"
 
 
 @dataclass(frozen=True, slots=True)
 class Errno:
-    """Failure by an errno's name, without the minus sign."""
+    """Failure by an errno's name, without the minus sign.
+
+    harness: the rule by which the harness answered in a system's place; empty where the system itself did.
+    """
 
     name: str
     warn: bool = False
+    harness: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"-{self.name} WARN" if self.warn else f"-{self.name}"

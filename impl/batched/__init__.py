@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from impl.batched.sets import ProgramSets
 from impl.batched.system import Batched
+from spec.border import bordered
 from spec.semantics import Semantics
 from spec.worlds import World
 
@@ -15,17 +16,21 @@ __all__ = ["Batched", "ProgramSets", "generic", "per_function", "per_shape", "sy
 
 def per_function(world: World, semantics: Semantics) -> Batched:
     """One image a function."""
-    return Batched(world, semantics, "per_function")
+    return _behind_border(world, semantics, "per_function")
 
 
 def per_shape(world: World, semantics: Semantics) -> Batched:
     """One image for each set of programs and shape of the signature."""
-    return Batched(world, semantics, "per_shape")
+    return _behind_border(world, semantics, "per_shape")
 
 
 def generic(world: World, semantics: Semantics) -> Batched:
     """One image for each set of programs, whatever the arity, while arguments stay in registers."""
-    return Batched(world, semantics, "generic")
+    return _behind_border(world, semantics, "generic")
+
+
+def _behind_border(world: World, semantics: Semantics, sharing: str) -> Batched:
+    return bordered(Batched(world, semantics, sharing), world, semantics)
 
 
 system = per_function

@@ -13,7 +13,7 @@ from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, DivergenceError
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
-from properties.situation import Situation
+from spec.inventory import Inventory
 from spec.operations import Call, Operation
 from spec.seeds import Step
 from spec.semantics import Semantics
@@ -53,9 +53,9 @@ class LockstepMachine(RuleBasedStateMachine):
         self.failed = False
 
     @property
-    def situation(self) -> Situation:
+    def inventory(self) -> Inventory:
         """What exists now: the strategies draw from it."""
-        return self.lockstep.situation
+        return self.lockstep.inventory
 
     def execute(self, operations: tuple[Operation, ...]) -> None:
         """Take the steps that the systems support. A system that was interrupted is in no state to be undone."""
@@ -84,7 +84,7 @@ class LockstepMachine(RuleBasedStateMachine):
             self.report(closed)
 
     def _is_lawful(self, operation: Operation) -> bool:
-        if isinstance(operation, Call) and not self.situation.may_call(operation.function):
+        if isinstance(operation, Call) and not self.inventory.may_call(operation.function):
             return False
         return not self.lockstep.declined(operation)
 

@@ -14,7 +14,7 @@ from typing import Any
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep, Reference, UnsupportedError, reference
 from spec import operations as op
-from spec.operations import Call, Operation
+from spec.operations import Call, Operation, names_of, renamed
 from spec.seeds import Step
 from spec.semantics import Semantics
 from spec.system import SystemFactory
@@ -24,7 +24,8 @@ __all__ = ["Trial", "shrink"]
 
 FUNCTIONS = ("foo1", "foo2", "bar1")
 MOST_FOR_PAIRS = 24
-NAMED = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T", "old": "T", "new": "T"}
+LETTERS = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T"}
+FUNCTION_SPACES = frozenset({"function", "glob"})
 
 KIN = {"images": "cost"}
 """Aspects that show one and the same flaw: images are a cost."""
@@ -64,7 +65,7 @@ class Trial:
 
     def _run(self, lockstep: Lockstep, steps: Steps) -> tuple[Divergence, ...]:
         for operation in steps:
-            if isinstance(operation, Call) and not lockstep.situation.may_call(operation.function):
+            if isinstance(operation, Call) and not lockstep.inventory.may_call(operation.function):
                 return ()
             if found := lockstep.step(Step(operation)).divergences:
                 return found
@@ -170,7 +171,7 @@ def _rename(trial: Trial, best: Best) -> Best:
         for simpler in FUNCTIONS:
             if simpler == name:
                 break
-            accepted = trial.diverges(tuple(_substituted(operation, name, simpler) for operation in best[0]))
+            accepted = trial.diverges(tuple(_substitute(operation, name, simpler) for operation in best[0]))
             if accepted:
                 best = accepted
                 break
@@ -178,55 +179,23 @@ def _rename(trial: Trial, best: Best) -> Best:
 
 
 def _numbered(steps: Steps) -> Steps:
-    names: dict[tuple[str, str], str] = {}
-    for operation in steps:
-        for entry in fields(operation):
-            for kind, name in _declared(entry, getattr(operation, entry.name)):
-                names.setdefault((kind, name), f"{kind}{sum(other == kind for other, _ in names) + 1}")
-    return tuple(_renamed(operation, names) for operation in steps)
-
-
-def _declared(entry: Field[Any], value: Any) -> list[tuple[str, str]]:
-    """The names of ops, programs, links, users and trampolines in a field, each with its letter."""
-    if entry.metadata["form"] == "pairs":
-        return [("T", tramp) for _, tramp in value]
-    return [(NAMED[entry.name], value)] if entry.name in NAMED else []
-
-
-def _renamed(operation: Operation, names: dict[tuple[str, str], str]) -> Operation:
-    changes: dict[str, Any] = {}
-    for entry in fields(operation):
-        value = getattr(operation, entry.name)
-        if entry.name in NAMED:
-            changes[entry.name] = names[NAMED[entry.name], value]
-        elif entry.metadata["form"] == "pairs":
-            changes[entry.name] = tuple((function, names["T", tramp]) for function, tramp in value)
-    return replace(operation, **changes)
+    """The names of ops, programs, links, users and trampolines, numbered as they appear."""
+    numbers: dict[tuple[str, str], str] = {}
+    for name in (name for operation in steps for name in names_of(operation)):
+        if letter := LETTERS.get(name.space):
+            count = sum(space == name.space for space, _ in numbers)
+            numbers.setdefault((name.space, name.text), f"{letter}{count + 1}")
+    return tuple(renamed(operation, lambda space, text: numbers.get((space, text), text)) for operation in steps)
 
 
 def _functions(steps: Steps, world: World) -> list[str]:
-    values = (getattr(operation, entry.name) for operation in steps for entry in fields(operation))
-    found = [word for value in values for word in _words(value)]
-    return [name for name in dict.fromkeys(found) if name in world.by_name]
+    found = (name.text for operation in steps for name in names_of(operation) if name.space in FUNCTION_SPACES)
+    return [text for text in dict.fromkeys(found) if text in world.by_name]
 
 
-def _words(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, tuple):
-        return [word for item in value for word in _words(item)]
-    return []
-
-
-def _substituted(operation: Operation, name: str, simpler: str) -> Operation:
+def _substitute(operation: Operation, function: str, simpler: str) -> Operation:
     """The operation on another function; a call then has the words that foo1, foo2 and bar1 take."""
-    changes = {entry.name: _exchanged(getattr(operation, entry.name), name, simpler) for entry in fields(operation)}
-    if isinstance(operation, Call) and operation.function == name:
-        changes["arguments"] = tuple(range(1, int(simpler[-1]) + 1))
-    return replace(operation, **changes)
-
-
-def _exchanged(value: Any, name: str, simpler: str) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_exchanged(item, name, simpler) for item in value)
-    return simpler if value == name else value
+    if isinstance(operation, Call):
+        words = tuple(range(1, int(simpler[-1]) + 1))
+        return Call(simpler, words) if operation.function == function else operation
+    return renamed(operation, lambda space, text: simpler if space in FUNCTION_SPACES and text == function else text)

@@ -152,7 +152,7 @@ class Conforming:
             if reason and whole:
                 self.collected.left.append(f"{run.name}, line {step.line}, {print_operation(operation)}: {reason}")
             whole = whole and not reason
-            if reason or (isinstance(operation, Call) and not lockstep.situation.may_call(operation.function)):
+            if reason or (isinstance(operation, Call) and not lockstep.inventory.may_call(operation.function)):
                 continue
             if found := lockstep.step(step if whole else Step(operation)).divergences:
                 return found

@@ -8,19 +8,11 @@ from dataclasses import dataclass, field
 
 from properties.lockstep.coverage import Tally, rule_ids
 from properties.lockstep.divergence import Divergence
-from spec import operations as op
 from spec.operations import Operation
 from spec.seeds import Seed, print_seed
 from spec.semantics import Semantics
 
-__all__ = ["Collected", "Difference", "Evidence", "asked"]
-
-NAMES = "NAME-"
-ALSO_OF_THE_KERNEL = frozenset({"NAME-5", "NAME-8"})
-"""Rules of names that are cited, too, where the kernel does something: frees a filter, runs what has no address."""
-
-BPF = (op.BpfProgLoad, op.BpfRawTracepointOpen, op.BpfLinkCreate, op.BpfLinkDetach)
-HASHES = (op.UpdateFtraceDirectAdd, op.UpdateFtraceDirectDel, op.UpdateFtraceDirectMod)
+__all__ = ["Collected", "Difference", "Evidence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +64,6 @@ class Evidence:
         return tuple(rule for rule in rule_ids() if self.rules.get(rule))
 
 
-def asked(operation: Operation, observed: str, rules: tuple[str, ...]) -> bool:
-    """Whether it was the kernel that answered, and not what stands before it (NAME-1 and on, "not carried out")."""
-    if any(rule.startswith(NAMES) for rule in rules if rule not in ALSO_OF_THE_KERNEL):
-        return False
-    if observed == "-EOPNOTSUPP":
-        return isinstance(operation, BPF)
-    functions = [function for function, _ in operation.entries] if isinstance(operation, HASHES) else []
-    return len(set(functions)) == len(functions)
-
-
 @dataclass(slots=True)
 class Collected:
     """Gathers evidence while runs go on: lockstep's witness, and its tally."""
@@ -99,10 +81,9 @@ class Collected:
     def __post_init__(self) -> None:
         self.tally = Tally(self.semantics)
 
-    def agreed(self, operation: Operation, observed: str, rules: tuple[str, ...]) -> None:
+    def agreed(self, _operation: Operation, _observed: str, rules: tuple[str, ...]) -> None:
         """A step on which the kernel did what the model says."""
-        if asked(operation, observed, rules):
-            self.rules.update(rules)
+        self.rules.update(rules)
 
     def declined(self, _operation: Operation, reason: str) -> None:
         """A step that the kernel was not given."""

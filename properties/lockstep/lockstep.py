@@ -13,10 +13,10 @@ from typing import Protocol
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, cost_lines, site_lines
 from properties.lockstep.journal import Journal
-from properties.situation import follow, initial, undo_operations
 from spec.alphabet import alphabet
 from spec.costs import Cost
 from spec.errors import BadInputError
+from spec.inventory import Inventory, undo_operations
 from spec.operations import OPERATIONS, Call, ObserveSite, Operation
 from spec.outcomes import Outcome
 from spec.seeds import Expectation, Step, print_operation
@@ -58,7 +58,8 @@ class Witness(Protocol):
     def agreed(self, operation: Operation, observed: str, rules: tuple[str, ...], /) -> None:
         """Every system did what the model says, which cited these rules; observed as in Taken.
 
-        After operations and calls: a site that is looked at was compared before.
+        After operations and calls that the systems themselves answered: where the harness answered in the place of one,
+        nothing was learned of it, and a site that is looked at was compared before.
         """
 
     def declined(self, operation: Operation, reason: str, /) -> None:
@@ -71,10 +72,14 @@ Difference = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A step that was taken: what the model observed, as a seed would expect it, and who differed."""
+    """A step that was taken: what the model observed, as a seed would expect it, and who differed.
+
+    harness: the rule by which the harness answered in the place of the model or of a system; empty if all answered.
+    """
 
     observed: str
     divergences: tuple[Divergence, ...]
+    harness: str = ""
 
 
 class _Crashed:
@@ -136,7 +141,7 @@ def level_of(system: System) -> str:
 class Lockstep:
     """The model and some systems, one step after another.
 
-    history: the steps so far. situation: what exists by the model's answers. Bad input raises UnsupportedError before
+    history: the steps so far. inventory: what exists by the model's answers. Bad input raises UnsupportedError before
     anything is executed.
     """
 
@@ -153,11 +158,12 @@ class Lockstep:
     ) -> None:
         self.world, self.semantics = world, semantics
         self.history: list[Step] = []
-        self.situation = initial(world, semantics)
+        self.inventory = Inventory.at_start(world, semantics)
         self._model = model(world, semantics)
         self._tally, self._journal, self._witness = tally, journal, witness
         self._running = [self._start(place, factory) for place, factory in enumerate(factories)]
         self._diverged: list[System] = []
+        self._harness = ""
         self.supports = alphabet(semantics).intersection(*(runner.system.supports for runner in self._running))
         self.undone_from: int | None = None
 
@@ -203,7 +209,7 @@ class Lockstep:
             taken = self._observe(step, lambda system: _seen_trace(system, operation))
         else:
             taken = self._apply(step)
-        if self._witness is not None and not taken.divergences:
+        if self._witness is not None and not taken.divergences and not taken.harness:
             self._witness.agreed(operation, taken.observed, self._model.cited())
         return taken
 
@@ -220,14 +226,14 @@ class Lockstep:
         Systems that still agree have the model's sites and images, so the model's alone are looked at.
         """
         self.undone_from = len(self.history)
-        operations = list(undo_operations(self.situation))
+        operations = list(undo_operations(self.inventory))
         skipped = False
         for operation in operations:
             if self.declined(operation):
                 skipped = True
             elif found := self.step(Step(operation)).divergences:
                 return found
-        if self.situation.dead or self.situation.unclean or skipped or not operations:
+        if self.inventory.dead or self.inventory.unclean or skipped or not operations:
             return ()
         left = _state(self._model.sites(), self._model.cost())
         return (self._divergence(self.history[-1], None, ("undo", NOTHING, left)),) if left != NOTHING else ()
@@ -248,21 +254,26 @@ class Lockstep:
         outcome = self._model.apply(step.operation)
         if self._tally is not None:
             self._tally.count(step.operation, str(outcome))
-        self.situation = follow(self.situation, step.operation, outcome)
+            self._tally.add_rules({outcome.harness: 1} if outcome.harness else {})
+        self._harness = outcome.harness
+        self.inventory = self.inventory.after(step.operation, outcome)
         sites, cost = self._model.sites(), self._model.cost()
 
         def judge(runner: _Runner) -> Difference | None:
+            answer = runner.system.apply(step.operation)
+            self._harness = self._harness or answer.harness
             return (
-                _outcomes(outcome, runner.system.apply(step.operation), runner.system)
+                _outcomes(outcome, answer, runner.system)
                 or _sites(sites, runner.system.sites())
                 or _costs(cost, runner, self._model)
                 or _expected(step.expected, str(outcome))
             )
 
         divergences = self._each(step, judge)
-        return Taken(str(outcome), self._against_seed(step, str(outcome)) + divergences)
+        return Taken(str(outcome), self._against_seed(step, str(outcome)) + divergences, self._harness)
 
     def _observe(self, step: Step, see: Callable[[System], tuple[str, object]]) -> Taken:
+        self._harness = ""
         text, value = see(self._model)
         if self._tally is not None:
             self._tally.count(step.operation, "observed")
@@ -306,7 +317,7 @@ class Lockstep:
             system=runner.name if runner else self._model.name,
             expected=difference[1],
             observed=difference[2],
-            rules=self._model.cited(),
+            rules=(self._harness,) if self._harness else self._model.cited(),
             place=runner.place if runner else -1,
         )
 

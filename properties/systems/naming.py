@@ -12,6 +12,7 @@ from typing import cast
 
 from properties.systems.exec_system import exec_factory
 from properties.systems.guard import SystemCrashError, guarded
+from spec.border import behind_border
 from spec.errors import BadInputError
 from spec.laboratory import LABORATORIES, laboratory
 from spec.semantics import PRESETS, Semantics
@@ -49,7 +50,7 @@ def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
         return linux.factory(name)
     place, colon, attribute = name.partition(":")
     if place == "exec" and colon:
-        return exec_factory(attribute, time_limit)
+        return behind_border(exec_factory(attribute, time_limit))
     place, colon, attribute = name.rpartition(":")
     if not (place and attribute):
         raise BadInputError(f"unknown system '{name}': write {FORMS}")
@@ -58,7 +59,7 @@ def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
         found = "is not callable" if factory is not None else "is not there"
         hint = f"write a function '{attribute}(world, semantics)' that returns a System"
         raise BadInputError(f"'{attribute}' of {place} {found}: {hint}")
-    return guarded(cast("SystemFactory", factory), time_limit)
+    return behind_border(guarded(cast("SystemFactory", factory), time_limit))
 
 
 def world_named(name: str, base: Path | None = None) -> World:

@@ -27,10 +27,10 @@ from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
-from properties.situation import undo_operations
 from properties.systems.kernels import made_for, setting_of
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from spec.errors import BadInputError
+from spec.inventory import undo_operations
 from spec.operations import ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step, print_seed
 from spec.semantics import PRESETS, Semantics
@@ -301,7 +301,7 @@ def _undone(trial: Trial, steps: tuple[Operation, ...], divergence: Divergence) 
     lockstep.run(map(Step, steps))
     left = [line.split()[0] for line in divergence.observed.split("\n")]
     sites = [Step(ObserveSite(name), Expectation(words=("nop",))) for name in left if name in trial.world.by_name]
-    return (*map(Step, undo_operations(lockstep.situation)), *sites)
+    return (*map(Step, undo_operations(lockstep.inventory)), *sites)
 
 
 def _world_text(arguments: argparse.Namespace) -> str:

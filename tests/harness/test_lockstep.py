@@ -1,4 +1,4 @@
-"""Lockstep finds each kind of difference and names it; journal, situation and undoing."""
+"""Lockstep finds each kind of difference and names it; journal, inventory and undoing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from properties.lockstep.divergence import ASPECTS, Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
-from properties.situation import Situation
 from spec import operations as op
+from spec.inventory import Inventory
 from spec.seeds import Seed, Step, parse_seed, print_operation, print_seed, read_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -39,10 +39,10 @@ def diverge(factory: object, *lines: str, **options: object) -> Divergence:
     return found[0]
 
 
-def situation(*lines: str, semantics: str = "linux-7.3") -> Situation:
+def inventory(*lines: str, semantics: str = "linux-7.3") -> Inventory:
     run = lockstep(semantics=semantics)
     run.run(steps(*lines))
-    return run.situation
+    return run.inventory
 
 
 def test_an_honest_system_agrees() -> None:
@@ -235,8 +235,8 @@ def test_undoing_leaves_nothing() -> None:
 
     assert run.run(steps(*lines)) == ()
     assert run.undo() == ()
-    assert run.situation.links == run.situation.raw_entries == {}
-    assert run.situation.modules == {"mod1"}
+    assert run.inventory.links == run.inventory.direct_functions == {}
+    assert run.inventory.modules == {"mod1"}
 
 
 def test_undoing_tells_what_was_left() -> None:
@@ -253,13 +253,13 @@ def test_nothing_is_undone_after_ftrace_died() -> None:
     run = lockstep(fakes.Honest)
     run.run(steps(*TRACED[:2], "fail patch", TRACED[2]))
 
-    assert run.situation.dead
+    assert run.inventory.dead
     assert run.undo() == ()
 
 
-def test_situation_follows_what_happened() -> None:
+def test_the_inventory_follows_what_happened() -> None:
     """Filters, roles, entries and links are what the outcomes made them; failures change nothing else."""
-    now = situation(
+    now = inventory(
         "ftrace_ops o1",
         "ftrace_set_filter o1 foo[12]",
         "ftrace_set_filter_ip o1 foo1 remove",
@@ -269,27 +269,27 @@ def test_situation_follows_what_happened() -> None:
         "bpf_link_create l1 p1 foo6 bar*",
     )
 
-    assert (("foo2",), True, "direct", {"foo2": "T1"}) == (
+    assert (("foo2",), True, True, {"foo2": "T1"}) == (
         now.ops["o1"].filter,
         now.ops["o1"].enabled,
-        now.ops["o1"].role,
-        now.ops["o1"].entries,
+        now.ops["o1"].direct,
+        now.entries("o1"),
     )
     assert {"foo6", *(f"bar{number}" for number in range(13))} == now.links["l1"].functions
-    assert "foo6" == now.touched[0]
+    assert "foo6" == now.recent[0]
 
 
 def test_a_stale_image_is_not_called() -> None:
     """After a failed detach neither the function nor what calls it may be called, until it has a new image."""
     second = ("bpf_prog_load p2 fentry", "bpf_raw_tracepoint_open l2 p2 foo1")
     lines = (*ATTACHED, *second, "fail jit_charge", "bpf_link_detach l1")
-    now = situation(*lines)
+    now = inventory(*lines)
 
     assert {"foo1"} == now.stale
     assert [False, False, True] == [now.may_call(name) for name in ("foo1", "outer", "foo2")]
-    calling = situation(*lines, "bpf_prog_load p3 fexit calls=outer", "bpf_raw_tracepoint_open l3 p3 foo2")
+    calling = inventory(*lines, "bpf_prog_load p3 fexit calls=outer", "bpf_raw_tracepoint_open l3 p3 foo2")
     assert [False, True] == [calling.may_call(name) for name in ("foo2", "foo6")]
-    assert situation(*lines, "bpf_raw_tracepoint_open l1 p1 foo1").may_call("outer")
+    assert inventory(*lines, "bpf_raw_tracepoint_open l1 p1 foo1").may_call("outer")
 
 
 def test_the_journal_holds_the_step_that_killed_the_process(tmp_path: Path) -> None:

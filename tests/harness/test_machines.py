@@ -98,11 +98,11 @@ def test_operations_are_seed_lines(data: st.DataObject, semantics: Semantics) ->
     supports = alphabet(semantics)
     lockstep = Lockstep(synthetic(), semantics, [])
     for _ in range(6):
-        operation: Operation = data.draw(operations(lockstep.situation, semantics, supports))
+        operation: Operation = data.draw(operations(lockstep.inventory, semantics, supports))
 
         assert type(operation) in supports
         assert operation == parse_operation(print_operation(operation))
-        if not isinstance(operation, Call) or lockstep.situation.may_call(operation.function):
+        if not isinstance(operation, Call) or lockstep.inventory.may_call(operation.function):
             assert lockstep.step(Step(operation)).divergences == ()
 
 
@@ -112,11 +112,11 @@ def test_random_worlds_agree(world: World, data: st.DataObject) -> None:
     semantics = data.draw(presets())
     lockstep = Lockstep(world, semantics, LEVELS)
     for _ in range(8):
-        operation = data.draw(operations(lockstep.situation, semantics, alphabet(semantics)))
-        if not isinstance(operation, Call) or lockstep.situation.may_call(operation.function):
+        operation = data.draw(operations(lockstep.inventory, semantics, alphabet(semantics)))
+        if not isinstance(operation, Call) or lockstep.inventory.may_call(operation.function):
             assert lockstep.step(Step(operation)).divergences == ()
     for function in world.functions:
-        if lockstep.situation.may_call(function.name):
+        if lockstep.inventory.may_call(function.name):
             count = len(function.prototype.slots) if function.prototype else 0
             words = data.draw(st.lists(argument_words(), min_size=count, max_size=count))
             assert lockstep.step(Step(Call(function.name, tuple(words)))).divergences == ()

@@ -41,13 +41,13 @@ def kinds(semantics: Semantics) -> tuple[str, ...]:
 
 def load(draw: DrawFn, at: Setting) -> op.Operation:
     """A program; where all names are used, an attach instead."""
-    if all_used(PROGRAMS, at.situation.programs) and not rarely(draw, 8):
+    if all_used(PROGRAMS, at.inventory.programs) and not rarely(draw, 8):
         return attach(draw, at)
     return _load_as(draw, at, multi=at.batch and draw(st.booleans()))
 
 
 def _load_as(draw: DrawFn, at: Setting, *, multi: bool) -> op.Operation:
-    name = fresh(draw, PROGRAMS, tuple(at.situation.programs))
+    name = fresh(draw, PROGRAMS, tuple(at.inventory.programs))
     misuse = rarely(draw, 24)
     kind = pick(draw, op.KINDS if misuse else kinds(at.semantics))
     targeted = not multi and rarely(draw, 5)
@@ -67,15 +67,15 @@ def _load_as(draw: DrawFn, at: Setting, *, multi: bool) -> op.Operation:
 
 def _callee(draw: DrawFn, at: Setting) -> str | None:
     """What a program calls: rarely, and for few programs, as the runs multiply."""
-    calling = sum(program.calls is not None for program in at.situation.programs.values())
+    calling = sum(program.calls is not None for program in at.inventory.programs.values())
     if calling >= MOST_CALLING_PROGRAMS or not rarely(draw, 5):
         return None
     return a_function(draw, at)
 
 
 def _program(draw: DrawFn, at: Setting, *, multi: bool) -> str | None:
-    fitting = tuple(name for name, program in at.situation.programs.items() if program.multi == multi)
-    if rarely(draw, 32) or (not fitting and all_used(PROGRAMS, at.situation.programs)):
+    fitting = tuple(name for name, program in at.inventory.programs.items() if program.multi == multi)
+    if rarely(draw, 32) or (not fitting and all_used(PROGRAMS, at.inventory.programs)):
         return pick(draw, PROGRAMS)
     return pick(draw, fitting) if fitting else None
 
@@ -86,13 +86,13 @@ def _cookie(draw: DrawFn, at: Setting) -> int | None:
 
 def attach(draw: DrawFn, at: Setting) -> op.Operation:
     """A link to one function."""
-    if all_used(LINKS, at.situation.links) and not rarely(draw, 6):
+    if all_used(LINKS, at.inventory.links) and not rarely(draw, 6):
         return detach(draw, at)
     prog = _program(draw, at, multi=False)
     if prog is None:
         return _load_as(draw, at, multi=False)
-    link = fresh(draw, LINKS, tuple(at.situation.links))
-    program = at.situation.programs.get(prog)
+    link = fresh(draw, LINKS, tuple(at.inventory.links))
+    program = at.inventory.programs.get(prog)
     if program and program.target is not None:
         function = program.target if rarely(draw, 4) else a_function(draw, at) if rarely(draw, 8) else None
     else:
@@ -104,12 +104,12 @@ def attach(draw: DrawFn, at: Setting) -> op.Operation:
 
 def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:
     """A link to many functions."""
-    if all_used(LINKS, at.situation.links) and not rarely(draw, 6):
+    if all_used(LINKS, at.inventory.links) and not rarely(draw, 6):
         return detach(draw, at)
     prog = _program(draw, at, multi=at.batch)
     if prog is None:
         return _load_as(draw, at, multi=at.batch)
-    link = fresh(draw, LINKS, tuple(at.situation.links))
+    link = fresh(draw, LINKS, tuple(at.inventory.links))
     functions = some_functions(draw, at)
     if rarely(draw, 5):
         functions = (*functions[1:], pick(draw, LINK_GLOBS))
@@ -127,6 +127,6 @@ def _with_cookies(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tupl
 
 def detach(draw: DrawFn, at: Setting) -> op.Operation:
     """The end of a link."""
-    if not at.situation.links:
+    if not at.inventory.links:
         return attach(draw, at)
-    return op.BpfLinkDetach(existing(draw, LINKS, tuple(at.situation.links)))
+    return op.BpfLinkDetach(existing(draw, LINKS, tuple(at.inventory.links)))

@@ -10,8 +10,8 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from properties.situation import Situation
 from spec import operations as op
+from spec.inventory import Inventory
 from spec.semantics import Semantics
 from spec.worlds import World
 
@@ -43,7 +43,7 @@ RETURNS = (None, 1, 0, -22, 1 << 32)
 class Setting:
     """What a maker draws from: what exists, whose rules, and which operations the systems can carry out."""
 
-    situation: Situation
+    inventory: Inventory
     semantics: Semantics
     supports: frozenset[type[op.Operation]]
 
@@ -113,7 +113,7 @@ def _pool(favourites: tuple[str, ...], touched: tuple[str, ...]) -> tuple[str, .
 
 def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
-    return _pool(favourites(at.situation.world), at.situation.touched)
+    return _pool(favourites(at.inventory.world), at.inventory.recent)
 
 
 def a_function(draw: DrawFn, at: Setting) -> str:

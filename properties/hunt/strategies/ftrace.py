@@ -24,8 +24,8 @@ from properties.hunt.strategies.drawing import (
     rarely,
     some_functions,
 )
-from properties.situation import OpsState
 from spec import operations as op
+from spec.inventory import SINGLE_API, OpsRecord
 
 __all__ = [
     "declare_more",
@@ -51,11 +51,11 @@ __all__ = [
 ]
 
 
-def _ops(draw: DrawFn, at: Setting, wanted: Callable[[OpsState], bool]) -> str | None:
+def _ops(draw: DrawFn, at: Setting, wanted: Callable[[OpsRecord], bool]) -> str | None:
     """A declared ops as wanted; rarely another one or any name, None if there is none."""
-    fitting = tuple(name for name, state in at.situation.ops.items() if wanted(state))
+    fitting = tuple(name for name, record in at.inventory.ops.items() if wanted(record))
     if rarely(draw):
-        return pick(draw, (*at.situation.ops, *OPS))
+        return pick(draw, (*at.inventory.ops, *OPS))
     return pick(draw, fitting) if fitting else None
 
 
@@ -77,28 +77,28 @@ def _flags(draw: DrawFn, choices: tuple[tuple[str, ...], ...]) -> dict[str, bool
 
 def declare_more(draw: DrawFn, at: Setting) -> op.Operation:
     """Declares an ops while there are few; then rarely."""
-    if all_used(OPS, at.situation.ops) and not rarely(draw, 8):
+    if all_used(OPS, at.inventory.ops) and not rarely(draw, 8):
         return set_filter(draw, at)
     return _declare(draw, at)
 
 
 def _declare(draw: DrawFn, at: Setting) -> op.Operation:
-    return op.FtraceOps(fresh(draw, OPS, tuple(at.situation.ops)), **_flags(draw, OPS_FLAGS))
+    return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), **_flags(draw, OPS_FLAGS))
 
 
 def _make_room(draw: DrawFn, at: Setting) -> op.Operation:
     """Where no ops can become direct: one more, or else an end of one that is in use."""
-    if not all_used(OPS, at.situation.ops):
-        return op.FtraceOps(fresh(draw, OPS, tuple(at.situation.ops)), dynamic=draw(st.booleans()))
-    name = pick(draw, tuple(at.situation.ops))
-    state = at.situation.ops[name]
-    if _is_direct(state):
-        return op.UnregisterFtraceDirectMulti(name, next(iter(state.entries.values()), "T1"))
-    return op.UnregisterFtraceFunction(name) if state.enabled else op.FtraceFreeFilter(name)
+    if not all_used(OPS, at.inventory.ops):
+        return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), dynamic=draw(st.booleans()))
+    name = pick(draw, tuple(at.inventory.ops))
+    record = at.inventory.ops[name]
+    if _is_direct(record):
+        return op.UnregisterFtraceDirectMulti(name, next(iter(at.inventory.entries(name).values()), "T1"))
+    return op.UnregisterFtraceFunction(name) if record.enabled else op.FtraceFreeFilter(name)
 
 
-def _may_filter(state: OpsState) -> bool:
-    return not (state.enabled and state.role == "direct")
+def _may_filter(record: OpsRecord) -> bool:
+    return not _is_direct(record)
 
 
 def set_filter(draw: DrawFn, at: Setting) -> op.Operation:
@@ -111,9 +111,9 @@ def _filter_of(draw: DrawFn, at: Setting, name: str) -> op.Operation:
     if rarely(draw, 4):
         return op.FtraceSetFilter(name, pick(draw, GLOBS), reset=draw(st.booleans()))
     flags = _flags(draw, FILTER_FLAGS)
-    state = at.situation.ops.get(name)
-    if "remove" in flags and state and state.filter and not rarely(draw, 4):
-        return op.FtraceSetFilterIp(name, pick(draw, state.filter[:MOST_FUNCTIONS]), **flags)
+    record = at.inventory.ops.get(name)
+    if "remove" in flags and record and record.filter and not rarely(draw, 4):
+        return op.FtraceSetFilterIp(name, pick(draw, record.filter[:MOST_FUNCTIONS]), **flags)
     if draw(st.booleans()):
         return op.FtraceSetFilterIp(name, a_function(draw, at), **flags)
     return op.FtraceSetFilterIps(name, some_functions(draw, at), **flags)
@@ -129,36 +129,36 @@ def set_notrace(draw: DrawFn, at: Setting) -> op.Operation:
 
 def free(draw: DrawFn, at: Setting) -> op.Operation:
     """ftrace_free_filter of an ops that is not enabled."""
-    name = _ops(draw, at, lambda state: not state.enabled)
+    name = _ops(draw, at, lambda record: not record.enabled)
     return _declare(draw, at) if name is None else op.FtraceFreeFilter(name)
 
 
 def register(draw: DrawFn, at: Setting) -> op.Operation:
     """register_ftrace_function."""
-    name = _ops(draw, at, lambda state: not state.enabled and state.role != "direct")
+    name = _ops(draw, at, lambda record: not record.enabled and not record.direct)
     if name is None:
         return declare_more(draw, at)
-    state = at.situation.ops.get(name)
-    if state and not state.filter and not rarely(draw, 4):
+    record = at.inventory.ops.get(name)
+    if record and not record.filter and not rarely(draw, 4):
         return _filter_of(draw, at, name)
     return op.RegisterFtraceFunction(name)
 
 
 def unregister(draw: DrawFn, at: Setting) -> op.Operation:
     """unregister_ftrace_function."""
-    name = _ops(draw, at, lambda state: state.enabled and state.role == "plain")
+    name = _ops(draw, at, lambda record: record.enabled and not record.direct)
     return register(draw, at) if name is None else op.UnregisterFtraceFunction(name)
 
 
 # The direct-call API.
 
 
-def _is_direct(state: OpsState) -> bool:
-    return state.enabled and state.role == "direct"
+def _is_direct(record: OpsRecord) -> bool:
+    return record.enabled and record.direct
 
 
-def _may_be_direct(state: OpsState) -> bool:
-    return not state.enabled and not state.ipmodify and state.role != "plain"
+def _may_be_direct(record: OpsRecord) -> bool:
+    return not record.enabled and not record.ipmodify and (record.direct or not record.func)
 
 
 def register_direct(draw: DrawFn, at: Setting) -> op.Operation:
@@ -166,8 +166,8 @@ def register_direct(draw: DrawFn, at: Setting) -> op.Operation:
     name = _ops(draw, at, _may_be_direct)
     if name is None:
         return _make_room(draw, at)
-    state = at.situation.ops.get(name)
-    if state and not state.filter and not rarely(draw, 8):
+    record = at.inventory.ops.get(name)
+    if record and not record.filter and not rarely(draw, 8):
         return _filter_of(draw, at, name)
     return op.RegisterFtraceDirectMulti(name, pick(draw, TRAMPOLINES))
 
@@ -177,8 +177,7 @@ def unregister_direct(draw: DrawFn, at: Setting) -> op.Operation:
     name = _ops(draw, at, _is_direct)
     if name is None:
         return register_direct(draw, at)
-    state = at.situation.ops.get(name)
-    entries = tuple(dict.fromkeys(state.entries.values())) if state else ()
+    entries = tuple(dict.fromkeys(at.inventory.entries(name).values()))
     tramp = pick(draw, entries if entries and not rarely(draw, 8) else TRAMPOLINES)
     return op.UnregisterFtraceDirectMulti(name, tramp, free=rarely(draw, 4))
 
@@ -196,7 +195,7 @@ def register_single(draw: DrawFn, at: Setting) -> op.Operation:
 
 def _single_entry(draw: DrawFn, at: Setting) -> tuple[str, str]:
     """A function and the address of its entry; rarely others."""
-    entries = tuple(at.situation.raw_entries.items())
+    entries = tuple(at.inventory.entries(SINGLE_API).items())
     if not entries or rarely(draw, 6):
         return a_function(draw, at), pick(draw, TRAMPOLINES)
     return pick(draw, entries)
@@ -204,21 +203,21 @@ def _single_entry(draw: DrawFn, at: Setting) -> tuple[str, str]:
 
 def unregister_single(draw: DrawFn, at: Setting) -> op.Operation:
     """unregister_ftrace_direct."""
-    if not at.situation.raw_entries and not rarely(draw, 6):
+    if not at.inventory.entries(SINGLE_API) and not rarely(draw, 6):
         return register_single(draw, at)
     return op.UnregisterFtraceDirect(*_single_entry(draw, at))
 
 
 def modify_single(draw: DrawFn, at: Setting) -> op.Operation:
     """modify_ftrace_direct."""
-    if not at.situation.raw_entries and not rarely(draw, 6):
+    if not at.inventory.entries(SINGLE_API) and not rarely(draw, 6):
         return register_single(draw, at)
     return op.ModifyFtraceDirect(*_single_entry(draw, at), pick(draw, TRAMPOLINES))
 
 
 def update_add(draw: DrawFn, at: Setting) -> op.Operation:
     """update_ftrace_direct_add."""
-    name = _ops(draw, at, lambda state: _is_direct(state) or (_may_be_direct(state) and not state.filter))
+    name = _ops(draw, at, lambda record: _is_direct(record) or (_may_be_direct(record) and not record.filter))
     if name is None:
         return _make_room(draw, at)
     return op.UpdateFtraceDirectAdd(name, _new_entries(draw, at))
@@ -238,10 +237,9 @@ def update_del(draw: DrawFn, at: Setting) -> op.Operation:
 
 def _known_entries(draw: DrawFn, at: Setting, name: str) -> tuple[tuple[str, str], ...]:
     """Some entries of an ops, as they are; rarely any."""
-    state = at.situation.ops.get(name)
-    if state is None or not state.entries or rarely(draw, 8):
+    entries = tuple(at.inventory.entries(name).items())[:MOST_FUNCTIONS]
+    if not entries or rarely(draw, 8):
         return _new_entries(draw, at)
-    entries = tuple(state.entries.items())[:MOST_FUNCTIONS]
     return tuple(draw(st.lists(one_of(entries), min_size=1, max_size=len(entries), unique=True)))
 
 
@@ -259,7 +257,7 @@ def update_mod(draw: DrawFn, at: Setting) -> op.Operation:
 
 def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
     """register_ftrace_graph."""
-    user = fresh(draw, GRAPH_USERS, at.situation.graph_users)
+    user = fresh(draw, GRAPH_USERS, at.inventory.graph_users)
     options = pick(draw, GRAPH_OPTIONS)
     globs = {option: pick(draw, GLOBS) for option in options if option != "depth"}
     depth = pick(draw, (1, 2, 0, 4, 5)) if "depth" in options else None
@@ -282,9 +280,9 @@ GRAPH_OPTIONS: tuple[tuple[str, ...], ...] = (
 
 def unregister_graph(draw: DrawFn, at: Setting) -> op.Operation:
     """unregister_ftrace_graph."""
-    if not at.situation.graph_users:
+    if not at.inventory.graph_users:
         return register_graph(draw, at)
-    return op.UnregisterFtraceGraph(existing(draw, GRAPH_USERS, at.situation.graph_users))
+    return op.UnregisterFtraceGraph(existing(draw, GRAPH_USERS, at.inventory.graph_users))
 
 
 # IPMODIFY.
@@ -297,16 +295,16 @@ def livepatch(draw: DrawFn, at: Setting) -> op.Operation:
 
 def unlivepatch(draw: DrawFn, at: Setting) -> op.Operation:
     """An IPMODIFY user goes."""
-    present = at.situation.livepatches
+    present = at.inventory.livepatches
     return op.Unlivepatch(pick(draw, present) if present and not rarely(draw, 8) else a_function(draw, at))
 
 
 def ipmodify_ops(draw: DrawFn, at: Setting) -> op.Operation:
     """A plain IPMODIFY user: declared, given a filter, registered, and then its filter changed."""
-    name = _ops(draw, at, lambda state: state.ipmodify)
+    name = _ops(draw, at, lambda record: record.ipmodify)
     if name is None:
-        return op.FtraceOps(fresh(draw, OPS, tuple(at.situation.ops)), ipmodify=True, save_regs=draw(st.booleans()))
-    state = at.situation.ops.get(name)
-    if state and state.filter and not state.enabled:
+        return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), ipmodify=True, save_regs=draw(st.booleans()))
+    record = at.inventory.ops.get(name)
+    if record and record.filter and not record.enabled:
         return op.RegisterFtraceFunction(name)
     return op.UnregisterFtraceFunction(name) if rarely(draw, 4) else _filter_of(draw, at, name)

@@ -25,8 +25,8 @@ from properties.hunt.strategies.drawing import (
     rarely,
 )
 from properties.hunt.strategies.worlds import argument_words
-from properties.situation import Situation, functions_of
 from spec import operations as op
+from spec.inventory import Inventory, covered_functions
 from spec.prototypes import Prototype
 from spec.seeds import print_operation
 from spec.semantics import Semantics
@@ -35,18 +35,18 @@ __all__ = ["CONCEPTS", "drawn_for", "operations"]
 
 
 def _init_module(draw: DrawFn, at: Setting) -> op.Operation:
-    gone = tuple(name for name in at.situation.world.modules if name not in at.situation.modules)
+    gone = tuple(name for name in at.inventory.world.modules if name not in at.inventory.modules)
     return op.InitModule(_module(draw, at, gone)) if gone else _delete_module(draw, at)
 
 
 def _delete_module(draw: DrawFn, at: Setting) -> op.Operation:
-    return op.DeleteModule(_module(draw, at, tuple(sorted(at.situation.modules))))
+    return op.DeleteModule(_module(draw, at, tuple(sorted(at.inventory.modules))))
 
 
 def _module(draw: DrawFn, at: Setting, wanted: tuple[str, ...]) -> str:
     if wanted and not rarely(draw, 12):
         return pick(draw, wanted[:MOST_FUNCTIONS])
-    return pick(draw, (*at.situation.world.modules[:MOST_FUNCTIONS], UNKNOWN))
+    return pick(draw, (*at.inventory.world.modules[:MOST_FUNCTIONS], UNKNOWN))
 
 
 def _fail(draw: DrawFn, _: Setting) -> op.Operation:
@@ -58,15 +58,15 @@ FAULTS = ("register", "jit_charge", "alloc", "filter", "register", "jit_charge",
 
 def _again(draw: DrawFn, at: Setting) -> op.Operation:
     """The last operation once more: a retry, or a double registration."""
-    last = at.situation.last
+    last = at.inventory.last
     return _call(draw, at) if last is None or isinstance(last, op.BpfProgLoad | op.FtraceOps) else last
 
 
 def _call(draw: DrawFn, at: Setting) -> op.Operation:
     function = a_function(draw, at)
-    if function not in at.situation.world.by_name or not at.situation.may_call(function):
+    if function not in at.inventory.world.by_name or not at.inventory.may_call(function):
         return _site(draw, at)
-    return op.Call(function, _arguments(draw, at.situation.world.by_name[function].prototype))
+    return op.Call(function, _arguments(draw, at.inventory.world.by_name[function].prototype))
 
 
 def _arguments(draw: DrawFn, prototype: Prototype | None) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ def _arguments(draw: DrawFn, prototype: Prototype | None) -> tuple[int, ...]:
 
 def _site(draw: DrawFn, at: Setting) -> op.Operation:
     function = a_function(draw, at)
-    return op.ObserveSite(function if function in at.situation.world.by_name else at.situation.world.functions[0].name)
+    return op.ObserveSite(function if function in at.inventory.world.by_name else at.inventory.world.functions[0].name)
 
 
 CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
@@ -136,12 +136,12 @@ def _draw_from(draw: DrawFn, concept: str, at: Setting) -> op.Operation:
 @st.composite
 def operations(
     draw: DrawFn,
-    situation: Situation,
+    inventory: Inventory,
     semantics: Semantics,
     supports: frozenset[type[op.Operation]],
 ) -> op.Operation:
     """One operation that the systems support, biased to what exists."""
-    at = Setting(situation, semantics, supports)
+    at = Setting(inventory, semantics, supports)
     concept = pick(draw, tuple(CONCEPTS))
     operation = _fail(draw, at) if rarely(draw, 20) else _draw_from(draw, concept, at)
     return operation if type(operation) in supports else _call(draw, at)
@@ -158,16 +158,16 @@ class Drawn(tuple[op.Operation, ...]):
 
 @st.composite
 def drawn_for(draw: DrawFn, concept: str) -> Drawn:
-    """One or more operations of a concept, for the machine that runs and its `situation`, `semantics` and `supports`.
+    """One or more operations of a concept, for the machine that runs and its `inventory`, `semantics` and `supports`.
 
     Often a call follows, of a function that the last one named: what an operation did shows in traces too.
     """
     machine = draw(st.runner())
-    at = Setting(machine.situation, machine.semantics, machine.supports)
+    at = Setting(machine.inventory, machine.semantics, machine.supports)
     drawn = _drawn(draw, concept, at)
     if isinstance(drawn[-1], op.Call | op.ObserveSite):
         return Drawn(drawn)
-    named = (*functions_of(drawn[-1]), *at.situation.touched[:1])
+    named = (*covered_functions(drawn[-1]), *at.inventory.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
     return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
 
@@ -183,7 +183,7 @@ def _drawn(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
 
 def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """A call of the function, or of one that calls it."""
-    world = at.situation.world
+    world = at.inventory.world
     if function not in world.by_name:
         return ()
     callers = (name for name in favourites(world) if any(c.function == function for c in world.by_name[name].callees))
@@ -193,10 +193,10 @@ def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ..
 
 def _filling(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """Programs up to the limit of one function, or one less."""
-    if any(name.startswith("q") for name in at.situation.programs):
+    if any(name.startswith("q") for name in at.inventory.programs):
         return (bpf.attach(draw, at),)
     function, kind = a_function(draw, at), pick(draw, bpf.kinds(at.semantics))
-    taken = sum(function in link.functions for link in at.situation.links.values())
+    taken = sum(function in link.functions for link in at.inventory.links.values())
     room = (at.semantics.max_links - taken) // (2 if kind == "fsession" else 1)
     count = max(room - pick(draw, (0, 1, 2)), 0)
     loads = (op.BpfProgLoad(f"q{number}", kind) for number in range(1, count + 1))

@@ -1,0 +1,251 @@
+"""The Harness rules: what no system is asked to do, and what is answered in its place.
+
+Unknown names have no meaning to a kernel, and some misuses of its interfaces crash or corrupt it; neither belongs to
+what is compared. So every system stands behind a border, which answers such operations itself, by the rules of
+spec/README.md that say *Harness*, and says by which. The author of a system need not know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+from spec import operations as op
+from spec.costs import Cost
+from spec.inventory import SINGLE_API, DirectEntry, Inventory, OpsRecord
+from spec.operations import Operation, names_of
+from spec.outcomes import Errno, Outcome
+from spec.semantics import Semantics
+from spec.sites import Site
+from spec.system import System, SystemFactory
+from spec.traces import Trace
+from spec.worlds import World
+
+__all__ = ["BorderedSystem", "behind_border", "bordered", "refusal"]
+
+Inner = TypeVar("Inner", bound=System)
+
+ATTACHING = (op.BpfRawTracepointOpen, op.BpfLinkCreate)
+CHANGING_MODULES = (op.InitModule, op.DeleteModule)
+
+
+def bordered(system: Inner, world: World, semantics: Semantics) -> Inner:
+    """The system behind the border; whatever else it has besides System's members is reached through it."""
+    return cast("Inner", BorderedSystem(system, world, semantics))
+
+
+def behind_border(factory: SystemFactory) -> SystemFactory:
+    """A factory of systems behind the border."""
+
+    def make(world: World, semantics: Semantics) -> System:
+        return bordered(factory(world, semantics), world, semantics)
+
+    return make
+
+
+class BorderedSystem:
+    """A System around a System. State: what exists by the answers so far."""
+
+    def __init__(self, inner: System, world: World, semantics: Semantics) -> None:
+        self.inner = inner
+        self.inventory = Inventory.at_start(world, semantics)
+
+    def apply(self, operation: Operation) -> Outcome:
+        """Answer the operation by a Harness rule, or let the system carry it out."""
+        outcome = refusal(operation, self.inventory) or self.inner.apply(operation)
+        self.inventory = self.inventory.after(operation, outcome)
+        return outcome
+
+    @property
+    def name(self) -> str:
+        """As the system has it."""
+        return self.inner.name
+
+    @property
+    def supports(self) -> frozenset[type[Operation]]:
+        """As the system has it."""
+        return self.inner.supports
+
+    def sites(self) -> Mapping[str, Site]:
+        """As the system shows them."""
+        return self.inner.sites()
+
+    def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
+        """As the system runs it."""
+        return self.inner.call(function, arguments)
+
+    def cost(self) -> Cost:
+        """As the system counts it."""
+        return self.inner.cost()
+
+    def close(self) -> None:
+        """Close the system."""
+        self.inner.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def refusal(operation: Operation, inventory: Inventory) -> Errno | None:
+    """What the harness answers in a system's place, with its rule; None if the system is to answer."""
+    return next(_refusals(operation, inventory), None)
+
+
+def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
+    """The Harness rules that refuse the operation, in the order in which they are checked."""
+    if s.dead and isinstance(operation, CHANGING_MODULES):
+        yield _not_carried_out("NAME-7")
+    yield from _unfit_names(operation, s)
+    if isinstance(operation, ATTACHING) and operation.prog in s.lost:
+        yield _not_carried_out("NAME-10")
+    check = _MISUSES.get(type(operation))
+    if check is not None:
+        yield from check(operation, s)
+
+
+def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:
+    spaces: dict[str, Collection[str]] = {
+        "ops": s.ops,
+        "prog": s.programs,
+        "link": s.links,
+        "user": s.graph_users,
+        "task": (),
+    }
+    for name in names_of(operation, "makes"):
+        if name.text in spaces[name.space]:
+            yield Errno("EEXIST", harness="NAME-1")
+    for name in names_of(operation, "uses"):
+        if name.text not in spaces[name.space]:
+            yield Errno("EBADF", harness="NAME-2")
+
+
+def _names_in_use(s: Inventory) -> Mapping[str, Collection[str]]:
+    return {"ops": s.ops, "prog": s.programs, "link": s.links, "user": s.graph_users, "task": ()}
+
+
+def _not_carried_out(rule: str) -> Errno:
+    return Errno("EOPNOTSUPP", harness=rule)
+
+
+def _set_filter(operation: Any, s: Inventory) -> Iterator[Errno]:
+    record = s.ops[operation.ops]
+    if _is_live(record):
+        yield _not_carried_out("NAME-4")
+    if record.enabled and record.ipmodify and not s.dead and _meets_entry(operation, s, record):
+        yield _not_carried_out("NAME-9")
+
+
+def _meets_entry(operation: Any, s: Inventory, record: OpsRecord) -> bool:
+    """Whether the filter of an IPMODIFY user would be widened over a direct entry; other errors are the system's."""
+    after = s.filter_after(operation)
+    joining = [name for name in after if name not in record.filter_hash]
+    if not (record.filter_hash and after and all(map(s.loaded, joining))):
+        return False
+    if not s.semantics.share_ipmodify and any(_has_direct_ops(s, name) for name in joining):
+        return False
+    return any(map(s.has_entry, joining))
+
+
+def _has_direct_ops(s: Inventory, function: str) -> bool:
+    """Whether an enabled direct ops covers the site (IPMODIFY-3)."""
+    entry = s.direct_functions.get(function)
+    if entry is None or entry.owner == SINGLE_API:
+        return entry is not None or s.has_image(function)
+    owner = s.ops.get(entry.owner)
+    return owner is not None and owner.enabled and owner.covers(function)
+
+
+def _set_notrace(operation: op.FtraceSetNotrace, s: Inventory) -> Iterator[Errno]:
+    if _is_live(s.ops[operation.ops]):
+        yield _not_carried_out("NAME-4")
+
+
+def _free_filter(operation: op.FtraceFreeFilter, s: Inventory) -> Iterator[Errno]:
+    if s.ops[operation.ops].enabled:
+        yield _not_carried_out("NAME-5")
+
+
+def _register(operation: op.RegisterFtraceFunction, s: Inventory) -> Iterator[Errno]:
+    if s.ops[operation.ops].direct:
+        yield _not_carried_out("NAME-3")
+
+
+def _unregister(operation: op.UnregisterFtraceFunction, s: Inventory) -> Iterator[Errno]:
+    record = s.ops[operation.ops]
+    if record.direct:
+        yield _not_carried_out("NAME-3")
+    if record.ipmodify and not record.enabled:
+        yield _not_carried_out("NAME-6")
+
+
+def _unregister_single(operation: op.UnregisterFtraceDirect, s: Inventory) -> Iterator[Errno]:
+    entry = DirectEntry(operation.tramp, SINGLE_API)
+    if s.has_entry(operation.function) and s.direct_functions.get(operation.function) != entry:
+        yield _not_carried_out("DIRECT-3")
+
+
+def _modify_single(operation: op.ModifyFtraceDirect, s: Inventory) -> Iterator[Errno]:
+    entry = s.direct_functions.get(operation.function)
+    if entry is not None and entry.tramp == operation.old and entry.owner != SINGLE_API:
+        yield _not_carried_out("DIRECT-5")
+
+
+def _direct(operation: Any, s: Inventory) -> Iterator[Errno]:
+    if s.ops[operation.ops].ipmodify:
+        yield _not_carried_out("NAME-3")
+
+
+def _update(operation: Any, s: Inventory, rule: str) -> Iterator[Errno]:
+    """What all calls of the hash API have in common: the hash that is given must be one."""
+    yield from _direct(operation, s)
+    functions = [function for function, _ in operation.entries]
+    if len(set(functions)) < len(functions) or not all(map(s.loaded, functions)):
+        yield Errno("EINVAL", harness=rule)
+
+
+def _update_add(operation: op.UpdateFtraceDirectAdd, s: Inventory) -> Iterator[Errno]:
+    yield from _update(operation, s, "DIRECT-10")
+    record = s.ops[operation.ops]
+    taken = any(s.has_entry(function) for function, _ in operation.entries)
+    if record.filter_hash and not _is_live(record) and not taken:
+        yield _not_carried_out("DIRECT-10")
+
+
+def _update_del(operation: op.UpdateFtraceDirectDel, s: Inventory) -> Iterator[Errno]:
+    yield from _update(operation, s, "DIRECT-11")
+    record = s.ops[operation.ops]
+    known = {function: entry.tramp for function, entry in s.direct_functions.items()}
+    fitting = all(known.get(function) == tramp for function, tramp in operation.entries)
+    if _is_live(record) and fitting and any(function not in record.filter_hash for function, _ in operation.entries):
+        yield _not_carried_out("DIRECT-11")
+
+
+def _update_mod(operation: op.UpdateFtraceDirectMod, s: Inventory) -> Iterator[Errno]:
+    yield from _update(operation, s, "DIRECT-12")
+    record = s.ops[operation.ops]
+    foreign = (function for function, _ in operation.entries if function not in record.filter_hash)
+    if _is_live(record) and any(map(s.has_entry, foreign)):
+        yield _not_carried_out("DIRECT-12")
+
+
+def _is_live(record: OpsRecord) -> bool:
+    return record.direct and record.enabled
+
+
+_MISUSES: dict[type[Operation], Callable[[Any, Inventory], Iterator[Errno]]] = {
+    op.FtraceSetFilterIp: _set_filter,
+    op.FtraceSetFilterIps: _set_filter,
+    op.FtraceSetFilter: _set_filter,
+    op.FtraceSetNotrace: _set_notrace,
+    op.FtraceFreeFilter: _free_filter,
+    op.RegisterFtraceFunction: _register,
+    op.UnregisterFtraceFunction: _unregister,
+    op.UnregisterFtraceDirect: _unregister_single,
+    op.ModifyFtraceDirect: _modify_single,
+    op.RegisterFtraceDirectMulti: _direct,
+    op.UnregisterFtraceDirectMulti: _direct,
+    op.ModifyFtraceDirectMulti: _direct,
+    op.UpdateFtraceDirectAdd: _update_add,
+    op.UpdateFtraceDirectDel: _update_del,
+    op.UpdateFtraceDirectMod: _update_mod,
+}

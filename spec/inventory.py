@@ -1,0 +1,482 @@
+"""What exists after a sequence of operations: a fold over (operation, outcome) that believes the outcomes.
+
+It predicts nothing, so it is no second model. The strategies draw from it, undoing reads it, the border asks it what a
+system must not be asked, and the real kernel, which has no names for ops and links, remembers them by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from spec import operations as op
+from spec.globs import is_glob, without_bang
+from spec.operations import names_of
+from spec.outcomes import Errno, Outcome
+from spec.prototypes import SLOT_BYTES
+from spec.semantics import Semantics
+from spec.worlds import Function, World
+
+__all__ = ["SINGLE_API", "DirectEntry", "Inventory", "LinkRecord", "OpsRecord", "covered_functions", "undo_operations"]
+
+SINGLE_API = ""
+"""The owner of a direct entry that the single API made; no ops of a seed has this name."""
+
+MOST_RECENT = 6
+NEVER = 1_000_000_000
+PROBE = "probe"
+PROBE_MOST_FUNCTIONS = 1000
+READS_RETURN = frozenset({"fexit", "fmod_ret", "fsession"})
+PROPOSAL_SLOTS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class OpsRecord:
+    """A declared ops.
+
+    slot: how many were declared before it. The hashes hold functions and, where a module has gone, their addresses
+    (MODULE-5), in the order in which they joined. func, direct: as DIRECT-7 and NAME-3 have them.
+    """
+
+    slot: int
+    ipmodify: bool = False
+    filter_hash: tuple[str, ...] = ()
+    notrace_hash: tuple[str, ...] = ()
+    enabled: bool = False
+    func: bool = False
+    direct: bool = False
+
+    @property
+    def filter(self) -> tuple[str, ...]:
+        """The functions of the filter hash that are still there."""
+        return tuple(name for name in self.filter_hash if not is_address(name))
+
+    def covers(self, function: str) -> bool:
+        """FILTER-1."""
+        return (not self.filter_hash or function in self.filter_hash) and function not in self.notrace_hash
+
+
+@dataclass(frozen=True, slots=True)
+class DirectEntry:
+    """What direct_functions has for one site: a raw trampoline, and the ops that registered it."""
+
+    tramp: str
+    owner: str
+
+
+@dataclass(frozen=True)
+class LinkRecord:
+    """A link: its program's name, and what its targets stood for when it was made."""
+
+    prog: str
+    exact: frozenset[str]
+    globs: tuple[str, ...] = ()
+    expand: Callable[[str], Iterable[str]] = field(default=lambda _: (), repr=False, compare=False)
+
+    @cached_property
+    def functions(self) -> frozenset[str]:
+        """The functions that it is attached to. A glob may select all of a population, so it is read when asked."""
+        return self.exact.union(*map(self.expand, self.globs))
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What exists.
+
+    direct_functions: raw entries alone, those at addresses of functions that have gone among them. stale: functions
+    whose image may have stayed after a failed detach (IMAGE-2). armed: points given to `fail`. recent: the functions
+    covered last, newest first. last: the last operation. dead: ftrace has died, or may have. unclean: a detach failed,
+    so that undoing need not give back everything. lost: programs whose target went with its module (NAME-10).
+    """
+
+    world: World
+    semantics: Semantics
+    modules: frozenset[str]
+    ops: Mapping[str, OpsRecord] = field(default_factory=dict)
+    direct_functions: Mapping[str, DirectEntry] = field(default_factory=dict)
+    programs: Mapping[str, op.BpfProgLoad] = field(default_factory=dict)
+    links: Mapping[str, LinkRecord] = field(default_factory=dict)
+    graph_users: tuple[str, ...] = ()
+    livepatches: tuple[str, ...] = ()
+    armed: frozenset[str] = frozenset()
+    stale: frozenset[str] = frozenset()
+    recent: tuple[str, ...] = ()
+    last: op.Operation | None = None
+    declared: int = 0
+    unloads: int = 0
+    lost: frozenset[str] = frozenset()
+    dead: bool = False
+    unclean: bool = False
+
+    @classmethod
+    def at_start(cls, world: World, semantics: Semantics) -> Inventory:
+        """Nothing attached, every module loaded."""
+        return cls(world, semantics, frozenset(world.modules))
+
+    def after(self, operation: op.Operation, outcome: Outcome) -> Inventory:
+        """The inventory after an operation that gave this outcome."""
+        handler = _HANDLERS.get(type(operation))
+        after = self
+        if isinstance(outcome, Errno):
+            after = _follow_failure(self, operation, outcome)
+        elif handler is not None:
+            after = handler(self, operation, outcome)
+        recent = tuple(dict.fromkeys((*covered_functions(operation), *self.recent)))[:MOST_RECENT]
+        return replace(after, recent=recent, last=operation)
+
+    def loaded(self, function: str) -> bool:
+        """Whether the function has a site: the world has it, and its module is loaded."""
+        found = self.world.by_name.get(function)
+        return found is not None and found.has_site and (found.module is None or found.module in self.modules)
+
+    def matching(self, pattern: str) -> tuple[str, ...]:
+        """The loaded functions that a glob or number without ! selects."""
+        lenient = self.semantics.lenient_index
+        return tuple(f.name for f in self.world.matching(pattern, self.modules, lenient_index=lenient))
+
+    def expand(self, prog: str, glob: str) -> tuple[str, ...]:
+        """LINK-6: what a glob among a link's targets stands for, in address order."""
+        program = self.programs[prog]
+        found = self.world.matching(glob, self.modules)
+        return tuple(function.name for function in found if _accepts(self.semantics, program, function))
+
+    def filter_after(self, operation: op.Operation) -> tuple[str, ...]:
+        """The filter hash that an ops has if this call, which sets it, succeeds."""
+        match operation:
+            case op.FtraceSetFilter():
+                pattern, removes = without_bang(operation.glob)
+                return _edited(self.ops[operation.ops].filter_hash, self.matching(pattern), removes, operation.reset)
+            case op.FtraceSetFilterIp():
+                chosen: tuple[str, ...] = (operation.function,)
+            case op.FtraceSetFilterIps():
+                chosen = operation.functions
+            case _:
+                raise TypeError(operation)
+        return _edited(self.ops[operation.ops].filter_hash, chosen, operation.remove, operation.reset)
+
+    def entries(self, owner: str) -> dict[str, str]:
+        """The direct calls that an ops, or the single API, has registered on functions that are still there."""
+        own = ((name, entry.tramp) for name, entry in self.direct_functions.items() if entry.owner == owner)
+        return {name: tramp for name, tramp in own if not is_address(name)}
+
+    def has_image(self, function: str) -> bool:
+        """Whether programs are attached to the function, or may have left an image behind."""
+        return function in self.stale or any(
+            function in link.functions and self.programs[link.prog].kind != "freplace" for link in self.links.values()
+        )
+
+    def has_entry(self, function: str) -> bool:
+        """Whether direct_functions has the site: with a raw direct call, or a trampoline of BPF's."""
+        return function in self.direct_functions or self.has_image(function)
+
+    def ipmodify_users(self) -> frozenset[str]:
+        """The functions that have an IPMODIFY user."""
+        users = (record.filter_hash for record in self.ops.values() if record.ipmodify and record.enabled)
+        return frozenset(self.livepatches).union(*users)
+
+    def may_call(self, function: str) -> bool:
+        """Whether a call of it reaches no stale image: in kernels such a call may be a use after free."""
+        return not self.stale or function not in self._unsafe()
+
+    def _unsafe(self) -> frozenset[str]:
+        unsafe = set(self.stale)
+        grown = True
+        while grown:
+            callers = {f.name for f in self.world.functions if any(callee.function in unsafe for callee in f.callees)}
+            for link in self.links.values():
+                if self.programs[link.prog].calls in unsafe:
+                    callers |= link.functions
+            grown = not callers <= unsafe
+            unsafe |= callers
+        return frozenset(unsafe)
+
+
+def is_address(name: str) -> bool:
+    """Whether a name in a hash is the address of a function that has gone; no name in a seed has a blank."""
+    return " " in name
+
+
+def covered_functions(operation: op.Operation) -> tuple[str, ...]:
+    """The functions to which an operation attaches something, as far as it names them, and not very many."""
+    found = (name.text for name in names_of(operation, "names") if name.covers)
+    return tuple(name for name in islice(found, MOST_RECENT) if not is_glob(name))
+
+
+def _edited(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset: bool) -> tuple[str, ...]:
+    """FILTER-4 to FILTER-6: a copy of a hash, or an empty one, with functions added or taken out."""
+    copy = () if reset else present
+    if removes:
+        gone = frozenset(chosen)
+        return tuple(name for name in copy if name not in gone)
+    return tuple(dict.fromkeys((*copy, *chosen)))
+
+
+def _accepts(semantics: Semantics, program: op.BpfProgLoad, function: Function) -> bool:
+    """Whether a tool names this function for the program where a glob selects it (PROG-3, PROG-4)."""
+    prototype = function.prototype
+    if function.btf_id is None or prototype is None or not prototype.describable or "deny" in function.attributes:
+        return False
+    if prototype.has_union and not semantics.union_arguments:
+        return False
+    if semantics.parts_limit is not None and len(prototype.slots) > PROPOSAL_SLOTS:
+        return False
+    if program.sleepable and "sleepable" not in function.attributes:
+        return False
+    if program.kind not in READS_RETURN:
+        return True
+    wide = semantics.wide_return_refused and prototype.returns.size > SLOT_BYTES
+    return not wide and not (semantics.noreturn_refused and "noreturn" in function.attributes)
+
+
+_REGISTERS_DIRECT = op.RegisterFtraceDirectMulti, op.UpdateFtraceDirectAdd
+_BEFORE_ALLOC = frozenset({"EBADF", "EOPNOTSUPP", "EINVAL", "ENOMEM"})
+
+
+def _follow_failure(s: Inventory, o: op.Operation, outcome: Errno) -> Inventory:
+    if outcome.warn and outcome.name == "ENODEV":
+        s = replace(s, dead=True)
+    if isinstance(o, _REGISTERS_DIRECT) and outcome.name not in _BEFORE_ALLOC:
+        return _spoiled(s, o)
+    return s
+
+
+def _spoiled(s: Inventory, o: op.RegisterFtraceDirectMulti | op.UpdateFtraceDirectAdd) -> Inventory:
+    """DIRECT-7: what a direct registration that failed behind `alloc` leaves of the ops."""
+    record = s.ops[o.ops]
+    if record.enabled or (isinstance(o, op.RegisterFtraceDirectMulti) and any(map(s.has_entry, record.filter_hash))):
+        return s
+    return _with_ops(s, o.ops, direct=True, func=not s.semantics.failed_direct_reusable)
+
+
+def _with_ops(s: Inventory, name: str, **changes: Any) -> Inventory:
+    return replace(s, ops={**s.ops, name: replace(s.ops[name], **changes)})
+
+
+def _with_entries(s: Inventory, owner: str, entries: Iterable[tuple[str, str]]) -> Inventory:
+    added = {function: DirectEntry(tramp, owner) for function, tramp in entries}
+    return replace(s, direct_functions={**s.direct_functions, **added})
+
+
+def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name not in names}
+
+
+def _declare(s: Inventory, o: op.FtraceOps, _: Outcome) -> Inventory:
+    return replace(s, ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify)}, declared=s.declared + 1)
+
+
+def _set_filter(
+    s: Inventory, o: op.FtraceSetFilterIp | op.FtraceSetFilterIps | op.FtraceSetFilter, _: Outcome
+) -> Inventory:
+    return _with_ops(s, o.ops, filter_hash=s.filter_after(o))
+
+
+def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
+    pattern, removes = without_bang(o.glob)
+    present = s.ops[o.ops].notrace_hash
+    return _with_ops(s, o.ops, notrace_hash=_edited(present, s.matching(pattern), removes, o.reset))
+
+
+def _free(s: Inventory, o: op.FtraceFreeFilter, _: Outcome) -> Inventory:
+    return replace(s, ops=_without(s.ops, {o.ops}))
+
+
+def _register(s: Inventory, o: op.RegisterFtraceFunction, _: Outcome) -> Inventory:
+    return _with_ops(s, o.ops, enabled=True, func=True)
+
+
+def _unregister(s: Inventory, o: op.UnregisterFtraceFunction, _: Outcome) -> Inventory:
+    return _with_ops(s, o.ops, enabled=False)
+
+
+def _register_single(s: Inventory, o: op.RegisterFtraceDirect, _: Outcome) -> Inventory:
+    return _with_entries(s, SINGLE_API, [(o.function, o.tramp)])
+
+
+def _unregister_single(s: Inventory, o: op.UnregisterFtraceDirect, _: Outcome) -> Inventory:
+    return replace(s, direct_functions=_without(s.direct_functions, {o.function}))
+
+
+def _modify_single(s: Inventory, o: op.ModifyFtraceDirect, _: Outcome) -> Inventory:
+    return _with_entries(s, SINGLE_API, [(o.function, o.new)])
+
+
+def _register_multi(s: Inventory, o: op.RegisterFtraceDirectMulti, _: Outcome) -> Inventory:
+    s = _with_ops(s, o.ops, enabled=True, func=True, direct=True)
+    return _with_entries(s, o.ops, ((function, o.tramp) for function in s.ops[o.ops].filter_hash))
+
+
+def _unregister_multi(s: Inventory, o: op.UnregisterFtraceDirectMulti, _: Outcome) -> Inventory:
+    """DIRECT-8: entries with another address stay behind."""
+    sites = s.ops[o.ops].filter_hash
+    gone = {name for name in sites if name in s.direct_functions and s.direct_functions[name].tramp == o.tramp}
+    s = replace(s, direct_functions=_without(s.direct_functions, gone))
+    if o.free and s.semantics.free_filters:
+        return replace(s, ops=_without(s.ops, {o.ops}))
+    return _with_ops(s, o.ops, enabled=False, func=False)
+
+
+def _modify_multi(s: Inventory, o: op.ModifyFtraceDirectMulti, _: Outcome) -> Inventory:
+    sites = (name for name in s.ops[o.ops].filter_hash if name in s.direct_functions)
+    return _with_entries(s, o.ops, ((name, o.tramp) for name in sites))
+
+
+def _update_add(s: Inventory, o: op.UpdateFtraceDirectAdd, _: Outcome) -> Inventory:
+    joined = tuple(dict.fromkeys((*s.ops[o.ops].filter_hash, *(function for function, _ in o.entries))))
+    s = _with_ops(s, o.ops, enabled=True, func=True, direct=True, filter_hash=joined)
+    return _with_entries(s, o.ops, o.entries)
+
+
+def _update_del(s: Inventory, o: op.UpdateFtraceDirectDel, _: Outcome) -> Inventory:
+    gone = {function for function, _ in o.entries}
+    left = tuple(name for name in s.ops[o.ops].filter_hash if name not in gone)
+    s = replace(s, direct_functions=_without(s.direct_functions, gone))
+    if left:
+        return _with_ops(s, o.ops, filter_hash=left)
+    return _with_ops(s, o.ops, filter_hash=(), notrace_hash=(), enabled=False, func=False)
+
+
+def _update_mod(s: Inventory, o: op.UpdateFtraceDirectMod, _: Outcome) -> Inventory:
+    return _with_entries(s, o.ops, ((f, tramp) for f, tramp in o.entries if f in s.direct_functions))
+
+
+def _register_graph(s: Inventory, o: op.RegisterFtraceGraph, _: Outcome) -> Inventory:
+    return replace(s, graph_users=(*s.graph_users, o.user))
+
+
+def _unregister_graph(s: Inventory, o: op.UnregisterFtraceGraph, _: Outcome) -> Inventory:
+    return replace(s, graph_users=tuple(user for user in s.graph_users if user != o.user))
+
+
+def _livepatch(s: Inventory, o: op.Livepatch, _: Outcome) -> Inventory:
+    return replace(s, livepatches=(*s.livepatches, o.function))
+
+
+def _unlivepatch(s: Inventory, o: op.Unlivepatch, _: Outcome) -> Inventory:
+    return replace(s, livepatches=tuple(name for name in s.livepatches if name != o.function))
+
+
+def _load(s: Inventory, o: op.BpfProgLoad, _: Outcome) -> Inventory:
+    return replace(s, programs={**s.programs, o.prog: o})
+
+
+def _open(s: Inventory, o: op.BpfRawTracepointOpen, _: Outcome) -> Inventory:
+    function = s.programs[o.prog].target or o.function or ""
+    return _linked(s, o.link, LinkRecord(o.prog, frozenset({function})))
+
+
+def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
+    exact = frozenset(function for function, _ in o.targets if not is_glob(function))
+    globs = tuple(function for function, _ in o.targets if is_glob(function))
+    return _linked(s, o.link, LinkRecord(o.prog, exact, globs, lambda glob: s.expand(o.prog, glob)))
+
+
+def _linked(s: Inventory, name: str, link: LinkRecord) -> Inventory:
+    """IMAGE-2: the new image ends a stale one."""
+    renewed = link.exact if s.programs[link.prog].kind != "freplace" else frozenset()
+    return replace(s, links={**s.links, name: link}, stale=s.stale - renewed)
+
+
+def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
+    left = replace(s, links=_without(s.links, {o.link}))
+    if not outcome.warn:
+        return left
+    stale = s.stale | s.links[o.link].functions
+    return replace(left, stale=stale, unclean=True, dead=s.dead or "patch" in s.armed)
+
+
+def _init_module(s: Inventory, o: op.InitModule, _: Outcome) -> Inventory:
+    return replace(s, modules=s.modules | {o.module})
+
+
+def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
+    """MODULE-5: the addresses of functions that have gone stay in hashes and in direct_functions."""
+    unloads = s.unloads + 1
+    gone = {f.name: f"{f.name} {unloads}" for f in s.world.functions if f.module == o.module}
+    return replace(
+        s,
+        modules=s.modules - {o.module},
+        unloads=unloads,
+        livepatches=tuple(name for name in s.livepatches if name not in gone),
+        lost=s.lost | {name for name, program in s.programs.items() if program.target in gone},
+        direct_functions={gone.get(name, name): entry for name, entry in s.direct_functions.items()},
+        ops={name: _without_sites(record, gone) for name, record in s.ops.items()},
+    )
+
+
+def _without_sites(record: OpsRecord, gone: Mapping[str, str]) -> OpsRecord:
+    filter_hash, notrace_hash = (
+        tuple(gone.get(name, name) for name in hash_) for hash_ in (record.filter_hash, record.notrace_hash)
+    )
+    return replace(record, filter_hash=filter_hash, notrace_hash=notrace_hash)
+
+
+def _fail(s: Inventory, o: op.Fail, _: Outcome) -> Inventory:
+    return replace(s, armed=s.armed | {o.point})
+
+
+_HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventory]] = {
+    op.FtraceOps: _declare,
+    op.FtraceSetFilterIp: _set_filter,
+    op.FtraceSetFilterIps: _set_filter,
+    op.FtraceSetFilter: _set_filter,
+    op.FtraceSetNotrace: _set_notrace,
+    op.FtraceFreeFilter: _free,
+    op.RegisterFtraceFunction: _register,
+    op.UnregisterFtraceFunction: _unregister,
+    op.RegisterFtraceDirect: _register_single,
+    op.UnregisterFtraceDirect: _unregister_single,
+    op.ModifyFtraceDirect: _modify_single,
+    op.RegisterFtraceDirectMulti: _register_multi,
+    op.UnregisterFtraceDirectMulti: _unregister_multi,
+    op.ModifyFtraceDirectMulti: _modify_multi,
+    op.UpdateFtraceDirectAdd: _update_add,
+    op.UpdateFtraceDirectDel: _update_del,
+    op.UpdateFtraceDirectMod: _update_mod,
+    op.RegisterFtraceGraph: _register_graph,
+    op.UnregisterFtraceGraph: _unregister_graph,
+    op.Livepatch: _livepatch,
+    op.Unlivepatch: _unlivepatch,
+    op.BpfProgLoad: _load,
+    op.BpfRawTracepointOpen: _open,
+    op.BpfLinkCreate: _create,
+    op.BpfLinkDetach: _detach,
+    op.InitModule: _init_module,
+    op.DeleteModule: _delete_module,
+    op.Fail: _fail,
+}
+
+
+def undo_operations(inventory: Inventory) -> Iterator[op.Operation]:
+    """What detaches and unregisters everything, and then shows that no entry was left; nothing once ftrace is dead.
+
+    A direct ops gets one address first: unregistering leaves entries with another one behind (DIRECT-8).
+    """
+    if inventory.dead:
+        return
+    yield from (op.Fail(point, NEVER) for point in sorted(inventory.armed))
+    yield from (op.BpfLinkDetach(link) for link in inventory.links)
+    yield from (op.UnregisterFtraceGraph(user) for user in inventory.graph_users)
+    yield from (op.Unlivepatch(function) for function in inventory.livepatches)
+    for function, tramp in inventory.entries(SINGLE_API).items():
+        yield op.UnregisterFtraceDirect(function, tramp)
+    for name, record in inventory.ops.items():
+        if record.enabled and record.direct:
+            yield op.ModifyFtraceDirectMulti(name, "T1")
+            yield op.UnregisterFtraceDirectMulti(name, "T1")
+        elif record.enabled:
+            yield op.UnregisterFtraceFunction(name)
+    yield from (op.InitModule(module) for module in inventory.world.modules if module not in inventory.modules)
+    if len(inventory.world.functions) <= PROBE_MOST_FUNCTIONS and not inventory.unclean:
+        yield from _probe(inventory.world)
+
+
+def _probe(world: World) -> Iterator[op.Operation]:
+    """A direct registration over everything meets any entry and any IPMODIFY user that was left."""
+    yield op.FtraceOps(PROBE)
+    yield op.FtraceSetFilterIps(PROBE, tuple(function.name for function in world.functions if function.has_site))
+    yield op.RegisterFtraceDirectMulti(PROBE, "T1")
+    yield op.UnregisterFtraceDirectMulti(PROBE, "T1")
