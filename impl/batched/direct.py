@@ -157,14 +157,13 @@ def _registered(state: State, name: str) -> Ops:
 
 
 def unregister_direct_multi(state: State, operation: op.UnregisterFtraceDirectMulti) -> None:
-    """unregister_ftrace_direct(ops, addr) (DIRECT-8)."""
+    """unregister_ftrace_direct(ops, addr): entries with another address stay behind (DIRECT-8)."""
     ops = _registered(state, operation.ops)
-    where, gone = ops.sites(), ops.addresses()
-    if (state.direct.entries(where, gone) != state.direct.number(operation.tramp)).any():
-        raise Refused("EOPNOTSUPP")
+    direct, tramp = state.direct, state.direct.number(operation.tramp)
+    where = ops.sites()
     state.refuse_if_dead()
-    _unregister(state, ops, where)
-    state.direct.remove_gone(gone)
+    _unregister(state, ops, where[direct.entry[where] == tramp])
+    direct.remove_gone(direct.gone[np.isin(direct.gone, ops.addresses()) & (direct.gone_entry == tramp)])
     if operation.free and state.facts.free_filters:
         del state.ops[ops.name]
 
