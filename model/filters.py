@@ -1,4 +1,4 @@
-"""Filter and notrace hashes (FILTER-*), and the names of ops (NAME-*)."""
+"""Filter and notrace hashes (FILTER-*), and declaring and freeing the ops that have them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from model.faults import reach
 from model.poke import replaced
 from model.regs import drop_regs, keep_regs
 from model.rules import cite
-from model.sites import has_direct_ops, has_entry, has_ipmodify_user, traced
+from model.sites import has_direct_ops, has_ipmodify_user, traced
 from model.state import Ops, State
 from spec import operations as op
 from spec.globs import is_glob, record_index, without_bang
 
 __all__ = [
-    "find_ops",
     "ftrace_free_filter",
     "ftrace_ops",
     "ftrace_set_filter",
@@ -27,25 +26,13 @@ __all__ = [
 
 def ftrace_ops(state: State, operation: op.FtraceOps) -> State:
     """OPS-1: declare an ops."""
-    if operation.ops in state.ops:
-        raise Refused(state, "EEXIST", "NAME-1")
     cite("OPS-1")
     ops = Ops(operation.ops, operation.save_regs, operation.ipmodify, operation.dynamic)
     return state.with_ops(operation.ops, ops)
 
 
-def find_ops(state: State, name: str) -> Ops:
-    """The ops of a name that a seed wrote."""
-    if name not in state.ops:
-        raise Refused(state, "EBADF", "NAME-2")
-    return state.ops[name]
-
-
 def ftrace_free_filter(state: State, operation: op.FtraceFreeFilter) -> State:
     """NAME-5: the ops is gone."""
-    find_ops(state, operation.ops)
-    if state.enabled(operation.ops):
-        raise Refused(state, "EOPNOTSUPP", "NAME-5")
     cite("NAME-5")
     return state.without_ops([operation.ops])
 
@@ -66,7 +53,7 @@ def match_functions(state: State, pattern: str) -> frozenset[str]:
 
 def ftrace_set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> State:
     """ftrace_set_filter_ips, and ftrace_set_filter_ip for a single site."""
-    state = _begin_setting(state, operation.ops)
+    state = _begin_setting(state)
     hash_ = frozenset() if operation.reset else state.ops[operation.ops].filter_hash
     functions = (operation.function,) if isinstance(operation, op.FtraceSetFilterIp) else operation.functions
     hash_ = _ftrace_match_addr(state, hash_, functions, remove=operation.remove)
@@ -75,23 +62,20 @@ def ftrace_set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.Ftr
 
 def ftrace_set_filter(state: State, operation: op.FtraceSetFilter) -> State:
     """ftrace_set_filter: a glob for the filter hash."""
-    state = _begin_setting(state, operation.ops)
+    state = _begin_setting(state)
     hash_ = _match_records(state, state.ops[operation.ops].filter_hash, operation)
     return _move_filter_hash(state, operation.ops, hash_)
 
 
 def ftrace_set_notrace(state: State, operation: op.FtraceSetNotrace) -> State:
     """ftrace_set_notrace: a glob for the notrace hash."""
-    state = _begin_setting(state, operation.ops)
+    state = _begin_setting(state)
     hash_ = _match_records(state, state.ops[operation.ops].notrace_hash, operation)
     return _move_notrace_hash(state, operation.ops, hash_)
 
 
-def _begin_setting(state: State, name: str) -> State:
+def _begin_setting(state: State) -> State:
     """FILTER-3: what a filter call does before it looks at its arguments."""
-    ops = find_ops(state, name)
-    if ops.direct and state.enabled(name):
-        raise Refused(state, "EOPNOTSUPP", "NAME-4")
     check_alive(state, "FILTER-3")
     return reach(state, "alloc")
 
@@ -144,8 +128,6 @@ def _ftrace_hash_ipmodify_update(state: State, old: frozenset[str], new: frozens
     joining = new - old
     if not state.semantics.share_ipmodify and any(has_direct_ops(state, function) for function in joining):
         raise Refused(state, "EBUSY", "IPMODIFY-3")
-    if any(has_entry(state, function) for function in joining):
-        raise Refused(state, "EOPNOTSUPP", "NAME-9")
     if any(has_ipmodify_user(state, function) for function in joining):
         raise Refused(state, "EBUSY", "FILTER-8")
 

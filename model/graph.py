@@ -20,8 +20,6 @@ __all__ = ["register_ftrace_graph", "unregister_ftrace_graph"]
 
 def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> State:
     """GRAPH-1: a user of the graph tracer begins."""
-    if operation.user in state.graph_users:
-        raise Refused(state, "EEXIST", "NAME-1")
     filter_ = _make_filter(state, operation.filter)
     function, notrace = (_ftrace_graph_set_hash(state, glob) for glob in (operation.function, operation.notrace))
     check_alive(state, "GRAPH-1")
@@ -56,8 +54,6 @@ def _ftrace_graph_set_hash(state: State, glob: str | None) -> frozenset[str] | N
 
 def unregister_ftrace_graph(state: State, operation: op.UnregisterFtraceGraph) -> State:
     """GRAPH-7: a user of the graph tracer ends."""
-    if operation.user not in state.graph_users:
-        raise Refused(state, "EBADF", "NAME-2")
     check_alive(state, "GRAPH-7")
     cite("GRAPH-7")
     slot = state.graph_users[operation.user].slot

@@ -27,13 +27,13 @@ Targets = tuple[tuple[str, int | None], ...]
 
 def bpf_raw_tracepoint_open(state: State, operation: op.BpfRawTracepointOpen) -> State:
     """LINK-1: attach to one function, by its name or as the program's own target."""
-    program = _find_program(state, operation.link, operation.prog)
+    program = state.programs[operation.prog]
     return _bpf_tracing_prog_attach(state, operation.link, program, operation.function, operation.cookie)
 
 
 def link_create(state: State, operation: op.BpfLinkCreate) -> State:
     """LINK-2, LINK-6: attach to many functions, if the program is a multi program."""
-    program = _find_program(state, operation.link, operation.prog)
+    program = state.programs[operation.prog]
     if program.multi:
         return _bpf_tracing_multi_attach(state, operation.link, program, operation.targets)
     (function, cookie), *more = operation.targets
@@ -41,16 +41,6 @@ def link_create(state: State, operation: op.BpfLinkCreate) -> State:
         raise Refused(state, "EINVAL", "LINK-2")
     cite("LINK-2")
     return _bpf_tracing_prog_attach(state, operation.link, program, function, cookie)
-
-
-def _find_program(state: State, link: str, prog: str) -> Program:
-    if link in state.links:
-        raise Refused(state, "EEXIST", "NAME-1")
-    if prog not in state.programs:
-        raise Refused(state, "EBADF", "NAME-2")
-    if prog in state.lost:
-        raise Refused(state, "EOPNOTSUPP", "NAME-10")
-    return state.programs[prog]
 
 
 def _bpf_tracing_prog_attach(
@@ -203,8 +193,6 @@ def _check_second_try(state: State, trampolines: Mapping[str, Trampoline]) -> No
 
 def bpf_tracing_link_release(state: State, operation: op.BpfLinkDetach) -> State | Warned:
     """LINK-12: the program leaves every function of its link; it never fails, but may leave old images behind."""
-    if operation.link not in state.links:
-        raise Refused(state, "EBADF", "NAME-2")
     cite("LINK-12")
     program, functions = state.links[operation.link].program, state.links[operation.link].cookies
     trampolines = {name: bpf_trampoline_unlink_prog(state.trampolines[name], program) for name in functions}

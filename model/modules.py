@@ -18,8 +18,6 @@ __all__ = ["delete_module", "init_module"]
 
 def init_module(state: State, operation: op.InitModule) -> State:
     """MODULE-1: the module's sites join every enabled ops that covers them."""
-    if state.dead:
-        raise Refused(state, "EOPNOTSUPP", "NAME-7")
     if operation.module in state.modules:
         raise Refused(state, "EEXIST", "MODULE-1")
     if operation.module not in state.world.modules:
@@ -33,8 +31,6 @@ def init_module(state: State, operation: op.InitModule) -> State:
 
 def delete_module(state: State, operation: op.DeleteModule) -> State:
     """MODULE-2: the module goes, and with it its livepatches (MODULE-4)."""
-    if state.dead:
-        raise Refused(state, "EOPNOTSUPP", "NAME-7")
     if operation.module not in state.modules:
         raise Refused(state, "ENOENT", "MODULE-2")
     functions = _functions_of(state, operation.module)
@@ -67,11 +63,9 @@ def _forget_sites(state: State, gone: frozenset[str]) -> State:
     cite("MODULE-5", "MODULE-6")
     unloads = state.unloads + 1
     kept = {name: address_of(name, unloads) for name in gone}
-    lost = frozenset(name for name, program in state.programs.items() if program.target in gone)
     return replace(
         state,
         unloads=unloads,
-        lost=state.lost | lost,
         ops={key: _ops_without(ops, kept) for key, ops in state.ops.items()},
         graph_users={name: _user_without(user, gone) for name, user in state.graph_users.items()},
         direct_functions={kept.get(name, name): entry for name, entry in state.direct_functions.items()},

@@ -29,8 +29,6 @@ NOT_DESCRIBABLE: Refusal = ("EINVAL", "ARG-4", "PROG-3")
 
 def bpf_prog_load(state: State, program: Program) -> State:
     """PROG-1, PROG-2: what is loaded is the operation itself."""
-    if program.prog in state.programs:
-        raise Refused(state, "EEXIST", "NAME-1")
     if not _may_load(state.semantics, program):
         raise Refused(state, "EINVAL", "PROG-1")
     cite("PROG-1")

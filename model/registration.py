@@ -7,7 +7,6 @@ from dataclasses import replace
 from model.cost import waited_dynamic
 from model.endings import Refused, check_alive
 from model.faults import reach
-from model.filters import find_ops
 from model.ipmodify import cleanup_direct_functions_after_ipmodify, prepare_direct_functions_for_ipmodify
 from model.poke import replaced
 from model.regs import drop_regs
@@ -46,10 +45,7 @@ def remove_ftrace_ops(state: State, key: str) -> State:
 
 def register_ftrace_function(state: State, operation: op.RegisterFtraceFunction) -> State:
     """OPS-2 to OPS-6: register_ftrace_function."""
-    ops = find_ops(state, operation.ops)
-    if ops.direct:
-        raise Refused(state, "EOPNOTSUPP", "NAME-3")
-    return _register(state, operation.ops, replace(ops, func=True))
+    return _register(state, operation.ops, replace(state.ops[operation.ops], func=True))
 
 
 def _register(state: State, key: str, ops: Ops) -> State:
@@ -83,11 +79,6 @@ def _ftrace_hash_ipmodify_enable(state: State, ops: Ops) -> None:
 
 def unregister_ftrace_function(state: State, operation: op.UnregisterFtraceFunction) -> State:
     """OPS-7: unregister_ftrace_function."""
-    ops = find_ops(state, operation.ops)
-    if ops.direct:
-        raise Refused(state, "EOPNOTSUPP", "NAME-3")
-    if ops.ipmodify and not state.enabled(operation.ops):
-        raise Refused(state, "EOPNOTSUPP", "NAME-6")
     return _unregister(state, operation.ops)
 
 

@@ -158,9 +158,9 @@ class State:
     """Everything.
 
     ops_list: keys of enabled ops, newest first. buckets: of direct_functions' table. regs_left: sites whose R stayed
-    (SITE-6). unloads: how many modules were unloaded. lost: programs whose target went with one (NAME-10). parts: the
-    proposal's (LINK-11). armed: how often each point that is to fail must still be reached (FAIL-1). passes: what the
-    operation under way has to patch; between operations there are none.
+    (SITE-6). unloads: how many modules were unloaded. parts: the proposal's (LINK-11). armed: how often each point that
+    is to fail must still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between
+    operations.
     """
 
     world: World
@@ -179,7 +179,6 @@ class State:
     parts: frozenset[frozenset[str]] = frozenset()
     regs_left: frozenset[str] = frozenset()
     unloads: int = 0
-    lost: frozenset[str] = frozenset()
     armed: Mapping[str, int] = field(default_factory=dict)
     passes: tuple[Pass, ...] = ()
     dead: bool = False

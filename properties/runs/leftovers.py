@@ -95,7 +95,6 @@ def _module_goes_from_under_a_direct_call(s: Semantics) -> Lines:
         yield "delete_module mod1 -> -EAGAIN"
         yield "bpf_link_detach l -> 0"
         yield "delete_module mod1 -> 0"
-        yield "unregister_ftrace_direct_multi o2 T2 -> -EOPNOTSUPP"
         yield "update_ftrace_direct_del o2 foo3=T2 -> 0"
         yield "unregister_ftrace_direct_multi o2 T1 -> 0"
 

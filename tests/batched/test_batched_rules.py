@@ -220,7 +220,6 @@ LINES = {
         livepatch foo2 -> 0
         unregister_ftrace_direct_multi o3 T1 -> 0
         site foo5 -> nop
-        update_ftrace_direct_add o3 foo4=T1 -> -EOPNOTSUPP
         ftrace_set_filter_ip o3 foo4 reset
         register_ftrace_direct_multi o3 T1 -> 0
         site foo4 -> direct:T1
