@@ -8,7 +8,6 @@ from impl.batched.cost import Bill
 from impl.batched.direct_functions import NO_ENTRY, NOWHERE, Addresses
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
-from impl.batched.ops import find_ops
 from impl.batched.sites import DIRECT
 from impl.batched.state import Ops, State
 from spec import operations as op
@@ -63,8 +62,6 @@ def unregister_direct(state: State, operation: op.UnregisterFtraceDirect) -> Non
     index = _entered(state, operation.function)
     direct, where = state.direct, np.array([index])
     tramp = direct.number(operation.tramp)
-    if not direct.single[index] or direct.entry[index] != tramp:
-        raise Refused("EOPNOTSUPP")
     state.refuse_if_dead()
     bill = Bill()
     others = bool(np.count_nonzero(direct.single) > 1)
@@ -85,8 +82,6 @@ def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
     direct, where = state.direct, np.array([index])
     if direct.entry[index] != direct.number(operation.old):
         raise Refused("EINVAL")
-    if not direct.single[index]:
-        raise Refused("EOPNOTSUPP")
     state.faults.stop_at("alloc")
     state.refuse_if_dead()
     bill = Bill()
@@ -104,7 +99,7 @@ def _entered(state: State, function: str) -> int:
 
 def register_direct_multi(state: State, operation: op.RegisterFtraceDirectMulti) -> None:
     """register_ftrace_direct(ops, addr) (DIRECT-6): its filter's sites, and addresses that have stayed in it."""
-    ops = _direct_capable(state, operation.ops)
+    ops = state.ops[operation.ops]
     if ops.func_set or not ops.filter_hash.any():
         raise Refused("EINVAL")
     where, gone, tramp = ops.sites(), ops.addresses(), state.direct.number(operation.tramp)
@@ -115,13 +110,6 @@ def register_direct_multi(state: State, operation: op.RegisterFtraceDirectMulti)
     state.refuse_if_dead()
     _register(state, ops, where, np.full(len(where), tramp, np.int32), gone)
     state.direct.add_gone(gone, tramp)
-
-
-def _direct_capable(state: State, name: str) -> Ops:
-    ops = find_ops(state, name)
-    if ops.ipmodify:
-        raise Refused("EOPNOTSUPP")
-    return ops
 
 
 def _begin_direct(state: State, ops: Ops) -> None:
@@ -150,18 +138,18 @@ def _register(state: State, ops: Ops, where: Indices, entries: Indices, gone: Ad
 
 
 def _registered(state: State, name: str) -> Ops:
-    ops = _direct_capable(state, name)
+    ops = state.ops[name]
     if not (ops.direct and ops.enabled):
         raise Refused("EINVAL")
     return ops
 
 
 def unregister_direct_multi(state: State, operation: op.UnregisterFtraceDirectMulti) -> None:
-    """unregister_ftrace_direct(ops, addr): entries with another address stay behind (DIRECT-8)."""
+    """unregister_ftrace_direct(ops, addr) (DIRECT-8)."""
     ops = _registered(state, operation.ops)
-    direct, tramp = state.direct, state.direct.number(operation.tramp)
-    where = ops.sites()
     state.refuse_if_dead()
+    # remove_direct_functions_hash() compares addresses: entries that differ stay behind, and nobody calls them.
+    direct, where, tramp = state.direct, ops.sites(), state.direct.number(operation.tramp)
     _unregister(state, ops, where[direct.entry[where] == tramp])
     direct.remove_gone(direct.gone[np.isin(direct.gone, ops.addresses()) & (direct.gone_entry == tramp)])
     if operation.free and state.facts.free_filters:
@@ -203,15 +191,11 @@ def _modify(state: State, where: Indices, entries: Indices) -> None:
 
 def update_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> None:
     """update_ftrace_direct_add() (DIRECT-10)."""
-    ops = _direct_capable(state, operation.ops)
+    ops = state.ops[operation.ops]
     where, entries = _pairs(state, operation.entries)
-    if (state.direct.entry[where] != NO_ENTRY).any():
+    taken = (state.direct.entry[where] != NO_ENTRY).any()
+    if taken or (not ops.filter_hash.any() and (ops.func_set or ops.enabled)):
         raise Refused("EINVAL")
-    if not ops.filter_hash.any():
-        if ops.func_set or ops.enabled:
-            raise Refused("EINVAL")
-    elif not (ops.enabled and ops.direct):
-        raise Refused("EOPNOTSUPP")
     state.faults.stop_at("alloc")
     _begin_direct(state, ops)
     state.refuse_if_dead()
@@ -220,12 +204,10 @@ def update_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> None
 
 def update_direct_del(state: State, operation: op.UpdateFtraceDirectDel) -> None:
     """update_ftrace_direct_del() (DIRECT-11)."""
-    ops = _direct_capable(state, operation.ops)
+    ops = _registered(state, operation.ops)
     where, entries = _pairs(state, operation.entries)
-    if not (ops.direct and ops.enabled) or (state.direct.entry[where] != entries).any():
+    if (state.direct.entry[where] != entries).any():
         raise Refused("EINVAL")
-    if not ops.filter_hash[where].all():
-        raise Refused("EOPNOTSUPP")
     state.faults.stop_at("alloc")
     state.refuse_if_dead()
     rest = ops.filter_hash.copy()
@@ -249,20 +231,14 @@ def _shrink(state: State, ops: Ops, where: Indices) -> None:
 
 def update_direct_mod(state: State, operation: op.UpdateFtraceDirectMod) -> None:
     """update_ftrace_direct_mod() (DIRECT-12)."""
-    ops = _direct_capable(state, operation.ops)
+    _registered(state, operation.ops)
     where, entries = _pairs(state, operation.entries)
-    if not (ops.direct and ops.enabled):
-        raise Refused("EINVAL")
-    if ((state.direct.entry[where] != NO_ENTRY) & ~ops.filter_hash[where]).any():
-        raise Refused("EOPNOTSUPP")
     _modify(state, where, entries)
 
 
 def _pairs(state: State, pairs: tuple[tuple[str, str], ...]) -> tuple[Indices, Indices]:
-    """Sites and the numbers of their trampolines; -EINVAL for a function without a site, or twice."""
+    """Sites and the numbers of their trampolines."""
     functions, tramps = zip(*pairs, strict=True)
     where = state.site_indices(functions)
-    if (where < 0).any() or len(np.unique(where)) < len(where):
-        raise Refused("EINVAL")
     numbers = {tramp: state.direct.number(tramp) for tramp in set(tramps)}
     return where, np.fromiter(map(numbers.__getitem__, tramps), np.intp, len(tramps))

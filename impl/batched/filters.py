@@ -9,7 +9,6 @@ import numpy as np
 from impl.batched.cost import Bill
 from impl.batched.faults import Refused
 from impl.batched.functions import Functions, Indices, Mask
-from impl.batched.ops import find_ops
 from impl.batched.state import Ops, State
 from spec import operations as op
 from spec.globs import record_index, without_bang
@@ -57,12 +56,9 @@ def set_notrace(state: State, operation: op.FtraceSetNotrace) -> None:
 
 
 def _editable(state: State, name: str) -> Ops:
-    ops = find_ops(state, name)
-    if ops.enabled and ops.direct:
-        raise Refused("EOPNOTSUPP")
     state.refuse_if_dead()
     state.faults.stop_at("alloc")
-    return ops
+    return state.ops[name]
 
 
 def _set_ips(state: State, name: str, functions: tuple[str, ...], *, remove: bool, reset: bool) -> None:
@@ -140,11 +136,9 @@ def _moved(state: State, ops: Ops, filter_hash: Mask, notrace_hash: Mask) -> _Mo
 
 
 def _refuse_newly_covered(state: State, joined: Indices) -> None:
-    """An IPMODIFY user widens its filter over sites with a direct ops or entry, or with another such user (NAME-9)."""
+    """An IPMODIFY user widens its filter over sites with a direct ops, or with another such user."""
     if not state.facts.share_ipmodify and state.sites.direct[joined].any():
         raise Refused("EBUSY")
-    if state.direct.entry[joined].any():
-        raise Refused("EOPNOTSUPP")
     if state.sites.ipmodify[joined].any():
         raise Refused("EBUSY")
 

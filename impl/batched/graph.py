@@ -17,8 +17,6 @@ __all__ = ["register", "unregister"]
 def register(state: State, operation: op.RegisterFtraceGraph) -> None:
     """register_ftrace_graph() (GRAPH-1, GRAPH-3)."""
     graph = state.graph
-    if any(user.name == operation.user for user in graph.users):
-        raise Refused("EEXIST")
     filter_hash = _hash(state, operation.filter)
     function = _hash(state, _unnumbered(operation.function))
     notrace = _hash(state, _unnumbered(operation.notrace))
@@ -52,12 +50,10 @@ def _unnumbered(glob: str | None) -> str | None:
 def unregister(state: State, operation: op.UnregisterFtraceGraph) -> None:
     """unregister_ftrace_graph() (GRAPH-7)."""
     graph = state.graph
-    leaving = [user for user in graph.users if user.name == operation.user]
-    if not leaving:
-        raise Refused("EBADF")
     state.refuse_if_dead()
-    _change(state, [user for user in graph.users if user is not leaving[0]])
-    graph.free.append(leaving[0].slot)
+    leaving = next(user for user in graph.users if user.name == operation.user)
+    _change(state, [user for user in graph.users if user is not leaving])
+    graph.free.append(leaving.slot)
 
 
 def _change(state: State, users: list[GraphUser]) -> None:

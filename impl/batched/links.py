@@ -31,7 +31,7 @@ TOO_BIG: Final = 2
 
 def open_raw_tracepoint(state: State, operation: op.BpfRawTracepointOpen) -> None:
     """BPF_RAW_TRACEPOINT_OPEN (LINK-1)."""
-    program = _program(state, operation.link, operation.prog)
+    program = state.programs[operation.prog]
     if program.multi:
         raise Refused("EINVAL")
     _attach_one(state, operation.link, program, operation.function, operation.cookie)
@@ -39,7 +39,7 @@ def open_raw_tracepoint(state: State, operation: op.BpfRawTracepointOpen) -> Non
 
 def create(state: State, operation: op.BpfLinkCreate) -> None:
     """BPF_LINK_CREATE with link_create.tracing_multi (LINK-2, LINK-6)."""
-    program = _program(state, operation.link, operation.prog)
+    program = state.programs[operation.prog]
     if program.multi:
         _attach_many(state, operation.link, program, resolve(state, program, operation.targets))
         return
@@ -47,17 +47,6 @@ def create(state: State, operation: op.BpfLinkCreate) -> None:
     if len(operation.targets) > 1 or is_glob(function):
         raise Refused("EINVAL")
     _attach_one(state, operation.link, program, function, cookie)
-
-
-def _program(state: State, link: str, program: str) -> Program:
-    if link in state.links:
-        raise Refused("EEXIST")
-    if program not in state.programs:
-        raise Refused("EBADF")
-    found = state.programs[program]
-    if found.lost:
-        raise Refused("EOPNOTSUPP")
-    return found
 
 
 def _attach_one(state: State, link: str, program: Program, function: str | None, cookie: int | None) -> None:

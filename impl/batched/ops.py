@@ -1,4 +1,4 @@
-"""Declaring, registering and unregistering plain ops (NAME-*, OPS-*)."""
+"""Declaring, registering and unregistering plain ops (OPS-*)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from impl.batched.faults import Refused
 from impl.batched.state import Ops, State
 from spec import operations as op
 
-__all__ = ["declare", "find_ops", "free_filter", "register", "unregister"]
-
-
-def find_ops(state: State, name: str) -> Ops:
-    """The ops of a name; -EBADF without one (NAME-2)."""
-    if name not in state.ops:
-        raise Refused("EBADF")
-    return state.ops[name]
+__all__ = ["declare", "free_filter", "register", "unregister"]
 
 
 def declare(state: State, operation: op.FtraceOps) -> None:
     """A struct ftrace_ops of the caller's (OPS-1)."""
-    if operation.ops in state.ops:
-        raise Refused("EEXIST")
     size = state.functions.count + 1
     state.ops[operation.ops] = Ops(
         operation.ops,
@@ -39,22 +30,12 @@ def declare(state: State, operation: op.FtraceOps) -> None:
 
 def free_filter(state: State, operation: op.FtraceFreeFilter) -> None:
     """ftrace_free_filter(): the ops is gone, and its name free (NAME-5)."""
-    if find_ops(state, operation.ops).enabled:
-        raise Refused("EOPNOTSUPP")
     del state.ops[operation.ops]
-
-
-def _plain(state: State, name: str) -> Ops:
-    """An ops that no direct registration has got hold of (NAME-3)."""
-    ops = find_ops(state, name)
-    if ops.direct:
-        raise Refused("EOPNOTSUPP")
-    return ops
 
 
 def register(state: State, operation: op.RegisterFtraceFunction) -> None:
     """register_ftrace_function()."""
-    ops = _plain(state, operation.ops)
+    ops = state.ops[operation.ops]
     bill = Bill()
     covered = state.sites.covered(ops.filter_hash, ops.notrace_hash)
     peers = ipmodify.NOBODY
@@ -81,9 +62,7 @@ def register(state: State, operation: op.RegisterFtraceFunction) -> None:
 
 def unregister(state: State, operation: op.UnregisterFtraceFunction) -> None:
     """unregister_ftrace_function() (OPS-7, OPS-8)."""
-    ops = _plain(state, operation.ops)
-    if ops.ipmodify and not ops.enabled:
-        raise Refused("EOPNOTSUPP")
+    ops = state.ops[operation.ops]
     state.refuse_if_dead()
     if not ops.enabled:
         raise Refused("EBUSY", warn=True)

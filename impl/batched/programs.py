@@ -26,8 +26,6 @@ WORD: Final = 1 << 64
 
 def load(state: State, operation: op.BpfProgLoad) -> None:
     """BPF_PROG_LOAD (PROG-1, PROG-2)."""
-    if operation.prog in state.programs:
-        raise Refused("EEXIST")
     if _malformed(state, operation):
         raise Refused("EINVAL")
     program = Program(

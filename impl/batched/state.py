@@ -105,7 +105,7 @@ def covered_by(users: list[GraphUser], sites: Sites) -> Indices:
 class Program:
     """A loaded program.
 
-    number: from 1. target: a function's index, or -1. links: how many it is in. lost: its target has gone.
+    number: from 1. target: a function's index, or -1. links: how many it is in.
     """
 
     name: str
@@ -118,7 +118,6 @@ class Program:
     returns: int
     calls: str | None
     links: int = 0
-    lost: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -21,9 +21,7 @@ __all__ = ["detach"]
 
 def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
     """The last reference of a link goes; WARN where an image stays that should have gone."""
-    link = state.links.pop(operation.link, None)
-    if link is None:
-        raise Refused("EBADF")
+    link = state.links.pop(operation.link)
     link.program.links -= 1
     where = link.functions.astype(np.intp)
     if link.program.kind == EXTENSION:

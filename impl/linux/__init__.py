@@ -11,6 +11,7 @@ import atexit
 from impl.linux.guest.packages import Kernel, fetch
 from impl.linux.station import Station, prepare
 from impl.linux.system import Linux
+from spec.border import bordered
 from spec.semantics import Semantics
 from spec.system import System, SystemFactory
 from spec.worlds import World
@@ -38,7 +39,7 @@ def factory(name: str) -> SystemFactory:
     """The factory of one of Debian's kernels (packages.fetch); its first system boots it, and fetches it before."""
 
     def make(world: World, semantics: Semantics) -> System:
-        return Linux(station_of(fetch(name), world), world, semantics)
+        return bordered(Linux(station_of(fetch(name), world), world, semantics), world, semantics)
 
     return make
 

@@ -14,8 +14,8 @@ from impl.linux.bpf.programs import ATTACH_TYPES, Program, assemble
 from impl.linux.directory import Directory
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.frames import Batch, Reply
-from impl.linux.ledger import Ledger
 from impl.linux.probes.images import ProgramCall
+from impl.linux.run import Run
 from spec import operations as op
 from spec.globs import is_glob
 from spec.outcomes import Errno, Ok, Outcome
@@ -27,7 +27,6 @@ TRIALS = {"fmod_ret": "security_sb_remount"}
 OTHER_TRIAL = "bpf_fentry_test1"
 """Functions of vmlinux for which a program without a target is tried out when it is declared."""
 
-EINVAL = Errno("EINVAL")
 Attach = Callable[[Batch], int]
 
 
@@ -50,7 +49,7 @@ class Attachments:
     """
 
     directory: Directory
-    ledger: Ledger
+    run: Run
     numbered: list[Loaded | None] = field(default_factory=list)
     _loaded: dict[tuple[str, str], Loaded] = field(default_factory=dict)
     _links: dict[str, tuple[int, tuple[Loaded, ...]]] = field(default_factory=dict)
@@ -60,7 +59,7 @@ class Attachments:
     def load(self, declared: op.BpfProgLoad) -> Outcome:
         """BPF_PROG_LOAD; without a target for a function that takes any program of the kind, as a trial."""
         if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
-            return EINVAL
+            return Errno("EINVAL", harness="PROG-1")
         if declared.multi:
             return self._kept(declared, self._load(declared, None, self.directory.home(self._first())))
         if declared.target is not None:
@@ -139,9 +138,9 @@ class Attachments:
     def callees(self) -> Iterable[tuple[int, int]]:
         """Of each program that calls a function: the entry of the map's header, and the address, 0 for none."""
         for prog, entry in self._nested.items():
-            program = self.ledger.programs.get(prog)
-            callee = program.declared.calls if program else None
-            present = callee is not None and self.ledger.loaded(callee)
+            program = self.run.inventory.programs.get(prog)
+            callee = program.calls if program else None
+            present = callee is not None and self.run.inventory.loaded(callee)
             yield entry, self.directory.address(callee) if callee and present else 0
 
     def _text(self, code: Program) -> bytes:
@@ -153,19 +152,18 @@ class Attachments:
 
     def create(self, wanted: op.BpfLinkCreate) -> Outcome:
         """BPF_LINK_CREATE (LINK-2, LINK-6)."""
-        declared = self.ledger.programs[wanted.prog].declared
-        if declared.multi:
+        if self.run.inventory.programs[wanted.prog].multi:
             return self._attach_many(wanted)
         (function, cookie), *more = wanted.targets
         if more or is_glob(function):
-            return EINVAL
+            return Errno("EINVAL", harness="LINK-2")
         return self._attach_one(wanted.link, wanted.prog, function, cookie, create=True)
 
     def _attach_one(self, link: str, prog: str, function: str | None, cookie: int | None, *, create: bool) -> Outcome:
-        declared = self.ledger.programs[prog].declared
+        declared = self.run.inventory.programs[prog]
         place = declared.target or function or ""
         if not declared.multi and (not place or (function and declared.target and function != declared.target)):
-            return EINVAL
+            return Errno("EINVAL", harness="LINK-1")
         home = self.directory.home(self._first()) or ""
         loaded = self._instance(declared, home if declared.multi else place)
         if isinstance(loaded, Errno):
@@ -186,11 +184,11 @@ class Attachments:
     def _attach_many(self, wanted: op.BpfLinkCreate) -> Outcome:
         named = [self._named(name, cookie, wanted.prog) for name, cookie in wanted.targets]
         if not all(named):
-            return EINVAL
+            return Errno("EINVAL", harness="LINK-6")
         targets = [target for many in named for target in many]
         functions = [self._world.get(name) for name, _ in targets]
         homes = {self.directory.home(function) or "" for function in functions if function}
-        loaded = self._instance(self.ledger.programs[wanted.prog].declared, next(iter(homes), ""))
+        loaded = self._instance(self.run.inventory.programs[wanted.prog], next(iter(homes), ""))
         if isinstance(loaded, Errno):
             return loaded
         ids = [self.directory.btf_id(function) if function else 0 for function in functions]
@@ -205,15 +203,8 @@ class Attachments:
         """What a target of a link stands for: a glob for the functions that a tool would name, which may be none."""
         if not is_glob(name):
             return [(name, cookie)]
-        declared = self.ledger.programs[prog].declared
-        functions = sorted(self.ledger.matching(name), key=list(self._world).index)
-        return [(found, cookie) for found in functions if self._is_acceptable(declared, self._world[found])]
-
-    def _is_acceptable(self, declared: op.BpfProgLoad, function: Function) -> bool:
-        refused = {"deny"} | ({"noreturn"} if declared.kind != "fentry" else set())
-        if not self._is_plain(function) or refused & function.attributes or not self.directory.btf_id(function):
-            return False
-        return not declared.sleepable or "sleepable" in function.attributes
+        functions = self.run.inventory.expand(prog, name)
+        return [(found, cookie) for found in functions if self.directory.btf_id(self._world[found])]
 
     def _linked(self, link: str, attach: Attach, loaded: tuple[Loaded, ...]) -> Outcome:
         batch = Batch()
@@ -238,7 +229,7 @@ class Attachments:
 
     def _charged(self, batch: Batch, add: Attach) -> int:
         """Add a call, which is refused the memory of an image if `fail jit_charge` is armed."""
-        if not self.ledger.armed:
+        if not self.run.charge_fails:
             return add(batch)
         return links.without_jit_charge(batch, add, self.directory.station.jit_limit)
 

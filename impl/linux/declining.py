@@ -8,11 +8,12 @@ from typing import Any
 
 from impl.linux.directory import PATCHED, Directory
 from impl.linux.laboratory.control import OPS_SLOTS, STUBS
-from impl.linux.ledger import Ledger
 from impl.linux.probes.tracefs import Limits
+from impl.linux.run import Run
 from spec import operations as op
 from spec.globs import is_glob, matcher, record_index, without_bang
-from spec.operations import Operation
+from spec.inventory import Inventory
+from spec.operations import Operation, names_of
 
 __all__ = ["Decliner", "limits_of"]
 
@@ -24,12 +25,15 @@ EVERYTHING = "does not trace every function of the kernel: that takes the emulat
 
 @dataclass(slots=True)
 class Decliner:
-    """stubs: the numbers given to direct trampolines so far. retries: a second try to attach works (DEFECT-2)."""
+    """retries: a second try to attach works (DEFECT-2)."""
 
     directory: Directory
-    ledger: Ledger
-    stubs: dict[str, int]
+    run: Run
     retries: bool
+
+    @property
+    def _inventory(self) -> Inventory:
+        return self.run.inventory
 
     def reason(self, operation: Operation) -> str:
         """Why the operation is declined in the present state; empty if it is not."""
@@ -69,7 +73,7 @@ class Decliner:
 
     def _declare(self, operation: op.FtraceOps) -> str:
         _ = operation
-        return f"has {OPS_SLOTS} ops" if self.ledger.slots >= OPS_SLOTS else ""
+        return f"has {OPS_SLOTS} ops" if self._inventory.declared >= OPS_SLOTS else ""
 
     def _filter(self, operation: op.FtraceSetFilter) -> str:
         pattern, removes = without_bang(operation.glob)
@@ -84,7 +88,7 @@ class Decliner:
 
     def _alone(self, pattern: str) -> str:
         """A pattern that does no harm to others, but which selects nothing else."""
-        return self._numbered(pattern) if self.ledger.matching(pattern) else self._beyond(pattern)
+        return self._numbered(pattern) if self._inventory.matching(pattern) else self._beyond(pattern)
 
     def _numbered(self, pattern: str) -> str:
         return "numbers its records in another way" if record_index(pattern) is not None else ""
@@ -94,20 +98,20 @@ class Decliner:
 
     def _becomes_empty(self, operation: op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> str:
         """An enabled ops whose filter becomes empty covers everything (FILTER-10)."""
-        record = self.ledger.ops.get(operation.ops)
-        if record is None or not record.enabled or record.ipmodify or record.role == "direct":
+        record = self._inventory.ops.get(operation.ops)
+        if record is None or not record.enabled or record.ipmodify or record.direct:
             return ""
-        return EVERYTHING if not self.ledger.filter_after(operation) else ""
+        return EVERYTHING if not self._inventory.filter_after(operation) else ""
 
     def _update(self, operation: op.UpdateFtraceDirectAdd | op.UpdateFtraceDirectDel) -> str:
         """update_ftrace_direct_add() and _del() give the ops an empty notrace hash, if it stays enabled."""
-        record = self.ledger.ops.get(operation.ops)
-        forgets = record and record.enabled and record.silenced
+        record = self._inventory.ops.get(operation.ops)
+        forgets = record and record.enabled and record.notrace_hash
         return "forgets the notrace hash of an ops whose direct calls change" if forgets else ""
 
     def _register(self, operation: op.RegisterFtraceFunction) -> str:
-        record = self.ledger.ops.get(operation.ops)
-        covers_all = record and not (record.filter or record.ipmodify or record.role == "direct")
+        record = self._inventory.ops.get(operation.ops)
+        covers_all = record and not (record.filter_hash or record.ipmodify or record.direct)
         return EVERYTHING if covers_all else ""
 
     def _graph(self, operation: op.RegisterFtraceGraph) -> str:
@@ -118,7 +122,7 @@ class Decliner:
             return reason
         if reason := next(filter(None, map(self._alone, patterns)), ""):
             return reason
-        if operation.user in self.ledger.graph_users:
+        if operation.user in self._inventory.graph_users:
             return ""
         if operation.function and operation.depth:
             return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
@@ -138,41 +142,38 @@ class Decliner:
         return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
-        program = self.ledger.programs.get(operation.prog)
-        if program is None:
-            return ""
-        return self._second_try(program.declared.kind, program.declared.target or operation.function or "")
+        program = self._inventory.programs.get(operation.prog)
+        return self._second_try(program.kind, program.target or operation.function or "") if program else ""
 
     def _second_try(self, kind: str, function: str) -> str:
         """An image that did not call the original must now share it with an IPMODIFY user (IPMODIFY-5)."""
-        present = [self.ledger.programs[link.prog] for link in self.ledger.links.values() if function in link.functions]
-        changes = present and kind != "fentry" and all(one.declared.kind == "fentry" for one in present)
-        if self.retries or not changes or function not in self.ledger.patched():
+        links = self._inventory.links.values()
+        present = [self._inventory.programs[link.prog] for link in links if function in link.functions]
+        changes = present and kind != "fentry" and all(one.kind == "fentry" for one in present)
+        if self.retries or not changes or function not in self._inventory.ipmodify_users():
             return ""
         return "lets the second try of an attach reset an ops that is live, and ends ftrace at the next call (DEFECT-2)"
 
     def _link(self, operation: op.BpfLinkCreate) -> str:
-        program = self.ledger.programs.get(operation.prog)
+        program = self._inventory.programs.get(operation.prog)
         if program is None:
             return ""
-        if not program.declared.multi:
-            return self._second_try(program.declared.kind, operation.targets[0][0])
-        names = {n for t, _ in operation.targets for n in (self.ledger.matching(t) if is_glob(t) else {t})}
+        if not program.multi:
+            return self._second_try(program.kind, operation.targets[0][0])
+        names = {n for t, _ in operation.targets for n in (self._inventory.matching(t) if is_glob(t) else {t})}
         functions = [f for name in names if (f := self.directory.station.world.by_name.get(name))]
         homes = {self.directory.home(function) for function in functions}
         return "makes links within one BTF only" if len(homes) > 1 else ""
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
-        link = self.ledger.links.get(operation.link)
-        if self.ledger.armed and link and len(link.functions) > 1:
+        link = self._inventory.links.get(operation.link)
+        if self.run.charge_fails and link and len(link.functions) > 1:
             return "would refuse the charge of each of the link's functions"
         return ""
 
     def _stubs(self, operation: Operation) -> str:
-        named = [value for name in ("tramp", "old", "new") if (value := getattr(operation, name, None))]
-        named += [tramp for _, tramp in getattr(operation, "entries", ())]
-        new = {tramp for tramp in named if tramp not in self.stubs}
-        return f"has {STUBS} direct trampolines" if len(self.stubs) + len(new) > STUBS else ""
+        tramps = {name.text for name in names_of(operation, "names") if name.space == "tramp"}
+        return f"has {STUBS} direct trampolines" if len(tramps.union(self.run.stubs)) > STUBS else ""
 
 
 def limits_of(operation: op.RegisterFtraceGraph) -> Limits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from impl.linux.attachments import Attachments
 from impl.linux.bpf import calls as links
@@ -13,15 +14,15 @@ from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.frames import Batch
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Numbers
-from impl.linux.ledger import Ledger
 from impl.linux.observation import Observer, Spelling
-from impl.linux.rails import refusal
+from impl.linux.run import Run
 from impl.linux.station import Station
 from spec import operations as op
 from spec.alphabet import alphabet
 from spec.costs import Cost
 from spec.errors import BadInputError
-from spec.operations import Operation
+from spec.inventory import Inventory
+from spec.operations import Operation, names_of
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -46,11 +47,10 @@ class Linux:
         self.name = station.kernel.name
         self.supports = alphabet(semantics)
         self._station = station
-        self._ledger = Ledger(world, set(world.modules), semantics.free_filters)
+        self._run = Run(Inventory.at_start(world, semantics))
         self._directory = Directory.of(station)
-        self._stubs: dict[str, int] = {}
-        self._attachments = Attachments(self._directory, self._ledger)
-        self._decliner = Decliner(self._directory, self._ledger, self._stubs, semantics.failed_direct_reusable)
+        self._attachments = Attachments(self._directory, self._run)
+        self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
@@ -60,17 +60,16 @@ class Linux:
 
     def apply(self, operation: Operation) -> Outcome:
         """Have one operation carried out, and look."""
-        refused = refusal(operation, self._ledger)
-        outcome = refused or self._carried_out(operation)
+        outcome = self._carry_out(operation)
         batch = Batch()
         observed = self._observer.add(batch)
         warned = observed(self._station.guest.submit(batch))
-        patched = self._ledger.patched()
-        self._ledger.follow(operation, outcome)
-        self._note(operation, outcome, patched, warned=warned)
-        if not warned:
-            return outcome
-        return Errno(outcome.name, warn=True) if isinstance(outcome, Errno) else Ok(warn=True)
+        if warned:
+            outcome = replace(outcome, warn=True)
+        before = self._run.inventory
+        self._run.inventory = before.after(operation, outcome)
+        self._use_up_fault(operation, outcome, before)
+        return outcome
 
     def sites(self) -> Mapping[str, Site]:
         """As they were seen after the last operation."""
@@ -94,10 +93,10 @@ class Linux:
     def close(self) -> None:
         """The next run goes back to the snapshot; nothing need be undone."""
 
-    def _carried_out(self, operation: Operation) -> Outcome:
+    def _carry_out(self, operation: Operation) -> Outcome:
         match operation:
             case op.Fail():
-                self._ledger.armed = operation.count == 1
+                self._run.charge_fails = operation.count == 1
                 return Ok()
             case op.BpfProgLoad():
                 return self._attachments.load(operation)
@@ -114,15 +113,25 @@ class Linux:
                 return _outcome(self._station.graph.unregister(operation.user))
             case op.InitModule() | op.DeleteModule():
                 return self._module(operation)
-        return self._control(operation)
+        return self._answer_for_klp(operation) or self._control(operation)
+
+    def _answer_for_klp(self, operation: Operation) -> Outcome | None:
+        """The host stands for klp_patch_func() and klp_unpatch_func(): it knows what is patched."""
+        patched = self._run.inventory.livepatches
+        if isinstance(operation, op.Livepatch) and operation.function in patched:
+            return Errno("EBUSY", harness="IPMODIFY-7")
+        if isinstance(operation, op.Unlivepatch) and operation.function not in patched:
+            return Errno("EINVAL", harness="IPMODIFY-8")
+        return None
 
     def _control(self, operation: Operation) -> Outcome:
         """A command of our module."""
         self._give_numbers(operation)
-        slots = {name: record.slot for name, record in self._ledger.ops.items()}
+        inventory = self._run.inventory
+        slots = {name: record.slot for name, record in inventory.ops.items()}
         if isinstance(operation, op.FtraceOps):
-            slots[operation.ops] = self._ledger.slots
-        command = control.encode(operation, Numbers(slots, self._stubs, self._directory.address))
+            slots[operation.ops] = inventory.declared
+        command = control.encode(operation, Numbers(slots, self._run.stubs, self._directory.address))
         batch = Batch()
         written = self._charged(batch, operation, command)
         return _outcome(self._station.guest.submit(batch)[written].value)
@@ -133,7 +142,7 @@ class Linux:
         def add(batch: Batch) -> int:
             return batch.write_file(CONTROL, command)
 
-        if not (self._ledger.armed and isinstance(operation, CHARGING)):
+        if not (self._run.charge_fails and isinstance(operation, CHARGING)):
             return add(batch)
         return links.without_jit_charge(batch, add, self._station.jit_limit)
 
@@ -146,7 +155,7 @@ class Linux:
         elif name in self._station.modules.others:
             index = control.init_module(batch, self._station.modules.others[name])
         else:
-            return Errno("ENOENT")
+            return Errno("ENOENT", harness="MODULE-1")
         outcome = _outcome(self._station.guest.submit(batch)[index].value)
         if isinstance(outcome, Ok) and isinstance(operation, op.DeleteModule):
             self._hold(*self._directory.forget(name))
@@ -161,27 +170,28 @@ class Linux:
         if refused < 0:
             raise BadInputError(f"the memory of a module cannot be held: {errno_name(refused)}")
 
-    def _note(self, operation: Operation, outcome: Outcome, patched: set[str], *, warned: bool) -> None:
+    def _use_up_fault(self, operation: Operation, outcome: Outcome, before: Inventory) -> None:
         """A fault is used up when a charge was refused.
 
         That shows in an operation that fails, in a detach that warns, and where an IPMODIFY user went from a function
-        whose image stayed as it was made for both. patched: the functions that had IPMODIFY users before.
+        whose image stayed as it was made for both.
         """
         used = isinstance(outcome, Errno) and outcome.name == "EPERM"
-        used |= isinstance(operation, op.BpfLinkDetach) and warned
-        used |= any(self._observer.shares(function) for function in patched - self._ledger.patched())
-        self._ledger.armed = self._ledger.armed and not used
+        used |= isinstance(operation, op.BpfLinkDetach) and outcome.warn
+        unpatched = before.ipmodify_users() - self._run.inventory.ipmodify_users()
+        used |= any(map(self._observer.shares, unpatched))
+        self._run.charge_fails = self._run.charge_fails and not used
 
     def _give_numbers(self, operation: Operation) -> None:
-        named = [value for name in ("tramp", "old", "new") if (value := getattr(operation, name, None))]
-        for tramp in (*named, *(tramp for _, tramp in getattr(operation, "entries", ()))):
-            self._stubs.setdefault(tramp, len(self._stubs))
+        for name in names_of(operation, "names"):
+            if name.space == "tramp":
+                self._run.stubs.setdefault(name.text, len(self._run.stubs))
 
     def _tramp(self, stub: int) -> str:
-        return next((name for name, number in self._stubs.items() if number == stub), f"stub{stub}")
+        return next((name for name, number in self._run.stubs.items() if number == stub), f"stub{stub}")
 
     def _ops(self, slot: int) -> str:
-        records = self._ledger.ops.items()
+        records = self._run.inventory.ops.items()
         return next((name for name, record in records if record.slot == slot), f"slot{slot}")
 
 

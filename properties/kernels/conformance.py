@@ -20,6 +20,7 @@ from properties.runs.directed import Directed, directed
 from properties.runs.reach import seeds
 from properties.systems.kernels import laboratory_of, like_a_kernel
 from properties.verbs.explore import Found, Search
+from spec.border import bordered
 from spec.errors import BadInputError
 from spec.operations import Call
 from spec.seeds import Seed, Step, print_operation
@@ -124,7 +125,7 @@ class Conforming:
             raise BadInputError(f"{self.kernel.name} does not come up: {error.reason}") from error
 
         def make(world: World, semantics: Semantics) -> System:
-            return Linux(linux.station_of(self.kernel, world), world, semantics)
+            return bordered(Linux(linux.station_of(self.kernel, world), world, semantics), world, semantics)
 
         return make
 
