@@ -98,13 +98,8 @@ def _run_direct(running: Running) -> int:
 
 def _bpf_trampoline_skip_prog(state: State, name: str, image: Image) -> Image:
     """IMAGE-2: an image without the programs that have left the function."""
-    trampoline = state.trampolines[name]
-    linked = {node.program for node in (*trampoline.fentry, *trampoline.fmod_ret, *trampoline.fexit)}
-
-    def still(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        return tuple(node for node in nodes if node.program in linked)
-
-    return Image(still(image.fentry), still(image.fmod_ret), still(image.fexit), image.orig_stack)
+    linked = {node.program for node in state.trampolines[name].nodes}
+    return image.where(lambda node: node.program in linked)
 
 
 def _run_image(running: Running, image: Image) -> int:

@@ -117,7 +117,7 @@ def _leave_direct_ops(state: State, function: str) -> State:
     if left.filter_hash:
         after = _without_entries(state.with_ops(DIRECT_OPS, left), [function])
         return replaced(state, keep_regs(after, ops, [function]), [function])
-    return _without_entries(remove_ftrace_ops(state, DIRECT_OPS), [function]).without_ops([DIRECT_OPS])
+    return _without_entries(remove_ftrace_ops(state, DIRECT_OPS), [function]).without_ops(DIRECT_OPS)
 
 
 def modify_ftrace_direct(state: State, operation: op.ModifyFtraceDirect) -> State:
@@ -179,7 +179,7 @@ def unregister_ftrace_direct_multi(state: State, operation: op.UnregisterFtraceD
     # (in v6.4) the call has its third argument.
     if operation.free and state.semantics.free_filters:
         cite("NAME-5")
-        return after.without_ops([operation.ops])
+        return after.without_ops(operation.ops)
     # Since Linux kernel commit fea3ffa48c6d ("ftrace: Add cleanup to unregister_ftrace_direct_multi") the ops can be
     # registered again.
     return after.with_ops(operation.ops, replace(ops, func=False))

@@ -34,7 +34,7 @@ def ftrace_ops(state: State, operation: op.FtraceOps) -> State:
 def ftrace_free_filter(state: State, operation: op.FtraceFreeFilter) -> State:
     """NAME-5: the ops is gone."""
     cite("NAME-5")
-    return state.without_ops([operation.ops])
+    return state.without_ops(operation.ops)
 
 
 def match_functions(state: State, pattern: str) -> frozenset[str]:

@@ -66,7 +66,7 @@ def _ftrace_startup_subops(state: State, users: dict[str, GraphUser]) -> State:
     cite("GRAPH-2")
     after = replace(state, graph_users=users)
     if not users:
-        return remove_ftrace_ops(after, GRAPH_OPS).without_ops([GRAPH_OPS])
+        return remove_ftrace_ops(after, GRAPH_OPS).without_ops(GRAPH_OPS)
     ops = Ops("graph_ops", filter_hash=_append_hashes(users))
     after = after.with_ops(GRAPH_OPS, ops)
     if not state.enabled(GRAPH_OPS):

@@ -46,6 +46,7 @@ def link_create(state: State, operation: op.BpfLinkCreate) -> State:
 def _bpf_tracing_prog_attach(
     state: State, link: str, program: Program, function: str | None, cookie: int | None
 ) -> State:
+    """LINK-1: the checks, then the program joins the function's trampoline."""
     target = _find_target(state, program, function)
     if cookie is not None and not state.semantics.cookies:
         raise Refused(state, "EINVAL", "LINK-1")
@@ -200,7 +201,7 @@ def bpf_tracing_link_release(state: State, operation: op.BpfLinkDetach) -> State
     left = _with_trampolines(left, trampolines)
     if program.kind == "freplace":
         return _forget(left, trampolines.keys() - state.images.keys())
-    kept = {function: trampoline for function, trampoline in trampolines.items() if trampoline.count}
+    kept = {function: trampoline for function, trampoline in trampolines.items() if trampoline.nodes}
     after, kept_fell = _modify_kept(left, kept)
     after, last_fell = _unregister_last(after, [function for function in trampolines if function not in kept])
     after, died = poke(after)

@@ -44,9 +44,7 @@ def ftrace_run_update_code(left: State, after: State, *rules: str) -> State:
 
 def poke(state: State) -> tuple[State, bool]:
     """Make the passes: the state in which they are counted, and whether ftrace has died of them (ftrace_bug)."""
-    died = False
-    if any(one.sites for one in state.passes):
-        state, died = fails(state, "patch")
+    state, died = fails(state, "patch") if state.passes else (state, False)
     return count_passes(state), died
 
 
@@ -63,7 +61,7 @@ def count_passes(state: State) -> State:
 
 def _with_pass(state: State, one: Pass) -> State:
     cite("COST-2")
-    return replace(state, passes=(*state.passes, one))
+    return replace(state, passes=(*state.passes, one)) if one.sites else state
 
 
 def _instruction(state: State, function: str) -> str:

@@ -60,6 +60,7 @@ def _register(state: State, key: str, ops: Ops) -> State:
 
 
 def _ftrace_startup(state: State, key: str, ops: Ops) -> State:
+    """OPS-3 to OPS-6."""
     check_alive(state, "OPS-3")
     if state.enabled(key):
         raise Refused(state, "EBUSY", "OPS-4", warn=True)
@@ -112,4 +113,4 @@ def klp_unpatch_func(state: State, operation: op.Unlivepatch) -> State:
     if key not in state.ops:
         raise Refused(state, "EINVAL", "IPMODIFY-8")
     cite("IPMODIFY-8")
-    return _unregister(state, key).without_ops([key])
+    return _unregister(state, key).without_ops(key)

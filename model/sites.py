@@ -22,12 +22,12 @@ __all__ = [
 BPF_OPS = Ops("bpf", save_regs=True, direct=True)
 
 
-def covering(state: State, function: str) -> tuple[Ops, ...]:
+def covering(state: State, function: str) -> list[Ops]:
     """S(f), in the order of ftrace_ops_list; the ops of BPF's trampolines, which records nothing, last."""
     if not state.loaded(function):
-        return ()
-    found = tuple(ops for key in state.ops_list if (ops := state.ops[key]).covers(function))
-    return (*found, BPF_OPS) if function in state.images else found
+        return []
+    found = [ops for key in state.ops_list if (ops := state.ops[key]).covers(function)]
+    return [*found, BPF_OPS] if function in state.images else found
 
 
 def traced(state: State, ops: Ops) -> Iterable[str]:
@@ -81,7 +81,7 @@ def t_show(state: State, function: str) -> Site | None:
     return Site(len(ops), regs, any(one.ipmodify for one in ops), direct, target, entry)
 
 
-def ftrace_get_addr_new(ops: tuple[Ops, ...], entry: str | None, *, regs: bool) -> str:
+def ftrace_get_addr_new(ops: list[Ops], entry: str | None, *, regs: bool) -> str:
     """SITE-2 to SITE-4: what the instruction of a site calls that these ops cover."""
     if len(ops) > 1:
         cite("SITE-4")
@@ -101,6 +101,4 @@ def _show_entry(state: State, function: str) -> str:
 
 
 def _show_image(image: Image) -> str:
-    """The programs of an image in running order; a session stands in it twice."""
-    nodes = (*image.fentry, *image.fmod_ret, *image.fexit)
-    return "trampoline:" + ",".join(f"{node.program.kind}:{node.program.prog}" for node in nodes)
+    return "trampoline:" + ",".join(f"{node.program.kind}:{node.program.prog}" for node in image.nodes)

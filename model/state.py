@@ -5,8 +5,9 @@ Functions are named by their unique names; `ADDRESS_ZERO` is the site of no func
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from model.rules import cite
 from spec.costs import Cost
@@ -22,6 +23,7 @@ __all__ = [
     "GraphUser",
     "Image",
     "Link",
+    "Lists",
     "Node",
     "Ops",
     "Pass",
@@ -102,39 +104,42 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Trampoline:
-    """A function's trampoline: the lists newest first, the extension in its body's place, and SHARE_IPMODIFY."""
+class Lists:
+    """The programs of a trampoline, or of an image: each list newest first, a session in two of them (TRAMP-1)."""
 
     fentry: tuple[Node, ...] = ()
     fmod_ret: tuple[Node, ...] = ()
     fexit: tuple[Node, ...] = ()
-    extension: Node | None = None
-    share: bool = False
 
     @property
-    def count(self) -> int:
-        """Programs of all kinds, a session counted twice."""
-        return len(self.fentry) + len(self.fmod_ret) + len(self.fexit)
+    def nodes(self) -> tuple[Node, ...]:
+        """Programs of all kinds in running order, a session twice."""
+        return (*self.fentry, *self.fmod_ret, *self.fexit)
 
     @property
     def calls_orig(self) -> bool:
         """IMAGE-3: whether an image of these lists calls the original itself."""
         return bool(self.fmod_ret or self.fexit)
 
+    def where(self, keeps: Callable[[Node], bool]) -> Self:
+        """The same with some of the programs."""
+        fentry, fmod_ret, fexit = (tuple(filter(keeps, nodes)) for nodes in (self.fentry, self.fmod_ret, self.fexit))
+        return replace(self, fentry=fentry, fmod_ret=fmod_ret, fexit=fexit)
+
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class Trampoline(Lists):
+    """A function's trampoline: its programs, the extension in its body's place, and SHARE_IPMODIFY."""
+
+    extension: Node | None = None
+    share: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Lists):
     """IMAGE-1: what a site calls: the lists it was made of, and whether it reaches the original through the stack."""
 
-    fentry: tuple[Node, ...]
-    fmod_ret: tuple[Node, ...]
-    fexit: tuple[Node, ...]
-    orig_stack: bool
-
-    @property
-    def calls_orig(self) -> bool:
-        """IMAGE-3: whether the image calls the original itself."""
-        return bool(self.fmod_ret or self.fexit)
+    orig_stack: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A patching pass: the sites whose instruction is written, and how many times."""
+    """A patching pass: the sites, at least one, whose instruction is written, and how many times."""
 
     sites: frozenset[str]
     times: int = 1
@@ -202,10 +207,9 @@ class State:
         """The same with one ops changed."""
         return replace(self, ops={**self.ops, key: ops})
 
-    def without_ops(self, keys: Iterable[str]) -> State:
-        """The same without these ops, which are not enabled."""
-        gone = frozenset(keys)
-        return replace(self, ops={key: ops for key, ops in self.ops.items() if key not in gone})
+    def without_ops(self, key: str) -> State:
+        """The same without an ops, which is not enabled."""
+        return replace(self, ops={other: ops for other, ops in self.ops.items() if other != key})
 
 
 def initial(world: World, semantics: Semantics) -> State:

@@ -15,11 +15,11 @@ __all__ = ["bpf_trampoline_link_prog", "bpf_trampoline_unlink_prog", "charge_ima
 def bpf_trampoline_link_prog(state: State, function: str, node: Node) -> Trampoline:
     """LINK-3: the function's trampoline with one program more, or Refused."""
     trampoline, kind = state.trampolines.get(function, Trampoline()), node.program.kind
-    if trampoline.extension is not None or (kind == "freplace" and trampoline.count):
+    if trampoline.extension is not None or (kind == "freplace" and trampoline.nodes):
         raise Refused(state, "EBUSY", "LINK-3")
     if kind == "freplace":
         return replace(trampoline, extension=node)
-    if trampoline.count + (kind == "fsession") >= state.semantics.max_links:
+    if len(trampoline.nodes) + (kind == "fsession") >= state.semantics.max_links:
         raise Refused(state, "E2BIG", "LINK-3")
     own = {"fmod_ret": trampoline.fmod_ret, "fexit": trampoline.fexit}.get(kind, trampoline.fentry)
     if any(other.program == node.program for other in own):
@@ -43,17 +43,7 @@ def _add_node(trampoline: Trampoline, node: Node) -> Trampoline:
 
 def bpf_trampoline_unlink_prog(trampoline: Trampoline, program: Program) -> Trampoline:
     """The trampoline without one of its programs."""
-
-    def without(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        return tuple(node for node in nodes if node.program != program)
-
-    return replace(
-        trampoline,
-        fentry=without(trampoline.fentry),
-        fmod_ret=without(trampoline.fmod_ret),
-        fexit=without(trampoline.fexit),
-        extension=None,
-    )
+    return replace(trampoline.where(lambda node: node.program != program), extension=None)
 
 
 def make_image(trampoline: Trampoline) -> Image:

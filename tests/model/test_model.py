@@ -92,8 +92,8 @@ def check_consistent(state: State) -> None:
     assert state.direct_functions.keys().isdisjoint(state.images)
     assert state.images.keys() <= state.trampolines.keys()
     for function, trampoline in state.trampolines.items():
-        assert trampoline.count <= state.semantics.max_links
-        assert bool(trampoline.extension) != bool(trampoline.count or function in state.images)
+        assert len(trampoline.nodes) <= state.semantics.max_links
+        assert bool(trampoline.extension) != bool(trampoline.nodes or function in state.images)
         assert (function in state.images) == (trampoline.extension is None)
     for function, site in sites(state).items():
         assert len(covering(state, function)) == site.count
