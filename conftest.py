@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+import rich.console  # noqa: F401  # draws from `random` when it is first imported, which no test should be blamed for
 from hypothesis import HealthCheck, settings
 
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve

@@ -8,7 +8,7 @@ from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
 from model.sites import has_direct_ops
 from model.state import GRAPH_OPS, Image, Node, Program, State, klp_ops
-from spec.prototypes import WORD, Prototype, Type
+from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
@@ -57,7 +57,7 @@ def _call(state: State, stack: ShadowStack, caller: str | None, name: str, argum
         return Trace((), None)
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
-    words = prototype.words(arguments) if prototype else tuple(word % WORD for word in arguments)
+    words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
     running = Running(state, stack, caller, function, words)
     frame = _ftrace_ops_list_func(running)
     word = _run_direct(running)
@@ -119,7 +119,7 @@ def _invoke_bpf_mod_ret(running: Running, image: Image) -> int:
     for node in image.fmod_ret:
         cite("TRAMP-3")
         ran = _invoke_bpf_prog(running, node, 0)
-        slot = (node.program.returns or 0) % WORD
+        slot = (node.program.returns or 0) % MODULUS
         if ran and slot:
             if GRAPH_OPS in running.state.ops_list:
                 cite("GRAPH-9")
@@ -161,7 +161,7 @@ def _observe_run(running: Running, node: Node, word: int, *, is_return: bool) ->
         arg_cnt=len(words),
         args=(*words, "EINVAL"),
         ret=seen if sees_return else "EOPNOTSUPP",
-        cookie=node.cookie % WORD,
+        cookie=node.cookie % MODULUS,
         is_return=is_return,
         session=_use_session_cookie(running, program, is_return=is_return) if program.kind == "fsession" else None,
     )

@@ -8,7 +8,8 @@ from model import parts
 from model.endings import Refused
 from model.rules import cite
 from model.state import Program, State
-from spec.prototypes import SLOT_BYTES, Prototype
+from spec.abi import SLOT_BYTES
+from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import Function
 

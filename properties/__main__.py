@@ -1,25 +1,23 @@
 """The front door without tox: `python -m properties VERB ...`.
 
-A verb is a module of properties.verbs with SUMMARY, add_arguments(parser) and run(arguments), imported when asked for.
+A verb is a module of properties.verbs with add_arguments(parser) and run(arguments), imported when it is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn, Protocol, cast
 
+from properties.verbs import SUMMARIES
 from spec.errors import BadInputError
 
-__all__ = ["VERBS", "main"]
+__all__ = ["main"]
 
-VERBS = ("verify", "explore", "replay", "plan", "bench", "dump", "prove", "linux")
 BAD_INPUT = 2
 INTERRUPTED, TERMINATED = 130, 143
 USAGE = "python -m properties VERB ..."
@@ -28,13 +26,11 @@ USAGE = "python -m properties VERB ..."
 class Verb(Protocol):
     """What a verb's module provides."""
 
-    SUMMARY: str
-
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares its options."""
+        """Declare its options."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Does the work, and returns the exit status. Bad input is raised as BadInputError."""
+        """Do the work, and return the exit status. Bad input is raised as BadInputError."""
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -42,15 +38,15 @@ class TerminatedError(KeyboardInterrupt):
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs one verb and returns the exit status.
+    """Run one verb and return the exit status.
 
     That is the verb's own, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     if not words or words[0] in {"-h", "--help"}:
         print(_help(), file=sys.stdout if words else sys.stderr)
         return 0 if words else BAD_INPUT
-    if words[0] not in VERBS:
-        print(f"there is no verb '{words[0]}': write one of {', '.join(VERBS)}", file=sys.stderr)
+    if words[0] not in SUMMARIES:
+        print(f"there is no verb '{words[0]}': write one of {', '.join(SUMMARIES)}", file=sys.stderr)
         return BAD_INPUT
     try:
         return _run(words[0], words[1:])
@@ -73,7 +69,7 @@ def _run(verb: str, words: Sequence[str]) -> int:
     module = cast("Verb", importlib.import_module(f"properties.verbs.{verb}"))
     parser = argparse.ArgumentParser(
         prog=f"python -m properties {verb}",
-        description=module.SUMMARY,
+        description=SUMMARIES[verb],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
@@ -81,17 +77,8 @@ def _run(verb: str, words: Sequence[str]) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:8} {_summary(verb)}" for verb in VERBS)
+    verbs = "\n".join(f"  {verb:8} {summary}" for verb, summary in SUMMARIES.items())
     return f"usage: {USAGE}\n\n{verbs}\n\nEach verb explains itself: python -m properties VERB --help"
-
-
-def _summary(verb: str) -> str:
-    """A verb's SUMMARY, read from its text: importing them all takes a second."""
-    tree = ast.parse(Path(__file__).parent.joinpath("verbs", f"{verb}.py").read_bytes())
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUMMARY":
-            return str(ast.literal_eval(node.value))
-    raise ValueError(f"the verb {verb} has no SUMMARY")
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:

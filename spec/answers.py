@@ -1,12 +1,12 @@
-"""What each operation may answer, by the rules: a run can tell which answers it never saw, and none may be outside."""
+"""What each operation may answer by the rules, so that a run can tell which answers it never saw."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spec.abi import SLOT_BYTES
 from spec.alphabet import alphabet
 from spec.operations import OPERATIONS
-from spec.prototypes import SLOT_BYTES
 from spec.semantics import Semantics
 from spec.worlds import World
 
@@ -48,7 +48,7 @@ ATTACHING = ("bpf_raw_tracepoint_open", "bpf_link_create")
 
 
 def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
-    """By verb, the answers as a seed spells them that these semantics can give in this world; observations left out."""
+    """The answers that these semantics can give in this world, as seeds spell them, by verb, without observations."""
     found = {verb: set(texts.split(",")) for verb, texts in ALWAYS.items() if OPERATIONS[verb] in alphabet(semantics)}
     if semantics.share_ipmodify:
         found["livepatch"].add("-EPERM")

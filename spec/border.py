@@ -172,10 +172,10 @@ def _register(operation: op.RegisterFtraceFunction, s: Inventory) -> Iterator[Er
 
 def _unregister(operation: op.UnregisterFtraceFunction, s: Inventory) -> Iterator[Errno]:
     record = s.ops[operation.ops]
-    if record.direct:
-        yield _not_carried_out("NAME-3")
     if record.ipmodify and not record.enabled:
-        yield _not_carried_out("NAME-6")
+        shared = s.ipmodify_users().intersection(record.filter_hash)
+        if any(map(s.has_image, shared)):
+            yield _not_carried_out("NAME-6")
 
 
 def _unregister_single(operation: op.UnregisterFtraceDirect, s: Inventory) -> Iterator[Errno]:

@@ -14,5 +14,5 @@ class BadInputError(Exception):
 
 
 def _printable(letter: str) -> str:
-    """Input is quoted in errors, and must not reach a terminal raw."""
+    """The letter as a terminal may get it: errors quote input, which may hold control characters."""
     return letter if letter.isprintable() else ascii(letter)[1:-1]

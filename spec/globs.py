@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from functools import lru_cache, reduce
 
-__all__ = ["glob_match", "is_glob", "matcher", "record_index", "without_bang"]
+__all__ = ["is_glob", "matcher", "record_index", "without_bang"]
 
 META = frozenset("*?[")
 NUMBER = re.compile("0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
-WORD = 1 << 64
+MODULUS = 1 << 64
+"""simple_strtoul() counts modulo this."""
 
 
 def is_glob(pattern: str) -> bool:
@@ -37,7 +38,7 @@ def record_index(pattern: str, *, lenient: bool = False) -> int | None:
     base = 16 if digits.startswith("0x") else 8 if digits.startswith("0") else 10
     # int() refuses very long numbers.
     value = reduce(lambda high, digit: high * base + int(digit, base), digits.removeprefix("0x"), 0)
-    return value % WORD if lenient else value
+    return value % MODULUS if lenient else value
 
 
 @lru_cache(maxsize=512)
@@ -57,13 +58,9 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     return lambda name: name == pattern
 
 
-def glob_match(pattern: str, name: str) -> bool:
-    """Match as lib/glob.c does: * ? [class] [!class] and backslash; an unclosed bracket is literal (GLOB-3)."""
-    return _translate(pattern)(name)
-
-
 @lru_cache(maxsize=512)
 def _translate(pattern: str) -> Callable[[str], bool]:
+    """A predicate as lib/glob.c has it: * ? [class] [!class] and backslash; an unclosed bracket is literal (GLOB-3)."""
     expression, at = "", 0
     while at < len(pattern):
         letter = pattern[at]
@@ -75,7 +72,7 @@ def _translate(pattern: str) -> Callable[[str], bool]:
         elif letter == "\\" and at < len(pattern):
             expression += re.escape(pattern[at])
             at += 1
-        elif letter == "[" and (found := _character_class(pattern, at)):
+        elif letter == "[" and (found := _translate_class(pattern, at)):
             expression += found[0]
             at = found[1]
         else:
@@ -84,7 +81,7 @@ def _translate(pattern: str) -> Callable[[str], bool]:
     return lambda name: compiled.fullmatch(name) is not None
 
 
-def _character_class(pattern: str, at: int) -> tuple[str, int] | None:
+def _translate_class(pattern: str, at: int) -> tuple[str, int] | None:
     """The class that starts behind a bracket, and where it ends; None if it is not closed."""
     inverted = pattern.startswith("!", at)
     at += inverted

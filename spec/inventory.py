@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 from spec import operations as op
+from spec.abi import SLOT_BYTES
 from spec.globs import is_glob, without_bang
-from spec.operations import names_of
 from spec.outcomes import Errno, Outcome
-from spec.prototypes import SLOT_BYTES
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["SINGLE_API", "DirectEntry", "Inventory", "LinkRecord", "OpsRecord", "covered_functions", "undo_operations"]
+__all__ = ["SINGLE_API", "DirectEntry", "Inventory", "LinkRecord", "OpsRecord", "undo_operations"]
 
 SINGLE_API = ""
 """The owner of a direct entry that the single API made; no ops of a seed has this name."""
 
-MOST_RECENT = 6
 NEVER = 1_000_000_000
 PROBE = "probe"
 PROBE_MOST_FUNCTIONS = 1000
@@ -87,9 +84,9 @@ class Inventory:
     """What exists.
 
     direct_functions: raw entries alone, those at addresses of functions that have gone among them. stale: functions
-    whose image may have stayed after a failed detach (IMAGE-2). armed: points given to `fail`. recent: the functions
-    covered last, newest first. last: the last operation. dead: ftrace has died, or may have. unclean: a detach failed,
-    so that undoing need not give back everything. lost: programs whose target went with its module (NAME-10).
+    whose image may have stayed after a failed detach (IMAGE-2). armed: points given to `fail`. declared, unloads: how
+    many ops were declared, and modules unloaded. lost: programs whose target went with its module (NAME-10). dead:
+    ftrace has died, or may have. unclean: a detach failed, so that undoing need not give back everything.
     """
 
     world: World
@@ -103,8 +100,6 @@ class Inventory:
     livepatches: tuple[str, ...] = ()
     armed: frozenset[str] = frozenset()
     stale: frozenset[str] = frozenset()
-    recent: tuple[str, ...] = ()
-    last: op.Operation | None = None
     declared: int = 0
     unloads: int = 0
     lost: frozenset[str] = frozenset()
@@ -118,14 +113,9 @@ class Inventory:
 
     def after(self, operation: op.Operation, outcome: Outcome) -> Inventory:
         """The inventory after an operation that gave this outcome."""
-        handler = _HANDLERS.get(type(operation))
-        after = self
         if isinstance(outcome, Errno):
-            after = _follow_failure(self, operation, outcome)
-        elif handler is not None:
-            after = handler(self, operation, outcome)
-        recent = tuple(dict.fromkeys((*covered_functions(operation), *self.recent)))[:MOST_RECENT]
-        return replace(after, recent=recent, last=operation)
+            return _follow_failure(self, operation, outcome)
+        return _HANDLERS[type(operation)](self, operation, outcome)
 
     def loaded(self, function: str) -> bool:
         """Whether the function has a site: the world has it, and its module is loaded."""
@@ -199,12 +189,6 @@ def is_address(name: str) -> bool:
     return " " in name
 
 
-def covered_functions(operation: op.Operation) -> tuple[str, ...]:
-    """The functions to which an operation attaches something, as far as it names them, and not very many."""
-    found = (name.text for name in names_of(operation, "names") if name.covers)
-    return tuple(name for name in islice(found, MOST_RECENT) if not is_glob(name))
-
-
 def _edited(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset: bool) -> tuple[str, ...]:
     """FILTER-4 to FILTER-6: a copy of a hash, or an empty one, with functions added or taken out."""
     copy = () if reset else present
@@ -221,7 +205,7 @@ def _accepts(semantics: Semantics, program: op.BpfProgLoad, function: Function) 
         return False
     if prototype.has_union and not semantics.union_arguments:
         return False
-    if semantics.parts_limit is not None and len(prototype.slots) > PROPOSAL_SLOTS:
+    if semantics.has_parts and len(prototype.slots) > PROPOSAL_SLOTS:
         return False
     if program.sleepable and "sleepable" not in function.attributes:
         return False

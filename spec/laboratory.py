@@ -15,7 +15,7 @@ from spec.worlds import CHAR, INT, LONG, PAIR, Function, World, synthetic
 __all__ = ["LABORATORIES", "laboratory"]
 
 LABORATORIES = {f"laboratory-{name.removeprefix('linux-')}": name for name in populations.built_in()}
-"""The population whose kernel a laboratory belongs to."""
+"""The population of the kernel that a laboratory belongs to, by the laboratory's name."""
 
 OWN = tuple(
     (
@@ -24,8 +24,8 @@ OWN = tuple(
         "branches_show@2 start_thread_common.constprop.0 __traceiter_percpu_alloc_percpu"
     ).split(),
 )
-"""The kernel's functions of a laboratory: some that BPF's own tests call, and one or two for each reason for which the
-verifier refuses. All lie idle while the harness works."""
+"""The kernel's own functions in a laboratory: some that BPF's own tests call, and one or two for each reason for which
+the verifier refuses. Nothing calls them while the harness works."""
 
 UNSIGNED = Type("unsigned long", "INT", 8)
 POINTER = Type("void *", "PTR", 8)
@@ -50,7 +50,7 @@ GUARDED = tuple(f"security_lab{count}" for count in range(4))
 """fmod_ret programs may attach to any function whose name begins with security_ (check_attach_modify_return())."""
 
 SLEEPY = tuple(f"sleepy{count}" for count in (0, 1, 2, 6))
-"""These a module registers as an fmodret set with KF_SLEEPABLE, where the kernel has such sets (5b481acab4ce, v6.2)."""
+"""A module registers these as an fmodret set with KF_SLEEPABLE, if the kernel has such sets (5b481acab4ce, v6.2)."""
 
 
 @cache
@@ -59,11 +59,11 @@ def laboratory(name: str) -> World:
     own = populations.load(LABORATORIES[name])
     kernel = tuple(function for function in own.functions if function.name in OWN)
     sets = any(function.name == "bpf_modify_return_test2" for function in own.functions)
-    return World(name, (*kernel, *_numbered(_modular(sets=sets), own)))
+    return World(name, (*kernel, *_number(_module_functions(sets=sets), own)))
 
 
-def _modular(*, sets: bool) -> tuple[Function, ...]:
-    """Functions of our modules, those of the module mod1 last."""
+def _module_functions(*, sets: bool) -> tuple[Function, ...]:
+    """The functions of our modules; those of the module mod1 come last."""
     plain = tuple(replace(function, attributes=frozenset()) for function in synthetic().functions)
     shaped = tuple(_function(name, arguments, returns) for name, (arguments, returns) in SHAPES.items())
     guarded = tuple(_function(name, (LONG,) * count, LONG, "fmod_ret") for count, name in enumerate(GUARDED))
@@ -77,7 +77,7 @@ def _function(name: str, arguments: tuple[Type, ...], returns: Type, *attributes
     return Function(name, Prototype(arguments, returns), None, attributes=frozenset(attributes))
 
 
-def _numbered(functions: tuple[Function, ...], own: World) -> tuple[Function, ...]:
-    """With the ids of a module's BTF, which go on behind vmlinux's."""
+def _number(functions: tuple[Function, ...], own: World) -> tuple[Function, ...]:
+    """The functions with the ids of a module's BTF, which go on behind vmlinux's."""
     last = max(function.btf_id or 0 for function in own.functions)
     return tuple(replace(function, btf_id=last + place) for place, function in enumerate(functions, 1))

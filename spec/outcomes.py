@@ -13,7 +13,7 @@ ERRNOS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Ok:
-    """Success; `warn` where the kernel prints a WARN all the same."""
+    """Success; `warn`: the kernel prints a WARN all the same."""
 
     warn: bool = False
 

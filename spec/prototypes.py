@@ -1,21 +1,18 @@
-"""Prototypes, and the System V classification of arguments into slots, registers and stack (rules ARG-*).
-
-A *slot* is one 8-byte word of a program's context; an argument of n bytes has ceil(n / 8) of them.
-"""
+"""Prototypes: a function's types, the slots of its arguments, and what a word is at its width (rules ARG-*)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["REGISTERS", "SLOT_BYTES", "Prototype", "Shape", "Slot", "Type", "assigned"]
+from spec.abi import SLOT_BYTES, SYSTEM_V, Slot
 
-REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
-SLOT_BYTES = 8
+__all__ = ["MAX_ARGUMENT_BYTES", "Prototype", "Shape", "Type"]
+
 MAX_ARGUMENTS = 12
 MAX_ARGUMENT_BYTES = 16
-WORD = 1 << 64
+MODULUS = 1 << 64
+"""A register holds a number modulo this."""
 
 SIGNED = frozenset(
     (
@@ -35,7 +32,7 @@ class Type:
 
     @property
     def by_value(self) -> bool:
-        """A struct or union passed by value."""
+        """Whether it is a struct or union, which C passes by value."""
         return self.kind in {"STRUCT", "UNION"}
 
     @property
@@ -44,47 +41,14 @@ class Type:
         return self.kind == "INT" and self.name in SIGNED
 
     def read(self, word: int) -> int:
-        """A 64-bit register as C reads a value of this type from it."""
-        return int(word % WORD != 0) if self.name in {"bool", "_Bool"} else self.extend(word)
+        """The value of this type that C reads from a 64-bit register."""
+        return int(word % MODULUS != 0) if self.name in {"bool", "_Bool"} else self.extend(word)
 
     def extend(self, word: int) -> int:
         """The low bytes of a 64-bit register, with their sign if the type is signed."""
         width = 1 << (8 * min(self.size, SLOT_BYTES))
         value = word % width
         return value - width if self.signed and 2 * value >= width else value
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Where one context word comes from: a register, or the stack-th word of the caller's stack arguments."""
-
-    argument: int
-    offset: int
-    size: int
-    register: str | None
-    stack: int | None
-
-
-def assigned(sizes: Sequence[int], registers: Sequence[str], *, back_fills: bool = True) -> tuple[Slot, ...]:
-    """The slots of arguments of these sizes, in bytes, where a call has these registers.
-
-    An argument is in registers as a whole, or on the stack. back_fills: one behind it may be in registers again, as
-    System V has it; AAPCS64 leaves the rest of the registers alone.
-    """
-    found: list[Slot] = []
-    used = stacked = 0
-    for index, argument in enumerate(sizes):
-        count = -(-argument // SLOT_BYTES)
-        fits = used + count <= len(registers) and (back_fills or not stacked)
-        for part in range(count):
-            size = min(SLOT_BYTES, argument - part * SLOT_BYTES)
-            register = registers[used + part] if fits else None
-            found.append(Slot(index, part * SLOT_BYTES, size, register, None if fits else stacked + part))
-        if fits:
-            used += count
-        else:
-            stacked += count
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +74,12 @@ class Prototype:
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
-        """One for each context word, in order (ARG-1, ARG-2)."""
-        return assigned(self.shape.arguments, REGISTERS)
+        """The slots of the arguments, one for each context word, in order, as System V places them (ARG-1, ARG-2)."""
+        return SYSTEM_V.slots(self.shape.arguments)
 
     @cached_property
     def in_registers(self) -> bool:
-        """No argument on the stack: one image for all arities can serve it."""
+        """Whether no argument is on the stack, so that one image for all arities can serve it."""
         return all(slot.register for slot in self.slots)
 
     @cached_property
@@ -125,7 +89,7 @@ class Prototype:
 
     @cached_property
     def describable(self) -> bool:
-        """Whether btf_distill_func_proto() makes a model of it, where it takes unions (ARG-4)."""
+        """Whether btf_distill_func_proto() makes a model of it, in a kernel where that takes unions (ARG-4)."""
         return (
             len(self.arguments) <= MAX_ARGUMENTS
             and not self.variadic
@@ -134,10 +98,10 @@ class Prototype:
         )
 
     def words(self, arguments: tuple[int, ...]) -> tuple[int, ...]:
-        """The caller's arguments, one a slot, as unsigned words of the slots' widths (ARG-3)."""
-        return tuple(self._word(slot, word) for slot, word in zip(self.slots, arguments, strict=True))
+        """The caller's arguments, one for each slot, as unsigned words of the slots' widths (ARG-3)."""
+        return tuple(self._read_slot(slot, word) for slot, word in zip(self.slots, arguments, strict=True))
 
-    def _word(self, slot: Slot, word: int) -> int:
+    def _read_slot(self, slot: Slot, word: int) -> int:
         argument = self.arguments[slot.argument]
         value = word if argument.by_value else argument.read(word) if slot.size == argument.size else word
         return value % (1 << (8 * slot.size))

@@ -11,6 +11,7 @@ from typing import Any
 from spec.errors import BadInputError
 from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, Call, ObserveSite, Operation
 from spec.outcomes import ERRNOS, Errno, Ok, Outcome
+from spec.reading import read_bytes
 from spec.semantics import PRESETS
 
 __all__ = ["Expectation", "Seed", "Step", "parse_operation", "parse_seed", "print_operation", "print_seed", "read_seed"]
@@ -32,7 +33,7 @@ class _MistakeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What stands behind the arrow: an Outcome, or the words of a trace or a site's target."""
+    """What a line expects behind its arrow: an Outcome, or the words of a trace or of a site's target."""
 
     outcome: Outcome | None = None
     words: tuple[str, ...] = ()
@@ -66,14 +67,9 @@ class Seed:
 def read_seed(path: Path) -> Seed:
     """The seed in a file; BadInputError if it is not one."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BadInputError(f"a seed file has at most {MOST_BYTES >> 20} MiB", str(path))
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", str(path)) from error
+        return parse_seed(read_bytes(path, MOST_BYTES).decode(), str(path))
     except UnicodeDecodeError as error:
-        raise BadInputError("a seed file is UTF-8 text", str(path)) from error
-    return parse_seed(text, str(path))
+        raise BadInputError("is not UTF-8 text", str(path)) from error
 
 
 def parse_seed(text: str, file: str = "<text>") -> Seed:
@@ -82,7 +78,7 @@ def parse_seed(text: str, file: str = "<text>") -> Seed:
     steps: list[Step] = []
     in_header = True
     for number, raw in enumerate(text.split("\n"), 1):
-        line = _uncommented(raw)
+        line = _strip_comment(raw)
         if not line:
             continue
         try:
@@ -123,7 +119,7 @@ def print_operation(operation: Operation) -> str:
     return " ".join([operation.verb, *(word for entry in fields(operation) for word in _print_field(operation, entry))])
 
 
-def _uncommented(line: str) -> str:
+def _strip_comment(line: str) -> str:
     return re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
 
 
@@ -210,7 +206,7 @@ def _parse_operation(words: list[str]) -> Operation:
 
 
 def _take_trailing(entries: tuple[Field[Any], ...], rest: list[str], values: dict[str, Any]) -> None:
-    """Flags and options, from the end of the line."""
+    """Take flags and options from the end of the line."""
     flags = {entry.name for entry in entries if entry.metadata["form"] == "flag"}
     options = {entry.name: entry.metadata["kind"] for entry in entries if entry.metadata["form"] == "option"}
     while rest:

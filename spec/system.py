@@ -19,9 +19,7 @@ __all__ = ["System", "SystemFactory"]
 class System(Protocol):
     """An implementation of mass attach. `apply` takes neither Call nor ObserveSite: those have methods of their own.
 
-    A system may have three more members. `declines(operation) -> str` says why it will not carry an operation out in
-    its present state, in words that follow its name; empty if it will. `counts`, a frozenset of names of Cost's fields,
-    are the costs that it can count; without it, all. `console() -> str` is what a kernel printed in the last operation.
+    What a system may have besides, `spec.capabilities` declares.
     """
 
     @property

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 __all__ = ["Body", "DirectCall", "Event", "GraphEntry", "GraphReturn", "NestedCall", "OpsCall", "ProgramRun", "Trace"]
 
 
+class Event:
+    """Something that happened in a call."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class OpsCall:
+class OpsCall(Event):
     """The func of a plain ops ran."""
 
     ops: str
@@ -18,7 +24,7 @@ class OpsCall:
 
 
 @dataclass(frozen=True, slots=True)
-class GraphEntry:
+class GraphEntry(Event):
     """A graph user recorded the entry of a function."""
 
     user: str
@@ -30,7 +36,7 @@ class GraphEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class GraphReturn:
+class GraphReturn(Event):
     """A graph user recorded the return of a function."""
 
     user: str
@@ -42,7 +48,7 @@ class GraphReturn:
 
 
 @dataclass(frozen=True, slots=True)
-class DirectCall:
+class DirectCall(Event):
     """A direct trampoline that is not BPF's ran."""
 
     tramp: str
@@ -52,7 +58,7 @@ class DirectCall:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramRun:
+class ProgramRun(Event):
     """One run of a BPF program, and what it saw.
 
     context: one word a slot, at the slot's width, unsigned; then the return word where the kind has one. func_ip: what
@@ -78,7 +84,7 @@ class ProgramRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Body(Event):
     """The function's body ran, or the patched one, with these slots at their width, unsigned."""
 
     arguments: tuple[int, ...]
@@ -89,7 +95,7 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class NestedCall:
+class NestedCall(Event):
     """A call that the event before it made."""
 
     function: str
@@ -97,9 +103,6 @@ class NestedCall:
 
     def __str__(self) -> str:
         return f"{self.function}[ {self.trace} ]"
-
-
-Event = OpsCall | GraphEntry | GraphReturn | DirectCall | ProgramRun | Body | NestedCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = [
     "modify_direct_multi",
     "register_direct",
     "register_direct_multi",
+    "shutdown",
     "unregister_direct",
     "unregister_direct_multi",
     "update_direct_add",
@@ -150,14 +151,16 @@ def unregister_direct_multi(state: State, operation: op.UnregisterFtraceDirectMu
     state.refuse_if_dead()
     # remove_direct_functions_hash() compares addresses: entries that differ stay behind, and nobody calls them.
     direct, where, tramp = state.direct, ops.sites(), state.direct.number(operation.tramp)
-    _unregister(state, ops, where[direct.entry[where] == tramp])
+    shutdown(state, ops)
+    direct.remove(where[direct.entry[where] == tramp])
     direct.remove_gone(direct.gone[np.isin(direct.gone, ops.addresses()) & (direct.gone_entry == tramp)])
+    ops.func_set = False
     if operation.free and state.facts.free_filters:
         del state.ops[ops.name]
 
 
-def _unregister(state: State, ops: Ops, where: Indices) -> None:
-    """The entries of these sites go, and the ops leaves the list."""
+def shutdown(state: State, ops: Ops) -> None:
+    """ftrace_shutdown() of a direct ops: it leaves the list, and its entries are not looked at (OPS-7)."""
     sites = state.sites
     covered = sites.covered(ops.filter_hash, ops.notrace_hash)
     bill = Bill()
@@ -165,8 +168,7 @@ def _unregister(state: State, ops: Ops, where: Indices) -> None:
     if ops.dynamic:
         bill.wait_dynamic(state.facts, direct=True)
     state.settle(bill)
-    ops.enabled = ops.func_set = False
-    state.direct.remove(where)
+    ops.enabled = False
     sites.leave(covered, DIRECT, regs=True)
 
 
@@ -215,8 +217,9 @@ def update_direct_del(state: State, operation: op.UpdateFtraceDirectDel) -> None
     if rest.any():
         _shrink(state, ops, where)
     else:
-        _unregister(state, ops, where)
-        ops.notrace_hash = np.zeros_like(rest)
+        shutdown(state, ops)
+        state.direct.remove(where)
+        ops.func_set, ops.notrace_hash = False, np.zeros_like(rest)
     ops.filter_hash = rest
 
 

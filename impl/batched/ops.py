@@ -6,6 +6,7 @@ import numpy as np
 
 from impl.batched import ipmodify
 from impl.batched.cost import Bill
+from impl.batched.direct import shutdown
 from impl.batched.faults import Refused
 from impl.batched.state import Ops, State
 from spec import operations as op
@@ -66,6 +67,9 @@ def unregister(state: State, operation: op.UnregisterFtraceFunction) -> None:
     state.refuse_if_dead()
     if not ops.enabled:
         raise Refused("EBUSY", warn=True)
+    if ops.direct:
+        shutdown(state, ops)
+        return
     bill = Bill()
     covered = state.sites.covered(ops.filter_hash, ops.notrace_hash)
     bill.patch(state.sites.leaving(covered, regs=ops.regs))

@@ -32,7 +32,7 @@ def modify_forgets_descriptor(original: Original, state: State, operation: op.Mo
 
 
 @planted(
-    "direct._unregister",
+    op.UnregisterFtraceDirectMulti,
     rule="DIRECT-8",
     origin="#21 fea3ffa48c6d",
     semantics="linux-6.12",
@@ -44,10 +44,11 @@ def modify_forgets_descriptor(original: Original, state: State, operation: op.Mo
     register_ftrace_direct_multi o1 T1
     """,
 )
-def multi_no_reset(original: Original, state: State, ops: Ops, where: Indices) -> None:
+def multi_no_reset(original: Original, state: State, operation: op.UnregisterFtraceDirectMulti) -> None:
     """An ops that was unregistered keeps its func."""
-    original(state, ops, where)
-    ops.func_set = True
+    original(state, operation)
+    if operation.ops in state.ops:
+        state.ops[operation.ops].func_set = True
 
 
 @planted(

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from impl.batched import Batched
 from impl.batched.system import HANDLERS
+from spec.border import bordered
 from spec.costs import Cost
 from spec.operations import Operation
 from spec.outcomes import Outcome
@@ -47,8 +48,8 @@ class Planted:
     flaw: Flaw = field(repr=False)
 
     def __call__(self, world: World, semantics: Semantics) -> PlantedSystem:
-        """A System with the bug."""
-        return PlantedSystem(self, world, semantics)
+        """A System with the bug, behind the border."""
+        return bordered(PlantedSystem(self, world, semantics), world, semantics)
 
     def in_place(self) -> AbstractContextManager[Any]:
         """The bug is in `batched` for so long."""

@@ -17,7 +17,7 @@ from impl.batched.sets import ProgramSets
 from impl.batched.state import State
 from impl.planted.miscompiling import miscompiled, mistemplated
 from impl.planted.planting import Original, planted
-from spec.prototypes import Slot
+from spec.abi import Slot
 from spec.semantics import PRESETS
 
 __all__ = [

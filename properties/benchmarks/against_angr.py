@@ -15,7 +15,7 @@ __all__ = ["measures"]
 ROUNDS: Final = 3
 TIMES: Final = 100
 TIMES_BY_Z3: Final = 20
-"""The prover proves each image so often in its turn, which is about as long as angr's then."""
+"""How often the prover proves each image in its turn, so that it takes about as long as angr."""
 
 
 def measures(python: str) -> list[Measure]:
@@ -68,7 +68,7 @@ def _own_time(wanted: Sequence[Cell], *, thorough: bool) -> float:
 
 
 def _agree(answers: Sequence[Answer], matrix: Matrix) -> None:
-    """Both have proved every image, and decided the same obligations of it; angr once for each path, which are more."""
+    """Check that both have proved every image and decided the same obligations, which angr does on each path."""
     for answer, proof in zip(answers, matrix.proofs, strict=True):
         assert answer.outcome == proof.verdict.outcome == "proved", (answer, proof.lines)
         assert answer.obligations.keys() == proof.verdict.obligations.keys(), (answer, proof.verdict)

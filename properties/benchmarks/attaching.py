@@ -55,7 +55,7 @@ def attach_against_model(world: World) -> Figure:
 
 def attach_against_numpy(world: World) -> Figure:
     """The bookkeeping of the same attach, against one gather and one scatter over the same indices."""
-    indices = _attached(world)
+    indices = _find_attached(world)
     source = np.arange(len(world.functions), dtype=np.int32)
     target = np.zeros_like(source)
 
@@ -82,12 +82,12 @@ def growth_on_halves(world: World, count: int, bound: float) -> Figure:
 
 
 def memory(world: World) -> Figure:
-    """What a `batched` system holds at the end of an attach; the tables of names that all systems share are text."""
-    _prepared(world, "batched").apply(ATTACH)
+    """What a `batched` system holds after an attach, without the tables of names, which all systems share."""
+    _make_system(world, "batched").apply(ATTACH)
     gc.collect()
     tracemalloc.start()
     try:
-        system = _prepared(world, "batched")
+        system = _make_system(world, "batched")
         outcome = system.apply(ATTACH)
         gc.collect()
         size = tracemalloc.get_traced_memory()[0]
@@ -100,7 +100,7 @@ def memory(world: World) -> Figure:
 
 
 class Bookkeeping:
-    """The core of `batched` alone: which programs each function has."""
+    """The core of `batched` alone, which knows the programs of each function."""
 
     def __init__(self, world: World) -> None:
         self._sets = ProgramSets(len(world.functions))
@@ -114,7 +114,7 @@ class Bookkeeping:
 
 
 def _growth(world: World, links: Sequence[Indices]) -> float:
-    """Time per function of the last link against the first, over bookkeeping made anew for each run."""
+    """Time per function of the last link against the first. Each run has a new bookkeeping."""
 
     def once() -> list[float]:
         bookkeeping = Bookkeeping(world)
@@ -124,8 +124,8 @@ def _growth(world: World, links: Sequence[Indices]) -> float:
     return median(run[-1] for run in runs) / median(run[0] for run in runs)
 
 
-def _prepared(world: World, name: str) -> System:
-    """A system with the program that is to be attached."""
+def _make_system(world: World, name: str) -> System:
+    """A system, after the load of the program that ATTACH attaches."""
     factory: SystemFactory = resolve(name)
     system = factory(world, semantics_named(SEMANTICS))
     assert system.apply(BpfProgLoad("p1", "fentry", multi=True)) == Ok()
@@ -134,16 +134,16 @@ def _prepared(world: World, name: str) -> System:
 
 def _attach_time(world: World, name: str) -> float:
     # A world of its own, so that no pattern has been matched before.
-    system = _prepared(World(world.name, world.functions), name)
+    system = _make_system(World(world.name, world.functions), name)
     taken = seconds(lambda: system.apply(ATTACH))
     assert system.cost().sites_patched > len(world.functions) // 2
     system.close()
     return taken
 
 
-def _attached(world: World) -> Indices:
+def _find_attached(world: World) -> Indices:
     """Indices of the functions that the attach of the whole population reaches."""
-    system = _prepared(world, "batched")
+    system = _make_system(world, "batched")
     system.apply(ATTACH)
     reached = system.sites()
     system.close()

@@ -1,4 +1,4 @@
-"""What a call costs: in bulk, in a loop inside the emulator, against a new emulator with Python hooks for each."""
+"""What a call costs in bulk, in a loop inside the emulator, against one in a new emulator with Python hooks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def measures() -> list[Measure]:
 
 
 def calls_in_bulk() -> Figure:
-    """Calls of a function of six arguments through a trampoline with one program, what it sees being recorded."""
+    """Calls of a function of six arguments through a trampoline with one program that records what it sees."""
     system = per_function(world_named("synthetic"), semantics_named("linux-7.3"))
     for line in LINES:
         system.apply(parse_operation(line))
@@ -47,7 +47,7 @@ def calls_in_bulk() -> Figure:
 
 
 def _hooked_call(system: Batched, index: int, words: Any) -> list[int]:
-    """The same call in an emulator of its own: the addresses executed."""
+    """Makes the same call in an emulator of its own, and returns the addresses that were executed."""
     machine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)  # type: ignore[attr-defined, no-untyped-call]
     machine.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
     for region in system.kernel.regions:

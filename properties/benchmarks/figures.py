@@ -1,4 +1,4 @@
-"""A figure and its bound, how it is timed, and how a list of them is told: as a table, and as JSON."""
+"""Figures and their bounds: how they are timed, shown as a table, and written as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What machine code costs: proofs as programs become more, and relocating a template against assembling it."""
+"""What machine code costs: proofs of images with many programs, and relocating a template against assembling it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARITY: Final = 8
 ALL: Final = KINDS["all three"]
 ADDRESS: Final = 0xFFFFFFFFC0010000
 RELOCATIONS: Final = 100
-"""In one measurement: one alone takes microseconds."""
+"""How many make one measurement, since one alone takes microseconds."""
 
 
 def measures() -> list[Measure]:
@@ -31,7 +31,7 @@ def measures() -> list[Measure]:
 
 
 def growth_with_programs() -> Figure:
-    """Proofs of three images, one a kind, with as many programs as an image may have, against those with one."""
+    """Proofs of an image of each kind with as many programs as it may have, against those of images with one."""
     most, one = ([_image(kind, count) for kind in ALL] for count in (MOST_LINKS, 1))
     many, few = taking_turns(15, partial(_proofs_time, most), partial(_proofs_time, one))
     name = f"proofs of {MOST_LINKS} programs of each kind, slower than of one"
@@ -39,7 +39,7 @@ def growth_with_programs() -> Figure:
 
 
 def relocation() -> Figure:
-    """A template with one program of each kind: put at an address, against assembled anew."""
+    """The time to put a template with one program of each kind at an address, against assembling it anew."""
     plan = Plan(long(ARITY).shape, tuple(Link(kind) for kind in ("fentry", "fmod_ret", "fexit")))
     made = template(plan)
     symbols = {symbol: ADDRESS - 0x100 * place for place, symbol in enumerate(sorted(made.symbols), 1)}
@@ -57,11 +57,11 @@ def _image(kind: Kind, count: int) -> tuple[Image, Goal]:
 
 
 def _proofs_time(images: Sequence[tuple[Image, Goal]]) -> float:
-    """The time of proving each; what is not proved has no time."""
-    return worked(lambda: [_proved(*image) for image in images])
+    """The time that it takes to prove all images."""
+    return worked(lambda: [_prove(*image) for image in images])
 
 
-def _proved(image: Image, goal: Goal) -> Verdict:
+def _prove(image: Image, goal: Goal) -> Verdict:
     verdict = prove(image, goal)
     assert verdict.outcome == "proved", verdict
     return verdict

@@ -50,5 +50,5 @@ def lockstep_step() -> Figure:
 
 
 def _machine_time(machine: type[LockstepMachine]) -> float:
-    """The time of the same examples, each time."""
+    """The time of a run; all runs have the same examples."""
     return seconds(lambda: run_state_machine_as_test(seed(RANDOM_SEED)(machine), settings=generating(EXAMPLES)))

@@ -14,7 +14,7 @@ from properties.lockstep.divergence import Divergence, DivergenceError
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
 from spec.inventory import Inventory
-from spec.operations import Call, Operation
+from spec.operations import Call, ObserveSite, Operation
 from spec.seeds import Step
 from spec.semantics import Semantics
 from spec.system import SystemFactory
@@ -56,6 +56,12 @@ class LockstepMachine(RuleBasedStateMachine):
     def inventory(self) -> Inventory:
         """What exists now: the strategies draw from it."""
         return self.lockstep.inventory
+
+    @property
+    def past(self) -> tuple[Operation, ...]:
+        """The operations so far: the strategies return to what was used last."""
+        history = (step.operation for step in self.lockstep.history)
+        return tuple(operation for operation in history if not isinstance(operation, Call | ObserveSite))
 
     def execute(self, operations: tuple[Operation, ...]) -> None:
         """Take the steps that the systems support. A system that was interrupted is in no state to be undone."""

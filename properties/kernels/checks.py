@@ -12,15 +12,15 @@ from pathlib import Path
 from impl import linux
 from impl.linux.guest import packages
 from impl.linux.guest.packages import Kernel
+from properties.hunt.findings import save_seed
 from properties.kernels.confirmed import compare, confirmed, known
 from properties.kernels.conformance import RANDOM_SEED, Conforming, fixed_runs
 from properties.kernels.evidence import Difference, Evidence
-from properties.report.report import Check, CheckResult, Verdict
-from properties.report.rule_table import reasons_table
-from properties.runs.directed import Directed
+from properties.kernels.tables import reasons_table
+from properties.report.results import Check, CheckResult, Verdict
+from properties.runs.corpus import FixedRun
 from properties.systems.kernels import laboratory_of
 from properties.systems.naming import semantics_named
-from properties.verbs.explore import keep
 from spec.semantics import Semantics
 from spec.worlds import World
 
@@ -91,7 +91,7 @@ def job_checks(job: Job, random: Random) -> Iterator[Check]:
     yield Check(f"{job.name}: every rule that was confirmed before is confirmed", partial(_confirmed, job))
 
 
-def _fixed(job: Job, runs: Sequence[Directed], directory: Path) -> CheckResult:
+def _fixed(job: Job, runs: Sequence[FixedRun], directory: Path) -> CheckResult:
     return _counted(job, runs[0].world, "runs", lambda: job.conforming.fixed(runs), directory)
 
 
@@ -116,14 +116,14 @@ def _counted(job: Job, world: World, unit: str, take: Callable[[], object], dire
         {world.name: len(world.functions)},
         after.steps - before.steps,
         after.calls - before.calls,
-        "\n".join(_kept(difference, directory) for difference in found),
+        "\n".join(_save(difference, directory) for difference in found),
     )
 
 
-def _kept(difference: Difference, directory: Path) -> str:
-    """Keep a finding's seed, and tell where, and what it says."""
+def _save(difference: Difference, directory: Path) -> str:
+    """Write a finding's seed, and say where it is, and what it shows."""
     comments = [str(difference.divergence), f"linux: {difference.run}"]
-    path = keep(difference.seed, difference.divergence.aspect, comments, directory)
+    path = save_seed(difference.seed, difference.divergence.aspect, comments, directory)
     return f"{difference.run}: the seed is {path}\n{difference}"
 
 

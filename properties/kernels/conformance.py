@@ -12,14 +12,15 @@ from impl.linux.guest.guest import GuestDiedError
 from impl.linux.guest.packages import Kernel
 from impl.linux.observation import EmulatorLimitError
 from impl.linux.system import Linux
+from properties.hunt.findings import Found
+from properties.hunt.search import Search
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
-from properties.runs.directed import Directed, directed
-from properties.runs.reach import seeds
+from properties.runs.corpus import FixedRun, seeds
+from properties.runs.directed import directed
 from properties.systems.kernels import laboratory_of, like_a_kernel
-from properties.verbs.explore import Found, Search
 from spec.border import bordered
 from spec.errors import BadInputError
 from spec.operations import Call
@@ -33,7 +34,7 @@ __all__ = ["RANDOM_SEED", "Conforming", "fixed_runs"]
 RANDOM_SEED = 1
 
 
-def fixed_runs(semantics: Semantics, lab: World) -> Iterator[Directed]:
+def fixed_runs(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
     """Every run that is not drawn: seeds and directed runs in their own worlds, then those of the laboratory.
 
     A world that had to be changed may answer otherwise than a seed expects.
@@ -42,7 +43,7 @@ def fixed_runs(semantics: Semantics, lab: World) -> Iterator[Directed]:
     for run in sorted((*seeds(semantics), *directed(semantics)), key=lambda run: run.world.name):
         world = worlds.setdefault(run.world.name, like_a_kernel(run.world, semantics))
         changed = [f.attributes for f in world.functions] != [f.attributes for f in run.world.functions]
-        yield Directed(run.name, world, _without_expectations(run.seed) if changed else run.seed)
+        yield FixedRun(run.name, world, _without_expectations(run.seed) if changed else run.seed)
     for run in linux_directed(semantics, lab):
         yield run if lab is laboratory_of(semantics) else replace(run, seed=_without_expectations(run.seed))
 
@@ -69,7 +70,7 @@ class Conforming:
         """What the runs gave so far."""
         return self.collected.evidence(self.kernel.name, self.kernel.release)
 
-    def fixed(self, runs: Iterable[Directed], tell: Callable[[str], None] = lambda _: None) -> None:
+    def fixed(self, runs: Iterable[FixedRun], tell: Callable[[str], None] = lambda _: None) -> None:
         """Take these runs, of one world after the other; `tell` is told the name of each before."""
         with self._timed():
             for run in runs:
@@ -129,7 +130,7 @@ class Conforming:
 
         return make
 
-    def _take(self, run: Directed, factory: SystemFactory) -> None:
+    def _take(self, run: FixedRun, factory: SystemFactory) -> None:
         """One run from the snapshot on, undone at its end."""
         collected = self.collected
         collected.runs += 1
@@ -144,7 +145,7 @@ class Conforming:
             seed = Seed(run.world.name, self.semantics.name, tuple(Step(step.operation) for step in lockstep.history))
             collected.differences.append(Difference(run.name, found[0], seed))
 
-    def _steps(self, run: Directed, lockstep: Lockstep) -> tuple[Divergence, ...]:
+    def _steps(self, run: FixedRun, lockstep: Lockstep) -> tuple[Divergence, ...]:
         """Every step that is not declined. What a seed expects holds only as long as none was left out."""
         whole = True
         for step in run.seed.steps:

@@ -20,7 +20,7 @@ from impl.linux.guest.guest import GuestDiedError
 from impl.linux.instruments import bpftrace, measure
 from impl.linux.instruments.measure import OPS, STUB, Bench, Measured
 from model.system import Model
-from properties.report.cost_table import Costs, Prediction, Row
+from properties.kernels.cost_rows import Costs, Prediction, Row
 from spec import operations as op
 from spec import populations
 from spec.errors import BadInputError

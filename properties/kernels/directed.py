@@ -6,98 +6,25 @@ They say nothing of what the model answers but where a list would otherwise miss
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from properties.runs.directed import Directed
-from spec.seeds import parse_seed
+from properties.runs.corpus import FixedRun, fixed_run, seeds_under_every_preset
 from spec.semantics import Semantics
 from spec.worlds import World
 
 __all__ = ["linux_directed"]
 
+SEEDS = Path(__file__).with_name("seeds")
 Lines = Iterator[str]
 
 
-def linux_directed(semantics: Semantics, lab: World) -> Iterator[Directed]:
-    """Every run that these semantics can take."""
+def linux_directed(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
+    """Every run that these semantics can take: seeds first, which expect the same of every kernel."""
+    yield from seeds_under_every_preset(SEEDS, lab, semantics)
     marked = lab.by_name["sleepy1"].attributes
     for make in _RUNS if marked else (*_RUNS, _fmod_ret_up_to_the_limit):
-        steps = list(make(semantics))
-        if steps:
-            text = "\n".join([f"world {lab.name}", f"semantics {semantics.name}", "---", *steps])
-            yield Directed(make.__name__.lstrip("_"), lab, parse_seed(text, make.__name__))
-
-
-# Filters, and who shares a site.
-
-
-def _filters_and_globs(_: Semantics) -> Lines:
-    """What a filter call answers, and what an ops covers then (GLOB-1 to GLOB-3, FILTER-1, FILTER-4 to FILTER-10)."""
-    yield "ftrace_ops o1"
-    yield "ftrace_set_filter o1 foo[1-3] -> 0"
-    yield "register_ftrace_function o1 -> 0"
-    yield "register_ftrace_function o1 -> -EBUSY WARN"
-    for glob in ("!foo2", "!foo7", "gives_[!cip]*", "!gives_u*", "s[lp]e*1", "nothing*", "f*o\\4"):
-        yield f"ftrace_set_filter o1 {glob}"
-    yield "ftrace_set_notrace o1 foo1 -> 0"
-    yield "ftrace_set_notrace o1 !foo1 -> 0"
-    yield "ftrace_set_filter_ips o1 foo5 bar1 nowhere -> -EINVAL"
-    yield "ftrace_set_filter_ip o1 foo5 remove -> -ENOENT"
-    yield "ftrace_set_filter_ip o1 foo5 remove reset -> -ENOENT"
-    yield "ftrace_set_filter_ips o1 foo5 bar1 reset -> 0"
-    yield "call bar1 1"
-    yield "unregister_ftrace_function o1 -> 0"
-    yield "ftrace_set_filter_ips o1 foo5 bar1 remove -> 0"
-    yield "unregister_ftrace_function o1 -> -EBUSY WARN"
-    yield "ftrace_free_filter o1 -> 0"
-
-
-def _ipmodify_users_exclude_each_other(_: Semantics) -> Lines:
-    """One user a site, by registering as by a filter (IPMODIFY-1, FILTER-7, FILTER-8, OPS-5)."""
-    yield "ftrace_ops o1 ipmodify"
-    yield "register_ftrace_function o1 -> -EINVAL"
-    yield "ftrace_set_notrace o1 foo1 -> -EINVAL"
-    yield "ftrace_set_filter_ip o1 foo1 -> 0"
-    yield "register_ftrace_function o1 -> 0"
-    yield "ftrace_ops o2 ipmodify dynamic"
-    yield "ftrace_set_filter_ips o2 foo1 foo2 -> 0"
-    yield "register_ftrace_function o2 -> -EBUSY"
-    yield "ftrace_set_filter_ip o2 foo1 remove -> 0"
-    yield "register_ftrace_function o2 -> 0"
-    yield "ftrace_set_filter_ip o1 foo2 -> -EBUSY"
-    yield "ftrace_set_filter_ip o1 foo1 remove -> -EINVAL"
-    yield "ftrace_set_filter_ip o1 foo3 reset -> 0"
-    yield "livepatch foo2 -> -EBUSY"
-    yield "livepatch foo1 -> 0"
-    yield "livepatch foo1 -> -EBUSY"
-    yield "livepatch nowhere -> -EINVAL"
-    yield "call foo1 1 -> body:patched =1001"
-    yield "unlivepatch foo1 -> 0"
-    yield "unlivepatch foo1 -> -EINVAL"
-    yield "unregister_ftrace_function o2 -> 0"
-
-
-def _livepatch_and_programs(_: Semantics) -> Lines:
-    """A trampoline shares its function with a livepatch, whoever comes first (IPMODIFY-2, IPMODIFY-4, IPMODIFY-5)."""
-    yield "livepatch foo2 -> 0"
-    # The other order ends ftrace in 6.1.192: its second try takes func away from the trampoline's ops, which is live.
-    for number, kind in enumerate(("fexit", "fentry"), 1):
-        yield f"bpf_prog_load p{number} {kind}"
-        yield f"bpf_raw_tracepoint_open l{number} p{number} foo2 -> 0"
-        yield f"bpf_raw_tracepoint_open m{number} p{number} foo3 -> 0"
-        yield "call foo2 1 2"
-    yield "livepatch foo3 -> 0"
-    yield "call foo3 1 2 3"
-    yield "unlivepatch foo2 -> 0"
-    yield "call foo2 1 2"
-    yield "bpf_link_detach l1 -> 0"
-    yield "livepatch foo2 -> 0"
-    yield "ftrace_ops o1"
-    yield "ftrace_set_filter_ips o1 foo1 foo2 -> 0"
-    yield "register_ftrace_direct_multi o1 T1"
-    yield "ftrace_set_filter_ips o1 foo1 reset -> 0"
-    yield "register_ftrace_direct_multi o1 T1"
-    yield "livepatch foo1"
-    yield "call foo1 1"
+        if steps := list(make(semantics)):
+            yield fixed_run(make.__name__.lstrip("_"), lab, semantics, steps)
 
 
 # Links of one function.
@@ -130,37 +57,6 @@ def _single_links(s: Semantics) -> Lines:
 
 
 # The graph tracer, whose users need a filter here.
-
-
-def _graph_around_a_stopped_body(_: Semantics) -> Lines:
-    """fmod_ret keeps the body from running; the graph's return still runs (GRAPH-9, TRAMP-3)."""
-    yield "register_ftrace_graph g filter=security_lab2 -> 0"
-    yield "bpf_prog_load p1 fmod_ret returns=7"
-    yield "bpf_prog_load p2 fexit"
-    yield "bpf_raw_tracepoint_open l1 p1 security_lab2 -> 0"
-    yield "bpf_raw_tracepoint_open l2 p2 security_lab2 -> 0"
-    yield "call security_lab2 1 2 -> graph>g fmod_ret:p1 fexit:p2 <graph:g =7"
-    yield "bpf_link_detach l1 -> 0"
-    yield "call security_lab2 1 2"
-
-
-def _graph_function_opens_its_subtree(_: Semantics) -> Lines:
-    """What a function of `function` calls is recorded, and the same called from elsewhere is not (GRAPH-4, GRAPH-6)."""
-    yield "register_ftrace_graph g1 filter=foo* function=foo2 -> 0"
-    for call in ("outer 1", "foo2 1 2", "foo1 1"):
-        yield f"call {call}"
-    yield "unregister_ftrace_graph g1 -> 0"
-    yield "bpf_prog_load p1 fentry calls=foo1"
-    yield "bpf_raw_tracepoint_open l1 p1 foo2 -> 0"
-    yield "register_ftrace_graph g1 filter=foo* function=foo2 -> 0"
-    yield "call foo2 1 2"
-    yield "unregister_ftrace_graph g1 -> 0"
-    yield "register_ftrace_graph g1 filter=foo* notrace=foo2 -> 0"
-    yield "call foo2 1 2"
-    yield "call outer 1"
-    yield "unregister_ftrace_graph g1 -> 0"
-    yield "register_ftrace_graph g1 filter=foo* depth=1 -> 0"
-    yield "call foo2 1 2"
 
 
 def _graph_users_meet(s: Semantics) -> Lines:
@@ -256,12 +152,7 @@ OF_EACH_REASON = (
 
 _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _batch_is_refused,
-    _filters_and_globs,
-    _graph_around_a_stopped_body,
-    _graph_function_opens_its_subtree,
     _graph_users_meet,
-    _ipmodify_users_exclude_each_other,
-    _livepatch_and_programs,
     _shapes,
     _single_links,
     _verifier_refuses,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict
 
 import model
 from impl.linux.instruments.dumping import Attaching
@@ -15,7 +14,7 @@ from spec import operations as op
 from spec.errors import BadInputError
 from spec.operations import Operation
 from spec.outcomes import Errno
-from spec.populations import read_population
+from spec.populations import make_world
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
@@ -43,16 +42,14 @@ def parse_programs(text: str) -> tuple[str, ...]:
 def label(attaching: Attaching) -> str:
     """As in the name of an image file: `fentry2_fexit1.cookie.ip.flags16`."""
     kinds = "_".join(f"{kind}{attaching.kinds.count(kind)}" for kind in dict.fromkeys(attaching.kinds))
-    options = (name if value is True else f"{name}{value}" for name, value in attaching.options.items())
+    given = asdict(attaching.attached.options)
+    options = (name if value is True else f"{name}{value}" for name, value in given.items() if value)
     return ".".join((kinds, *options))
 
 
 def population(described: Mapping[str, Any], name: str) -> World:
     """The world of a kernel's own functions, given as a population file has them."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "population.json"
-        path.write_text(json.dumps(described), encoding="utf-8")
-        return World(name, read_population(path).functions)
+    return make_world(name, described)
 
 
 def shape(function: Function) -> tuple[object, ...]:

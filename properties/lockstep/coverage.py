@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from rich.table import Table
-
 import spec
+from properties.report.grid import Column, Grid, Line
 from spec.alphabet import alphabet
 from spec.operations import OPERATIONS, Operation
 from spec.semantics import Semantics
@@ -80,17 +79,22 @@ class Tally:
         done = {verb for verb, outcome in self.outcomes if not outcome.startswith("-")}
         return tuple(verb for verb, kind in OPERATIONS.items() if kind in alphabet(self.semantics) and verb not in done)
 
-    def table(self) -> Table:
+    def table(self) -> Grid:
         """How often each operation gave each answer, and each rule was cited; then what stayed at zero."""
-        table = Table(title=f"{self.semantics.name}: {self.steps} operations, {len(self.rules)} rules reached")
-        table.add_column("operation")
-        table.add_column("outcomes")
+        title = f"{self.semantics.name}: {self.steps} operations, {len(self.rules)} rules reached"
+        zeros = (
+            Line(("never succeeded", ", ".join(self.verbs_at_zero()) or "none"), "bold"),
+            Line(("rules not reached", ", ".join(self.rules_at_zero()) or "none"), "bold"),
+        )
+        lines = (*self._lines_of_operations(), *self._lines_of_rules(), *zeros)
+        return Grid(title, (Column("operation"), Column("outcomes")), lines, centred=True)
+
+    def _lines_of_operations(self) -> Iterator[Line]:
         for verb in sorted({verb for verb, _ in self.outcomes}):
             counts = sorted((count, outcome) for (name, outcome), count in self.outcomes.items() if name == verb)
-            table.add_row(verb, ", ".join(f"{outcome}: {count}" for count, outcome in reversed(counts)))
+            yield Line((verb, ", ".join(f"{outcome}: {count}" for count, outcome in reversed(counts))))
+
+    def _lines_of_rules(self) -> Iterator[Line]:
         for family, rules in groupby(rule_ids(), key=lambda rule: rule.partition("-")[0]):
-            counts_of = [f"{rule.partition('-')[2]}: {self.rules[rule]}" for rule in rules if self.rules[rule]]
-            table.add_row(f"rules {family}-", ", ".join(counts_of))
-        table.add_row("never succeeded", ", ".join(self.verbs_at_zero()) or "none", style="bold")
-        table.add_row("rules not reached", ", ".join(self.rules_at_zero()) or "none", style="bold")
-        return table
+            counts = [f"{rule.partition('-')[2]}: {self.rules[rule]}" for rule in rules if self.rules[rule]]
+            yield Line((f"rules {family}-", ", ".join(counts)))

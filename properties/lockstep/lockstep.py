@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, cost_lines, site_lines
 from properties.lockstep.journal import Journal
+from spec import capabilities
 from spec.alphabet import alphabet
 from spec.costs import Cost
 from spec.errors import BadInputError
@@ -30,7 +31,6 @@ from spec.worlds import World
 __all__ = ["Lockstep", "Reference", "Taken", "UnsupportedError", "Witness", "check_step", "reference"]
 
 WAITS = ("grace_periods", "poke_rounds", "sites_patched")
-ALL_COSTS = frozenset(entry.name for entry in fields(Cost))
 MOST_WORDS_WITHOUT_PROTOTYPE = 6
 START = "the start"
 
@@ -121,8 +121,7 @@ class _Runner:
         """Why the system will not carry the operation out now, empty if it will."""
         if type(operation) not in self.system.supports:
             return f"does not support '{operation.verb}'"
-        ask = getattr(self.system, "declines", None)
-        return ask(operation) if ask else ""
+        return capabilities.declines(self.system, operation)
 
 
 def reference(world: World, semantics: Semantics) -> Reference:
@@ -135,7 +134,7 @@ def reference(world: World, semantics: Semantics) -> Reference:
 def level_of(system: System) -> str:
     """The level at which a system shares images: its name's end, or its attribute `sharing`, or not at all."""
     level = system.name.rpartition(":")[2]
-    return level if level in LEVELS else getattr(system, "sharing", "per_function")
+    return level if level in LEVELS else capabilities.sharing(system)
 
 
 class Lockstep:
@@ -174,8 +173,7 @@ class Lockstep:
             raise
         except Exception as error:  # noqa: BLE001  # a finding, told at the first step
             system = _Crashed(error)
-        counts = getattr(system, "counts", ALL_COSTS)
-        return _Runner(system, system.name, level_of(system), place, counts)
+        return _Runner(system, system.name, level_of(system), place, capabilities.counts(system))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -190,11 +188,22 @@ class Lockstep:
 
     def declined(self, operation: Operation) -> str:
         """Why a system will not carry the operation out now, a sentence; empty if all will."""
-        reasons = ((runner.name, runner.declines(operation)) for runner in self._running)
+        reasons = ((runner.name, self._decline(runner, operation)) for runner in tuple(self._running))
         name, reason = next((each for each in reasons if each[1]), ("", ""))
         if reason and self._witness is not None:
             self._witness.declined(operation, reason)
         return f"the system {name} {reason}" if reason else ""
+
+    def _decline(self, runner: _Runner, operation: Operation) -> str:
+        """Why one system will not carry the operation out. One that fails to tell has crashed, at the step to come."""
+        try:
+            return runner.declines(operation)
+        except BadInputError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a system raises is a finding
+            self._running[self._running.index(runner)] = replace(runner, system=_Crashed(error))
+            self._diverged.append(runner.system)
+            return ""
 
     def step(self, step: Step) -> Taken:
         """Take one step with the model and every system that has not diverged."""
@@ -369,7 +378,7 @@ def _full(value: object) -> str:
 def _outcomes(expected: Outcome, outcome: Outcome, system: System) -> Difference | None:
     if expected == outcome:
         return None
-    console = getattr(system, "console", str)() if outcome.warn else ""
+    console = capabilities.console(system) if outcome.warn else ""
     return "outcome", str(expected), f"{outcome}\n{console}".strip()
 
 

@@ -1,1 +1,4 @@
-"""What wildcard attaches would do to a world, and what they would cost."""
+"""What wildcard attaches would do to a world, and what they would cost: they are run on `batched`.
+
+It prints nothing.
+"""

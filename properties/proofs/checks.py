@@ -10,21 +10,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from rich.table import Table
-
 from impl.batched import Batched
 from properties.proofs.image_files import Dump, read_image
 from properties.proofs.installed import installed
+from properties.proofs.judging import Variant, variants
 from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, prove_cells
-from properties.prover.detaching import while_detaching
-from properties.prover.goal import Goal
-from properties.prover.image import Image
-from properties.prover.prove import prove
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict as Proved
 from properties.prover.x86_64 import X86_64
-from properties.report.report import Check, CheckResult, Verdict
-from properties.runs.reach import SEEDS
+from properties.report.grid import Column, Grid, Line
+from properties.report.results import Check, CheckResult, Verdict
+from properties.runs.corpus import SEEDS
 from properties.systems.naming import semantics_named, world_named
 from spec.operations import Call, ObserveSite
 from spec.seeds import read_seed
@@ -44,13 +40,12 @@ IMAGES: Final = Path(__file__).with_name("images")
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One proof: an image as it is, or while programs are detached. group: its kernel, or level. seconds: worked."""
+    """One proof of an image. group: its kernel, or level. detaching: while programs are. seconds: the processor's."""
 
     title: str
     group: str
     detaching: bool
-    image: Image
-    goal: Goal
+    variant: Variant
     verdict: Proved
     seconds: float
 
@@ -59,7 +54,8 @@ class _Case:
         """The verdict, and the counterexample where there is one."""
         yield f"{self.title}: {summary(self.verdict)}"
         if self.verdict.counterexample is not None:
-            found = counterexample_lines(self.verdict.counterexample, self.image, self.goal, X86_64)
+            variant = self.variant
+            found = counterexample_lines(self.verdict.counterexample, variant.image, variant.goal, variant.architecture)
             yield from (f"  {line}" for line in found)
 
 
@@ -88,7 +84,7 @@ def placed_check() -> Check:
 def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     """The generator's images of every arity and kind do what their goals say, on every path and for all values."""
     matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
-    told = _told([proof.verdict for proof in matrix.proofs], matrix.seconds)
+    told = _count_obligations([proof.verdict for proof in matrix.proofs], matrix.seconds)
     lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
     result = _result([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
     return replace(result, headline=target is X86 and level == LEVELS[0])
@@ -101,7 +97,7 @@ def images_are_proved(folder: Path) -> CheckResult:
         return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no image in {folder}")
     cases = [case for dump in dumps for case in _cases(dump)]
     verdicts = [case.verdict for case in cases]
-    told = f"{len(dumps)} images, {_told(verdicts, sum(case.seconds for case in cases))}"
+    told = f"{len(dumps)} images, {_count_obligations(verdicts, sum(case.seconds for case in cases))}"
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
     return _result(verdicts, told, lines, "proofs", _table(cases, "proofs of images of real kernels", "kernel"))
 
@@ -112,7 +108,7 @@ def placed_are_proved(folder: Path) -> CheckResult:
     if not cases:
         return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
     verdicts = [case.verdict for case in cases]
-    told = _told(verdicts, sum(case.seconds for case in cases))
+    told = _count_obligations(verdicts, sum(case.seconds for case in cases))
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
     return _result(verdicts, told, lines, "images", _table(cases, "proofs of images in place", "level"))
 
@@ -129,54 +125,53 @@ def _placed(path: Path) -> Iterator[_Case]:
             for function, image, goal in installed(system):
                 if (image, goal) not in seen:
                     seen.add((image, goal))
-                    yield _case(f"{path.stem}: {function}", level, bool(image.patches), image, goal)
+                    variant = Variant("", image, goal, X86_64)
+                    yield _case(f"{path.stem}: {function}", level, bool(image.patches), variant)
         system.close()
 
 
 def _cases(dump: Dump) -> Iterator[_Case]:
-    title = Path(dump.file).stem
-    yield _case(title, dump.kernel, False, dump.image, dump.goal)
-    patched = while_detaching(dump.image, dump.goal, X86_64)
-    if patched is not None:
-        yield _case(f"{title}, while programs are detached", dump.kernel, True, *patched)
+    for variant in variants(dump):
+        name = f", {variant.name}" if variant.name else ""
+        yield _case(f"{Path(dump.file).stem}{name}", dump.kernel, bool(variant.name), variant)
 
 
-def _case(title: str, kernel: str, detaching: bool, image: Image, goal: Goal) -> _Case:
+def _case(title: str, group: str, detaching: bool, variant: Variant) -> _Case:
     start = time.process_time()
-    verdict = prove(image, goal)
-    return _Case(title, kernel, detaching, image, goal, verdict, time.process_time() - start)
+    verdict = variant.prove()
+    return _Case(title, group, detaching, variant, verdict, time.process_time() - start)
 
 
-def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Table) -> CheckResult:
+def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Grid) -> CheckResult:
     """What is undecided is not proved, and not refuted either: the check could not be carried out."""
     outcomes = {verdict.outcome for verdict in verdicts}
     worst = next((outcome for outcome in ("refuted", "undecided") if outcome in outcomes), "proved")
     verdict = {"refuted": Verdict.FELL, "undecided": Verdict.NOT_RUN, "proved": Verdict.HOLDS}[worst]
-    table.title = f"{table.title}: {told}"
+    tally = replace(table, title=f"{table.title}: {told}")
     detail = "" if verdict is Verdict.HOLDS else "\n".join(lines)
-    return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=table)
+    return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=tally)
 
 
-def _told(verdicts: Sequence[Proved], seconds: float) -> str:
-    """How many decisions that took."""
+def _count_obligations(verdicts: Sequence[Proved], seconds: float) -> str:
+    """How many obligations were decided, and how long it took."""
     decided = sum(sum(verdict.obligations.values()) for verdict in verdicts)
     return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
 
 
-def _table(cases: Sequence[_Case], title: str, groups: str) -> Table:
-    """One row for each group, as its images are and while programs are detached."""
-    rows = Table(title=title, title_justify="left")
-    for column in (groups, "image", "proved", "refuted", "undecided", "obligations", "time"):
-        rows.add_column(column, justify="left" if column in {groups, "image"} else "right")
+def _table(cases: Sequence[_Case], title: str, groups: str) -> Grid:
+    """One line for each group, as its images are and while programs are detached."""
+    counted = (Column(heading, right=True) for heading in ("proved", "refuted", "undecided", "obligations", "time"))
 
     def place(case: _Case) -> tuple[str, bool]:
         return case.group, case.detaching
 
-    for (name, detaching), group in groupby(sorted(cases, key=place), place):
-        found = list(group)
-        outcomes = [case.verdict.outcome for case in found]
-        counts = [str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided")]
-        decided = sum(sum(case.verdict.obligations.values()) for case in found)
-        spent = f"{1000 * sum(case.seconds for case in found):,.0f} ms"
-        rows.add_row(name, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent)
-    return rows
+    lines = (_line(*key, list(group)) for key, group in groupby(sorted(cases, key=place), place))
+    return Grid(title, (Column(groups), Column("image"), *counted), tuple(lines))
+
+
+def _line(name: str, detaching: bool, cases: Sequence[_Case]) -> Line:
+    outcomes = [case.verdict.outcome for case in cases]
+    counts = (str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided"))
+    decided = sum(sum(case.verdict.obligations.values()) for case in cases)
+    spent = f"{1000 * sum(case.seconds for case in cases):,.0f} ms"
+    return Line((name, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent))

@@ -75,9 +75,9 @@ class _Asking(Obligations):
     def __init__(self, subject: Composed, architecture: Architecture) -> None:
         super().__init__(subject.goal, architecture)
         self._subject = subject
-        self._answer = architecture.results[0]
+        self._answer = architecture.convention.results[0]
         # Where asking() leaves what the helper has stored.
-        self._stored = architecture.arguments[3]
+        self._stored = architecture.convention.arguments[3]
 
     def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
         """The helper that enters a program also makes its run context the task's."""

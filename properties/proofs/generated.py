@@ -62,7 +62,7 @@ def generated(
 
     Programs get their addresses here. generic: of functions with the first 0 to all of the prototype's slots.
     """
-    if generic and not all(slot.register for slot in architecture.slots(prototype)):
+    if generic and not all(slot.register for slot in architecture.convention.slots(prototype.shape.arguments)):
         raise PlanError("an image for every arity finds no arguments on the stack")
     plan = Plan(prototype.shape, _links(programs), func_ip, orig_stack, site, shared or generic)
     if generic:
@@ -101,7 +101,7 @@ def goal_of(prototype: Prototype, programs: Sequence[Program], plan: Plan, archi
         shares_ipmodify=plan.by_stack,
         im=IM,
         lookup=text + LOOKUP if plan.generic else None,
-        counts=tuple(range(len(architecture.slots(prototype)) + 1)) if plan.generic else (),
+        counts=tuple(range(len(architecture.convention.slots(prototype.shape.arguments)) + 1)) if plan.generic else (),
         lookup_ip=text + LOOKUP_IP if plan.by_address and plan.func_ip else None,
     )
 

@@ -65,10 +65,10 @@ class Call:
         registers: dict[str, Value | None] = {
             name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
         }
-        registers |= {flag: 0 if flag in architecture.clear else None for flag in architecture.flags}
+        registers |= {flag: 0 if flag in architecture.convention.clear else None for flag in architecture.flags}
         if self.helper == "bpf_get_func_arg":
-            registers[architecture.arguments[1]] = zext(
-                extract(symbol(architecture.arguments[1], 64), 0, self.index_bits), 64
+            registers[architecture.convention.arguments[1]] = zext(
+                extract(symbol(architecture.convention.arguments[1], 64), 0, self.index_bits), 64
             )
         regions = tuple(self._regions(architecture))
         memory = {0: symbol(CALLER, 64)} if self.function else {}
@@ -106,10 +106,10 @@ class Call:
     def _regions(self, architecture: Architecture) -> Iterator[Region]:
         below = FUNCTION_IP if self.helper == "bpf_get_func_ip" else META
         high = WORD * (self.slots + self.sees_slot)
-        yield Region(symbol(architecture.arguments[0], 64), CONTEXT_PLACE, below, high)
+        yield Region(symbol(architecture.convention.arguments[0], 64), CONTEXT_PLACE, below, high)
         out = self.out()
         if out is not None:
-            base = symbol(architecture.arguments[out], 64)
+            base = symbol(architecture.convention.arguments[out], 64)
             yield Region(base, 2 * CONTEXT_PLACE, 0, WORD, load=False, store=True)
         if self.helper == "bpf_get_attach_cookie":
             yield Region(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, WORD)
@@ -131,7 +131,7 @@ class Call:
     def _facts(self, image: Image, architecture: Architecture, regions: tuple[Region, ...]) -> Iterator[Value]:
         """The stack, the image and the regions have nothing in common; a context is of aligned words."""
         yield from grounds(image, architecture, (CALLER,) if self.function else ())
-        yield eq(extract(symbol(architecture.arguments[0], 64), 0, 3), 0, 3)
+        yield eq(extract(symbol(architecture.convention.arguments[0], 64), 0, 3), 0, 3)
         others = [stack_span(self._frame(regions), architecture), image_span(image)]
         for region in regions:
             span = region.base, region.low, region.high
@@ -166,7 +166,7 @@ def _word(number: int) -> str:
 
 def _index(named: Named, architecture: Architecture) -> Value:
     """The index that bpf_get_func_arg() is asked for, of the 32 bits that its prototype gives it."""
-    return extract(named(architecture.arguments[1], 64), 0, 32)
+    return extract(named(architecture.convention.arguments[1], 64), 0, 32)
 
 
 def _func_arg(call: Call, named: Named, architecture: Architecture) -> Value:
@@ -179,7 +179,7 @@ def _func_ret(call: Call, _: Named, __: Architecture) -> Value:
 
 def _session_cookie(call: Call, named: Named, architecture: Architecture) -> Value:
     index = extract(call.meta(named), COOKIE_INDEX, INDEX_BITS)
-    return sub(named(architecture.arguments[0], 64), shl(zext(index, 64), 3, 64), 64)
+    return sub(named(architecture.convention.arguments[0], 64), shl(zext(index, 64), 3, 64), 64)
 
 
 _RESULTS: Final[dict[str, tuple[str, Callable[[Call, Named, Architecture], Value]]]] = {
@@ -230,18 +230,22 @@ class _Contract:
             machine.demand("it returns to its caller", eq(target, machine.symbol(CALLER, 64), 64))
         else:
             machine.demand("it ends behind its last instruction", eq(target, self._end, 64))
-        for flag in architecture.clear:
+        for flag in architecture.convention.clear:
             machine.same(f"{flag} is clear", machine.register(flag), 0, 8)
-        pointer = add(machine.symbol(architecture.stack_pointer, 64), WORD * call.function, 64)
-        machine.same(f"{architecture.stack_pointer} is restored", machine.register(architecture.stack_pointer), pointer)
-        for name in architecture.preserved:
+        pointer = add(machine.symbol(architecture.convention.stack_pointer, 64), WORD * call.function, 64)
+        machine.same(
+            f"{architecture.convention.stack_pointer} is restored",
+            machine.register(architecture.convention.stack_pointer),
+            pointer,
+        )
+        for name in architecture.convention.preserved:
             machine.same(f"{name} is preserved", machine.register(name), machine.symbol(name, 64))
         text, expected = _RESULTS[call.helper]
-        got = machine.register(architecture.results[0])
+        got = machine.register(architecture.convention.results[0])
         machine.same(f"the result is {text}", got, expected(call, machine.symbol, architecture))
         out = call.out()
         if out is not None:
-            value = machine.word(machine.symbol(architecture.arguments[out], 64))
+            value = machine.word(machine.symbol(architecture.convention.arguments[out], 64))
             expected_value = _stored(call, machine.symbol, architecture)
             machine.same("*value is the word asked for, or what it was", value, expected_value)
         return None

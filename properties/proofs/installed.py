@@ -20,12 +20,13 @@ from properties.prover.goal import Goal, Program
 from properties.prover.image import Image, Patch
 from properties.prover.steps import skipped
 from properties.prover.x86_64 import X86_64
-from spec.prototypes import REGISTERS, SLOT_BYTES, Prototype, Type
+from spec.abi import SLOT_BYTES, SYSTEM_V
+from spec.prototypes import Prototype, Type
 
 __all__ = ["installed"]
 
 LONG = Type("long", "INT", SLOT_BYTES)
-ANY_ARITY = Prototype((LONG,) * len(REGISTERS), LONG)
+ANY_ARITY = Prototype((LONG,) * len(SYSTEM_V.arguments), LONG)
 
 
 def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
@@ -103,7 +104,7 @@ def _goal(system: Batched, index: int, address: int) -> Goal:
         shares_ipmodify=bool(trampolines.orig_stack[index]) or shared,
         im=int(image_object(np.array([address - at.IMAGES]))[0]),
         lookup=known["lookup"] if generic else None,
-        counts=tuple(range(len(REGISTERS) + 1)) if generic else (),
+        counts=tuple(range(len(SYSTEM_V.arguments) + 1)) if generic else (),
         lookup_ip=known["lookup_ip"] if shared and func_ip else None,
     )
 

@@ -1,4 +1,4 @@
-"""Processes that judge images. One that dies, or takes too long, costs the verdict of its image and nothing else."""
+"""Processes that judge images. If one dies, or takes too long, only the verdict of its image is lost."""
 
 from __future__ import annotations
 
@@ -6,110 +6,69 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from pebble import ProcessExpired, ProcessPool
 
 from properties.proofs.judging import Judgement, Words, judge
 
-__all__ = ["Judges"]
+__all__ = ["Judged", "Judges"]
 
 SECONDS = 300.0
-"""For one image, which takes milliseconds; several times what z3's budgets allow."""
+"""The limit for one image, which usually takes milliseconds: several times what z3's budgets allow."""
 
-# so that a guest, which has time limits, comes first
+# A guest has time limits, so it comes first.
 NICE = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judgement to come. seconds: the limit that its process has."""
+
+    file: str
+    seconds: float
+    _judging: Future[Judgement]
+
+    def result(self) -> Judgement:
+        """The judgement; undecided if the process does not come to one."""
+        try:
+            return self._judging.result()
+        except TimeoutError:
+            reason = f"the prover has not ended after {self.seconds:g} s"
+        except ProcessExpired:
+            reason = "the prover's process died"
+        except Exception as error:  # noqa: BLE001 - a bug of the prover must not stop the other images
+            reason = f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        told = f"undecided: {reason}"
+        words = Words("undecided", told=told)
+        return Judgement(self.file, "", "undecided", told, detaching=False, words=words, seconds=0.0)
+
+
 class Judges:
-    """As many processes as there are processors. State: which of them are free."""
+    """One process for each processor; another takes the place of one that ends before its time. State: all futures."""
 
     def __init__(self, judging: Callable[[str, str], Judgement] = judge, seconds: float = SECONDS) -> None:
-        count = len(os.sched_getaffinity(0))
-        self._seconds = seconds
-        self._processes = [_Process(judging) for _ in range(count)]
-        self._free: SimpleQueue[_Process] = SimpleQueue()
-        for process in self._processes:
-            self._free.put(process)
-        self._threads = ThreadPoolExecutor(count)
+        self._judging, self._seconds = judging, seconds
+        context = multiprocessing.get_context("spawn")
+        self._futures: list[Future[Judgement]] = []
+        self._pool = ProcessPool(len(os.sched_getaffinity(0)), initializer=_begin, context=context)
 
-    def submit(self, text: str, file: str) -> Future[Judgement]:
-        """Have the text of an image file judged, while others are."""
-        return self._threads.submit(self._judged, text, file)
-
-    def _judged(self, text: str, file: str) -> Judgement:
-        process = self._free.get()
-        try:
-            return process.judged(text, file, self._seconds)
-        finally:
-            self._free.put(process)
+    def submit(self, text: str, file: str) -> Judged:
+        """Have the text of an image file judged in a free process."""
+        future = self._pool.schedule(self._judging, args=(text, file), timeout=self._seconds)
+        self._futures.append(future)
+        return Judged(file, self._seconds, future)
 
     def close(self) -> None:
-        """End the processes; what they have not judged yet is cancelled."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in self._processes:
-            process.end()
-        self._threads.shutdown()
+        """End the processes; what they have not judged yet is undecided."""
+        for future in self._futures:
+            future.cancel()
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
 
 
-class _Process:
-    """One process, and another in its place where it ends before its time."""
-
-    def __init__(self, judging: Callable[[str, str], Judgement]) -> None:
-        self._judging = judging
-        self._ended = False
-        self._start()
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._judging), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def judged(self, text: str, file: str, seconds: float) -> Judgement:
-        """The judgement; undecided where the process does not come to one."""
-        try:
-            self._connection.send((text, file))
-            if self._connection.poll(seconds):
-                found = self._connection.recv()
-                assert isinstance(found, Judgement)
-                return found
-            reason = f"the prover has not ended after {seconds:g} s"
-        except (EOFError, OSError):
-            reason = "the prover's process died"
-        self._kill()
-        if not self._ended:
-            self._start()
-        return _undecided(file, reason)
-
-    def end(self) -> None:
-        """End the process for good."""
-        self._ended = True
-        self._kill()
-
-    def _kill(self) -> None:
-        self._process.kill()
-        self._process.join()
-
-
-def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> None:
-    """In the process: judge what comes, until nobody is there; Ctrl-C is for the one who asks."""
+def _begin() -> None:
+    """In each process: Ctrl-C is left to the process that asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
-    while True:
-        try:
-            text, file = connection.recv()
-        except EOFError:
-            return
-        try:
-            found = judging(text, file)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the prover, the other images are to be judged
-            found = _undecided(file, f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}")
-        connection.send(found)
-
-
-def _undecided(file: str, reason: str) -> Judgement:
-    """The judgement of an image that has got none."""
-    told = f"undecided: {reason}"
-    return Judgement(file, "", "undecided", told, detaching=False, words=Words("undecided", told=told), seconds=0.0)

@@ -6,37 +6,49 @@ Bytes decide: a function reads no more of an argument than it has. What whole wo
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from properties.proofs.image_files import parse_image
+from properties.proofs.image_files import Dump, parse_image
 from properties.prover.architecture import Architecture
 from properties.prover.detaching import while_detaching
-from properties.prover.goal import Goal
+from properties.prover.goal import Goal, Reading
 from properties.prover.image import Image
 from properties.prover.prove import prove
 from properties.prover.show import summary
-from properties.prover.verdicts import Outcome
+from properties.prover.verdicts import Outcome, Verdict
 from properties.prover.x86_64 import X86_64
-from spec.prototypes import SLOT_BYTES, Prototype, Type
+from spec.abi import SLOT_BYTES
+from spec.prototypes import Prototype, Type
 
-__all__ = ["DETACHING", "NO_PLACE", "Judgement", "Words", "cleared", "judge", "lacks_place", "variants"]
+__all__ = ["DETACHING", "NO_PLACE", "Judgement", "Variant", "Words", "cleared", "judge", "lacks_place", "variants"]
 
 DETACHING: Final = "while programs are detached"
 NO_PLACE: Final = "undecided: the place that the kernel patches then is not found"
 CLEARED_BYTES: Final = 4
 WORST: Final[tuple[Outcome, ...]] = ("refuted", "undecided")
 
-Task = tuple[str, Image, Goal]
-"""A name, and what is to be proved under it."""
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One state of an image, and its goal then. name: DETACHING, or empty for the image as it was built."""
+
+    name: str
+    image: Image
+    goal: Goal
+    architecture: Architecture
+
+    def prove(self, *, thorough: bool = False) -> Verdict:
+        """Proves that the image meets its goal."""
+        return prove(self.image, self.goal, thorough=thorough, architecture=self.architecture)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
     """Whether an image keeps whole words.
 
-    cleared: the argument whose upper half it clears instead, if that is all; otherwise, told is what is wrong.
+    cleared: the argument whose upper half it clears instead, if that is all. told: otherwise, what is wrong.
     """
 
     outcome: Outcome
@@ -46,9 +58,10 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """told: what is wrong, if it is not proved. detaching: whether the kernel patches the image while it is used.
+    """What was found about one image file.
 
-    seconds: the processor's.
+    told: what is wrong, if it is not proved. detaching: whether the kernel patches the image while it is used. seconds:
+    the processor's.
     """
 
     file: str
@@ -64,50 +77,50 @@ def judge(text: str, file: str) -> Judgement:
     """Proves the text of an image file; BadInputError if it is none."""
     before = time.process_time()
     dump = parse_image(text, file)
-    goal = dump.goal
-    tasks = list(variants(dump.image, goal))
-    outcome, told = _worst(tasks)
-    if outcome == "proved" and lacks_place(tasks):
+    found = variants(dump)
+    outcome, told = _prove_all(found)
+    if outcome == "proved" and lacks_place(found):
         outcome, told = "undecided", f"{DETACHING}: {NO_PLACE}"
-    words = _words(goal.prototype, tasks)
-    return Judgement(file, dump.function, outcome, told, len(tasks) > 1, words, time.process_time() - before)
+    words = _judge_words(found)
+    return Judgement(file, dump.function, outcome, told, len(found) > 1, words, time.process_time() - before)
 
 
-def variants(image: Image, goal: Goal, architecture: Architecture = X86_64) -> Iterator[Task]:
-    """The image as it is, under an empty name, and as the kernel patches it while it is used, if it does."""
-    yield "", image, goal
-    patched = while_detaching(image, goal, architecture)
-    if patched is not None:
-        yield (DETACHING, *patched)
+def variants(dump: Dump, reading: Reading = "width") -> tuple[Variant, ...]:
+    """The image as it is and, if the kernel patches it while tasks are in it, as it is then."""
+    goal = dump.goal.read(reading)
+    built = Variant("", dump.image, goal, dump.architecture)
+    patched = while_detaching(dump.image, goal, dump.architecture)
+    return (built,) if patched is None else (built, Variant(DETACHING, *patched, dump.architecture))
 
 
-def lacks_place(tasks: Sequence[Task]) -> bool:
+def lacks_place(found: Sequence[Variant]) -> bool:
     """Whether a patched variant is missing: every kernel patches an image that calls the original."""
-    return len(tasks) == 1 and tasks[0][2].calls_original
+    return len(found) == 1 and found[0].goal.calls_original
 
 
-def _worst(tasks: Iterable[Task]) -> tuple[Outcome, str]:
-    """The worst of the verdicts, and what it says; nothing if it is proved."""
-    found: dict[Outcome, str] = {}
-    for name, image, goal in tasks:
-        verdict = prove(image, goal)
-        found.setdefault(verdict.outcome, f"{name}: {summary(verdict)}" if name else summary(verdict))
-    return next(((outcome, found[outcome]) for outcome in WORST if outcome in found), ("proved", ""))
+def _prove_all(found: Iterable[Variant]) -> tuple[Outcome, str]:
+    """The worst of the verdicts, and what it says; nothing if all are proved."""
+    told: dict[Outcome, str] = {}
+    for variant in found:
+        verdict = variant.prove()
+        text = summary(verdict)
+        told.setdefault(verdict.outcome, f"{variant.name}: {text}" if variant.name else text)
+    return next(((outcome, told[outcome]) for outcome in WORST if outcome in told), ("proved", ""))
 
 
-def _words(prototype: Prototype, tasks: Sequence[Task]) -> Words:
-    outcome, told = _worst((name, image, goal.read("strict")) for name, image, goal in tasks)
-    argument = cleared(prototype)
+def _judge_words(found: Sequence[Variant]) -> Words:
+    outcome, told = _prove_all(replace(variant, goal=variant.goal.read("strict")) for variant in found)
+    argument = cleared(found[0].goal.prototype) if found[0].architecture is X86_64 else None
     if outcome == "refuted" and argument is not None:
-        widened = _widened(prototype, argument)
-        others, _ = _worst((name, image, replace(goal, prototype=widened)) for name, image, goal in tasks)
+        widened = _widen(found[0].goal.prototype, argument)
+        others, _ = _prove_all(replace(variant, goal=replace(variant.goal, prototype=widened)) for variant in found)
         if others == "proved":
             return Words(outcome, argument)
     return Words(outcome, None, told)
 
 
 def cleared(prototype: Prototype) -> int | None:
-    """The argument whose word's upper half Linux clears: the only one on the stack, if it has at most 4 bytes.
+    """The argument whose word's upper half x86-64 clears: the only one on the stack, if it has at most 4 bytes.
 
     Source: clean_stack_garbage() of arch/x86/net/bpf_jit_comp.c, since 473e3150e30a ("bpf, x86: allow function
     arguments up to 12 for TRACING"), v6.6.
@@ -116,15 +129,16 @@ def cleared(prototype: Prototype) -> int | None:
     return stacked[0].argument if len(stacked) == 1 and stacked[0].size <= CLEARED_BYTES else None
 
 
-def _widened(prototype: Prototype, narrow: int) -> Prototype:
+def _widen(prototype: Prototype, narrow: int) -> Prototype:
     """The prototype with all types of whole words but one argument's, of half a word.
 
     By bytes it says of the others what words say of all.
     """
-    arguments = [_wide(kind) for kind in prototype.arguments]
+    arguments = [_round_up(kind) for kind in prototype.arguments]
     arguments[narrow] = replace(arguments[narrow], size=CLEARED_BYTES)
-    return replace(prototype, arguments=tuple(arguments), returns=_wide(prototype.returns))
+    return replace(prototype, arguments=tuple(arguments), returns=_round_up(prototype.returns))
 
 
-def _wide(kind: Type) -> Type:
+def _round_up(kind: Type) -> Type:
+    """The type with a size of whole words."""
     return replace(kind, size=-(-kind.size // SLOT_BYTES) * SLOT_BYTES)

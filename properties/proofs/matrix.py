@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
 
-from rich.table import Table
-
 from impl.batched.jit import arm64, x86_64
 from impl.batched.jit.isa import Isa
 from properties.proofs.generated import generated
@@ -24,6 +22,7 @@ from properties.prover.prove import prove
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict
 from properties.prover.x86_64 import X86_64
+from properties.report.grid import Column, Grid, Line
 from spec.prototypes import Prototype, Type
 
 __all__ = [
@@ -65,7 +64,7 @@ class Target:
 
 
 X86: Final = Target(x86_64.X86_64, X86_64, ARITIES)
-ARM: Final = Target(arm64.ARM64, ARM64, range(len(ARM64.arguments) + 1))
+ARM: Final = Target(arm64.ARM64, ARM64, range(len(ARM64.convention.arguments) + 1))
 """Stack arguments are not generated for arm64."""
 
 
@@ -137,17 +136,16 @@ class Matrix:
         """The time of all proofs."""
         return sum(proof.seconds for proof in self.proofs)
 
-    def table(self) -> Table:
+    def table(self) -> Grid:
         """Arity by kind: the verdict, and the milliseconds of the proof."""
-        rows = Table(title=f"proofs of generated images, {self.name}", title_justify="left")
-        rows.add_column("arguments", justify="right")
-        for kind in KINDS:
-            rows.add_column(kind, justify="right", no_wrap=True)
-        for arity in sorted({proof.cell.arity for proof in self.proofs}):
-            found = {proof.cell.kind: proof for proof in self.proofs if proof.cell.arity == arity}
-            served = next(iter(found.values())).cell.served
-            rows.add_row(served, *(_told(found[kind]) if kind in found else "" for kind in KINDS))
-        return rows
+        columns = (Column("arguments", right=True), *(Column(kind, right=True, wrap="never") for kind in KINDS))
+        arities = sorted({proof.cell.arity for proof in self.proofs})
+        return Grid(f"proofs of generated images, {self.name}", columns, tuple(map(self._line, arities)))
+
+    def _line(self, arity: int) -> Line:
+        found = {proof.cell.kind: proof for proof in self.proofs if proof.cell.arity == arity}
+        served = next(iter(found.values())).cell.served
+        return Line((served, *(_told(found[kind]) if kind in found else "" for kind in KINDS)))
 
 
 def _told(proof: Proof) -> str:
@@ -162,7 +160,7 @@ def long(arity: int) -> Prototype:
 
 def cells(level: Level, target: Target = X86) -> tuple[Cell, ...]:
     """The images of a level. The generic one has one image a kind, for every arity that registers can pass."""
-    arities: Sequence[int] = (len(target.architecture.arguments),) if level == "generic" else target.arities
+    arities: Sequence[int] = (len(target.architecture.convention.arguments),) if level == "generic" else target.arities
     return tuple(_cell(arity, kind, level, target) for arity in arities for kind in KINDS)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from properties.proofs.judges import Judges
+from properties.proofs.judges import Judged, Judges
 from properties.proofs.judging import Judgement
 from properties.prover.verdicts import Outcome
 from spec.errors import BadInputError
+from spec.images import ImageFile, print_image_file
 from spec.worlds import Function
 
 __all__ = ["Proof", "Prover", "count", "exceptions", "outcome_of", "statement"]
@@ -26,7 +24,7 @@ CLEARED = (
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What came of one image. label: of the programs that it runs. path: of its file."""
+    """The judgement of one image. label: names the programs that it runs. path: where its file is, or would be."""
 
     function: Function
     label: str
@@ -40,11 +38,11 @@ class _Entry:
     label: str
     path: Path
     text: str
-    judged: Future[Judgement]
+    judged: Judged
 
 
 class Prover:
-    """Proves what the kernel builds while it builds more. State: the images, in the order in which they came."""
+    """Proves images while the kernel builds more. State: the images, in the order in which they came."""
 
     def __init__(self) -> None:
         self._judges = Judges()
@@ -53,13 +51,16 @@ class Prover:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, function: Function, label: str, path: Path, document: Mapping[str, Any]) -> None:
-        """Have an image proved, as the kernel has just built it; its file may be older."""
-        text = json.dumps(document)
+    def add(self, function: Function, label: str, path: Path, image: ImageFile) -> None:
+        """Have an image proved that the kernel has just built; the file at the path may be an older one."""
+        text = print_image_file(image)
         self._entries.append(_Entry(function, label, path, text, self._judges.submit(text, str(path))))
 
     def proofs(self, progress: Callable[[int], None]) -> list[Proof]:
-        """What came of every image; the file of one that is not proved is written anew. progress: told how many."""
+        """The proofs of all images, when they are done. If one is not proved, its file is written anew.
+
+        progress: is called with the number of those done.
+        """
         found: list[Proof] = []
         for entry in self._entries:
             judgement = entry.judged.result()
@@ -76,7 +77,7 @@ class Prover:
 
 def _write(entry: _Entry) -> None:
     try:
-        entry.path.write_text(entry.text + "\n", encoding="utf-8")
+        entry.path.write_text(entry.text, encoding="utf-8")
     except OSError as error:
         raise BadInputError(f"cannot be written: {error.strerror}", str(entry.path)) from error
 
@@ -96,38 +97,38 @@ def statement(subject: str, ways: int, proofs: Sequence[Proof], refused: Mapping
     told = [f"{number:,} {outcome}" for outcome, number in sorted(outcomes.items())] or ["none"]
     refusals = ", ".join(f"{number:,} {refusal}" for refusal, number in sorted(refused.items()))
     yield f"{subject}, each with programs attached in {count(ways, 'way')}."
-    yield f"Images: {', '.join(told)}; {sum(refused.values()):,} refused by the kernel as predicted{_in(refusals)}."
+    yield f"Images: {', '.join(told)}; {sum(refused.values()):,} refused by the kernel as predicted{_among(refusals)}."
     proved = [proof for proof in proofs if proof.judgement.outcome == "proved"]
     detaching = sum(proof.judgement.detaching for proof in proved)
     words = sum(proof.judgement.words.outcome == "proved" for proof in proved)
     yield f"Of those proved, {detaching:,} are proved as they are while programs are detached as well."
-    yield f"By whole words, not only the bytes that an argument has: {words:,} proved{_cleared(proved)}."
+    yield f"By whole words, not only the bytes that an argument has: {words:,} proved{_count_cleared(proved)}."
 
 
-def _in(text: str) -> str:
+def _among(text: str) -> str:
     return f" ({text})" if text else ""
 
 
-def _cleared(proofs: Iterable[Proof]) -> str:
+def _count_cleared(proofs: Iterable[Proof]) -> str:
     number = sum(proof.judgement.words.cleared is not None for proof in proofs)
     return f", {number:,} but for an argument whose upper half the kernel clears" if number else ""
 
 
 def exceptions(proofs: Sequence[Proof]) -> Iterator[str]:
-    """What is not proved, and where whole words are not kept, one a line with the reason."""
+    """Lines that name each image that is not proved, or does not keep whole words, with the reason."""
     for proof in proofs:
         judgement = proof.judgement
         if judgement.outcome != "proved":
             yield f"{proof.function.name} {proof.label}: {judgement.told} ({proof.path})"
         elif judgement.words.told:
             yield f"{proof.function.name} {proof.label}: by whole words: {judgement.words.told}"
-    lines = list(dict.fromkeys(_argument(proof) for proof in proofs if proof.judgement.words.cleared is not None))
+    lines = list(dict.fromkeys(_name_argument(proof) for proof in proofs if proof.judgement.words.cleared is not None))
     if lines:
         yield CLEARED
         yield from sorted(lines)
 
 
-def _argument(proof: Proof) -> str:
+def _name_argument(proof: Proof) -> str:
     place = proof.judgement.words.cleared
     assert place is not None
     assert proof.function.prototype is not None

@@ -16,6 +16,7 @@ from properties.prover.architecture import Architecture
 from properties.prover.cells import Cells
 from properties.prover.operations import Instruction, Kind, Op, Place, Space
 from properties.prover.pcode import truth
+from properties.prover.tools import emulator, register_number, register_numbers
 
 __all__ = ["CODE", "Agreement"]
 
@@ -172,10 +173,11 @@ class _Emulated:
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
-        self._machine: Any = architecture.emulator()
+        self._machine: Any = emulator(architecture)
         self._machine.mem_map(CODE, PAGE)
         self._machine.mem_map(DATA, SIZE)
-        self._numbers = architecture.emulator_registers
+        self._numbers = register_numbers(architecture)
+        self._flags = register_number(architecture, architecture.flags_register)
 
     def load(self, code: bytes) -> None:
         """Puts an instruction in place. unicorn keeps what it has translated before, unless it is told not to."""
@@ -187,8 +189,8 @@ class _Emulated:
         machine, architecture = self._machine, self._architecture
         for name in architecture.general:
             machine.reg_write(self._numbers[name], before.registers[name])
-        flags = sum(before.registers[name] << bit for name, bit in architecture.flag_bits.items())
-        machine.reg_write(architecture.flags_register, flags | architecture.set_flags)
+        flags = sum(before.registers[name] << bit for name, bit in architecture.flags.items())
+        machine.reg_write(self._flags, flags | architecture.set_flags)
         machine.mem_write(DATA, bytes(before.memory))
         faulted = False
         try:
@@ -196,8 +198,8 @@ class _Emulated:
         except UcError as error:
             faulted = error.errno != unicorn_const.UC_ERR_FETCH_UNMAPPED
         after = {name: int(machine.reg_read(self._numbers[name])) for name in architecture.general}
-        flags = machine.reg_read(architecture.flags_register)
-        after |= {name: flags >> bit & 1 for name, bit in architecture.flag_bits.items()}
+        flags = machine.reg_read(self._flags)
+        after |= {name: flags >> bit & 1 for name, bit in architecture.flags.items()}
         after |= dict.fromkeys(architecture.readable, 0)
         pc = int(machine.reg_read(self._numbers[architecture.pc]))
         return _Numbers(after, machine.mem_read(DATA, SIZE), pc, faulted)

@@ -1,13 +1,16 @@
-"""What the prover must be told of an architecture. One module a machine gives it; nothing else knows a register."""
+"""An architecture as data: all that the prover must be told. One module each; nothing else knows a register.
+
+No tool is imported here or there, so that the obligations can be run where the tools are not installed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from spec.abi import Convention
 from spec.errors import BadInputError
-from spec.prototypes import Prototype, Slot
 
 __all__ = ["Architecture", "Branch", "Entry", "Origin"]
 
@@ -44,77 +47,40 @@ class Architecture:
 
     name: str
 
-    language: str
-    """SLEIGH's name of it."""
+    convention: Convention
+    """Of C calls."""
 
     general: tuple[str, ...]
     """Registers of a word that an image may use, the stack pointer among them."""
 
-    flags: tuple[str, ...]
-    """Flags that an image may use, bytes in SLEIGH."""
+    flags: Mapping[str, int]
+    """Flags that an image may use, and which bit of the flags register each is."""
 
     readable: tuple[str, ...]
     """Registers that may be read, but not written."""
 
-    scratch: tuple[str, ...]
-    """What SLEIGH calls registers, and uses within an instruction only."""
-
     pc: str
-    stack_pointer: str
-
-    stack_alignment: int
-    """Bytes; the stack pointer is a multiple of it at every call."""
 
     always_aligned: bool
-    """Whether it is one after every instruction as well: an interrupt would fault on it."""
+    """Whether the stack pointer is aligned after every instruction, not only at calls: an interrupt would fault."""
 
     code_alignment: int
     """Bytes; every instruction's address is a multiple of it."""
 
-    arguments: tuple[str, ...]
-    """Of a C call."""
-
-    slots: Callable[[Prototype], tuple[Slot, ...]]
-    """Where the words of a function's arguments are: one slot for each context word, in order."""
-
-    results: tuple[str, str]
-    """Low and high word of what a C function returns."""
-
-    preserved: tuple[str, ...]
-    """What a C function leaves as it is, the stack pointer aside."""
-
-    clear: tuple[str, ...]
-    """Flags that are 0 at every call and return."""
-
     entry: Mapping[str, Entry]
     """By the kind of site, call or jmp; entered() asks for one."""
 
-    return_words: int
-    """How many words a call pushes."""
-
-    link: str | None
-    """The register that a call writes its return address to, if it does not push it.
-
-    There the body expects its caller's, when an image goes on to it.
-    """
-
-    harmless: frozenset[str]
-    """SLEIGH's user-defined operations without an effect that counts."""
-
-    undefined: Callable[[str], tuple[str, ...]]
-    """Flags that an instruction, by its mnemonic, leaves undefined."""
-
-    dubious: Callable[[bytes, str], str | None]
-    """Why an instruction, by its bytes and mnemonic, may not do what SLEIGH says; None if it does."""
-
-    usual: Callable[[bytes, str], bool]
-    """Whether an instruction is of those whose p-code tests have looked at; others are looked at one by one."""
-
-    jumps: Callable[[str], bool]
-    """Whether an instruction, by its mnemonic, is a jump, taken always or on a condition."""
-
     frame: tuple[str, ...]
     """Registers that usually point into the frame."""
+
+    kernel_text: tuple[int, int]
+    """[low, high) of where return addresses may be."""
+
+    kernel_stack: tuple[int, int]
+    """[low, high) of where the stack pointer may be."""
+
+    site_end: int
+    """Bytes from a function's address to behind the patched instruction, in a kernel with landing pads."""
 
     nop: bytes
     """The instruction in whose place the kernel may put a jump."""
@@ -125,32 +91,38 @@ class Architecture:
     branch: Callable[[bytes, int], Branch | None]
     """The direct branch with which these bytes begin, at this address, if they do."""
 
-    site_end: int
-    """Bytes from a function's address to behind the patched instruction, in a kernel with landing pads."""
+    is_jump: Callable[[str], bool]
+    """Whether an instruction, by its mnemonic, is a jump, taken always or on a condition."""
 
-    kernel_text: tuple[int, int]
-    """[low, high) of where return addresses may be."""
+    language: str
+    """SLEIGH's name of the machine."""
 
-    kernel_stack: tuple[int, int]
-    """[low, high) of where the stack pointer may be."""
+    scratch: tuple[str, ...]
+    """What SLEIGH calls registers, and uses within an instruction only."""
 
-    disassembler: Callable[[], Any]
-    """A new capstone.Cs."""
+    harmless: frozenset[str]
+    """SLEIGH's user-defined operations without an effect that counts."""
 
-    emulator: Callable[[], Any]
-    """A new unicorn.Uc."""
+    undefined: Callable[[str], tuple[str, ...]]
+    """Flags that an instruction, by its mnemonic, leaves undefined."""
 
-    emulator_registers: Mapping[str, int]
-    """unicorn's numbers of general, readable and pc."""
+    doubt: Callable[[bytes, str], str | None]
+    """Why an instruction, by its bytes and mnemonic, may not do what SLEIGH says; None if it does."""
 
-    others: tuple[int, ...]
-    """unicorn's numbers of registers that an image must leave alone."""
+    is_usual: Callable[[bytes, str], bool]
+    """Whether an instruction is of those whose p-code tests have looked at; others are looked at one by one."""
 
-    flags_register: int
-    """unicorn's number of it."""
+    tools_name: tuple[str, str]
+    """What capstone and unicorn call the machine and its mode."""
 
-    flag_bits: Mapping[str, int]
-    """Where in it the flags are."""
+    register_aliases: Mapping[str, str]
+    """unicorn's names of registers that have another there."""
+
+    others: tuple[str, ...]
+    """unicorn's names of registers that an image must leave alone."""
+
+    flags_register: str
+    """unicorn's name of it."""
 
     ignored_flags: int
     """Its bits that do not count."""

@@ -18,6 +18,7 @@ from properties.prover.machine import ALIGNED, NO_FAULT, NO_LOAD, NO_STORE, ONLY
 from properties.prover.meaning import signed
 from properties.prover.tasks import Subject, task_of
 from properties.prover.terms import Value
+from properties.prover.tools import emulator, register_number, register_numbers
 from properties.prover.unknowns import BEGINNING, Unknowns
 from properties.prover.verdicts import Counterexample
 from properties.prover.walks import evaluate
@@ -94,7 +95,7 @@ class Emulation:
         self._task = task = task_of(image, goal, architecture)
         self._demands, self._frame = task.demands, task.frame
         self._unknowns = Unknowns(values, task.symbols)
-        self._top = self._unknowns.value(architecture.stack_pointer, 64)
+        self._top = self._unknowns.value(architecture.convention.stack_pointer, 64)
         self._regions = [(region, self._number(region.base)) for region in task.frame.regions]
         self._path: list[int] = []
         self._accesses: list[tuple[bool, int, int]] = []
@@ -102,8 +103,9 @@ class Emulation:
         self._before: dict[str, int] = {}
         self._writers: dict[tuple[str, int], int] = {}
         self._read: Location = None
-        self._machine = architecture.emulator()
-        self._numbers = architecture.emulator_registers
+        self._machine = emulator(architecture)
+        self._numbers = register_numbers(architecture)
+        self._flags = register_number(architecture, architecture.flags_register)
         self._pages: set[int] = set()
         self._set_up()
 
@@ -162,8 +164,8 @@ class Emulation:
 
     def _registers(self) -> None:
         architecture = self.architecture
-        flags = self._machine.reg_read(architecture.flags_register)
-        self._machine.reg_write(architecture.flags_register, flags | architecture.set_flags)
+        flags = self._machine.reg_read(self._flags)
+        self._machine.reg_write(self._flags, flags | architecture.set_flags)
         for name, value in self._task.registers.items():
             if name in architecture.flags:
                 self._set_flag(name, self._unknowns.after(name, BEGINNING, 1) if value is None else self._number(value))
@@ -217,9 +219,10 @@ class Emulation:
         if self.at != self._suspect:
             return []
         architecture = self.architecture
-        counted = ~(sum(1 << bit for bit in architecture.flag_bits.values()) | architecture.ignored_flags)
-        flags = self._machine.reg_read(architecture.flags_register) & counted
-        return [flags, *map(self._machine.reg_read, architecture.others)]
+        counted = ~(sum(1 << bit for bit in architecture.flags.values()) | architecture.ignored_flags)
+        flags = self._machine.reg_read(self._flags) & counted
+        others = (register_number(architecture, name) for name in architecture.others)
+        return [flags, *map(self._machine.reg_read, others)]
 
     def _general(self) -> dict[str, int]:
         return {name: self._machine.reg_read(self._numbers[name]) for name in self.architecture.general}
@@ -229,7 +232,7 @@ class Emulation:
         for name, value in after.items():
             if value != before[name]:
                 self._writers[name, 0] = self.at
-        pointer = self.architecture.stack_pointer
+        pointer = self.architecture.convention.stack_pointer
         floor = min(self._offset(before[pointer]), self._offset(after[pointer]))
         for writes, address, size in self._accesses:
             low = self._offset(address)
@@ -240,7 +243,7 @@ class Emulation:
                 self._writers.update(((STACK, at), self.at) for at in range(low, low + size))
         if not self._frame.pointer(self._offset(after[pointer])):
             raise _BrokenError(STACK_POINTER)
-        if self.architecture.always_aligned and after[pointer] % self.architecture.stack_alignment:
+        if self.architecture.always_aligned and after[pointer] % self.architecture.convention.stack_alignment:
             raise _BrokenError(ALIGNED)
 
     def _offset(self, address: int) -> int:
@@ -258,10 +261,9 @@ class Emulation:
         return self._top + place
 
     def _set_flag(self, name: str, value: int) -> None:
-        bit = 1 << self.architecture.flag_bits[name]
-        number = self.architecture.flags_register
-        flags = self._machine.reg_read(number)
-        self._machine.reg_write(number, flags | bit if value else flags & ~bit)
+        bit = 1 << self.architecture.flags[name]
+        flags = self._machine.reg_read(self._flags)
+        self._machine.reg_write(self._flags, flags | bit if value else flags & ~bit)
 
     # As a Machine.
 
@@ -273,8 +275,8 @@ class Emulation:
         """See Machine."""
         self._read = (name, 0)
         if name in self.architecture.flags:
-            bit = self.architecture.flag_bits[name]
-            return int(self._machine.reg_read(self.architecture.flags_register)) >> bit & 1
+            bit = self.architecture.flags[name]
+            return int(self._machine.reg_read(self._flags)) >> bit & 1
         return int(self._machine.reg_read(self._numbers[name]))
 
     def set_register(self, name: str, value: Value) -> None:
@@ -299,8 +301,8 @@ class Emulation:
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
-        pointer = self.register(self.architecture.stack_pointer)
-        floor = self._offset(pointer) + 8 * self.architecture.return_words
+        pointer = self.register(self.architecture.convention.stack_pointer)
+        floor = self._offset(pointer) + self.architecture.convention.pushed
         offset = self._offset(self.constant(low))
         self.demand(obligation, int(floor <= offset and offset + size <= 0))
 
@@ -333,18 +335,18 @@ class Emulation:
     def resume(self, address: int, pointer: Value) -> None:
         """See Machine."""
         self._machine.reg_write(self._numbers[self.architecture.pc], address)
-        self._machine.reg_write(self._numbers[self.architecture.stack_pointer], pointer)
+        self._machine.reg_write(self._numbers[self.architecture.convention.stack_pointer], pointer)
 
     def clobber(self, step: str) -> None:
         """See Machine."""
         architecture = self.architecture
-        kept = {*architecture.preserved, *architecture.readable, architecture.stack_pointer}
+        kept = {*architecture.convention.preserved, *architecture.readable, architecture.convention.stack_pointer}
         for name in architecture.general:
             if name not in kept:
                 self.set_register(name, self._unknowns.after(name, step, 64))
         for flag in architecture.flags:
-            self._set_flag(flag, 0 if flag in architecture.clear else self._unknowns.after(flag, step, 1))
-        live = self._offset(self.register(architecture.stack_pointer)) + 8 * architecture.return_words
+            self._set_flag(flag, 0 if flag in architecture.convention.clear else self._unknowns.after(flag, step, 1))
+        live = self._offset(self.register(architecture.convention.stack_pointer)) + architecture.convention.pushed
         self._defined = {at for at in self._defined if at >= live}
         self._unwritten(step)
 

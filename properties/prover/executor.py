@@ -62,7 +62,10 @@ class Executor:
         self.instructions = 0
         self.at = image.address
         self._machine = SymbolicMachine(image, task.frame, architecture, self.decider, self.bindings)
-        self._bases = [symbol(architecture.stack_pointer, 64), *(region.base for region in task.frame.regions)]
+        self._bases = [
+            symbol(architecture.convention.stack_pointer, 64),
+            *(region.base for region in task.frame.regions),
+        ]
         self._image = image
         self._start, self._end = image.address, image.end
         self._lifter = lifter(architecture)
@@ -121,7 +124,7 @@ class Executor:
         """Whether two states may merge: at the same step, or one may go on to it; and with one stack pointer."""
         if one.index or other.index or one.cases != other.cases:
             return False
-        pointer = self._machine.architecture.stack_pointer
+        pointer = self._machine.architecture.convention.stack_pointer
         place = self._lifter.registers[pointer]
         if one.registers.cells.get(place[0]) != other.registers.cells.get(place[0]):
             return False

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
+from spec.images import KINDS, Kind
 from spec.prototypes import Prototype
 
 __all__ = ["KINDS", "READINGS", "Bindings", "Goal", "Kind", "Program", "Reading", "Run"]
 
-Kind = Literal["fentry", "fexit", "fmod_ret", "lsm", "fsession"]
 Reading = Literal["width", "strict"]
-KINDS: tuple[Kind, ...] = ("fentry", "fexit", "fmod_ret", "lsm", "fsession")
 READINGS: tuple[Reading, ...] = ("width", "strict")
 
 Bindings = Mapping[str, int]

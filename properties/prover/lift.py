@@ -14,6 +14,7 @@ from properties.prover.agreement import CODE, Agreement
 from properties.prover.architecture import Architecture
 from properties.prover.operations import Instruction, Kind, Op, Place, Space
 from properties.prover.pcode import Function, function
+from properties.prover.tools import disassembler
 
 __all__ = ["Lifter", "lifter"]
 
@@ -40,7 +41,7 @@ class Lifter:
 
     def __init__(self, architecture: Architecture) -> None:
         self._context = pypcode.Context(architecture.language)
-        self._disassembler = architecture.disassembler()
+        self._disassembler = disassembler(architecture)
         self._compares: Agreement | None = None
         self._opinions: dict[bytes, str] = {}
         self._architecture = architecture
@@ -115,8 +116,8 @@ class Lifter:
         mnemonic = self._mnemonic(code)
         if mnemonic is None:
             return Instruction(len(code), (), unmodelled="a second decoder does not know these bytes")
-        reason = self._architecture.dubious(code, mnemonic)
-        if reason is None and not self._architecture.usual(code, mnemonic):
+        reason = self._architecture.doubt(code, mnemonic)
+        if reason is None and not self._architecture.is_usual(code, mnemonic):
             reason = self._differs(code)
         return Instruction(len(code), (), unmodelled=reason) if reason else instruction
 

@@ -14,7 +14,7 @@ from properties.prover.goal import Goal, Program, Run
 from properties.prover.machine import Machine
 from properties.prover.steps import BODY, CALLER, COUNT, FUNCTION, RETURNED_EARLY, Step, skipped, steps
 from properties.prover.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub
-from spec.prototypes import Slot
+from spec.abi import Slot
 
 __all__ = ["Obligations", "Progress"]
 
@@ -51,10 +51,10 @@ class Obligations:
     def __init__(self, goal: Goal, architecture: Architecture) -> None:
         self.goal = goal
         self.steps = steps(goal)
-        self._architecture = architecture
+        self._convention = architecture.convention
         self._entry = architecture.entered(goal.site)
-        self._slots = architecture.slots(goal.prototype)
-        self._aligned_bits = architecture.stack_alignment.bit_length() - 1
+        self._slots = architecture.convention.slots(goal.prototype.shape.arguments)
+        self._aligned_bits = self._convention.stack_alignment.bit_length() - 1
         self._strict = goal.reading == "strict"
         self._result_bits = self._bits(min(goal.prototype.returns.size, 8)) if goal.prototype.returns.size else 0
         self._patched = {
@@ -80,21 +80,21 @@ class Obligations:
         """Control is at `target`, outside the image. The progress after the callee has returned; None at the end."""
         position = self._matching(machine, progress, target)
         step = self.steps[position]
-        for flag in self._architecture.clear:
+        for flag in self._convention.clear:
             machine.same(f"{step.text}: {flag} is clear", machine.register(flag), 0, 8)
         progress = progress._replace(position=position + 1)
         if step.what == "leave":
             self._leave(machine, progress)
             return None
-        pointer = machine.register(self._architecture.stack_pointer)
-        below = sub(machine.symbol(self._architecture.stack_pointer, 64), pointer, 64)
+        pointer = machine.register(self._convention.stack_pointer)
+        below = sub(machine.symbol(self._convention.stack_pointer, 64), pointer, 64)
         machine.same(f"{step.text}: the stack pointer is aligned", below, 0, self._aligned_bits)
-        link = self._architecture.link
+        link = self._convention.link
         back = machine.register(link) if link else machine.word(pointer)
         machine.demand(f"{step.text}: it returns into the image", machine.in_image(back))
         back = machine.constant(back)
         progress = self._called(machine, progress, step)
-        machine.resume(back, add(pointer, 8 * self._architecture.return_words, 64))
+        machine.resume(back, add(pointer, self._convention.pushed, 64))
         return progress
 
     def skips(self, machine: Machine, progress: Progress, position: int) -> bool:
@@ -170,7 +170,7 @@ class Obligations:
         body = machine.symbol(BODY, 64) if self.goal.shares_ipmodify else self.goal.body
         passed = self._argument(machine, 0)
         machine.same(f"{step.text}: the return address into the function is passed", passed, body)
-        result = self._architecture.results[0]
+        result = self._convention.results[0]
         if step.what == "lookup_ip":
             machine.clobber(step.text)
             machine.set_register(result, machine.symbol(FUNCTION, 64))
@@ -181,7 +181,7 @@ class Obligations:
         return progress._replace(slots=count)
 
     def _argument(self, machine: Machine, number: int) -> Value:
-        return machine.register(self._architecture.arguments[number])
+        return machine.register(self._convention.arguments[number])
 
     def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
         self._bound(machine, f"{step.text}: its program is passed", f"prog {run.program}", self._argument(machine, 0))
@@ -190,7 +190,7 @@ class Obligations:
         machine.clobber(step.text)
         ticket = machine.symbol(f"{step.text} returned", 64)
         saved = machine.symbol(f"{step.text} saved", 64)
-        machine.set_register(self._architecture.results[0], ticket)
+        machine.set_register(self._convention.results[0], ticket)
         machine.set_word(add(context, SAVED, 64), saved)
         running = not_(eq(ticket, 0, 64))
         return progress._replace(entered=1, running=running, ticket=ticket, run_context=context, saved=saved)
@@ -212,7 +212,7 @@ class Obligations:
         progress = self._session(machine, progress, step, run, context)
         machine.clobber(step.text)
         result = machine.symbol(f"{step.text} returned", 64)
-        machine.set_register(self._architecture.results[0], result)
+        machine.set_register(self._convention.results[0], result)
         if program.kind == "fsession":
             progress = self._session_ran(machine, progress, step, run, context)
         slot = result if run.list == "fmod_ret" else progress.slot
@@ -283,12 +283,12 @@ class Obligations:
 
     def _original(self, machine: Machine, progress: Progress, step: Step) -> Progress:
         self._arguments(machine, progress, "reaches the original")
-        outgoing = 8 * self._architecture.return_words
-        pointer = machine.register(self._architecture.stack_pointer)
+        outgoing = self._convention.pushed
+        pointer = machine.register(self._convention.stack_pointer)
         machine.clobber(step.text)
         machine.forget(add(pointer, outgoing, 64), self.readable() - self.first_stack_argument())
         result = machine.symbol("the original returned", 64)
-        low, high = self._architecture.results
+        low, high = self._convention.results
         machine.set_register(low, result)
         if self.goal.prototype.returns.size > 8:
             machine.set_register(high, machine.symbol("the original returned, high word", 64))
@@ -296,8 +296,8 @@ class Obligations:
 
     def _arguments(self, machine: Machine, progress: Progress, ending: str) -> None:
         """The function's arguments are where it expects them."""
-        pointer = machine.register(self._architecture.stack_pointer)
-        outgoing = 8 * self._architecture.return_words
+        pointer = machine.register(self._convention.stack_pointer)
+        outgoing = self._convention.pushed
         for number in range(progress.slots):
             slot, word = self._slots[number], self._words[number]
             bits = self._bits(slot.size)
@@ -314,19 +314,19 @@ class Obligations:
                 machine.same(f"stack argument {slot.stack} {ending}", got, self._value(machine, number), bits)
 
     def _leave(self, machine: Machine, progress: Progress) -> None:
-        architecture = self._architecture
+        convention = self._convention
         origin: Origin = "caller" if self.goal.calls_original else "body"
-        pointer = add(machine.symbol(architecture.stack_pointer, 64), self._entry.popped(origin), 64)
-        machine.same(f"{architecture.stack_pointer} is restored", machine.register(architecture.stack_pointer), pointer)
-        for name in architecture.preserved:
+        pointer = add(machine.symbol(convention.stack_pointer, 64), self._entry.popped(origin), 64)
+        machine.same(f"{convention.stack_pointer} is restored", machine.register(convention.stack_pointer), pointer)
+        for name in convention.preserved:
             machine.same(f"{name} is restored", machine.register(name), machine.symbol(name, 64))
         if origin == "body":
-            if architecture.link is not None:
+            if convention.link is not None:
                 caller = machine.symbol(CALLER, 64)
-                machine.same(f"{architecture.link} is restored", machine.register(architecture.link), caller)
+                machine.same(f"{convention.link} is restored", machine.register(convention.link), caller)
             self._arguments(machine, progress, "is restored")
             return
-        low, high = architecture.results
+        low, high = convention.results
         machine.same("the caller gets the return value", machine.register(low), progress.slot, self._result_bits)
         if self.goal.prototype.returns.size > 8 and not self.goal.fmod_ret:
             expected = machine.symbol("the original returned, high word", 64)

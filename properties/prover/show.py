@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from properties.prover.architecture import Architecture
 from properties.prover.essential import origin
 from properties.prover.goal import Goal
 from properties.prover.image import Image
+from properties.prover.tools import disassembler
 from properties.prover.verdicts import Counterexample, Verdict
 
 __all__ = ["counterexample_lines", "summary"]
@@ -71,7 +73,7 @@ def _listing(
     executed = sorted(set(found.path))
     shown = _around(executed, marks)
     following = dict(pairwise(found.path))
-    disassembler = architecture.disassembler()
+    decoder = disassembler(architecture)
     skipped = False
     for at in executed:
         if at not in shown:
@@ -80,8 +82,8 @@ def _listing(
         if skipped:
             yield "..."
         skipped = False
-        place = _Place(at, following.get(at), architecture.jumps)
-        yield _line(place, image, names, disassembler, marks.get(at, ""))
+        place = _Place(at, following.get(at), architecture.is_jump)
+        yield _line(place, image, names, decoder, marks.get(at, ""))
 
 
 def _around(executed: list[int], marks: Mapping[int, str]) -> set[int]:
@@ -102,9 +104,9 @@ class _Place:
     jumps: Callable[[str], bool]
 
 
-def _line(place: _Place, image: Image, names: Mapping[int, str], disassembler: object, mark: str) -> str:
+def _line(place: _Place, image: Image, names: Mapping[int, str], decoder: Any, mark: str) -> str:
     start = place.at - image.address
-    found = next(disassembler.disasm_lite(image.code[start : start + LONGEST], place.at, 1), None)  # type: ignore[attr-defined]
+    found = next(decoder.disasm_lite(image.code[start : start + LONGEST], place.at, 1), None)
     if found is None:
         size, text = _unlisted(place), "(no instruction)"
     else:

@@ -50,14 +50,15 @@ class SymbolicMachine:
         self._frame = frame
         self._places = lifter(architecture).registers
         self._names = {offset: name for name, (offset, _) in self._places.items()}
-        self._pointer = self._places[architecture.stack_pointer][0]
-        self._top = symbol(architecture.stack_pointer, 64)
+        self._pointer = self._places[architecture.convention.stack_pointer][0]
+        self._top = symbol(architecture.convention.stack_pointer, 64)
         self._plain: dict[Value, int] = {}
         self._judged: Value | None = None
         self._volatile = [
             place
             for name, place in self._places.items()
-            if name not in {*architecture.preserved, *architecture.readable, architecture.stack_pointer}
+            if name
+            not in {*architecture.convention.preserved, *architecture.readable, architecture.convention.stack_pointer}
         ]
 
     # What instructions do.
@@ -139,7 +140,7 @@ class SymbolicMachine:
         if offset is None or not self._frame.pointer(offset):
             self._stray(pointer)
         if self.architecture.always_aligned:
-            self.demand(ALIGNED, int(offset % self.architecture.stack_alignment == 0))
+            self.demand(ALIGNED, int(offset % self.architecture.convention.stack_alignment == 0))
         elif not state.cases:
             self._judged = pointer
         for flag in instruction.undefined:
@@ -257,7 +258,7 @@ class SymbolicMachine:
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
-        floor = self._stack_offset(self.register(self.architecture.stack_pointer)) + self._pushed
+        floor = self._stack_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
         offset = self._offset(low)
         if offset is None:
             self.demand(obligation, self._within(low, floor, -size))
@@ -266,7 +267,7 @@ class SymbolicMachine:
 
     @property
     def _pushed(self) -> int:
-        return 8 * self.architecture.return_words
+        return self.architecture.convention.pushed
 
     def known(self, predicate: Value) -> bool | None:
         """See Machine."""
@@ -297,7 +298,7 @@ class SymbolicMachine:
     def resume(self, address: int, pointer: Value) -> None:
         """See Machine."""
         self.state.pc = address
-        self.set_register(self.architecture.stack_pointer, pointer)
+        self.set_register(self.architecture.convention.stack_pointer, pointer)
 
     def clobber(self, step: str) -> None:
         """See Machine."""
@@ -309,9 +310,11 @@ class SymbolicMachine:
                 registers.cells[offset] = (size, None)
             else:
                 registers.write(offset, size, None)
-        for flag in self.architecture.clear:
+        for flag in self.architecture.convention.clear:
             state.registers.write(*self._places[flag], 0)
-        state.stack.drop_below(self._stack_offset(self.register(self.architecture.stack_pointer)) + self._pushed)
+        state.stack.drop_below(
+            self._stack_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
+        )
         state.label = (step,)
 
     def forget(self, address: Value, size: int) -> None:

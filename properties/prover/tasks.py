@@ -90,7 +90,7 @@ def _registers(goal: Goal, architecture: Architecture) -> dict[str, Value | None
         name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
     }
     values |= {name: origins[origin] for name, origin in architecture.entered(goal.site).registers.items()}
-    return values | {flag: 0 if flag in architecture.clear else None for flag in architecture.flags}
+    return values | {flag: 0 if flag in architecture.convention.clear else None for flag in architecture.flags}
 
 
 def _words(goal: Goal, architecture: Architecture, obligations: Obligations) -> dict[int, Value]:
@@ -112,8 +112,8 @@ def grounds(image: Image, architecture: Architecture, returns: Iterable[str]) ->
 
     No return address is in the image, and the stack is not near it.
     """
-    top = symbol(architecture.stack_pointer, 64)
-    found = [_multiple(top, architecture.stack_alignment), in_range(top, architecture.kernel_stack)]
+    top = symbol(architecture.convention.stack_pointer, 64)
+    found = [_multiple(top, architecture.convention.stack_alignment), in_range(top, architecture.kernel_stack)]
     found.append(not_(ult(sub(top, image.address - NEAR, 64), image.used + 2 * NEAR, 64)))
     for name in returns:
         address = symbol(name, 64)
@@ -146,7 +146,7 @@ def disjoint(one: Span, other: Span) -> Value:
 
 def stack_span(frame: Frame, architecture: Architecture) -> Span:
     """All of the stack that code with this frame may use."""
-    return symbol(architecture.stack_pointer, 64), -FRAME_BYTES, frame.readable
+    return symbol(architecture.convention.stack_pointer, 64), -FRAME_BYTES, frame.readable
 
 
 def image_span(image: Image) -> Span:

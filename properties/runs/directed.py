@@ -1,43 +1,35 @@
 """Directed runs: named lists of steps that reach what random search reaches rarely: limits, leftovers, death.
 
-Each is made from the semantics' facts. Lockstep judges them as it does every step; an expectation makes sure that a
-list reaches what it is for.
+Each depends on the semantics' facts; one that does not is a seed of the corpus. Lockstep judges them as it does every
+step; an expectation makes sure that a list reaches what it is for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from properties.runs.leftovers import LEFTOVERS
+from properties.runs.corpus import FixedRun, fixed_run
 from spec.prototypes import Prototype
-from spec.seeds import Seed, parse_seed
 from spec.semantics import Semantics
 from spec.worlds import LONG, Function, World, synthetic
 
-__all__ = ["Directed", "directed", "wide"]
+__all__ = ["directed", "wide"]
 
 WIDE = 600
 Lines = Iterator[str]
 
 
-@dataclass(frozen=True)
-class Directed:
-    """A named run: its world, and its seed."""
-
-    name: str
-    world: World
-    seed: Seed
-
-
-def directed(semantics: Semantics) -> Iterator[Directed]:
+def directed(semantics: Semantics) -> Iterator[FixedRun]:
     """Every run that these semantics can take."""
-    for make in (*_SYNTHETIC, *LEFTOVERS):
-        yield from _made(make.__name__, synthetic(), semantics, make(semantics))
-    for kind in _kinds(semantics):
-        yield from _made(f"limit_of_{kind}", synthetic(), semantics, _limit(kind, semantics))
-    for make in _WIDE:
-        yield from _made(make.__name__, wide(WIDE), semantics, make(semantics))
+    small, large = synthetic(), wide(WIDE)
+    runs = (
+        *((make.__name__.lstrip("_"), small, make(semantics)) for make in _SYNTHETIC),
+        *((f"limit_of_{kind}", small, _limit(kind, semantics)) for kind in _kinds(semantics)),
+        *((make.__name__.lstrip("_"), large, make(semantics)) for make in _WIDE),
+    )
+    for name, world, lines in runs:
+        if steps := list(lines):
+            yield fixed_run(name, world, semantics, steps)
 
 
 def wide(count: int) -> World:
@@ -46,13 +38,6 @@ def wide(count: int) -> World:
     modules = (None if n <= 100 else f"mod{n % 3 + 1}" for n in range(1, count + 1))
     named = enumerate(modules, 1)
     return World(f"wide{count}", tuple(Function(f"wide{n}", prototype, n, module) for n, module in named))
-
-
-def _made(name: str, world: World, semantics: Semantics, lines: Lines) -> Iterator[Directed]:
-    steps = list(lines)
-    if steps:
-        text = "\n".join([f"world {world.name}", f"semantics {semantics.name}", "---", *steps])
-        yield Directed(name.lstrip("_"), world, parse_seed(text, name))
 
 
 def _kinds(semantics: Semantics) -> tuple[str, ...]:
@@ -126,16 +111,6 @@ def _graph_slots_go_round(s: Semantics) -> Lines:
             yield "unregister_ftrace_graph stays -> 0"
             yield "register_ftrace_graph stays filter=foo1 -> 0"
     yield "call foo1 1"
-
-
-def _graph_options_nest(_: Semantics) -> Lines:
-    """function, notrace and depth over nested calls, with programs that call (GRAPH-4 to GRAPH-6)."""
-    choices = ("function=outer depth=1", "notrace=foo1", "function=foo2", "filter=foo* depth=1")
-    for number, options in enumerate(choices, 1):
-        yield f"register_ftrace_graph g{number} {options}"
-        yield "call outer 1"
-        yield "call foo2 1 2"
-        yield f"unregister_ftrace_graph g{number}"
 
 
 def _extension_is_alone(s: Semantics) -> Lines:
@@ -277,18 +252,6 @@ def _target_goes_with_its_module(s: Semantics) -> Lines:
         yield "bpf_link_create l1 p1 bar1 -> -EOPNOTSUPP"
 
 
-def _ipmodify_widens_over_an_entry(_: Semantics) -> Lines:
-    """An entry that its ops does not cover, being in its notrace hash, is an entry all the same (NAME-9)."""
-    yield "ftrace_ops o1 ipmodify"
-    yield "ftrace_set_filter_ip o1 foo1"
-    yield "register_ftrace_function o1"
-    yield "ftrace_ops o2"
-    yield "ftrace_set_filter_ips o2 foo2 foo3"
-    yield "ftrace_set_notrace o2 foo2"
-    yield "register_ftrace_direct_multi o2 T1"
-    yield "ftrace_set_filter_ip o1 foo2 -> -EOPNOTSUPP"
-
-
 def _direct_registration_fails(s: Semantics) -> Lines:
     """Where a failed registration stops decides whether the ops can be used again (DIRECT-6, DIRECT-7)."""
     for number, point in enumerate(("alloc", "register", "patch"), 1):
@@ -341,18 +304,6 @@ def _overlapping_links(s: Semantics) -> Lines:
         yield "call foo2 1 2"
 
 
-def _programs_call_each_other(_: Semantics) -> Lines:
-    """Programs that call functions on which they or other programs stand (PROG-5, PROG-6)."""
-    yield "bpf_prog_load p1 fentry calls=foo2"
-    yield "bpf_prog_load p2 fexit calls=foo1"
-    yield "bpf_raw_tracepoint_open l1 p1 foo1 -> 0"
-    yield "bpf_raw_tracepoint_open l2 p2 foo2 -> 0"
-    yield "bpf_raw_tracepoint_open l3 p1 foo2 -> 0"
-    yield "register_ftrace_graph g"
-    for call in ("foo1 1", "foo2 1 2", "outer 5"):
-        yield f"call {call}"
-
-
 def _words_at_the_edges(s: Semantics) -> Lines:
     """Every shape under every kind, with words that the types cannot hold (ARG-1 to ARG-5, TRAMP-4, TRAMP-5)."""
     world = synthetic()
@@ -364,6 +315,120 @@ def _words_at_the_edges(s: Semantics) -> Lines:
         count = len(function.prototype.slots) if function.prototype else 0
         for words in (["-1"] * count, [str((1 << 63) + 129 * n) for n in range(count)]):
             yield " ".join(["call", function.name, *words])
+
+
+# Addresses of modules that stay behind.
+
+
+def _module_goes_from_under_a_direct_call(s: Semantics) -> Lines:
+    """Direct entries of a module stay at addresses where nothing is any more (MODULE-5)."""
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter_ips o1 bar1 foo1 -> 0"
+    yield "register_ftrace_direct_multi o1 T1 -> 0"
+    if s.single_direct:
+        yield "register_ftrace_direct bar2 T2 -> 0"
+    yield "delete_module mod1 -> 0"
+    yield "init_module mod1 -> 0"
+    yield "call bar1 1"
+    yield "bpf_prog_load p fentry"
+    yield "bpf_raw_tracepoint_open l p bar1 -> 0"
+    yield "modify_ftrace_direct_multi o1 T2"
+    yield "unregister_ftrace_direct_multi o1 T2"
+    if s.single_direct:
+        yield "unregister_ftrace_direct bar2 T2 -> -ENODEV"
+        yield "fail register"
+        yield "register_ftrace_direct bar2 T2 -> 0"
+        yield "unregister_ftrace_direct bar2 T2 -> 0"
+        yield "register_ftrace_direct bar2 T1 -> 0"
+        yield "unregister_ftrace_direct bar2 T1 -> 0"
+    if s.hash_direct:
+        yield "ftrace_ops o2"
+        yield "update_ftrace_direct_add o2 bar3=T1 foo3=T2 -> 0"
+        yield "delete_module mod1 -> -EAGAIN"
+        yield "bpf_link_detach l -> 0"
+        yield "delete_module mod1 -> 0"
+        yield "update_ftrace_direct_del o2 foo3=T2 -> 0"
+        yield "unregister_ftrace_direct_multi o2 T1 -> 0"
+
+
+# What the kernel keeps saving registers for.
+
+
+def _beside_two(function: str) -> Lines:
+    """Two plain ops on a function, so that its site tells by its caller whether it shows R."""
+    for name in ("o8", "o9"):
+        yield f"ftrace_ops {name}"
+        yield f"ftrace_set_filter_ip {name} {function} -> 0"
+        yield f"register_ftrace_function {name} -> 0"
+
+
+def _regs_under_a_notrace_hash(s: Semantics) -> Lines:
+    """Whether a notrace hash leaves R behind, or makes the kernel ask again wherever it holds (SITE-6)."""
+    for name in ("o1", "o2"):
+        yield f"ftrace_ops {name} save_regs"
+        yield f"ftrace_set_filter_ips {name} foo1 foo2 -> 0"
+        yield f"register_ftrace_function {name} -> 0"
+    yield "unregister_ftrace_function o2 -> 0"
+    yield from _beside_two("foo1")
+    stays = "ftrace_regs_caller" if s.notrace_leaves_regs else "ftrace_caller"
+    yield "ftrace_set_notrace o1 foo1 -> 0"
+    yield f"site foo1 -> {stays}"
+    yield "register_ftrace_function o2 -> 0"
+    yield "ftrace_set_filter_ip o2 foo1 remove -> 0"
+    yield "site foo1 -> ftrace_regs_caller"
+    yield "ftrace_set_notrace o1 foo[12] -> 0"
+    yield f"site foo1 -> {stays}"
+
+
+def _regs_of_direct_calls(s: Semantics) -> Lines:
+    """An ops of several direct calls narrows when one of them goes; one ops a trampoline does not (SITE-6)."""
+    yield from _beside_two("foo1")
+    yield "bpf_prog_load p fentry"
+    yield "bpf_raw_tracepoint_open l1 p foo1 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p foo2 -> 0"
+    yield "bpf_link_detach l1 -> 0"
+    yield f"site foo1 -> {'ftrace_regs_caller' if s.single_direct_ops else 'ftrace_caller'}"
+    yield "bpf_raw_tracepoint_open l1 p foo1 -> 0"
+    yield "bpf_link_detach l2 -> 0"
+    yield "bpf_link_detach l1 -> 0"
+    yield "site foo1 -> ftrace_caller"
+    if s.single_direct:
+        yield from _narrowed_direct(("register_ftrace_direct", "unregister_ftrace_direct"), "{} T1")
+    if s.hash_direct:
+        yield "ftrace_ops o1"
+        yield from _narrowed_direct(("update_ftrace_direct_add o1", "update_ftrace_direct_del o1"), "{}=T1")
+
+
+def _narrowed_direct(calls: tuple[str, str], pair: str) -> Lines:
+    """Two functions join one direct ops, and leave it in turn: twice foo1 first, then as the last."""
+    add, remove = calls
+    first, second = pair.format("foo1"), pair.format("foo2")
+    yield f"{add} {second} -> 0"
+    for _ in range(2):
+        yield f"{add} {first} -> 0"
+        yield f"{remove} {first} -> 0"
+        yield "site foo1 -> ftrace_regs_caller"
+    yield f"{add} {first} -> 0"
+    yield f"{remove} {second} -> 0"
+    yield f"{remove} {first} -> 0"
+    yield "site foo1 -> ftrace_caller"
+
+
+def _regs_of_a_batch(s: Semantics) -> Lines:
+    """One link leaves several sites at once, of which some keep a program, or others keep the ops (SITE-6, COST-4)."""
+    if not s.tracing_multi:
+        return
+    yield from _beside_two("foo1")
+    yield "bpf_prog_load p1 fentry multi"
+    yield "bpf_prog_load p2 fexit multi"
+    yield "bpf_link_create l1 p1 foo1 foo2 -> 0"
+    yield "bpf_link_create l2 p2 foo2 -> 0"
+    yield "bpf_link_detach l1 -> 0"
+    yield f"site foo1 -> {'ftrace_regs_caller' if s.single_direct_ops else 'ftrace_caller'}"
+    yield "bpf_link_create l1 p1 foo1 -> 0"
+    yield "bpf_link_detach l2 -> 0"
+    yield "bpf_link_detach l1 -> 0"
+    yield "site foo1 -> ftrace_caller"
 
 
 # Worlds of many functions.
@@ -413,14 +478,15 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _extension_is_alone,
     _ftrace_dies,
     _ftrace_dies_of_a_detach,
-    _graph_options_nest,
     _graph_slots_go_round,
     _graph_users_up_to_the_limit,
     _handshake_fails_half_way,
-    _ipmodify_widens_over_an_entry,
+    _module_goes_from_under_a_direct_call,
     _overlapping_links,
     _parts_up_to_the_limit,
-    _programs_call_each_other,
+    _regs_of_a_batch,
+    _regs_of_direct_calls,
+    _regs_under_a_notrace_hash,
     _target_goes_with_its_module,
     _words_at_the_edges,
 )

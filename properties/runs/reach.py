@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
-from properties.runs.directed import Directed, directed
+from properties.runs.corpus import seeds
+from properties.runs.directed import directed
 from properties.runs.sweep import sweep
 from spec.answers import answers
 from spec.operations import Call
-from spec.seeds import read_seed
 from spec.semantics import Semantics
 from spec.system import SystemFactory
 from spec.worlds import World, synthetic
 
-__all__ = ["SEEDS", "Reached", "reach", "seeds"]
-
-SEEDS = Path(__file__).parent / "seeds"
+__all__ = ["Reached", "reach"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +64,11 @@ def reach(semantics: Semantics, factories: Sequence[SystemFactory]) -> Reached:
         runs += 1
         calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
         if found:
-            return _told(tally, runs, calls, (run.name, found[0]))
-    return _told(tally, runs, calls, None)
+            return _summarize(tally, runs, calls, (run.name, found[0]))
+    return _summarize(tally, runs, calls, None)
 
 
-def _told(tally: Tally, runs: int, calls: int, divergence: tuple[str, Divergence] | None) -> Reached:
+def _summarize(tally: Tally, runs: int, calls: int, divergence: tuple[str, Divergence] | None) -> Reached:
     allowed = {(verb, answer) for verb, each in answers(tally.semantics, _world()).items() for answer in each}
     seen = {item for item in tally.outcomes if item[1] != "observed"}
     unseen, forbidden = sorted(allowed - seen), sorted(seen - allowed)
@@ -81,11 +78,3 @@ def _told(tally: Tally, runs: int, calls: int, divergence: tuple[str, Divergence
 @cache
 def _world() -> World:
     return synthetic()
-
-
-def seeds(semantics: Semantics) -> Iterator[Directed]:
-    """The seeds of the project that speak of these semantics, as runs."""
-    for path in sorted(SEEDS.glob("*.seed")):
-        seed = read_seed(path)
-        if seed.semantics == semantics.name and seed.world == _world().name:
-            yield Directed(path.stem, _world(), seed)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from properties.runs.directed import Directed
+from properties.runs.corpus import FixedRun, fixed_run
 from spec.alphabet import alphabet
 from spec.operations import OPERATIONS, POINTS
 from spec.prototypes import Prototype
-from spec.seeds import parse_operation, parse_seed
+from spec.seeds import parse_operation
 from spec.semantics import Semantics
 from spec.worlds import LONG, Function, World, synthetic
 
@@ -249,7 +249,7 @@ NUMBERS = (
 """In the same world, by numbers (GLOB-4, GRAPH-1, MODULE-5)."""
 
 
-def sweep(semantics: Semantics) -> Iterator[Directed]:
+def sweep(semantics: Semantics) -> Iterator[FixedRun]:
     """Every run of the sweep, without the operations that these semantics lack."""
     world, supported = synthetic(), alphabet(semantics)
     for before, line in WORKING:
@@ -291,9 +291,8 @@ def _records() -> World:
     )
 
 
-def _run(name: str, lines: tuple[str, ...], world: World, semantics: Semantics) -> Directed:
+def _run(name: str, lines: tuple[str, ...], world: World, semantics: Semantics) -> FixedRun:
     """The lines that these semantics have, as a run."""
     supported = alphabet(semantics)
     steps = [line for line in lines if OPERATIONS[line.split()[0]] in supported]
-    text = "\n".join([f"world {world.name}", f"semantics {semantics.name}", "---", *steps])
-    return Directed(name, world, parse_seed(text, name))
+    return fixed_run(name, world, semantics, steps)

@@ -14,14 +14,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from properties.systems import wire
 from properties.systems.guard import SystemCrashError
+from spec.capabilities import VALUES
 from spec.costs import Cost
 from spec.errors import BadInputError
-from spec.operations import Operation
+from spec.operations import OPERATIONS, Operation
 from spec.outcomes import Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -86,7 +88,7 @@ class _Channel:
         return self._pump(memoryview(line), time.monotonic() + self._time_limit)
 
     def close(self, farewell: bytes = b"") -> None:
-        """Sends a last line, waits for the end, and kills what is left of the group; again without effect."""
+        """Sends a last line, waits for the end, and kills the rest of the group. A second call has no effect."""
         if self._selector.get_map() is None:
             return
         self._selector.close()
@@ -157,11 +159,11 @@ class _Channel:
             self._selector.unregister(stderr)
 
     def crash(self, reason: str | None) -> SystemCrashError:
-        """Ends the process, and tells why, with the last lines that it printed. No reason: it ended by itself."""
+        """Ends the process; the error tells the reason and its last lines. None: it ended by itself."""
         self._selector.close()
         ending = self._reap(DYING_SECONDS if reason is None else 0)
         _, _, stderr = self._pipes()
-        self._stderr += _what_is_left(stderr.fileno())
+        self._stderr += _read_rest(stderr.fileno())
         for pipe in self._pipes():
             pipe.close()
         words = self._stderr.decode(errors="replace").strip()
@@ -187,39 +189,50 @@ class ExecSystem:
             self._channel = _Channel(words, time_limit)
         except OSError as error:
             raise BadInputError(f"the program '{words[0]}' cannot be started: {error.strerror}") from error
-        self._name, self._supports = self._ask("hello", wire.write_hello(world, semantics), wire.read_supports)
+        hello = self._ask("hello", wire.write_hello(world, semantics), wire.read_hello_answer)
+        self._name, self._supports = hello.name, frozenset(OPERATIONS[verb] for verb in hello.supports)
+        for value in VALUES:
+            if getattr(hello, value) is not None:
+                setattr(self, value, getattr(hello, value))
+        for method in hello.answers:
+            setattr(self, method, partial(self._ask_method, method))
 
     @property
     def name(self) -> str:
-        """As the process calls itself."""
+        """The name that the process gave itself."""
         return self._name
 
     @property
     def supports(self) -> frozenset[type[Operation]]:
-        """As the process answered to hello."""
+        """What the process said that it supports."""
         return self._supports
 
     def apply(self, operation: Operation) -> Outcome:
-        """As the process does it; SystemCrashError where it does not."""
+        """Have the process carry the operation out; SystemCrashError if it fails to."""
         request = wire.write_line({"apply": wire.encode(operation)})
         return self._ask(f"apply {operation.verb}", request, wire.read_outcome)
 
     def sites(self) -> Mapping[str, Site]:
-        """As the process shows them; SystemCrashError where it does not."""
+        """The sites that the process shows; SystemCrashError if it fails to."""
         return self._ask("sites", wire.write_line({"sites": True}), wire.read_sites)
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
-        """As the process runs it; SystemCrashError where it does not."""
+        """Have the process run the function; SystemCrashError if it fails to."""
         request = wire.write_line({"call": {"function": function, "arguments": list(arguments)}})
         return self._ask(f"call {function}", request, wire.read_trace)
 
     def cost(self) -> Cost:
-        """As the process counts it; SystemCrashError where it does not."""
+        """The costs that the process has counted; SystemCrashError if it fails to tell."""
         return self._ask("cost", wire.write_line({"cost": True}), wire.read_cost)
 
     def close(self) -> None:
         """Asks the process to end, and ends it."""
         self._channel.close(wire.write_line({"close": True}))
+
+    def _ask_method(self, method: str, *arguments: Operation) -> Any:
+        """Ask for a capability that the process has announced."""
+        request = wire.write_line({method: wire.encode(arguments[0]) if arguments else True})
+        return self._ask(method, request, lambda answer: wire.read_method(answer, method))
 
     def _ask(self, what: str, request: bytes, read: Callable[[dict[str, Any]], Answer]) -> Answer:
         try:
@@ -231,7 +244,7 @@ class ExecSystem:
             raise SystemCrashError(f"{self._program}, asked for {what}: {crash}", crash.details) from error
 
 
-def _what_is_left(descriptor: int) -> bytes:
+def _read_rest(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, CHUNK)
     except BlockingIOError:

@@ -1,6 +1,6 @@
-"""A plug-in kept at arm's length: its exceptions, hangs and wrong answers become one kind of error, a finding.
+"""Guards a plug-in: its exceptions, hangs and wrong answers become one kind of error, which is a finding.
 
-Without it a foreign System could end the harness, or answer something that only fails much later.
+Without the guard a foreign System could end the harness, or answer something that fails only much later.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
+from spec.capabilities import METHODS, VALUES
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
+from spec.reading import convert
 from spec.semantics import Semantics
 from spec.sites import Site
 from spec.system import System, SystemFactory
@@ -58,39 +60,50 @@ class GuardedSystem:
                 "write a class with the members of spec.system.System",
             )
         self._name = self._ask("name", lambda: inner.name, _check_name)
-        # What lockstep expects of the images; no part of the contract, since a name that ends in a level says it too.
-        self.sharing = str(getattr(inner, "sharing", "per_function"))
         self._supports = self._ask("supports", lambda: frozenset(inner.supports), _check_supports)
+        for member, kind in {**VALUES, **METHODS}.items():
+            if member in dir(inner):
+                setattr(self, member, self._guard(member, kind))
 
     @property
     def name(self) -> str:
-        """As the plug-in has it."""
+        """The plug-in's name."""
         return self._name
 
     @property
     def supports(self) -> frozenset[type[Operation]]:
-        """As the plug-in has it, asked once."""
+        """What the plug-in supports; it is asked once."""
         return self._supports
 
     def apply(self, operation: Operation) -> Outcome:
-        """As the plug-in does it; SystemCrashError where it does not."""
+        """Have the plug-in carry the operation out; SystemCrashError if it fails to."""
         return self._ask(f"apply({operation.verb})", lambda: self._inner.apply(operation), _check_outcome)
 
     def sites(self) -> Mapping[str, Site]:
-        """As the plug-in shows them; SystemCrashError where it does not."""
+        """The sites that the plug-in shows; SystemCrashError if it fails to."""
         return self._ask("sites()", lambda: dict(self._inner.sites()), _check_sites)
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
-        """As the plug-in runs it; SystemCrashError where it does not."""
+        """Have the plug-in run the function; SystemCrashError if it fails to."""
         return self._ask(f"call({function})", lambda: self._inner.call(function, arguments), _check_trace)
 
     def cost(self) -> Cost:
-        """As the plug-in counts it; SystemCrashError where it does not."""
+        """The costs that the plug-in has counted; SystemCrashError if it fails to tell."""
         return self._ask("cost()", self._inner.cost, _check_cost)
 
     def close(self) -> None:
-        """Closes the plug-in; SystemCrashError where it fails."""
+        """Close the plug-in; SystemCrashError if it fails to."""
         self._ask("close()", self._inner.close, lambda _: "")
+
+    def _guard(self, member: str, kind: Any) -> Any:
+        """A capability of the plug-in: a value, or a method that is guarded like the others."""
+
+        def check(answer: object) -> str:
+            return _check_type(answer, kind)
+
+        if member in VALUES:
+            return self._ask(member, lambda: getattr(self._inner, member), check)
+        return lambda *arguments: self._ask(f"{member}()", lambda: getattr(self._inner, member)(*arguments), check)
 
     def _ask(self, what: str, ask: Callable[[], Answer], mistake: Callable[[Answer], str]) -> Answer:
         answer = limited(what, ask, self._time_limit)
@@ -100,7 +113,7 @@ class GuardedSystem:
 
 
 def guarded(factory: SystemFactory, time_limit: float) -> SystemFactory:
-    """A factory of guarded systems; it raises BadInputError where what the factory makes is no System."""
+    """A factory of guarded systems; it raises BadInputError if what the given factory makes is no System."""
 
     def make(world: World, semantics: Semantics) -> System:
         return GuardedSystem(limited("the factory", lambda: factory(world, semantics), time_limit), time_limit)
@@ -111,7 +124,7 @@ def guarded(factory: SystemFactory, time_limit: float) -> SystemFactory:
 def limited(what: str, ask: Callable[[], Answer], time_limit: float) -> Answer:
     """What `ask` returns; SystemCrashError if it raises or needs more than time_limit seconds."""
     try:
-        return ask() if threading.current_thread() is not threading.main_thread() else _alarmed(ask, time_limit)
+        return ask() if threading.current_thread() is not threading.main_thread() else _run_with_alarm(ask, time_limit)
     except BadInputError:
         raise
     except _TimeUpError as error:
@@ -121,7 +134,7 @@ def limited(what: str, ask: Callable[[], Answer], time_limit: float) -> Answer:
         raise SystemCrashError(f"{what} raised {type(error).__name__}: {text}", traceback.format_exc()) from error
 
 
-def _alarmed(ask: Callable[[], Answer], time_limit: float) -> Answer:
+def _run_with_alarm(ask: Callable[[], Answer], time_limit: float) -> Answer:
     previous = signal.signal(signal.SIGALRM, _time_up)
     try:
         # The alarm comes back every second, for a plug-in that swallows the first one.
@@ -146,6 +159,14 @@ def _check_name(answer: object) -> str:
     return "" if isinstance(answer, str) else f"{_kind(answer)}: a str is expected"
 
 
+def _check_type(answer: object, kind: Any) -> str:
+    try:
+        convert(answer, kind)
+    except BadInputError as error:
+        return f"{_kind(answer)}: {error}"
+    return ""
+
+
 def _check_supports(answer: frozenset[Any]) -> str:
     wrong = [kind for kind in answer if not (isinstance(kind, type) and issubclass(kind, Operation))]
     return f"{wrong[0]!r}: classes of spec.operations are expected" if wrong else ""
@@ -163,7 +184,7 @@ def _check_sites(answer: Mapping[Any, Any]) -> str:
 def _check_trace(answer: object) -> str:
     if not isinstance(answer, Trace):
         return f"{_kind(answer)}: a Trace is expected"
-    wrong = [event for event in answer.events if not isinstance(event, get_args(Event))]
+    wrong = [event for event in answer.events if not isinstance(event, Event)]
     return f"{_kind(wrong[0])} among its events: the events of spec.traces are expected" if wrong else ""
 
 

@@ -1,4 +1,4 @@
-"""Worlds as a real kernel can be given them, and the settings that belong to a kernel's name."""
+"""Which worlds a real kernel can be given, and which world and semantics belong to a kernel's name."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def laboratory_of(semantics: Semantics) -> World:
 
 
 def without_own(world: World) -> World:
-    """A laboratory without the functions that one kernel has itself: any kernel can be given it."""
+    """A laboratory without its kernel's own functions, so that any kernel can be given it."""
     return World(world.name, tuple(function for function in world.functions if function.name not in OWN))
 
 
 def like_a_kernel(world: World, semantics: Semantics) -> World:
-    """A world as a kernel can be given it: where a module cannot mark its functions for fmod_ret, none is marked.
+    """A world as a kernel can be given it: if a module cannot mark its functions for fmod_ret there, none is marked.
 
     Functions that extensions may replace are no kernel's, so they are those that a module of ours would hold.
     """

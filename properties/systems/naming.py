@@ -45,7 +45,7 @@ def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
         module, attribute = BUILT_IN[name]
         return cast("SystemFactory", getattr(importlib.import_module(module), attribute))
     if name in KERNELS:
-        from impl import linux  # noqa: PLC0415  # what drives a virtual machine is loaded where one is wanted
+        from impl import linux  # noqa: PLC0415  # the code for virtual machines is loaded if one is wanted
 
         return linux.factory(name)
     place, colon, attribute = name.partition(":")

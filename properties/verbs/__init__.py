@@ -1,4 +1,23 @@
 """The verbs of the front door: arguments, printing and exit codes.
 
-Each module has SUMMARY, add_arguments(parser) and run(arguments). No other package of properties imports this one.
+Each is a module with add_arguments(parser) and run(arguments). No other package of properties imports this one.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["SUMMARIES"]
+
+SUMMARIES: Final[Mapping[str, str]] = {
+    "verify": "check every property on the real populations, then a summary and a report",
+    "explore": "search for a divergence and write down the shrunk seed",
+    "replay": "replay seeds, and print each step with both sides where they differ",
+    "plan": "tell what wildcard attaches would do, and what they would cost",
+    "bench": "measure the performance figures, as ratios within one run, against their bounds",
+    "dump": "dump trampolines of a running kernel, prove them, and check what it accepts and refuses",
+    "prove": "prove trampoline images, or show a counterexample that has been executed",
+    "linux": "run real kernels against the model, and tell which rules each confirmed",
+}
+"""The verbs, in the order in which help lists them."""

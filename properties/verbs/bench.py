@@ -14,9 +14,8 @@ from rich.progress import track
 from properties.benchmarks import against_angr, attaching, calling, proving, stepping
 from properties.benchmarks.figures import Measure, table, write
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "measure the performance figures, as ratios within one run, against their bounds"
 WITHOUT_ANGR = "Two more figures compare the prover with angr, which has an environment of its own: tox -e bench-angr"
 
 

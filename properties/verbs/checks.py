@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from properties.hunt.large import survey
+from properties.hunt.findings import Found, save
+from properties.hunt.search import Search, WildcardSearch
 from properties.lockstep.lockstep import Lockstep
-from properties.report.report import Check, CheckResult, Verdict
-from properties.runs.reach import SEEDS, reach
+from properties.report.results import Check, CheckResult, Verdict
+from properties.runs.corpus import SEEDS
+from properties.runs.reach import reach
 from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, semantics_named, world_named
-from properties.verbs.explore import Found, Search, save
 from spec.operations import Call
 from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS, Semantics
@@ -26,8 +27,7 @@ KERNEL_SECONDS = 10.0
 FINDINGS = Path("build/seeds")
 RANDOM_SEED = 1
 LARGE = 1000
-# The first example of a round is always the simplest one.
-ROUND = 4
+SHRINK_SECONDS = 60.0
 NEWEST = "linux-7.3"
 PROPOSAL = "proposal-2021"
 
@@ -41,10 +41,11 @@ def checks(worlds: Sequence[World], budget: float) -> list[Check]:
         if len(world.functions) < LARGE:
             title = f"every answer and rule is reached: {semantics.name}"
             found.append(Check(title, partial(everything_is_reached, world, semantics)))
-            name, check = "random sequences agree", sequences_agree
+            name, kind = "random sequences agree", Search
         else:
-            name, check = "overlapping wildcards agree", wildcards_agree
-        found.append(Check(f"{name}: {world.name}, {semantics.name}", partial(check, world, semantics, seconds)))
+            name, kind = "overlapping wildcards agree", WildcardSearch
+        check = partial(nothing_is_found, kind, world, semantics, seconds)
+        found.append(Check(f"{name}: {world.name}, {semantics.name}", check))
     return found
 
 
@@ -99,13 +100,13 @@ def everything_is_reached(world: World, semantics: Semantics) -> CheckResult:
     return CheckResult(verdict, reached.runs, "runs", functions, *counted, str(reached), reached.tally.table())
 
 
-def sequences_agree(world: World, semantics: Semantics, seconds: float) -> CheckResult:
-    """Random sequences on a small world, with every sharing level at once, each undone at its end."""
+def nothing_is_found(kind: type[Search], world: World, semantics: Semantics, seconds: float) -> CheckResult:
+    """A search with every sharing level at once finds nothing; each example is undone at its end."""
     deadline = time.monotonic() + seconds
-    search = Search(world, semantics, [resolve(name) for name in DEFAULT_SYSTEMS], RANDOM_SEED)
+    search = kind(world, semantics, [resolve(name) for name in DEFAULT_SYSTEMS], RANDOM_SEED)
     found = None
-    while found is None and time.monotonic() < deadline:
-        found = search.round(deadline, seconds)
+    while found is None and (not search.rounds or time.monotonic() < deadline):
+        found = search.round(deadline, SHRINK_SECONDS)
     if found is None and not search.tally.steps:
         return CheckResult(Verdict.NOT_RUN, 0, detail="the budget ended before the first step: give more --budget")
     return CheckResult(
@@ -114,29 +115,15 @@ def sequences_agree(world: World, semantics: Semantics, seconds: float) -> Check
         "examples",
         {world.name: len(world.functions)},
         search.tally.steps,
-        search.tally.outcomes["call", "observed"],
-        _kept(found) if found else "",
+        search.calls,
+        _save(found) if found else "",
         search.tally.table(),
     )
 
 
-def _kept(found: Found) -> str:
-    """Keep a finding's seed, and tell where, and what it says."""
+def _save(found: Found) -> str:
+    """Write a finding's seed, and say where it is, and what it shows."""
     return f"the shrunk seed is {save(found, FINDINGS)}\n{found.divergence}\n\n{print_seed(found.seed)}"
-
-
-def wildcards_agree(world: World, semantics: Semantics, seconds: float) -> CheckResult:
-    """Attaches over wildcards of a large world, overlapping and detached in any order; at least one round."""
-    deadline = time.monotonic() + seconds
-    factories = [resolve(name) for name in DEFAULT_SYSTEMS]
-    functions = {world.name: len(world.functions)}
-    examples = steps = calls = 0
-    while not examples or time.monotonic() < deadline:
-        done = survey(world, semantics, factories, examples=ROUND, random_seed=RANDOM_SEED + examples)
-        examples, steps, calls = examples + done.examples, steps + done.steps, calls + done.calls
-        if done.found is not None:
-            return CheckResult(Verdict.FELL, examples, "examples", functions, steps, calls, _kept(done.found))
-    return CheckResult(Verdict.HOLDS, examples, "examples", functions, steps, calls)
 
 
 def _semantics_of(world: World) -> Sequence[Semantics]:

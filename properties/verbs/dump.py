@@ -1,9 +1,8 @@
-"""The verb `dump`: trampolines of a running kernel as image files, whether its refusals are the spec's, and proofs."""
+"""The verb `dump`: writes and proves trampolines of a running kernel, and compares its refusals with the spec."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -13,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -33,15 +31,15 @@ from properties.kernels.shapes import (
     shape,
 )
 from properties.proofs.populations import Proof, Prover, count, exceptions, outcome_of, statement
-from properties.report.report import LOG_WIDTH
+from properties.report.show import LOG_WIDTH
 from properties.systems.naming import KERNELS, semantics_named
 from spec.errors import BadInputError
+from spec.images import ImageFile, print_image_file, read_image_file
 from spec.semantics import Semantics
 from spec.worlds import Function
 
-__all__ = ["SUMMARY", "Tally", "add_arguments", "file_name", "keep", "run", "table"]
+__all__ = ["Tally", "add_arguments", "file_name", "keep", "run", "table"]
 
-SUMMARY = "dump trampolines of a running kernel, prove them, and check what it accepts and refuses"
 DETAILS = """
 Without --functions one function is taken for each distinct shape of arguments and return value. A file that DIR has
 already of the same release, function and programs is kept.
@@ -56,8 +54,7 @@ refuted; 2 bad input; 3 one is undecided.
 DEFAULT_PROGRAMS = ("fentry=1", "fexit=1", "fentry=1,fexit=1")
 NOT_AS_PREDICTED = 1
 STATUS = {"proved": 0, "refuted": 1, "undecided": 3}
-IDENTITY = ("release", "function", "attach_order", "options")
-# so many functions have their programs at the same time
+# The number of functions that have their programs at the same time.
 AT_ONCE = 64
 
 
@@ -91,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of one way of attaching.
+    """The results of one way of attaching.
 
     refused: by step and errno; foreseen: those that the spec says. surprises: a sentence for each.
     """
@@ -106,20 +103,20 @@ class Tally:
     def add(self, function: Function, answer: Answer, expected: Answers) -> None:
         """Count what the kernel did, and compare it with what the spec says."""
         self.tried += 1
-        self.images += answer.document is not None
+        self.images += answer.image is not None
         self.refused.update(_first_refusal(answer))
         did = answer.loads, answer.attaches
         if answer.trouble:
-            self.surprises.append(f"{self._named(function)}: {answer.trouble}")
+            self.surprises.append(f"{self._name(function)}: {answer.trouble}")
         elif did != expected:
-            self.surprises.append(f"{self._named(function)}: {self._told(did)}; the spec says: {self._told(expected)}")
+            self.surprises.append(f"{self._name(function)}: {self._spell(did)}; the spec says: {self._spell(expected)}")
         else:
             self.foreseen.update(_first_refusal(answer))
 
-    def _named(self, function: Function) -> str:
+    def _name(self, function: Function) -> str:
         return f"{function.name} {label(self.attaching)}"
 
-    def _told(self, answers: Answers) -> str:
+    def _spell(self, answers: Answers) -> str:
         loads = (f"load {kind} {_errno(load)}" for kind, load in zip(self.attaching.kinds, answers[0], strict=True))
         pairs = zip(self.attaching.kinds, answers[1], strict=True)
         return ", ".join((*loads, *(f"attach {kind} {_errno(attach)}" for kind, attach in pairs if attach is not None)))
@@ -135,7 +132,7 @@ def _first_refusal(answer: Answer) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0: as the spec says. 1: an answer or an image that it does not say, which is named."""
+    """The exit status, after everything was printed; see DETAILS."""
     if arguments.directory is None and not arguments.prove:
         raise BadInputError("DIR: write where the image files go, or --prove")
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
@@ -153,13 +150,13 @@ def run(arguments: argparse.Namespace) -> int:
         tallies = dump.all(attachings, arguments.functions)
         _tell(console, f"{kernel.name}, release {kernel.release}", dump, tallies)
         if arguments.directory is not None:
-            console.print(f"{directory}: {_files(dump.files)}", soft_wrap=True)
+            console.print(f"{directory}: {_summarize(dump.files)}", soft_wrap=True)
         return _status(tallies, dump.proofs)
 
 
 @contextmanager
 def _directory(given: Path | None) -> Iterator[Path]:
-    """Where image files go; where none is given, one that stays if something is in it in the end."""
+    """Where image files go. If no directory is given, it is a new one, which is removed if it is empty at the end."""
     if given is not None:
         make_directory(given)
         yield given
@@ -221,7 +218,7 @@ class _Dump:
             else representatives(self._world, attaching, self._dumper.is_unique)
             for attaching in attachings
         ]
-        self._console.print(f"{self._world.name}: BTF names {len(self._named()):,} traceable functions")
+        self._console.print(f"{self._world.name}: BTF names {len(self._list_described()):,} traceable functions")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as progress:
             began = time.monotonic()
@@ -237,7 +234,7 @@ class _Dump:
         return tallies
 
     def statement(self, tallies: Sequence[Tally]) -> Iterator[str]:
-        """What has been proved, and what it took."""
+        """Sentences that say what was proved, and how long it took."""
         proofs = self.proofs or []
         refused = sum((tally.foreseen for tally in tallies), Counter[str]())
         surprises = sum(len(tally.surprises) for tally in tallies)
@@ -252,17 +249,17 @@ class _Dump:
         )
 
     def _subject(self, tallies: Sequence[Tally]) -> str:
-        """Which functions were taken."""
+        """Which functions were taken, in words."""
         if self._pattern is not None:
             return f"{self._world.name}: {count(tallies[0].tried, 'function')} matching {self._pattern}"
-        named = self._named()
+        named = self._list_described()
         shapes = len({shape(function) for function in named})
         return (
             f"{self._world.name}: all {count(shapes, 'shape')} of arguments and return value "
             f"that {count(len(named), 'function')} have"
         )
 
-    def _named(self) -> list[Function]:
+    def _list_described(self) -> list[Function]:
         return [function for function in self._world.functions if function.btf_id is not None]
 
     def _one(self, attaching: Attaching, functions: Sequence[Function], progress: Progress) -> Tally:
@@ -272,20 +269,20 @@ class _Dump:
             some = functions[start : start + AT_ONCE]
             for function, answer in zip(some, self._dumper.answers(some, attaching), strict=True):
                 tally.add(function, answer, predicted(function, attaching, self._semantics))
-                if answer.document:
-                    self._take(function, attaching, answer.document)
+                if answer.image:
+                    self._take(function, attaching, answer.image)
             progress.update(task, completed=tally.tried)
         if not self._console.is_terminal:
             self._console.print(f"{label(attaching)}: {tally.images:,} images of {tally.tried:,} functions")
         return tally
 
-    def _take(self, function: Function, attaching: Attaching, document: Mapping[str, Any]) -> None:
-        """What is to become of one image."""
+    def _take(self, function: Function, attaching: Attaching, image: ImageFile) -> None:
+        """Keep one image as a file, have it proved, or both."""
         path = self._directory / file_name(self._world.name, function, attaching)
         if self._keeps:
-            self.files[keep(path, document)] += 1
+            self.files[keep(path, image)] += 1
         if self._prover is not None:
-            self._prover.add(function, label(attaching), path, document)
+            self._prover.add(function, label(attaching), path, image)
 
 
 def make_directory(path: Path) -> None:
@@ -301,15 +298,15 @@ def file_name(system: str, function: Function, attaching: Attaching) -> str:
     return f"{system}.{function.name}.{label(attaching)}.json"
 
 
-def keep(path: Path, document: Mapping[str, Any]) -> str:
+def keep(path: Path, image: ImageFile) -> str:
     """Write an image file as a whole, or leave the one that is there: `written`, `replaced` or `kept`."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         exists = path.exists()
-        if exists and _identity(path) == [document[name] for name in IDENTITY]:
+        if exists and _is_dump_of(path, image):
             return "kept"
         try:
-            scratch.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            scratch.write_text(print_image_file(image), encoding="utf-8")
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -318,13 +315,12 @@ def keep(path: Path, document: Mapping[str, Any]) -> str:
     return "replaced" if exists else "written"
 
 
-def _identity(path: Path) -> list[object]:
-    """Of which release, function and programs a file is; nothing if it is no image file."""
+def _is_dump_of(path: Path, image: ImageFile) -> bool:
+    """Whether a file is a dump of the same subject; it is not if it is no image file."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return []
-    return [found.get(name) for name in IDENTITY] if isinstance(found, dict) else []
+        return read_image_file(path).subject == image.subject
+    except BadInputError:
+        return False
 
 
 def table(title: str, tallies: Sequence[Tally], proofs: Sequence[Proof] | None = None) -> Table:
@@ -338,25 +334,25 @@ def table(title: str, tallies: Sequence[Tally], proofs: Sequence[Proof] | None =
     for tally in tallies:
         numbers = [tally.tried, tally.images, *(tally.refused[refusal] for refusal in refusals), len(tally.surprises)]
         if proofs is not None:
-            numbers += _proved(proof for proof in proofs if proof.label == label(tally.attaching))
+            numbers += _count_proved(proof for proof in proofs if proof.label == label(tally.attaching))
         rows.add_row(label(tally.attaching), *(f"{number:,}" for number in numbers))
     return rows
 
 
-def _proved(proofs: Iterable[Proof]) -> list[int]:
-    """How many are proved; those among them that are patched while they are used; and those by whole words."""
+def _count_proved(proofs: Iterable[Proof]) -> list[int]:
+    """How many are proved, how many of them while programs are detached, and how many by whole words."""
     judgements = [proof.judgement for proof in proofs]
     proved = [judgement for judgement in judgements if judgement.outcome == "proved"]
     words = sum(judgement.words.outcome == "proved" for judgement in judgements)
     return [len(proved), sum(judgement.detaching for judgement in proved), words]
 
 
-def _files(files: Mapping[str, int]) -> str:
-    """What became of the files, as far as anything did."""
-    return ", ".join(_counted(files)) or "no image files"
+def _summarize(files: Mapping[str, int]) -> str:
+    """What became of the files, in words."""
+    return ", ".join(_describe_files(files)) or "no image files"
 
 
-def _counted(files: Mapping[str, int]) -> Iterator[str]:
+def _describe_files(files: Mapping[str, int]) -> Iterator[str]:
     words = {
         "written": "written",
         "replaced": "that were something else replaced",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +16,20 @@ from properties.kernels import cost
 from properties.kernels.checks import Job, Random, debian, job_checks
 from properties.kernels.confirmed import known
 from properties.kernels.conformance import RANDOM_SEED
+from properties.kernels.cost_rows import Costs
 from properties.kernels.nearest import nearest
 from properties.kernels.needs import require_tools
-from properties.report import report
-from properties.report.cost_table import Costs
-from properties.report.report import Check, CheckResult, Finished
-from properties.report.rule_table import as_json, rule_table, summary_table
+from properties.kernels.tables import as_json, rule_table, summary_table
+from properties.report import show
+from properties.report.results import Check, CheckResult, Finished, exit_status, summary
+from properties.report.running import run_checks
 from properties.systems.kernels import laboratory_of, without_own
 from properties.systems.naming import KERNELS, semantics_named
-from properties.verbs.explore import seconds
+from properties.verbs.options import seconds
 from spec.errors import BadInputError
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "run real kernels against the model, and tell which rules each confirmed"
 TITLE = "massattach linux"
 ALL = "all"
 OPERATIONS = 1500
@@ -45,7 +44,7 @@ or the input is bad.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `linux`."""
+    """Declare the options of `linux`."""
     parser.epilog = DETAILS
     option = parser.add_argument
     option("--kernel", action="append", choices=(*KERNELS, ALL), help="Debian's; may be repeated (default: all)")
@@ -74,22 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the checks and returns 0, 1 or 2 (`report.exit_status`)."""
+    """Run the checks and return 0, 1 or 2 (`exit_status`)."""
     _consistent(arguments)
     names = _names(arguments)
     if arguments.fetch:
         return _fetch(names)
     require_tools()
-    console = Console(width=None if sys.stdout.isatty() else report.LOG_WIDTH)
+    console = Console(width=show.log_width())
     random = Random(arguments.operations, arguments.budget, arguments.random_seed, arguments.save)
     jobs = [_own(arguments, console)] if arguments.bzimage else [debian(name) for name in names]
     checks = [check for job in jobs for check in job_checks(job, random)]
     costs = _Costs(names, console)
     if arguments.cost:
         checks.append(Check("grace periods are counted as the model counts them", costs.measure))
-    done = report.run_checks(checks, console)
+    done = run_checks(checks, console)
     _tell(jobs, done, costs, arguments.junit, console)
-    return report.exit_status(done)
+    return exit_status(done)
 
 
 @dataclass(slots=True)
@@ -142,27 +141,30 @@ def _own(arguments: argparse.Namespace, console: Console) -> Job:
         found = nearest(kernel)
         semantics, why = found.semantics, str(found)
     line = f"{kernel.name}, release {kernel.release}: semantics {semantics.name}, {why}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    show.print_line(console, line)
     return Job(kernel.name, lambda: kernel, semantics, without_own(laboratory_of(semantics)), known()[semantics.name])
 
 
 def _tell(jobs: Sequence[Job], done: Sequence[Finished], costs: _Costs, junit: Path, console: Console) -> None:
     """Tables and summary on the console, and everything in three files."""
     evidences = [evidence for job in jobs if (evidence := job.evidence)]
-    console.print(report.table(done, TITLE))
+    console.print(show.rich_table(show.table(done, TITLE)))
     short = summary_table(evidences)
-    console.print(short)
-    # It is wider than a log's lines are.
-    wide = [costs.measured.text()] if costs.measured else []
-    for line in (*wide, report.summary(done)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(show.rich_table(short))
+    wide = [_text_of(costs.measured)] if costs.measured else []
+    for line in (*wide, summary(done)):
+        show.print_line(console, line)
     text, data = junit.with_suffix(".txt"), junit.with_suffix(".json")
     notes = [f"{evidence.kernel}: left out in {line}" for evidence in evidences for line in evidence.left]
-    tables = [short, rule_table(evidences)]
-    report.write_reports(done, junit, text, title=TITLE, notes=[*notes, *wide], tables=tables)
+    show.write_reports(done, junit, text, title=TITLE, notes=[*notes, *wide], tables=[short, rule_table(evidences)])
     document = {**as_json(evidences), "costs": costs.measured.json() if costs.measured else []}
     data.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    console.print(f"Reports: {text}, {data} and {junit}", highlight=False, markup=False, soft_wrap=True)
+    show.print_line(console, f"Reports: {text}, {data} and {junit}")
+
+
+def _text_of(costs: Costs) -> str:
+    """The table of costs, which is wider than a log's lines are, and a line for each row that does not hold."""
+    return show.text_of(costs.table(), show.LOG_WIDTH + 60) + "".join(f"{line}\n" for line in costs.details)
 
 
 def _count(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
@@ -12,16 +11,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from properties.plan.planning import KINDS, Plan, Program, Reason, parse_program, plan
+from properties.plan.explaining import Reason
+from properties.plan.planning import Plan, plan
+from properties.plan.probes import KINDS, Probe, parse_probe
+from properties.report.show import log_width
 from properties.systems.naming import semantics_named, world_named
 from spec.costs import POKE_BATCH, Cost
 from spec.semantics import PRESETS
 from spec.sharing import LEVELS
 from spec.worlds import Function, World
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "tell what wildcard attaches would do, and what they would cost"
 
 WIDTH = 100
 EXAMPLES = 3
@@ -29,7 +30,7 @@ MOST_SETS = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the verb takes."""
+    """Declare the options of `plan`."""
     parser.add_argument("pattern", nargs="+", metavar="KIND:GLOB", help=f"KIND is one of {', '.join(KINDS)}")
     parser.add_argument("--world", default="linux-7.3", metavar="W", help="a built-in world or a population file")
     parser.add_argument("--semantics", metavar="X", help=f"one of {', '.join(PRESETS)}; default: each of them")
@@ -39,25 +40,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; 0, or BadInputError for a pattern that is none or matches nothing."""
     presets = [semantics_named(arguments.semantics)] if arguments.semantics else list(PRESETS.values())
     world = world_named(arguments.world)
-    programs = [parse_program(text, number, world) for number, text in enumerate(arguments.pattern, 1)]
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    _print(console, world, programs, [plan(programs, semantics) for semantics in presets])
+    probes = [parse_probe(text, number, world) for number, text in enumerate(arguments.pattern, 1)]
+    console = Console(highlight=False, width=log_width(WIDTH))
+    _print(console, world, probes, [plan(probes, semantics) for semantics in presets])
     return 0
 
 
-def _print(console: Console, world: World, programs: Sequence[Program], plans: Sequence[Plan]) -> None:
+def _print(console: Console, world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> None:
     named = sum(function.btf_id is not None for function in world.functions)
     console.print(f"World {escape(world.name)}: {len(world.functions):,} functions, BTF names {named:,} of them.")
     console.print("Each column applies one kernel's rules to these functions.\n")
-    console.print(_attach_table(programs, plans))
+    console.print(_attach_table(probes, plans))
     for same in _alike(plans):
         console.print()
-        console.print(_mixing_table(programs, same))
+        console.print(_mixing_table(probes, same))
     console.print()
     console.print(_image_table(plans))
     console.print()
     console.print(_cost_table(plans))
-    for note in _notes(programs, plans):
+    for note in _notes(probes, plans):
         console.print()
         console.print(note)
 
@@ -77,11 +78,11 @@ def _table(title: str, plans: Sequence[Plan]) -> Table:
     return table
 
 
-def _attach_table(programs: Sequence[Program], plans: Sequence[Plan]) -> Table:
+def _attach_table(probes: Sequence[Probe], plans: Sequence[Plan]) -> Table:
     table = _table("What is attached, and what is refused, and why", plans)
-    for number, program in enumerate(programs):
+    for number, probe in enumerate(probes):
         table.add_row(
-            f"[bold]{program.name} {escape(program.pattern)}[/]: {len(program.matched):,} match, attached",
+            f"[bold]{probe.name} {escape(probe.pattern)}[/]: {len(probe.matched):,} match, attached",
             *(f"[bold]{len(each.attached[number]):,}[/]" for each in plans),
         )
         for reason, found in _reasons([each.refused[number] for each in plans]).items():
@@ -109,27 +110,27 @@ def _alike(plans: Iterable[Plan]) -> list[list[Plan]]:
     return groups
 
 
-def _mixing_table(programs: Sequence[Program], plans: Sequence[Plan]) -> Table | str:
+def _mixing_table(probes: Sequence[Probe], plans: Sequence[Plan]) -> Table | str:
     """Which programs meet on which functions: a line is one trampoline, times the shapes that it has to serve."""
     where = ", ".join(each.semantics.name for each in plans)
     sets = plans[0].sets
     if not sets:
         return f"[bold]Mixing trampolines on {where}[/]: nothing is attached"
     table = _plain(f"Mixing trampolines on {where}")
-    for program in programs:
-        table.add_column(program.name, justify="center")
+    for probe in probes:
+        table.add_column(probe.name, justify="center")
     for heading in ("functions", "shapes"):
         table.add_column(heading, justify="right")
     table.add_column("such as")
     shown = set(sorted(sets, key=lambda numbers: -len(sets[numbers]))[:MOST_SETS])
     for line, (numbers, functions) in enumerate(sets.items(), 1):
         if numbers in shown:
-            marks = ("●" if number in numbers else "○" for number in range(len(programs)))
+            marks = ("●" if number in numbers else "○" for number in range(len(probes)))
             shapes = plans[0].images("per_shape", numbers)
             table.add_row(f"TRAMPOLINE{line}", *marks, f"{len(functions):,}", f"{shapes:,}", _examples(functions))
     left = [len(functions) for numbers, functions in sets.items() if numbers not in shown]
     if left:
-        table.caption = f"{len(left):,} smaller sets of programs, on {sum(left):,} functions, are left out"
+        table.caption = f"{len(left):,} smaller sets of probes, on {sum(left):,} functions, are left out"
     return table
 
 
@@ -170,7 +171,7 @@ def _figures(costs: Sequence[Cost | None]) -> Iterator[tuple[str, list[int | Non
         yield "images built, unshared", built
 
 
-def _notes(programs: Sequence[Program], plans: Sequence[Plan]) -> Iterator[str]:
+def _notes(probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
     yield (
         f"A text-poke round is at most {POKE_BATCH} sites, and three synchronisations of all cores. "
         "Links are closed in the order given. Nothing else is taken to be attached."
@@ -181,7 +182,7 @@ def _notes(programs: Sequence[Program], plans: Sequence[Plan]) -> Iterator[str]:
             f"{', '.join(single)}: there is no batch attach for BPF. For comparison, the cost of one "
             "register_ftrace_direct_multi of an allocated ops with one raw trampoline on all these functions."
         )
-    if len(single) < len(plans) and any(program.kind == "fmod_ret" for program in programs):
+    if len(single) < len(plans) and any(probe.kind == "fmod_ret" for probe in probes):
         yield "There is no batch attach of fmod_ret programs: they always go one function a call (PROG-1)."
     for each in plans:
         yield from _batch_notes(each)
@@ -194,9 +195,9 @@ def _batch_notes(each: Plan) -> Iterator[str]:
     if each.semantics.tracing_multi and rules:
         which = " or ".join(sorted(rules))
         yield f"{name}: a call with a function that {which} refuses fails as a whole: leave it out."
-    for program, met in each.cut.items():
+    for probe, met in each.cut.items():
         limit = each.semantics.parts_limit
-        yield f"{name}: {program} in one call is -EBUSY, for it meets {met} parts and the limit is {limit} (LINK-11)."
+        yield f"{name}: {probe} in one call is -EBUSY, for it meets {met} parts and the limit is {limit} (LINK-11)."
 
 
 def _count(number: int) -> str:

@@ -13,18 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from properties.proofs.image_files import Dump, read_image
-from properties.proofs.judging import DETACHING, NO_PLACE, lacks_place, variants
+from properties.proofs.judging import DETACHING, NO_PLACE, Variant, lacks_place, variants
 from properties.prover.essential import essential
-from properties.prover.goal import READINGS, Goal
-from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.goal import READINGS
 from properties.prover.show import counterexample_lines, summary
-from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "prove trampoline images, or show a counterexample that has been executed"
 DETAILS = """
 Each image is proved as it is and, if the kernel patches it to detach programs while tasks are in it, as it is then. A
 counterexample tells the obligation that is broken, what is wrong, the values of registers and results that matter, and
@@ -37,7 +33,7 @@ Exit status: 0 all proved, 1 one refuted, 2 a file cannot be used, 3 one undecid
 PROVED, REFUTED, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
 STATUS: Final = {"proved": PROVED, "refuted": REFUTED, "undecided": UNDECIDED}
 WORST: Final = {BAD_INPUT: "unusable", REFUTED: "refuted", UNDECIDED: "undecided", PROVED: "proved"}
-"""The worst first, and what the summary calls files of this status."""
+"""What the summary calls the files of a status; the worst comes first."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,16 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Proves each file, as the image is and as it is while programs are detached, and returns the worst status."""
+    """Proves each file, as the image was built and while programs are detached, and returns the worst status."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     counts: Counter[int] = Counter()
-    paths = list(_files(arguments.images, counts))
+    paths = list(_find_files(arguments.images, counts))
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not _shows_progress(console, paths)) as progress:
         for path in progress.track(paths):
-            counts[_file(console, path, arguments)] += 1
+            counts[_prove_file(console, path, arguments)] += 1
     if counts.total() > 1:
-        console.print(_told(counts))
+        console.print(_summarize(counts))
     return next(status for status in WORST if counts[status])
 
 
@@ -75,8 +71,8 @@ def _shows_progress(console: Console, paths: Sequence[Path]) -> bool:
     return console.is_terminal and len(paths) > 1
 
 
-def _files(places: Iterable[Path], counts: Counter[int]) -> Iterator[Path]:
-    """Files as they are; of a directory its image files, of which there must be some."""
+def _find_files(places: Iterable[Path], counts: Counter[int]) -> Iterator[Path]:
+    """The files; in place of a directory, its image files, of which there must be some."""
     for place in places:
         if not place.is_dir():
             yield place
@@ -84,50 +80,51 @@ def _files(places: Iterable[Path], counts: Counter[int]) -> Iterator[Path]:
         found = sorted(place.glob("*.json"))
         yield from found
         if not found:
-            _complain(BadInputError("has no image files (*.json)", str(place)))
+            _print_error(BadInputError("has no image files (*.json)", str(place)))
             counts[BAD_INPUT] += 1
 
 
-def _complain(error: BadInputError) -> None:
+def _print_error(error: BadInputError) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"{error}\n")
 
 
-def _told(counts: Mapping[int, int]) -> str:
+def _summarize(counts: Mapping[int, int]) -> str:
     """`5 files: 3 proved, 1 refuted, 1 unusable`."""
     parts = [f"{counts[status]:,} {word}" for status, word in reversed(WORST.items()) if counts[status]]
     return f"{sum(counts.values()):,} files: {', '.join(parts)}"
 
 
-def _file(console: Console, path: Path, arguments: argparse.Namespace) -> int:
-    """The status of one file, the worst of its variants'; what is refuted as it is need not be tried patched."""
+def _prove_file(console: Console, path: Path, arguments: argparse.Namespace) -> int:
+    """The status of one file: the worst of its variants'. Where one is refuted, the next is not tried."""
     try:
         dump = read_image(path)
     except BadInputError as error:
-        _complain(error)
+        _print_error(error)
         return BAD_INPUT
-    tasks = list(variants(dump.image, dump.goal.read(arguments.reading)))
+    found = variants(dump, arguments.reading)
     statuses = {PROVED}
-    for name, image, goal in tasks:
-        title = f"{dump.file}: {name}" if name else _title(dump)
-        statuses.add(_prove(console, title, image, goal, thorough=arguments.thorough))
+    for variant in found:
+        title = f"{dump.file}: {variant.name}" if variant.name else _describe(dump)
+        statuses.add(_prove(console, title, variant, thorough=arguments.thorough))
         if REFUTED in statuses:
             break
-    if statuses == {PROVED} and lacks_place(tasks):
+    if statuses == {PROVED} and lacks_place(found):
         console.print(f"{dump.file}: {DETACHING}: {NO_PLACE}")
         statuses.add(UNDECIDED)
     return next(status for status in WORST if status in statuses)
 
 
-def _title(dump: Dump) -> str:
+def _describe(dump: Dump) -> str:
     return f"{dump.file}: {dump.function} of {dump.kernel}, {' '.join(dump.attached)}"
 
 
-def _prove(console: Console, title: str, image: Image, goal: Goal, *, thorough: bool) -> int:
-    verdict = prove(image, goal, thorough=thorough)
+def _prove(console: Console, title: str, variant: Variant, *, thorough: bool) -> int:
+    verdict = variant.prove(thorough=thorough)
     console.print(f"{title}: {summary(verdict)}")
     if verdict.counterexample is not None:
-        found = essential(verdict.counterexample, image, goal, X86_64, verdict.bindings)
-        for line in counterexample_lines(found, image, goal, X86_64):
+        image, goal, architecture = variant.image, variant.goal, variant.architecture
+        found = essential(verdict.counterexample, image, goal, architecture, verdict.bindings)
+        for line in counterexample_lines(found, image, goal, architecture):
             console.print(f"  {line}")
     return STATUS[verdict.outcome]

@@ -13,14 +13,13 @@ from rich.console import Console
 from properties.lockstep.lockstep import Lockstep, Taken, UnsupportedError
 from properties.systems.kernels import made_for
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
+from properties.verbs.options import SYSTEM_TIME_LIMIT
 from spec.errors import BadInputError
 from spec.seeds import Seed, Step, read_seed
 from spec.system import SystemFactory
 
-__all__ = ["SUMMARY", "add_arguments", "replay", "run"]
+__all__ = ["add_arguments", "replay", "run"]
 
-SUMMARY = "replay seeds, and print each step with both sides where they differ"
-SYSTEM_TIME_LIMIT = 10.0
 AGREE, DIVERGE, BAD_INPUT = 0, 1, 2
 
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from properties.report import report
+from properties.report import show
+from properties.report.results import exit_status, summary
+from properties.report.running import run_checks
 from properties.systems.naming import world_named
 from properties.verbs import checks
 from spec.errors import BadInputError
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "check every property on the real populations, then a summary and a report"
 DETAILS = """
 Exit status: 0 every property holds, 1 a property fell, 2 a check could not run or the input is bad.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `verify`."""
+    """Declare the options of `verify`."""
     parser.epilog = DETAILS
     parser.add_argument(
         "--world",
@@ -48,22 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the checks and returns 0, 1 or 2 (`report.exit_status`)."""
+    """Run the checks and return 0, 1 or 2 (`exit_status`)."""
     if arguments.budget <= 0:
         raise BadInputError(f"--budget {arguments.budget:g} is no time: write a number of seconds above 0")
     worlds = tuple(world_named(name) for name in arguments.world or checks.WORLDS)
     text = arguments.junit.with_suffix(".txt")
-    console = Console(width=None if sys.stdout.isatty() else report.LOG_WIDTH)
+    console = Console(width=show.log_width())
     kernels, notes = ([], []) if arguments.world else checks.kernels()
     for note in notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        show.print_line(console, note)
     wanted = [*checks.proofs(), *checks.checks(worlds, arguments.budget), *kernels]
-    done = report.run_checks(wanted, console)
+    done = run_checks(wanted, console)
     for finished in done:
         if finished.result.headline and finished.result.tally:
-            console.print(finished.result.tally)
-    console.print(report.table(done))
-    console.print(report.summary(done), highlight=False, soft_wrap=True)
-    report.write_reports(done, arguments.junit, text, notes=notes)
-    console.print(f"Reports: {text} and {arguments.junit}", highlight=False, soft_wrap=True)
-    return report.exit_status(done)
+            console.print(show.rich_table(finished.result.tally))
+    console.print(show.rich_table(show.table(done)))
+    show.print_line(console, summary(done))
+    show.write_reports(done, arguments.junit, text, notes=notes)
+    show.print_line(console, f"Reports: {text} and {arguments.junit}")
+    return exit_status(done)

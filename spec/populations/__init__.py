@@ -5,44 +5,77 @@ A population file is untrusted input: it is bounded while it is read, and each m
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
+from typing import Annotated
 
+from msgspec import Meta, Struct
+
+from spec import reading
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
+from spec.reading import matching, one_of
 from spec.worlds import Function, World
 
-__all__ = ["built_in", "load", "read_population"]
+__all__ = ["built_in", "load", "make_world", "read_population"]
 
 _HERE = Path(__file__).parent
 _BUILT_IN = ("linux-6.1", "linux-6.12", "linux-7.3")
 
-_MIB = 1 << 20
-_MOST_COMPRESSED = 16 * _MIB
-_MOST_BYTES = 64 * _MIB
+_MOST_BYTES = 64 << 20
 _MOST_FUNCTIONS = 1_000_000
 _MOST_ARGUMENTS = 64
 _LARGEST_TYPE = 65536
 _LARGEST_BTF_ID = (1 << 32) - 1
 
-_KINDS = frozenset({"INT", "PTR", "ENUM", "STRUCT", "UNION", "VOID"})
+_KINDS = ("INT", "PTR", "ENUM", "STRUCT", "UNION", "VOID")
 # How available_filter_functions names the record of a weak function that was overridden; ftrace flags it DISABLED.
 _WEAK = "__ftrace_invalid_address__"
-_ATTRIBUTES = frozenset({"disabled", "deny", "noreturn", "fmod_ret", "sleepable", "freplace"})
-_FIELDS = frozenset({"name", "address", "btf_id", "args", "ret", "variadic", "module", "attributes"})
-_KERNEL = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:[.+-][\w.+~-]{0,64})?", re.ASCII)
-_SYMBOL = re.compile(r"[A-Za-z_.$][\w.$]{0,511}", re.ASCII)
-_MODULE = re.compile(r"[\w-]{1,63}", re.ASCII)
-_TYPE_NAME = re.compile(r"[ -~]{1,512}")
-_ADDRESS = re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")
+_ATTRIBUTES = ("disabled", "deny", "noreturn", "fmod_ret", "sleepable", "freplace")
+
+_Kernel = matching("a kernel's version, MAJOR.MINOR", r"[0-9]{1,3}\.[0-9]{1,3}(?:[.+-][A-Za-z0-9_.+~-]{0,64})?")
+_Symbol = matching("a symbol", r"[A-Za-z_.$][A-Za-z0-9_.$]{0,511}")
+_Module = matching("a module's name", "[A-Za-z0-9_-]{1,63}")
+_TypeName = matching("1 to 512 printable ASCII characters", "[ -~]{1,512}")
+_Address = matching("a string of 1 to 16 hexadecimal digits", "(?:0x)?[0-9a-fA-F]{1,16}")
+_TypeIndex = Annotated[int, Meta(ge=0)]
+_Type = tuple[
+    Annotated[str, one_of(_KINDS)],
+    Annotated[int, Meta(ge=0, le=_LARGEST_TYPE)],
+    Annotated[str, _TypeName],
+]
+
+
+class _Record(Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of a file's functions; args and ret are indices of types."""
+
+    name: Annotated[str, _Symbol]
+    address: Annotated[str, _Address] | None = None
+    btf_id: Annotated[int, Meta(ge=1, le=_LARGEST_BTF_ID)] | None = None
+    args: Annotated[tuple[_TypeIndex, ...], Meta(max_length=_MOST_ARGUMENTS)] | None = None
+    ret: _TypeIndex | None = None
+    variadic: bool = False
+    module: Annotated[str, _Module] | None = None
+    attributes: frozenset[Annotated[str, one_of(_ATTRIBUTES)]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.args is None) != (self.ret is None):
+            raise ValueError(f"{self.name} has only one of args and ret")
+        if self.btf_id is not None and self.args is None:
+            raise ValueError(f"{self.name} has a btf_id but lacks args and ret")
+
+
+class _Population(Struct, frozen=True):
+    """The object of a file; other members are ignored."""
+
+    kernel: Annotated[str, _Kernel]
+    types: tuple[_Type, ...]
+    functions: Annotated[tuple[_Record, ...], Meta(max_length=_MOST_FUNCTIONS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +144,6 @@ _FACTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """One entry of a file's functions, checked."""
-
-    name: str
-    address: int | None
-    btf_id: int | None
-    prototype: Prototype | None
-    module: str | None
-    attributes: frozenset[str]
-
-
 class _MistakeError(Exception):
     """What is wrong with a population, without the file's name."""
 
@@ -154,204 +175,94 @@ def _load_built_in(name: str) -> World:
 def read_population(path: Path) -> World:
     """The world in a population file, JSON or gzipped JSON, named by its path; BadInputError if it is malformed."""
     try:
-        return World(str(path), _functions(_parsed(_text(path))))
+        return World(str(path), _functions(reading.load(path, _Population, _MOST_BYTES)))
     except _MistakeError as mistake:
         raise BadInputError(str(mistake), str(path)) from mistake
-    except json.JSONDecodeError as error:
-        raise BadInputError(f"is no JSON: {error.msg}", str(path), error.lineno) from error
 
 
-def _text(path: Path) -> bytes:
-    """A file's bytes, decompressed if they start like gzip."""
+def make_world(name: str, population: object) -> World:
+    """The world of a population that is no file, as JSON's values; BadInputError if it is malformed."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_COMPRESSED + 1)
-            if not data.startswith(b"\x1f\x8b"):
-                data += file.read(_MOST_BYTES + 1 - len(data))
-            elif len(data) > _MOST_COMPRESSED:
-                raise _MistakeError(f"a compressed population has at most {_MOST_COMPRESSED // _MIB} MiB")
-    except (OSError, ValueError) as error:
-        raise _MistakeError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if data.startswith(b"\x1f\x8b"):
-        data = _decompressed(data)
-    if len(data) > _MOST_BYTES:
-        raise _MistakeError(f"a population has at most {_MOST_BYTES // _MIB} MiB of JSON")
-    return data
+        return World(name, _functions(reading.convert(population, _Population)))
+    except _MistakeError as mistake:
+        raise BadInputError(str(mistake)) from mistake
 
 
-def _decompressed(data: bytes) -> bytes:
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            return file.read(_MOST_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _MistakeError("is damaged: it starts like gzip but does not decompress") from error
+def _functions(population: _Population) -> tuple[Function, ...]:
+    _check_ids(population.functions)
+    prototypes = _prototypes(population)
+    ordered = _in_address_order(population.functions)
+    return tuple(_make_functions(ordered, prototypes, _facts(population.kernel)))
 
 
-def _parsed(data: bytes) -> object:
-    try:
-        found: object = json.loads(data.decode())
-    except json.JSONDecodeError:
-        raise
-    except UnicodeDecodeError as error:
-        raise _MistakeError("a population is UTF-8 text") from error
-    except RecursionError as error:
-        raise _MistakeError("is nested too deeply: a population is an object of lists") from error
-    except ValueError as error:
-        raise _MistakeError("holds a number of thousands of digits") from error
-    return found
-
-
-def _functions(population: object) -> tuple[Function, ...]:
-    if not isinstance(population, dict):
-        raise _MistakeError("a population is a JSON object with kernel, types and functions")
-    facts = _facts(population.get("kernel"))
-    types = _types(population.get("types"))
-    rows = population.get("functions")
-    if not isinstance(rows, list):
-        raise _MistakeError("the population lacks its list of functions")
-    if len(rows) > _MOST_FUNCTIONS:
-        raise _MistakeError(f"a population has at most {_MOST_FUNCTIONS:,} functions")
-    reader = _Reader(types)
-    records = [reader.record(index, row) for index, row in enumerate(rows)]
-    return tuple(_named(_in_address_order(records), facts))
-
-
-def _facts(kernel: object) -> _Facts:
+def _facts(kernel: str) -> _Facts:
     """The facts of the nearest kernel; majors are counted as 20 minors."""
-    found = _KERNEL.fullmatch(kernel) if isinstance(kernel, str) else None
-    if found is None:
-        raise _MistakeError('the population lacks its kernel: write "kernel": "MAJOR.MINOR"')
-    wanted = 20 * int(found[1]) + int(found[2])
+    major, minor = re.findall("[0-9]+", kernel)[:2]
+    wanted = 20 * int(major) + int(minor)
     return _FACTS[min(_FACTS, key=lambda known: abs(20 * known[0] + known[1] - wanted))]
 
 
-def _types(rows: object) -> tuple[Type, ...]:
-    if not isinstance(rows, list):
-        raise _MistakeError("the population lacks its list of types")
-    return tuple(_type(index, row) for index, row in enumerate(rows))
+def _check_ids(records: Iterable[_Record]) -> None:
+    """No BTF id may belong to two names."""
+    owners: dict[int, str] = {}
+    for index, record in enumerate(records):
+        if record.btf_id is not None and (owner := owners.setdefault(record.btf_id, record.name)) != record.name:
+            raise _MistakeError(f"functions[{index}]: {record.name} has btf_id {record.btf_id}, which is {owner}'s")
 
 
-def _type(index: int, row: object) -> Type:
-    if not isinstance(row, list) or len(row) != 3:
-        raise _MistakeError(f"type {index}: write [KIND, size, name]")
-    kind, size, name = row
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise _MistakeError(f"type {index}: its kind is none of {', '.join(sorted(_KINDS))}")
-    if type(size) is not int or not 0 <= size <= _LARGEST_TYPE:
-        raise _MistakeError(f"type {index}: its size is no number of bytes from 0 to {_LARGEST_TYPE}")
-    if not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):
-        raise _MistakeError(f"type {index}: its name is not 1 to 512 printable ASCII characters")
-    return Type(name, kind, size)
+_Signature = tuple[tuple[int, ...] | None, int | None, bool]
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Checks one entry after another. What entries share is made once: equal prototypes, and the owner of a BTF id."""
-
-    types: tuple[Type, ...]
-    prototypes: dict[tuple[tuple[int, ...], int, bool], Prototype] = field(default_factory=dict)
-    owners: dict[int, str] = field(default_factory=dict)
-
-    def record(self, index: int, row: object) -> _Record:
-        """One entry, checked."""
-        if not isinstance(row, dict):
-            raise _MistakeError(f"function {index}: write an object with name and address")
-        name = row.get("name")
-        if not isinstance(name, str) or not _SYMBOL.fullmatch(name):
-            raise _MistakeError(f"function {index}: its name is no symbol")
-        try:
-            return self._record(name, row)
-        except _MistakeError as mistake:
-            raise _MistakeError(f"function {index} ({name}): {mistake}") from mistake
-
-    def _record(self, name: str, row: dict[str, object]) -> _Record:
-        if not row.keys() <= _FIELDS:
-            unknown = min(row.keys() - _FIELDS)
-            raise _MistakeError(f"unknown field {unknown[:40]!a}: write one of {', '.join(sorted(_FIELDS))}")
-        btf_id, prototype = self._btf_id(name, row), self._prototype(row)
-        if btf_id is not None and prototype is None:
-            raise _MistakeError("it has a btf_id but lacks args and ret")
-        module = row.get("module")
-        if module is not None and not (isinstance(module, str) and _MODULE.fullmatch(module)):
-            raise _MistakeError("its module is no module's name")
-        address, attributes = _address(row.get("address")), _attributes(row.get("attributes"))
-        return _Record(name, address, btf_id, prototype, module, attributes)
-
-    def _btf_id(self, name: str, row: dict[str, object]) -> int | None:
-        btf_id = row.get("btf_id")
-        if btf_id is None:
-            return None
-        if type(btf_id) is not int or not 1 <= btf_id <= _LARGEST_BTF_ID:
-            raise _MistakeError(f"its btf_id is no number from 1 to {_LARGEST_BTF_ID}")
-        owner = self.owners.setdefault(btf_id, name)
-        if owner != name:
-            raise _MistakeError(f"its btf_id {btf_id} is that of {owner}")
-        return btf_id
-
-    def _prototype(self, row: dict[str, object]) -> Prototype | None:
-        arguments, returns, variadic = row.get("args"), row.get("ret"), row.get("variadic", False)
-        if type(variadic) is not bool:
-            raise _MistakeError("its variadic is neither true nor false")
-        if arguments is None and returns is None:
-            return None
-        if not isinstance(arguments, list) or returns is None:
-            raise _MistakeError("args is a list of type indices and ret one type index, and neither comes alone")
-        if len(arguments) > _MOST_ARGUMENTS:
-            raise _MistakeError(f"it has {len(arguments)} arguments: at most {_MOST_ARGUMENTS} are taken")
-        return self._interned(tuple(self._index(argument) for argument in arguments), self._index(returns), variadic)
-
-    def _index(self, index: object) -> int:
-        if type(index) is not int or not 0 <= index < len(self.types):
-            raise _MistakeError(f"a type index is a number from 0 to {len(self.types) - 1}")
-        return index
-
-    def _interned(self, arguments: tuple[int, ...], returns: int, variadic: bool) -> Prototype:
-        """One object for equal prototypes, so that slots and shapes are worked out once."""
-        key = (arguments, returns, variadic)
-        if key not in self.prototypes:
-            types = tuple(self.types[index] for index in arguments)
-            self.prototypes[key] = Prototype(types, self.types[returns], variadic)
-        return self.prototypes[key]
+def _signature(record: _Record) -> _Signature:
+    return record.args, record.ret, record.variadic
 
 
-def _address(text: object) -> int | None:
-    if text is None:
+def _prototypes(population: _Population) -> dict[_Signature, Prototype | None]:
+    """One prototype for all functions that have equal ones, so that slots and shapes are worked out once."""
+    types = tuple(Type(name, kind, size) for kind, size, name in population.types)
+    found: dict[_Signature, Prototype | None] = {}
+    for index, record in enumerate(population.functions):
+        signature = _signature(record)
+        if signature not in found:
+            found[signature] = _prototype(index, record, types)
+    return found
+
+
+def _prototype(index: int, record: _Record, types: tuple[Type, ...]) -> Prototype | None:
+    if record.args is None or record.ret is None:
         return None
-    if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
-        raise _MistakeError("its address is neither null nor a string of 1 to 16 hexadecimal digits")
-    return int(text, 16)
+    if max(*record.args, record.ret, 0) >= len(types):
+        raise _MistakeError(f"functions[{index}]: {record.name} has a type beyond the {len(types)} of the file")
+    return Prototype(tuple(types[each] for each in record.args), types[record.ret], record.variadic)
 
 
-def _attributes(names: object) -> frozenset[str]:
-    if names is None:
-        return frozenset()
-    if not isinstance(names, list) or not all(isinstance(name, str) and name in _ATTRIBUTES for name in names):
-        raise _MistakeError(f"its attributes are no list of {', '.join(sorted(_ATTRIBUTES))}")
-    return frozenset(names)
-
-
-def _in_address_order(records: list[_Record]) -> list[_Record]:
+def _in_address_order(records: Iterable[_Record]) -> list[_Record]:
     """Core functions by address, one without address behind its predecessor; then modules, as the file has them."""
-    core = [record for record in records if record.module is None]
-    places: list[int] = []
-    for record in core:
-        places.append(record.address if record.address is not None else places[-1] if places else 0)
-    ordered = [record for _, record in sorted(zip(places, core, strict=True), key=lambda pair: pair[0])]
+    core: list[tuple[int, _Record]] = []
     modules: dict[str, list[_Record]] = {}
+    place = 0
     for record in records:
         if record.module is not None:
             modules.setdefault(record.module, []).append(record)
-    return ordered + [record for group in modules.values() for record in group]
+        else:
+            place = place if record.address is None else int(record.address, 16)
+            core.append((place, record))
+    core.sort(key=itemgetter(0))
+    return [record for _, record in core] + [record for group in modules.values() for record in group]
 
 
-def _named(records: Iterable[_Record], facts: _Facts) -> Iterator[Function]:
+def _make_functions(
+    records: Iterable[_Record], prototypes: Mapping[_Signature, Prototype | None], facts: _Facts
+) -> Iterator[Function]:
     """Functions under unique names: the first symbol of a name keeps it, with its BTF id and the facts about it."""
     seen: Counter[str] = Counter()
     for record in records:
         seen[record.name] += 1
         count = seen[record.name]
         name, btf_id = (record.name, record.btf_id) if count == 1 else (f"{record.name}@{count}", None)
-        attributes = record.attributes if btf_id is None else record.attributes | facts.of(name)
+        attributes = record.attributes or frozenset()
+        if btf_id is not None:
+            attributes |= facts.of(name)
         if name.startswith(_WEAK):
             attributes |= {"disabled"}
-        yield Function(name, record.prototype, btf_id, record.module, attributes)
+        yield Function(name, prototypes[_signature(record)], btf_id, record.module, attributes)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from impl.batched.jit.assembler import disassembler
 from impl.batched.jit.generate import assemble, assembled, layout, statements, template
 from impl.batched.jit.isa import Instruction
 from impl.batched.jit.plan import Link, LinkKind, Plan, PlanError, Run
@@ -42,7 +43,7 @@ def symbols_of(made: Template, first: int, step: int) -> dict[str, int]:
 
 def operands(code: bytes) -> dict[int, tuple[str, str]]:
     """Mnemonic and operands by where an instruction ends, as if the code were at ADDRESS."""
-    found = X86_64.disassembler().disasm_lite(code, ADDRESS)
+    found = disassembler(X86_64.dialect).disasm_lite(code, ADDRESS)
     return {at + size - ADDRESS: (mnemonic, text) for at, size, mnemonic, text in found}
 
 

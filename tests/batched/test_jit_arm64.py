@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from impl.batched.jit.arm64 import ARM64, BRANCH19, MOVE64
+from impl.batched.jit.assembler import disassembler
 from impl.batched.jit.generate import assembled, layout, statements, template
 from impl.batched.jit.isa import Instruction
 from impl.batched.jit.plan import Link, Plan, PlanError
@@ -39,7 +40,7 @@ def symbols_of(made: Template, first: int, step: int) -> dict[str, int]:
 
 
 def disassembled(code: bytes) -> list[tuple[str, str]]:
-    return [(mnemonic, text) for _, _, mnemonic, text in ARM64.disassembler().disasm_lite(code, ADDRESS)]
+    return [(mnemonic, text) for _, _, mnemonic, text in disassembler(ARM64.dialect).disasm_lite(code, ADDRESS)]
 
 
 def written(code: bytes, hole: Hole) -> int:
@@ -105,7 +106,9 @@ def test_frames_are_aligned() -> None:
         assert (
             frame.size - 16
             < frame.run_context
-            + 8 * sum(slot.stack is not None for slot in ARM64.slots(plan.shape or Shape((), 0))) * plan.calls_original
+            + 8
+            * sum(slot.stack is not None for slot in ARM64.convention.slots(plan.shape.arguments if plan.shape else ()))
+            * plan.calls_original
             <= frame.size
         )
 
@@ -163,7 +166,7 @@ def test_branches_go_to_their_labels() -> None:
     made = template(plan, ARM64)
     branches = [
         (at, int(text.rpartition("#")[2], 16))
-        for at, _, mnemonic, text in ARM64.disassembler().disasm_lite(made.code, 0)
+        for at, _, mnemonic, text in disassembler(ARM64.dialect).disasm_lite(made.code, 0)
         if mnemonic in {"cbz", "cbnz"}
     ]
 

@@ -13,7 +13,8 @@ from properties.hunt.strategies import argument_words, mutated, operations, pres
 from properties.lockstep.coverage import Tally, lacking, rule_ids
 from properties.lockstep.divergence import DivergenceError
 from properties.lockstep.lockstep import Lockstep
-from properties.runs.directed import Directed, directed
+from properties.runs.corpus import FixedRun, seeds
+from properties.runs.directed import directed
 from spec.alphabet import alphabet
 from spec.operations import Call, FtraceOps, Operation
 from spec.seeds import Step, parse_operation, print_operation
@@ -22,7 +23,7 @@ from spec.worlds import World, synthetic
 from tests.support import lockstep_fakes as fakes
 
 LEVELS = [batched.per_function, batched.per_shape, batched.generic]
-RUNS = [(semantics, run) for semantics in PRESETS.values() for run in directed(semantics)]
+RUNS = [(facts, run) for facts in PRESETS.values() for run in (*directed(facts), *seeds(facts))]
 
 
 def machine_rounds(machine: type[LockstepMachine], rounds: int) -> None:
@@ -144,8 +145,8 @@ def test_mutated_texts_are_texts(text: str) -> None:
 
 
 @pytest.mark.parametrize(("semantics", "run"), RUNS, ids=[f"{one.name}-{run.name}" for one, run in RUNS])
-def test_directed_runs_reach_what_they_are_for(semantics: Semantics, run: Directed) -> None:
-    """Every expectation of a directed run holds, and it can be undone."""
+def test_directed_runs_reach_what_they_are_for(semantics: Semantics, run: FixedRun) -> None:
+    """Every expectation of a directed run, or of a seed of the corpus, holds, and it can be undone."""
     lockstep = Lockstep(run.world, semantics, [])
 
     assert lockstep.run(run.seed.steps) == ()

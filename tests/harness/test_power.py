@@ -12,9 +12,10 @@ from rich.table import Table
 
 from impl import batched
 from impl.planted import PLANTED, Planted
+from properties.hunt.findings import Found
+from properties.hunt.search import search
 from properties.lockstep.coverage import Tally
 from properties.lockstep.lockstep import Lockstep
-from properties.verbs.explore import Found, search
 from spec.seeds import Step, parse_operation, parse_seed, print_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic

@@ -10,6 +10,7 @@ from rich.console import Console
 from impl.batched import per_function
 from properties.hunt.machines import machine_for
 from properties.lockstep.coverage import Tally
+from properties.report.show import rich_table
 from properties.runs.reach import reach
 from spec.answers import answers
 from spec.semantics import PRESETS, Semantics
@@ -26,7 +27,7 @@ def test_fixed_runs_reach_every_answer_and_every_rule(
     """Directed runs, sweep and seeds leave no operation, errno or rule of the preset at zero, and nothing diverges."""
     reached = reach(semantics, factories)
     with capsys.disabled():
-        Console(width=140).print(reached.tally.table())
+        Console(width=140).print(rich_table(reached.tally.table()))
 
     assert str(reached) == ""
     assert reached.holds

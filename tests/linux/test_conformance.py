@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
+from properties.hunt.search import Search
 from properties.kernels import confirmed
 from properties.kernels.confirmed import Compared, compare
 from properties.kernels.conformance import fixed_runs
@@ -15,13 +14,13 @@ from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence, asked
 from properties.kernels.nearest import chosen
 from properties.kernels.observable import NOT_OBSERVABLE, State, reachable, standing
+from properties.kernels.tables import as_json, reasons_table, rule_table, summary_table
 from properties.lockstep.coverage import lacking, rule_ids
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
-from properties.report.rule_table import as_json, reasons_table, rule_table, summary_table
-from properties.runs.directed import Directed
+from properties.report.show import text_of
+from properties.runs.corpus import FixedRun
 from properties.systems.kernels import laboratory_of, like_a_kernel, made_for, setting_of, without_own
 from properties.systems.naming import KERNELS, resolve
-from properties.verbs.explore import Search
 from spec.errors import BadInputError
 from spec.operations import Livepatch, Operation
 from spec.seeds import Step, parse_operation
@@ -142,7 +141,7 @@ def test_a_kernel_without_fmod_ret_sets_has_no_marks() -> None:
     assert {frozenset({"freplace"})} == {function.attributes for function in old.functions}
     assert "fmod_ret" in new.by_name["foo1"].attributes
     for name, expecting in (("linux-6.1", False), ("linux-6.12", True)):
-        runs: list[Directed] = list(fixed_runs(PRESETS[name], laboratory_of(PRESETS[name])))
+        runs: list[FixedRun] = list(fixed_runs(PRESETS[name], laboratory_of(PRESETS[name])))
         steps = [step for run in runs if run.world.name == "synthetic" for step in run.seed.steps]
 
         assert expecting is any(step.expected for step in steps)
@@ -205,24 +204,17 @@ def test_every_reason_belongs_to_a_rule() -> None:
     assert all(NOT_OBSERVABLE.values())
 
 
-def text(*tables: object) -> str:
-    page = Console(file=StringIO(), width=160)
-    page.print(*tables)
-    assert isinstance(page.file, StringIO)
-    return page.file.getvalue()
-
-
 def test_the_tables() -> None:
     """All rules in one table, the counts and what was never reached in another, reasons by frequency in a third."""
     seen = [evidence(), evidence(kernel="mine", rules={})]
-    whole, short = text(rule_table(seen)), text(summary_table(seen))
+    whole, short = text_of(rule_table(seen), 160), text_of(summary_table(seen), 160)
     row = next(line for line in whole.splitlines() if " OPS-1 " in line)
 
     assert ["OPS-1", "confirmed 3", "never reached"] == [cell.strip() for cell in row.split("│")[1:4]]
     assert all(f" {rule} " in whole for rule in rule_ids())
     assert "7.3.4" in short
     assert "OPS-4" in short
-    reasons = text(reasons_table(evidence(declined={"is slow": 1, "patches nothing": 1000})))
+    reasons = text_of(reasons_table(evidence(declined={"is slow": 1, "patches nothing": 1000})), 160)
     assert reasons.index("1,000 │ patches nothing") < reasons.index("1 │ is slow")
 
 

@@ -15,8 +15,9 @@ from impl.linux.instruments import bpftrace, measure
 from impl.linux.instruments.grace import Reading, Waits, completed, parse_waits
 from impl.linux.instruments.measure import Bench, Measured, Phase
 from properties.kernels.cost import Case, cases, client_case, cold, predict
-from properties.report.cost_table import Costs, Prediction, Row, periods
-from properties.report.report import Verdict
+from properties.kernels.cost_rows import Costs, Prediction, Row, periods
+from properties.report.results import Verdict
+from properties.report.show import text_of
 from spec import populations
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
@@ -190,8 +191,8 @@ def test_the_table_compares_with_the_first_row_of_a_group() -> None:
     costs = Costs((one, batch), 1.0)
 
     assert Verdict.HOLDS is costs.verdict
-    assert "4x, 4x" in costs.text()
-    assert "1 rcu_tasks" in costs.text()
+    assert "4x, 4x" in text_of(costs.table(), 180)
+    assert "1 rcu_tasks" in text_of(costs.table(), 180)
 
 
 def test_the_verdict_is_that_of_the_worst_row() -> None:

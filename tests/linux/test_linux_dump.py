@@ -6,9 +6,9 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 import properties.proofs
@@ -18,10 +18,13 @@ from properties import __main__ as front_door
 from properties.kernels.shapes import label, matching, parse_programs, population, predicted, representatives, shape
 from properties.verbs import dump
 from spec.errors import BadInputError
+from spec.images import ImageFile, parse_image_file, read_image_file
 from spec.prototypes import Prototype, Type
+from spec.reading import encode
 from spec.semantics import PRESETS
 from spec.worlds import BOOL, CHAR, INT, LONG, PAIR, Function, World
 
+IMAGE = Path(properties.proofs.__file__).parent / "images" / "linux-6.12.bpf_fentry_test1.fexit1.ip.json"
 VOID = Type("void", "VOID", 0)
 POINTER = Type("void *", "PTR", 8)
 WRAPPED = Type("struct wrapped", "STRUCT", 8)
@@ -36,9 +39,10 @@ def function(
     return Function(name, Prototype(arguments, returns), number, attributes=frozenset(attributes.split()))
 
 
-def document(attaching: Attaching = FENTRY, **different: object) -> dict[str, Any]:
-    order = list(attaching.kinds)
-    return {"release": "6.12", "function": "f", "attach_order": order, "options": attaching.options} | different
+def image(attaching: Attaching = FENTRY, **different: object) -> ImageFile:
+    """An image file of the project, as that of other programs."""
+    attached = attaching.attached
+    return replace(read_image_file(IMAGE), attach_order=attached.order, options=attached.options, **different)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +81,13 @@ def test_names(attaching: Attaching, name: str, options: dict[str, object]) -> N
     """A file's name tells kernel, function, programs and options; the options are those of the design contract."""
     assert name == label(attaching)
     assert f"linux-6.1.f.{name}.json" == dump.file_name("linux-6.1", function("f"), attaching)
-    assert options == attaching.options
+    assert options == json.loads(encode(attaching.attached.options))
 
 
 def test_cookies() -> None:
     """A file tells the cookies of links that have some, in the order of attaching."""
-    assert {} == BOTH.cookies
-    assert {"cookies": ["0x100000000", "0x100000001"]} == Attaching(BOTH.kinds, cookie=True).cookies
+    assert None is BOTH.attached.cookies
+    assert (0x100000000, 0x100000001) == Attaching(BOTH.kinds, cookie=True).attached.cookies
 
 
 def test_what_a_file_calls_its_kernel() -> None:
@@ -178,7 +182,7 @@ def test_counts() -> None:
     tally, other = dump.Tally(BOTH), dump.Tally(FENTRY)
     f, accepted = function("f"), (("", ""), ("", ""))
     refused = Answer(("", "EINVAL"), ("", None))
-    tally.add(f, Answer(*accepted, document={}), accepted)
+    tally.add(f, Answer(*accepted, image=image()), accepted)
     tally.add(f, refused, (refused.loads, refused.attaches))
     tally.add(f, refused, accepted)
     tally.add(f, Answer((), (), trouble="the guest died"), accepted)
@@ -202,14 +206,14 @@ def test_files(tmp_path: Path) -> None:
     """The file of the same release, function and programs stays as it is; another or a broken one is replaced."""
     path = tmp_path / "f.json"
 
-    assert "written" == dump.keep(path, document(image_hex="00"))
-    assert "kept" == dump.keep(path, document(image_hex="01"))
-    assert "00" == json.loads(path.read_bytes())["image_hex"]
-    assert "replaced" == dump.keep(path, document(release="6.13"))
-    assert "replaced" == dump.keep(path, document(release="6.13", options={"ip": True}))
+    assert "written" == dump.keep(path, image(trampoline_symbol="first"))
+    assert "kept" == dump.keep(path, image(trampoline_symbol="second"))
+    assert "first" == read_image_file(path).trampoline_symbol
+    assert "replaced" == dump.keep(path, image(release="6.13"))
+    assert "replaced" == dump.keep(path, image(Attaching(FENTRY.kinds, ip=True), release="6.13"))
     path.write_text('{"release":')
-    assert "replaced" == dump.keep(path, document())
-    assert document() == json.loads(path.read_bytes())
+    assert "replaced" == dump.keep(path, image())
+    assert image() == read_image_file(path)
     assert [path] == list(tmp_path.iterdir())
 
 
@@ -222,7 +226,7 @@ def test_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "write_text", stopped)
     with pytest.raises(KeyboardInterrupt):
-        dump.keep(tmp_path / "f.json", document())
+        dump.keep(tmp_path / "f.json", image())
 
     assert [] == list(tmp_path.iterdir())
 
@@ -236,7 +240,7 @@ def test_directory_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFix
     assert 2 == status
     assert f"{place}: is no directory for images: File exists\n" == capsys.readouterr().err
     with pytest.raises(BadInputError, match="cannot be written: File name too long"):
-        dump.keep(tmp_path / ("f" * 300), document())
+        dump.keep(tmp_path / ("f" * 300), image())
 
 
 class _Fake:
@@ -269,12 +273,12 @@ class _Fake:
         return [
             refused
             if f.name in self.refuses
-            else Answer(accepted.loads, accepted.attaches, self.document(f.name, attaching))
+            else Answer(accepted.loads, accepted.attaches, self.built(f.name, attaching))
             for f in functions
         ]
 
-    def document(self, name: str, attaching: Attaching) -> dict[str, object]:
-        return json.loads(self.image) if self.image else document(attaching, function=name)
+    def built(self, name: str, attaching: Attaching) -> ImageFile:
+        return parse_image_file(self.image, "x.json") if self.image else image(attaching, function=name)
 
 
 @pytest.fixture
@@ -315,9 +319,6 @@ def test_run_with_a_surprise(fake: type[_Fake], tmp_path: Path, capsys: pytest.C
     assert 1 == status
     assert "not as predicted: f fexit1: load fexit -EINVAL; the spec says: load fexit 0, attach fexit 0\n" in printed
     assert printed.endswith(f"{tmp_path}: no image files\n")
-
-
-IMAGE = Path(properties.proofs.__file__).parent / "images" / "linux-6.12.bpf_fentry_test1.fexit1.ip.json"
 
 
 def test_run_with_proofs(fake: type[_Fake], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,8 @@ from properties.proofs.image_files import parse_image
 from properties.prover.prove import prove
 from properties.verbs import dump
 from spec.errors import BadInputError
+from spec.images import print_image_file
+from spec.reading import encode
 from spec.semantics import PRESETS
 from spec.worlds import World
 
@@ -70,7 +72,8 @@ def check_image(found: Mapping[str, Any], attaching: Attaching) -> None:
     assert found["used_bytes"] == len(code)
     assert site[offset] in b"\xe8\xe9"
     assert start == int(found["function_address"], 16) + offset + 5 + struct.unpack_from("<i", site, offset + 1)[0]
-    assert (list(attaching.kinds), attaching.options) == (found["attach_order"], found["options"])
+    assert list(attaching.kinds) == found["attach_order"]
+    assert json.loads(encode(attaching.attached.options)) == found["options"]
 
 
 @pytest.mark.vm
@@ -95,9 +98,10 @@ def test_answers_of_a_kernel(guest: Guest, dumper: Dumper, world: World, attachi
     semantics = PRESETS[guest.kernel.name]
 
     assert [predicted(f, attaching, semantics) for f in functions] == [(one.loads, one.attaches) for one in answers]
-    accepted = [one.document for one in answers if not any((*one.loads, *one.attaches))]
-    for found in accepted:
-        assert found is not None
+    accepted = [one.image for one in answers if not any((*one.loads, *one.attaches))]
+    for image in accepted:
+        assert image is not None
+        found = json.loads(print_image_file(image))
         check_image(found, attaching)
         assert found["trampoline_symbol"] == str(symbols.at(int(found["image_address"], 16)))
         names = [str(symbols.at(int(program["symbol_address"], 16))) for program in found["programs"]]
@@ -129,8 +133,8 @@ def test_fmod_ret_of_a_kernel(guest: Guest, dumper: Dumper, world: World) -> Non
         (one.loads, one.attaches) for one in answers
     ]
     for one in answers:
-        assert one.document is not None
-        check_image(one.document, attaching)
+        assert one.image is not None
+        check_image(json.loads(print_image_file(one.image)), attaching)
 
 
 @pytest.mark.vm
@@ -143,7 +147,8 @@ def test_session_cookies_of_a_kernel(guest: Guest, dumper: Dumper, world: World)
 
     for asks, expected in ((False, set()), (True, {"session 0", "session 2"})):
         (answer,) = dumper.answers([function], Attaching(kinds, session_cookie=asks))
-        found = parse_image(json.dumps(answer.document), "x.json")
+        assert answer.image is not None
+        found = parse_image(print_image_file(answer.image), "x.json")
         verdict = prove(found.image, found.goal)
         bound = {name: value for name, value in verdict.bindings.items() if name.startswith("session ")}
 

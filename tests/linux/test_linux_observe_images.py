@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
 
-from impl.linux.probes.images import Helpers, Original, ProgramCall, Subject, entry_text, image_document, parse_image
+from impl.linux.instruments.image_files import Attached, Trampoline, image_file
+from impl.linux.probes.images import Helpers, Original, ProgramCall, entry_text, parse_image
 from impl.linux.probes.symbols import Symbols, Table
 from spec.errors import BadInputError
+from spec.images import Options, parse_image_file, print_image_file
 from spec.prototypes import Prototype, Type
 
 FENTRY_FMOD_RET_6_1 = (
@@ -108,7 +111,7 @@ def test_image_without_end() -> None:
         parse_image(address, code[:60], HELPERS)
 
 
-def test_image_document() -> None:
+def test_image_file() -> None:
     """The JSON form has the fields of the design contract; a cookie is no address."""
     symbols = Symbols(
         Table(
@@ -121,22 +124,20 @@ def test_image_document() -> None:
         "bpf_fentry_test1 (1) R   D   M \ttramp: ftrace_regs_caller+0x0/0x65 (call_direct_funcs+0x0/0x20)",
         "\tdirect-->bpf_trampoline_6442552603+0x0/0xac",
     ]
-    document = image_document(
-        kernel="6.12",
-        release="6.12.117+deb12-amd64",
-        subject=Subject(
-            "bpf_fentry_test1",
-            "int bpf_fentry_test1(int a)",
-            Prototype((Type("int", "INT", 4),), Type("int", "INT", 4)),
-            101659,
-        ),
-        attach_order=["fentry"],
-        options={"cookie": True},
-        symbols=symbols,
-        function=(0xFFFFFFFF81B020B0, bytes.fromhex("f30f1efae8c7e64f3e8d4701c3cccccc")),
-        image=COOKIE_6_12,
-        enabled_functions=lines,
+    trampoline = Trampoline(
+        function="bpf_fentry_test1",
+        declaration="int bpf_fentry_test1(int a)",
+        prototype=Prototype((Type("int", "INT", 4),), Type("int", "INT", 4)),
+        btf_id=101659,
+        start=0xFFFFFFFF81B020B0,
+        prologue=bytes.fromhex("f30f1efae8c7e64f3e8d4701c3cccccc"),
+        image=COOKIE_6_12[0],
+        code=COOKIE_6_12[1],
+        lines=tuple(lines),
     )
+    attached = Attached(("fentry",), Options(cookie=True), (0x1122334455667788,))
+    image = image_file("6.12", "6.12.117+deb12-amd64", attached, trampoline, symbols)
+    document = json.loads(print_image_file(image))
 
     expected = {
         "kernel": "6.12",
@@ -169,5 +170,7 @@ def test_image_document() -> None:
             {"off": 92, "insn": "call", "target": "0xffffffff812de430", "sym": "__bpf_prog_exit_recur"},
         ],
         "programs": [{"name": "bpf_prog_a04f_p1", "symbol_address": "0xffffffffc000064c"}],
+        "cookies": ["0x1122334455667788"],
     }
     assert list(expected.items()) == list(document.items())
+    assert image == parse_image_file(print_image_file(image), "x.json")

@@ -20,8 +20,9 @@ from impl.linux.guest.packages import fetch
 from impl.linux.guest.tools import find
 from impl.linux.station import Station
 from model import system
+from properties.hunt.findings import Found
+from properties.hunt.search import Search
 from properties.lockstep.lockstep import Lockstep
-from properties.verbs.explore import Found, Search
 from spec.errors import BadInputError
 from spec.laboratory import laboratory
 from spec.seeds import Step, parse_operation, parse_seed, print_seed

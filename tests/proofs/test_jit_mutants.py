@@ -105,7 +105,7 @@ def observations(image: Image, goal: Goal, seed: int) -> list[object]:
     for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit):
         values[f"{run.place}: enter returned"] = draw.choice((0, 1, draw.getrandbits(64)))
         values[f"{run.place}: program returned"] = draw.choice((0, 0, 1, 1 << 32, draw.getrandbits(64)))
-    for name in (*X86_64.arguments, *X86_64.preserved, "the original returned"):
+    for name in (*X86_64.convention.arguments, *X86_64.convention.preserved, "the original returned"):
         values[name] = draw.choice((0, (1 << 64) - 1, draw.getrandbits(64)))
     values |= {name: draw.getrandbits(1) for name in sorted(goal.patches)}
     if goal.counts:

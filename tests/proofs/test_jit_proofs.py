@@ -18,8 +18,9 @@ from impl.batched.jit.plan import MOST_LINKS, PlanError
 from properties.proofs.generated import generated, while_detaching
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.prove import prove
+from spec.abi import SYSTEM_V
 from spec.populations import built_in, load
-from spec.prototypes import REGISTERS, Prototype, Type
+from spec.prototypes import Prototype, Type
 
 KINDS: tuple[Kind, ...] = ("fentry", "fexit", "fmod_ret", "fsession")
 MIXES = tuple(mix for size in range(1, 5) for mix in combinations(KINDS, size))
@@ -80,7 +81,7 @@ def long(count: int) -> Prototype:
 
 def matrix(level: Level) -> Iterator[Case]:
     """Every arity, mix of kinds, number of programs and form; a generic image serves all arities up to six at once."""
-    arities = [len(REGISTERS)] if level == "generic" else ARITIES
+    arities = [len(SYSTEM_V.arguments)] if level == "generic" else ARITIES
     flags = (False, True)
     forms = product(("call", "jmp"), flags, flags, flags, flags) if level == "per function" else _shared_forms()
     for (site, orig_stack, *others), arity, mix, count in product(forms, arities, MIXES, (1, 2, 3)):

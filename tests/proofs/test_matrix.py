@@ -20,8 +20,9 @@ from properties.proofs.checks import IMAGES, image_check, images_are_proved, mat
 from properties.proofs.matrix import ARITIES, ARM, KINDS, LEVELS, Level, cells, prove_cells
 from properties.prover.verdicts import Figures
 from properties.prover.verdicts import Verdict as Proved
-from properties.report import report
-from properties.report.report import Verdict
+from properties.report.results import Verdict
+from properties.report.running import run_checks
+from properties.report.show import rich_table, write_reports
 from properties.verbs import checks
 from spec.errors import BadInputError
 
@@ -71,7 +72,7 @@ def test_the_matrix_is_proved_by_z3_alone(level: Level) -> None:
 def test_the_table_shows_every_proof() -> None:
     """A row for each arity, in it a verdict and a time for each kind."""
     page = StringIO()
-    Console(file=page, width=100).print(prove_cells("per_function", cells("per_function")).table())
+    Console(file=page, width=100).print(rich_table(prove_cells("per_function", cells("per_function")).table()))
     rows = [line for line in page.getvalue().splitlines() if "proved" in line]
 
     assert [str(arity) for arity in ARITIES] == [row.split("│")[1].strip() for row in rows]
@@ -81,8 +82,8 @@ def test_the_table_shows_every_proof() -> None:
 def test_verify_proves_machine_code(tmp_path: Path) -> None:
     """The checks of `verify` hold, for each level, arm64 and real images; their tables are in the report."""
     *quick, placed = checks.proofs()
-    done = report.run_checks(quick, Console(quiet=True))
-    report.write_reports(done, tmp_path / "v.xml", tmp_path / "v.txt")
+    done = run_checks(quick, Console(quiet=True))
+    write_reports(done, tmp_path / "v.xml", tmp_path / "v.txt")
     text = (tmp_path / "v.txt").read_text()
 
     assert [Verdict.HOLDS] * (len(LEVELS) + 2) == [finished.result.verdict for finished in done]

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import properties.proofs
 from properties.proofs import populations as population_proof
 from properties.proofs.judging import Judgement, Words, cleared, judge
 from properties.proofs.populations import Proof, Prover, exceptions, outcome_of, statement
 from spec.errors import BadInputError
+from spec.images import parse_image_file, read_image_file
 from spec.prototypes import Prototype, Type
 from spec.worlds import CHAR, INT, LONG, PAIR, Function
 
@@ -76,7 +78,7 @@ def test_what_is_wrong_is_told() -> None:
     assert refuted.told.startswith("refuted: ")
     assert "undecided" == unpatched.outcome
     assert unpatched.told.startswith("while programs are detached: undecided: the place")
-    with pytest.raises(BadInputError, match="x.json: args: is missing"):
+    with pytest.raises(BadInputError, match="x.json: kernel: is missing"):
         judge("{}", "x.json")
 
 
@@ -93,11 +95,12 @@ def function(name: str) -> Function:
 
 def test_images_are_proved_in_other_processes(prover: Prover, tmp_path: Path) -> None:
     """In the order in which they came; what is not proved stays as a file, and what cannot be judged is undecided."""
-    documents: list[dict[str, Any]] = [json.loads(text(FEXIT)), json.loads(text(FEXIT, "c9", "90")), {}]
+    good, bad = (parse_image_file(text(FEXIT, *change), "x.json") for change in (("c9", "c9"), ("c9", "90")))
+    images = [good, bad, replace(good, programs=())]
     paths = [tmp_path / f"{number}.json" for number in range(3)]
     paths[1].write_text("an older image, which is proved")
-    for path, document in zip(paths, documents, strict=True):
-        prover.add(function(path.stem), "fexit1", path, document)
+    for path, image in zip(paths, images, strict=True):
+        prover.add(function(path.stem), "fexit1", path, image)
     counted: list[int] = []
     found = prover.proofs(counted.append)
 
@@ -106,7 +109,7 @@ def test_images_are_proved_in_other_processes(prover: Prover, tmp_path: Path) ->
     assert ["proved", "refuted", "undecided"] == [proof.judgement.outcome for proof in found]
     assert "the prover failed: BadInputError: " in found[2].judgement.told
     assert paths[1:] == sorted(tmp_path.iterdir())
-    assert documents[1] == json.loads(paths[1].read_text())
+    assert bad == read_image_file(paths[1])
 
 
 def proof(name: str, outcome: Any = "proved", told: str = "", words: Words | None = None) -> Proof:

@@ -16,12 +16,14 @@ import pytest
 
 import properties.proofs
 from properties.proofs.image_files import parse_image, read_image
-from properties.proofs.judging import variants
+from properties.proofs.judging import DETACHING, NO_PLACE, judge, variants
+from properties.prover.arm64 import ARM64
 from properties.prover.detaching import while_detaching
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 from properties.prover.prove import prove
-from properties.prover.show import counterexample_lines
+from properties.prover.show import counterexample_lines, summary
+from properties.prover.tools import disassembler
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError
 from tests.support.prove_images import Trampoline, goal_of, long, of_kinds, sized
@@ -136,24 +138,35 @@ def inside(where: str, index: int | None = None, **fields: Any) -> str:
 
 
 MALFORMED: dict[str, tuple[str, str]] = {
-    "no JSON": ("{", "x.json: is not JSON: "),
-    "deep": ("[" * 100_000, "x.json: is not JSON: "),
-    "a list": ("[]", "x.json: the file must be an object"),
+    "no JSON": ("{", "x.json:1: is no JSON: "),
+    "no JSON later": ('{"kernel":\n "6.1",,', "x.json:2: is no JSON: "),
+    "deep": ('{"x":' + "[" * 100_000, "x.json: is nested too deeply"),
+    "a list": ("[]", "x.json: expected an object, not a list"),
+    "a surrogate": ('"\ud800"', "x.json: is not UTF-8 text"),
     "no image": (changed(image_hex=...), "x.json: image_hex: is missing"),
-    "half a byte": (changed(image_hex="abc"), "x.json: image_hex: must be hexadecimal digits, two a byte"),
-    "a number for digits": (changed(image_hex=5), "x.json: image_hex: must be a string of printable letters"),
-    "an empty image": (changed(image_hex=""), "x.json: image_hex: must have 1 to 65536 bytes"),
-    "a huge image": (changed(image_hex="90" * 65537), "x.json: image_hex: must have 1 to 65536 bytes"),
-    "used too much": (changed(used_bytes=4096), "x.json: used_bytes: must be a number from 1 to 470"),
-    "true for a number": (changed(used_bytes=True), "x.json: used_bytes: must be a number from 1 to 470"),
-    "a bare address": (changed(image_address="ffff"), "x.json: image_address: must be an address such as"),
+    "half a byte": (changed(image_hex="abc"), "x.json: image_hex: expected a string of hexadecimal digits, two a byte"),
+    "a number for digits": (changed(image_hex=5), "x.json: image_hex: expected a string of hexadecimal digits"),
+    "an empty image": (changed(image_hex=""), "x.json: image_hex: expected 1 to 65536 bytes"),
+    "a huge image": (changed(image_hex="90" * 65537), "x.json: image_hex: expected 1 to 65536 bytes"),
+    "used too much": (changed(used_bytes=4096), "x.json: used_bytes: expected at most 470, the bytes of image_hex"),
+    "used nothing": (changed(used_bytes=0), "x.json: used_bytes: expected an integer >= 1"),
+    "true for a number": (changed(used_bytes=True), "x.json: used_bytes: expected an integer, not true or false"),
+    "a fraction": (changed(used_bytes=4.0), "x.json: used_bytes: expected an integer, not a float"),
+    "a bare address": (changed(image_address="ffff"), "x.json: image_address: expected an address such as"),
+    "a number for an address": (changed(image_address=5), "x.json: image_address: expected an address such as"),
     "the end of memory": (
         changed(image_address="0xffffffffffffffff"),
         "x.json: image_address: must be in the kernel's text",
     ),
-    "unprintable": (changed(function="\ud800"), "x.json: function: must be a string of printable letters"),
-    "no kind": (changed(attach_order=[]), "x.json: attach_order: must be a list of fentry, fexit, fmod_ret, lsm"),
-    "another kind": (changed(attach_order=["kprobe"]), "x.json: attach_order: must be a list of fentry, fexit"),
+    "unprintable": (changed(function="\x1b"), "x.json: function: expected a string of printable ASCII characters"),
+    "another architecture": (changed(arch="mips"), "x.json: arch: the prover knows x86-64 and arm64, not 'mips'"),
+    "no architecture": (changed(arch=None), "x.json: arch: expected a string, not null"),
+    "no kind": (changed(attach_order=[]), "x.json: attach_order: expected a list of length >= 1"),
+    "another kind": (
+        changed(attach_order=["fexit", "kprobe"]),
+        "x.json: attach_order[1]: expected one of fentry, fexit, fmod_ret, fsession, lsm",
+    ),
+    "too many kinds": (changed(attach_order=["fexit"] * 257), "x.json: attach_order: expected a list of length <= 256"),
     "too few programs": (changed(programs=[]), "x.json: programs: has 0 of the 3 programs in attach_order"),
     "unplaced": (inside("programs", 1, name="bpf_prog_x"), "x.json: programs[1].name: must end in its place"),
     "misplaced": (
@@ -168,25 +181,28 @@ MALFORMED: dict[str, tuple[str, str]] = {
         inside("programs", 1, name="p_c0_fentry"),
         "x.json: programs[1].name: two programs have the same",
     ),
-    "an argument too wide": (inside("args", 0, size=17), "x.json: args[0].size: must be a number from 1 to 16"),
-    "an argument of nothing": (inside("args", 0, size=0), "x.json: args[0].size: must be a number from 1 to 16"),
-    "a void argument": (inside("args", 0, kind="VOID"), "x.json: args[0].size: must be 0 for VOID"),
-    "another type": (inside("args", 0, kind="LIST"), "x.json: args[0].kind: must be one of ARRAY, CONST, DATASEC"),
+    "an argument too wide": (inside("args", 0, size=17), "x.json: args[0].size: expected an integer <= 16"),
+    "an argument of nothing": (inside("args", 0, size=0), "x.json: args[0]: expected a size of 0 for VOID"),
+    "a void argument": (inside("args", 0, kind="VOID"), "x.json: args[0]: expected a size of 0 for VOID"),
+    "an argument of void": (inside("args", 0, kind="VOID", size=0), "x.json: args: expected arguments of 1 byte"),
+    "another type": (inside("args", 0, kind="LIST"), "x.json: args[0].kind: expected one of ARRAY, CONST, DATASEC"),
     "a struct returned": (inside("ret", kind="STRUCT"), "x.json: args: no trampoline can serve this prototype"),
     "no call": (
         changed(function_prologue_bytes="90" * 16),
         "x.json: function_prologue_bytes: there is no call or jmp",
     ),
-    "a short prologue": (changed(function_prologue_bytes="e8"), "x.json: fentry_offset: must be a number from 0 to 1"),
-    "far into it": (changed(fentry_offset=-1), "x.json: fentry_offset: must be a number from 0 to 16"),
+    "a short prologue": (changed(function_prologue_bytes="e8"), "x.json: fentry_offset: expected at most 1, the"),
+    "far before it": (changed(fentry_offset=-1), "x.json: fentry_offset: expected an integer >= 0"),
+    "far into it": (changed(fentry_offset=17), "x.json: fentry_offset: expected at most 16, the prologue's bytes"),
     "a helper twice": (inside("calls", 1, sym="__bpf_tramp_exit"), "x.json: calls[19].sym: __bpf_tramp_exit has two"),
-    "calls are numbers": (changed(calls=[5]), "x.json: calls[0] must be an object"),
-    "no options": (changed(options=None), "x.json: options must be an object"),
-    "an option": (changed(options={"ip": 1}), "x.json: options.ip: must be true or false"),
-    "flags": (changed(options={"flags": "16"}), "x.json: options.flags: must be a number from 0 to 4294967295"),
-    "cookies": (changed(cookies=[1, 2, 3]), "x.json: cookies: must be a list of words such as '0x100000000'"),
-    "too few cookies": (changed(cookies=["0x1"]), "x.json: cookies: has 1 of the 3 programs in attach_order"),
-    "no lines": (changed(enabled_functions=[5]), "x.json: enabled_functions: must be a list of strings"),
+    "calls are numbers": (changed(calls=[5]), "x.json: calls[0]: expected an object, not an integer"),
+    "no options": (changed(options=None), "x.json: options: expected an object, not null"),
+    "an option": (changed(options={"ip": 1}), "x.json: options.ip: expected true or false, not an integer"),
+    "flags": (changed(options={"flags": "16"}), "x.json: options.flags: expected an integer, not a string"),
+    "many flags": (changed(options={"flags": 1 << 32}), "x.json: options.flags: expected an integer <= 4294967295"),
+    "cookies": (changed(cookies=[1, 2, 3]), "x.json: cookies[0]: expected an address such as '0xffffffff81000000'"),
+    "too few cookies": (changed(cookies=["0x1"]), "x.json: cookies: has 1 for 3 programs in attach_order"),
+    "no lines": (changed(enabled_functions=[5]), "x.json: enabled_functions[0]: expected a string, not an integer"),
 }
 
 
@@ -234,6 +250,47 @@ def test_how_the_site_reaches_the_image() -> None:
     assert "call" == goal(enabled_functions=jumps).site
     assert "jmp" == goal(enabled_functions=jumps, function_prologue_bytes=elsewhere).site
     assert ("call", True) == ((made := goal(enabled_functions=lines)).site, made.shares_ipmodify)
+
+
+ARM = sorted((Path(__file__).parents[1] / "support" / "images").glob("arm64.*.json"))
+
+
+def test_the_file_tells_the_architecture() -> None:
+    """Without the field it is x86-64; an image of arm64 is judged by arm64's rules, and by no others."""
+    fentry, fexit = map(read_image, ARM)
+    broken = json.loads(ARM[0].read_text())
+    # str x1, [sp, 0x20] becomes str x2.
+    broken["image_hex"] = broken["image_hex"].replace("e11300f9", "e21300f9")
+    verdict = variants(parse_image(json.dumps(broken), "x.json"))[0].prove()
+
+    assert X86_64 is parse_image(changed(arch=...), "x.json").architecture
+    assert X86_64 is parse_image(changed(arch="x86-64"), "x.json").architecture
+    assert ARM64 is fentry.architecture is fexit.architecture
+    assert ["proved"] == [variant.prove().outcome for variant in variants(fentry)]
+    assert ["proved"] == [variant.prove().outcome for variant in variants(fexit)]
+    assert "refuted: fentry 1: ctx[1] is argument 1" == summary(verdict)
+    with pytest.raises(BadInputError, match="x.json: image_address: must be in the kernel's text, from 0xffff8000"):
+        parse_image(changed(arch="arm64"), "x.json")
+
+
+def test_what_is_not_known_of_an_architecture_is_undecided() -> None:
+    """The place that an arm64 kernel patches to detach programs is not found: its fexit images are undecided."""
+    judgement = judge(ARM[1].read_text(), "x.json")
+
+    assert "proved" == judge(ARM[0].read_text(), "x.json").outcome
+    assert ("undecided", False) == (judgement.outcome, judgement.detaching)
+    assert judgement.told == f"{DETACHING}: {NO_PLACE}"
+
+
+def test_what_an_architecture_leaves_open_is_refused() -> None:
+    """AAPCS64 gives an integer of 16 bytes an even register, which the prover does not know: it is bad input."""
+    wide = {"type": "__int128", "kind": "INT", "size": 16}
+    with pytest.raises(
+        BadInputError, match="x.json: args: the prover does not know where arm64 passes an integer of 16"
+    ):
+        parse_image(json.dumps(json.loads(ARM[0].read_text()) | {"args": [wide]}), "x.json")
+
+    assert parse_image(changed(args=[wide]), "x.json").goal.prototype.arguments[0].size == 16
 
 
 def written(goal: Goal, *, shared: bool = False) -> str:
@@ -389,7 +446,7 @@ def coded(*codes: str) -> Callable[[random.Random], str]:
 
 def starts(code: bytes) -> list[int]:
     """Where instructions begin."""
-    return [instruction.address for instruction in X86_64.disassembler().disasm(code, 0)]
+    return [instruction.address for instruction in disassembler(X86_64).disasm(code, 0)]
 
 
 def torn(draw: random.Random) -> str:
@@ -461,16 +518,17 @@ def judged(text: str) -> str:
         dump = parse_image(text, "x.json")
     except BadInputError as error:
         told = str(error)
-        assert told.startswith("x.json: ")
+        assert re.match(r"x\.json(:[0-9]+)?: ", told)
         assert "\n" not in told
         assert len(told) < LONGEST_SENTENCE
         return "bad input"
     outcomes = []
-    for _, image, goal in variants(dump.image, dump.goal):
-        verdict = prove(image, goal)
+    for variant in variants(dump):
+        verdict = variant.prove()
         assert verdict.figures.instructions <= MOST_INSTRUCTIONS
         if verdict.counterexample is not None:
-            assert "in" in list(counterexample_lines(verdict.counterexample, image, goal, X86_64))
+            shown = counterexample_lines(verdict.counterexample, variant.image, variant.goal, variant.architecture)
+            assert "in" in list(shown)
         outcomes.append(verdict.outcome)
     return outcomes[0]
 

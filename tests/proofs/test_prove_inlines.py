@@ -95,7 +95,7 @@ def test_an_index_of_more_than_32_bits(kernel: str) -> None:
 
     assert NO_LOAD == refuted(verdict)
     assert verdict.counterexample is not None
-    index = verdict.counterexample.values[X86_64.arguments[1]]
+    index = verdict.counterexample.values[X86_64.convention.arguments[1]]
     assert index % (1 << 32) < 3 <= index
 
 
@@ -229,11 +229,13 @@ def results(image: Image, call: Call, seed: int) -> list[object]:
     """What one execution leaves, with random values of all that is unknown, or the obligation that it breaks."""
     draw = random.Random(seed)
     index = draw.choice((0, 1, call.slots - 1, call.slots, 1 << 31, (1 << 32) - 1, draw.getrandbits(32)))
-    execution = Emulation(image, call, X86_64, {}, {X86_64.arguments[1]: index} if call.helper == ARG else {})
+    execution = Emulation(
+        image, call, X86_64, {}, {X86_64.convention.arguments[1]: index} if call.helper == ARG else {}
+    )
     execution.run()
     out = call.out()
-    stored = execution.word(execution.symbol(X86_64.arguments[out], 64)) if out is not None else None
-    return [execution.register(X86_64.results[0]), stored]
+    stored = execution.word(execution.symbol(X86_64.convention.arguments[out], 64)) if out is not None else None
+    return [execution.register(X86_64.convention.results[0]), stored]
 
 
 @pytest.mark.proof

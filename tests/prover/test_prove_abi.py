@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from unicorn import UcError
 
+from properties.prover.tools import emulator, register_numbers
 from properties.prover.x86_64 import X86_64
 from spec.prototypes import Prototype, Type
 
@@ -92,13 +93,13 @@ def compiled(made: list[Signature], folder: Path) -> tuple[bytes, dict[str, int]
 def called(machine: Any, symbols: dict[str, int], number: int) -> dict[str, int]:
     """What is in the argument registers, and in the words of the stack from the first argument on, at the callee."""
     top = STACK + 0x8000
-    machine.reg_write(X86_64.emulator_registers["rsp"], top)
+    machine.reg_write(register_numbers(X86_64)["rsp"], top)
     try:
         machine.emu_start(symbols[f"caller{number}"], symbols[f"callee{number}"], count=1000)
     except UcError as error:
         raise AssertionError(f"caller {number} faults") from error
-    found = {name: machine.reg_read(X86_64.emulator_registers[name]) for name in X86_64.arguments}
-    pointer = machine.reg_read(X86_64.emulator_registers["rsp"]) + 8
+    found = {name: machine.reg_read(register_numbers(X86_64)[name]) for name in X86_64.convention.arguments}
+    pointer = machine.reg_read(register_numbers(X86_64)["rsp"]) + 8
     for word in range(24):
         found[f"stack {word}"] = int.from_bytes(machine.mem_read(pointer + 8 * word, 8), "little")
     return found
@@ -108,7 +109,7 @@ def test_gcc_passes_arguments_where_the_slots_say(tmp_path: Path) -> None:
     """600 prototypes: every slot of every argument is in its register or word of the stack, at its width."""
     made = list(signatures(600, seed=600))
     code, symbols = compiled(made, tmp_path)
-    machine = X86_64.emulator()
+    machine = emulator(X86_64)
     machine.mem_map(TEXT, -(-len(code) // 0x1000) * 0x1000)
     machine.mem_write(TEXT, code)
     machine.mem_map(STACK, 0x10000)

@@ -11,6 +11,7 @@ import pytest
 from unicorn import UcError
 
 from properties.prover.arm64 import ARM64
+from properties.prover.tools import emulator, register_numbers
 from tests.prover.test_prove_abi import STACK, TEXT, Signature, signatures, source
 
 PREFIX = "aarch64-linux-gnu-"
@@ -40,13 +41,13 @@ def compiled(made: list[Signature], folder: Path) -> tuple[bytes, dict[str, int]
 
 def called(machine: Any, symbols: dict[str, int], number: int) -> dict[str, int]:
     """What is in the argument registers, and in the words of the stack from the first argument on, at the callee."""
-    numbers = ARM64.emulator_registers
+    numbers = register_numbers(ARM64)
     machine.reg_write(numbers["sp"], STACK + 0x8000)
     try:
         machine.emu_start(symbols[f"caller{number}"], symbols[f"callee{number}"], count=1000)
     except UcError as error:
         raise AssertionError(f"caller {number} faults") from error
-    found = {name: machine.reg_read(numbers[name]) for name in ARM64.arguments}
+    found = {name: machine.reg_read(numbers[name]) for name in ARM64.convention.arguments}
     pointer = machine.reg_read(numbers["sp"])
     for word in range(24):
         found[f"stack {word}"] = int.from_bytes(machine.mem_read(pointer + 8 * word, 8), "little")
@@ -57,14 +58,14 @@ def test_gcc_passes_arguments_where_the_slots_say(tmp_path: Path) -> None:
     """600 prototypes: every slot of every argument is in its register or word of the stack, at its width."""
     made = list(signatures(600, seed=64))
     code, symbols = compiled(made, tmp_path)
-    machine = ARM64.emulator()
+    machine = emulator(ARM64)
     machine.mem_map(TEXT, -(-len(code) // 0x1000) * 0x1000)
     machine.mem_write(TEXT, code)
     machine.mem_map(STACK, 0x10000)
     slots = stacked = 0
     for number, signature in enumerate(made):
         found = called(machine, symbols, number)
-        for slot in ARM64.slots(signature.prototype):
+        for slot in ARM64.convention.slots(signature.prototype.shape.arguments):
             value = signature.values[slot.argument][slot.offset : slot.offset + slot.size]
             place = slot.register or f"stack {slot.stack}"
             slots, stacked = slots + 1, stacked + (slot.register is None)

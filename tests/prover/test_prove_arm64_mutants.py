@@ -18,6 +18,7 @@ from properties.prover.confirm import confirm
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 from properties.prover.lift import lifter
+from properties.prover.tools import disassembler
 from properties.prover.verdicts import Verdict
 from tests.prover.test_prove_mutants import Observed
 from tests.support.arm64_images import image_of, proof
@@ -65,7 +66,7 @@ def observations(image: Image, goal: Goal, seed: int) -> list[object]:
     for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit):
         values[f"{run.place}: enter returned"] = draw.choice((0, 1, draw.getrandbits(64)))
         values[f"{run.place}: program returned"] = draw.choice((0, 0, 1, 1 << 32, draw.getrandbits(64)))
-    for name in (*ARM64.arguments, *ARM64.preserved, "the original returned"):
+    for name in (*ARM64.convention.arguments, *ARM64.convention.preserved, "the original returned"):
         values[name] = draw.choice((0, (1 << 64) - 1, draw.getrandbits(64)))
     if goal.counts:
         values["the number of slots"] = draw.choice(goal.counts)
@@ -114,7 +115,7 @@ def disassembled(mutant: Mutant) -> str:
     shown = []
     for image in (mutant.original, mutant.image):
         code = image.code[start : start + WORD_BYTES]
-        found = next(ARM64.disassembler().disasm_lite(code, image.address + start, 1), None)
+        found = next(disassembler(ARM64).disasm_lite(code, image.address + start, 1), None)
         shown.append(f"{found[2]} {found[3]}" if found else code.hex())
     return f"{mutant.name} +{start:#x}: {' -> '.join(shown)}"
 

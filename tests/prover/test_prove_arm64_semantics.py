@@ -13,11 +13,12 @@ from properties.prover.agreement import CODE, Agreement
 from properties.prover.arm64 import ARM64, MODELLED, USUAL
 from properties.prover.image import Image
 from properties.prover.lift import lifter
+from properties.prover.tools import disassembler
 from tests.support.arm64_images import KINDS, image_of
 from tests.support.prove_images import long
 
 LIFTER = lifter(ARM64)
-DISASSEMBLER = ARM64.disassembler()
+DISASSEMBLER = disassembler(ARM64)
 WORD_BYTES = 4
 
 # Forms that the images have not, which mutants and other generators may have.

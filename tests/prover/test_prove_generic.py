@@ -9,12 +9,12 @@ from properties.prover.goal import Goal
 from properties.prover.image import Image
 from properties.prover.prove import prove
 from properties.prover.verdicts import Figures
-from spec.prototypes import REGISTERS
+from spec.abi import SYSTEM_V
 from tests.support.prove_images import HELPERS, IM, Edit, Trampoline, both, goal_of, long, of_kinds, put_in
 
 LOOKUP = 0xFFFFFFFF81200000
 RETURN_SLOT = "4889 44cd c8".replace(" ", "")
-MOST = len(REGISTERS)
+MOST = len(SYSTEM_V.arguments)
 
 
 class Generic(Trampoline):

@@ -25,6 +25,7 @@ from properties.prover.lift import lifter
 from properties.prover.prove import prove
 from properties.prover.steps import COUNT
 from properties.prover.terms import Value
+from properties.prover.tools import disassembler
 from properties.prover.verdicts import Verdict
 from properties.prover.x86_64 import X86_64
 from tests.support.prove_images import of_kinds, sized
@@ -113,7 +114,7 @@ def observations(image: Image, goal: Goal, seed: int) -> list[object]:
     for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit):
         values[f"{run.place}: enter returned"] = draw.choice((0, 1, draw.getrandbits(64)))
         values[f"{run.place}: program returned"] = draw.choice((0, 0, 1, 1 << 32, draw.getrandbits(64)))
-    for name in (*X86_64.arguments, *X86_64.preserved, "the original returned"):
+    for name in (*X86_64.convention.arguments, *X86_64.convention.preserved, "the original returned"):
         values[name] = draw.choice((0, (1 << 64) - 1, draw.getrandbits(64)))
     if goal.counts:
         values[COUNT] = draw.choice(goal.counts)
@@ -139,7 +140,7 @@ def larger_frame(mutant: Mutant) -> bool:
 
 def frame_size(image: Image, at: int) -> int | None:
     """What the instruction around an offset takes off the stack pointer, if it is one that does."""
-    for start, size, mnemonic, operands in X86_64.disassembler().disasm_lite(image.code[: image.used], 0):
+    for start, size, mnemonic, operands in disassembler(X86_64).disasm_lite(image.code[: image.used], 0):
         if start <= at < start + size:
             return int(operands.removeprefix("rsp, "), 0) if (mnemonic, operands[:4]) == ("sub", "rsp,") else None
     return None
@@ -163,7 +164,7 @@ def disassembled(mutant: Mutant) -> str:
     """The instruction changed, before and after."""
     shown = []
     for image in (mutant.original, mutant.image):
-        found: list[Any] = list(X86_64.disassembler().disasm_lite(image.code[: image.used], image.address))
+        found: list[Any] = list(disassembler(X86_64).disasm_lite(image.code[: image.used], image.address))
         start = max((one[0] for one in found if one[0] <= image.address + mutant.at), default=image.address)
         shown += [f"{one[2]} {one[3]}" for one in found if one[0] == start]
     return f"{mutant.name} +{mutant.at:#x}: {' -> '.join(shown)}"

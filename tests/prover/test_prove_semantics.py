@@ -16,8 +16,9 @@ from properties.proofs.image_files import read_image
 from properties.prover.agreement import CODE, Agreement
 from properties.prover.image import Image
 from properties.prover.lift import lifter
+from properties.prover.tools import disassembler
 from properties.prover.x86_64 import USUAL, X86_64
-from spec.prototypes import REGISTERS
+from spec.abi import SYSTEM_V
 from spec.semantics import PRESETS
 from tests.support.native_agreement import Evaluated, case, compared, difference, form
 from tests.support.native_cpu import AT, Processor, unavailable
@@ -77,7 +78,7 @@ def by_the_generator() -> Iterable[Image]:
             {"site": "jmp"},
             {"orig_stack": True},
             shared,
-            *([generic] if arity <= len(REGISTERS) else []),
+            *([generic] if arity <= len(SYSTEM_V.arguments) else []),
         ):
             for programs in (of_kinds(*kinds, cookies=True), of_kinds("fentry", sleepable=True)):
                 yield generated(long(arity), programs, func_ip=True, **options)[0]  # type: ignore[arg-type]
@@ -229,10 +230,10 @@ UNMODELLED = {
 def test_the_usual_instructions_are_those_that_occur() -> None:
     """What is believed without a look at each occurrence is what the images have, and is looked at by these tests."""
     codes = encodings([*(read_image(path).image for path in IMAGES), *by_hand()])
-    disassembler = X86_64.disassembler()
-    found = {(code, next(disassembler.disasm_lite(code, CODE, 1))[2]) for code in codes}
+    decoder = disassembler(X86_64)
+    found = {(code, next(decoder.disasm_lite(code, CODE, 1))[2]) for code in codes}
 
-    assert set() == {(code, mnemonic) for code, mnemonic in found if not X86_64.usual(code, mnemonic)}
+    assert set() == {(code, mnemonic) for code, mnemonic in found if not X86_64.is_usual(code, mnemonic)}
     assert USUAL == {mnemonic for _, mnemonic in found}
 
 

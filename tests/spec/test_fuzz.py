@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from properties.plan.planning import parse_program
+from properties.plan.probes import parse_probe
 from properties.systems.naming import world_named
 from spec import populations
 from spec.errors import BadInputError
@@ -27,7 +27,7 @@ from spec.seeds import parse_operation, parse_seed, print_operation, print_seed,
 from spec.worlds import synthetic
 
 ROOT = Path(__file__).parents[2]
-SEEDS = sorted((ROOT / "properties" / "seeds").glob("*.seed"))
+SEEDS = sorted((ROOT / "properties" / "runs" / "seeds").rglob("*.seed"))
 SEED_ROUNDS, SEED_MUTATIONS = 16, 125
 POPULATION_ROUNDS, POPULATION_MUTATIONS = 8, 250
 REPLAYED = 10
@@ -273,12 +273,12 @@ def test_a_damaged_population_is_loaded_or_refused_in_one_sentence(tmp_path: Pat
         assert all(function.prototype.slots is not None for function in functions if function.prototype)
 
 
-@pytest.mark.parametrize("make", [parse_program, world_named], ids=["pattern", "world"])
+@pytest.mark.parametrize("make", [parse_probe, world_named], ids=["pattern", "world"])
 def test_a_word_of_the_command_line_is_understood_or_refused(make: Callable[..., Any]) -> None:
     """Patterns and names of worlds, 2,000 random ones each, are sentences when they are wrong."""
     rng = random.Random(7)
     pieces = ["fentry", "kfunc", ":", ":", "foo*", "*", "[", "!", "1", "..", "/", "\x00", "\ud800", "\x1b", "synthetic"]
-    arguments = (1, synthetic()) if make is parse_program else ()
+    arguments = (1, synthetic()) if make is parse_probe else ()
     for _ in range(2_000):
         made, mistake = attempt(make, "".join(rng.choices(pieces, k=rng.randrange(5))), *arguments)
 

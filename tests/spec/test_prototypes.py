@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from spec.prototypes import REGISTERS, Prototype, Type
+from spec.abi import SYSTEM_V
+from spec.prototypes import Prototype, Type
 from spec.worlds import BOOL, CHAR, INT, LONG, PAIR, SHORT, synthetic
 
 VOID = Type("void", "VOID", 0)
@@ -38,7 +39,7 @@ def places(of: Prototype) -> list[str | int]:
 @pytest.mark.parametrize("arity", range(13))
 def test_words_fill_six_registers_and_then_the_stack(arity: int) -> None:
     """ARG-1, ARG-2: of N 64-bit arguments the first six are in registers, the others on the stack in order."""
-    assert [*REGISTERS[:arity], *range(arity - 6)] == places(prototype(*[LONG] * arity))
+    assert [*SYSTEM_V.arguments[:arity], *range(arity - 6)] == places(prototype(*[LONG] * arity))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_gcc_puts_every_slot_where_the_classification_says(tmp_path: Path) -> No
 
     assert SIGNATURES == len(kept)
     for each, words, found in zip(prototypes, drawn, kept, strict=True):
-        registers = dict(zip(REGISTERS, found[:6], strict=True))
+        registers = dict(zip(SYSTEM_V.arguments, found[:6], strict=True))
         passed = [registers[slot.register] if slot.register else found[6 + (slot.stack or 0)] for slot in each.slots]
         observed = tuple(word % (1 << 8 * slot.size) for word, slot in zip(passed, each.slots, strict=True))
 

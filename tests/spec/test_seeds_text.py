@@ -236,15 +236,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
     path = tmp_path / "binary.seed"
     path.write_bytes(b"world \xff\n")
-    with pytest.raises(BadInputError, match=r"binary\.seed: a seed file is UTF-8 text"):
+    with pytest.raises(BadInputError, match=r"binary\.seed: is not UTF-8 text"):
         read_seed(path)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound holds before a byte is read."""
+    """No more than the bound is read."""
     monkeypatch.setattr(seeds, "MOST_BYTES", 1 << 20)
     path = tmp_path / "large.seed"
     path.write_bytes(b"#" * ((1 << 20) + 1))
 
-    with pytest.raises(BadInputError, match="a seed file has at most 1 MiB"):
+    with pytest.raises(BadInputError, match="is larger than 1048576 bytes"):
         read_seed(path)

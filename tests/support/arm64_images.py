@@ -29,11 +29,8 @@ KINDS = (
 )
 Edit = Callable[[list[Statement]], None]
 
-
-class AnyInstruction(type(ISA)):  # type: ignore[misc]
-    """The Isa, for which a mutant may have instructions that no image has."""
-
-    mnemonics = ISA.mnemonics | MODELLED | {"fmov", "msr", "paciasp", "udf"}
+ANY_INSTRUCTION = replace(ISA, mnemonics=ISA.mnemonics | MODELLED | {"fmov", "msr", "paciasp", "udf"})
+"""The Isa, for which a mutant may have instructions that no image has."""
 
 
 def image_of(prototype: Prototype, *kinds: str, **fields: Any) -> tuple[Image, Goal]:
@@ -49,7 +46,7 @@ def edited(prototype: Prototype, kinds: Sequence[str], edit: Edit, *, cookies: b
     planned = Plan(shape, tuple(Link(program.kind) for program in programs), **plan)  # type: ignore[arg-type]
     made = statements(planned, ISA)
     edit(made)
-    template = assemble(planned, made, AnyInstruction())
+    template = assemble(planned, made, ANY_INSTRUCTION)
     return bound(template, goal_of(prototype, programs, planned, ARM64), ARM64)
 
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from properties.systems import naming as systems
 from properties.systems import wire
+from spec import capabilities
 from spec.operations import Operation
 from spec.system import System
 
@@ -31,7 +32,17 @@ def answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
             return {"sites": wire.encode(system.sites())}
         case {"cost": True}:
             return {"cost": wire.encode(system.cost())}
+        case {"declines": operation}:
+            return {"declines": capabilities.declines(system, wire.decode(Operation, operation, "declines"))}
+        case {"console": True}:
+            return {"console": capabilities.console(system)}
     return {"error": f"no such request: {', '.join(request)}"}
+
+
+def announced(system: System) -> dict[str, Any]:
+    """The capabilities that the system has, as the answer to hello tells them."""
+    values = {name: wire.encode(getattr(system, name)) for name in capabilities.VALUES if hasattr(system, name)}
+    return values | {"answers": [name for name in capabilities.METHODS if hasattr(system, name)]}
 
 
 def main() -> None:
@@ -39,7 +50,7 @@ def main() -> None:
     lines = iter(sys.stdin.buffer)
     world, semantics = wire.read_hello(wire.read_line(next(lines)))
     system = systems.resolve(sys.argv[1])(world, semantics)
-    write({"name": "example", "supports": sorted(kind.verb for kind in system.supports)})
+    write({"name": "example", "supports": sorted(kind.verb for kind in system.supports)} | announced(system))
     for line in lines:
         request = wire.read_line(line)
         if "close" in request:

@@ -19,7 +19,8 @@ from impl.batched.jit.x86_64 import X86_64
 from properties.proofs.generated import bound, goal_of, while_detaching
 from properties.prover.goal import Goal, Program
 from properties.prover.image import Image
-from spec.prototypes import REGISTERS, Prototype, Type
+from spec.abi import SYSTEM_V
+from spec.prototypes import Prototype, Type
 
 __all__ = ["CONFIGURATIONS", "Configuration", "Mutant", "mutants"]
 
@@ -28,6 +29,7 @@ Edit = tuple[str, Made]
 """What is changed, and the statements then."""
 
 MEMORY: Final = re.compile(r"\[rbp( \+ rcx \* 8)? ([+-]) (0x[0-9a-f]+)\]")
+REGISTERS: Final = SYSTEM_V.arguments
 COOKIE: Final = 0x1122334455667789
 LONG: Final = Type("long", "INT", 8)
 HALVES: Final = dict(

@@ -23,7 +23,7 @@ from spec.costs import Cost
 from spec.globs import is_glob, without_bang
 from spec.operations import Operation
 from spec.outcomes import Outcome
-from spec.prototypes import WORD
+from spec.prototypes import MODULUS
 from spec.semantics import Semantics
 from spec.sites import Site
 from spec.traces import ProgramRun, Trace
@@ -195,7 +195,7 @@ def removing_nothing_fails(
 def only_an_errno_stops_the_body(original: Original, running: Running, image: Image) -> int:
     """What a fmod_ret program returns counts if it is an errno, as a security hook's answer."""
     slot: int = original(running, image)
-    return slot if slot >= WORD - MOST_ERRNO else 0
+    return slot if slot >= MODULUS - MOST_ERRNO else 0
 
 
 @fault(

@@ -176,6 +176,30 @@ class Sharing(Honest):
         return replace(cost, images_alive=self._inner.images("per_shape"), images_built=min(1, cost.images_built))
 
 
+class Talks(Warns):
+    """Warns at every registration, and says at what."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        self._last = operation.verb
+        return super().apply(operation)
+
+    def console(self) -> str:
+        return f"a warning about {self._last}"
+
+
+class Shares(Sharing):
+    """Shares images at a level that its name does not tell."""
+
+    name = "shares"
+    sharing = "per_shape"
+
+
+class Capable(Declines, CountsImages, Talks, Shares):
+    """Has every capability."""
+
+    name = "capable"
+
+
 class Forgetful(Honest):
     """Never unregisters: what the harness plants in the model, so that undoing leaves something."""
 

@@ -125,7 +125,7 @@ def case(
         return None
     if after.pc not in {behind, behind + LANDING}:
         return None
-    flags = sum(before.registers[name] << bit for name, bit in X86_64.flag_bits.items()) | ALWAYS
+    flags = sum(before.registers[name] << bit for name, bit in X86_64.flags.items()) | ALWAYS
     registers = tuple(before.registers[name] for name in X86_64.general)
     return after, Run(code, registers, flags, bytes(before.memory))
 
@@ -144,7 +144,7 @@ def difference(instruction: Instruction, expected: _Numbers, got: Run | str) -> 
     if isinstance(got, str):
         return f"the processor ends it with {got}"
     registers = dict(zip(X86_64.general, got.registers, strict=True))
-    registers |= {name: got.flags >> bit & 1 for name, bit in X86_64.flag_bits.items()}
+    registers |= {name: got.flags >> bit & 1 for name, bit in X86_64.flags.items()}
     for name, value in registers.items():
         if name not in instruction.undefined and value != expected.registers[name]:
             return f"{name} is {expected.registers[name]:#x} by p-code, and {value:#x} by the processor"

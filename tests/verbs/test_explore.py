@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from properties.hunt.findings import Found, save
+from properties.hunt.search import search
 from properties.hunt.shrink import Trial, shrink
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
 from properties.verbs import explore
-from properties.verbs.explore import Found, save, search
 from spec.operations import Operation
 from spec.outcomes import Outcome
 from spec.seeds import parse_operation, parse_seed, print_operation, read_seed

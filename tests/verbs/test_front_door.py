@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +17,11 @@ import pytest
 from rich.console import Console
 
 from properties import __main__ as front_door
-from properties.report import report
-from properties.report.report import Check, CheckResult, Verdict
+from properties.report.results import Check, CheckResult, Finished, Verdict, exit_status, summary
+from properties.report.running import run_checks
+from properties.report.show import write_reports
 from properties.systems.naming import world_named
-from properties.verbs import checks, verify
+from properties.verbs import SUMMARIES, checks, verify
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -34,15 +36,16 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_every_verb_with_its_summary() -> None:
-    """Help names each verb with its module's SUMMARY."""
+    """Help names each verb, which is a module of properties.verbs, with its summary."""
     done = python("--help")
 
     assert 0 == done.returncode
-    for verb in front_door.VERBS:
-        assert importlib.import_module(f"properties.verbs.{verb}").SUMMARY in done.stdout
+    for verb, sentence in SUMMARIES.items():
+        assert re.search(f"^  {verb} +{re.escape(sentence)}$", done.stdout, re.MULTILINE)
+        assert callable(importlib.import_module(f"properties.verbs.{verb}").run)
 
 
-@pytest.mark.parametrize("verb", front_door.VERBS)
+@pytest.mark.parametrize("verb", SUMMARIES)
 def test_each_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`VERB --help` prints its usage and exits with 0."""
     with pytest.raises(SystemExit) as ending:
@@ -106,7 +109,7 @@ def test_endings(
     def run(_: argparse.Namespace) -> int:
         raise error
 
-    verb = SimpleNamespace(SUMMARY="", add_arguments=lambda _: None, run=run)
+    verb = SimpleNamespace(add_arguments=lambda _: None, run=run)
     monkeypatch.setattr(importlib, "import_module", lambda _: verb)
 
     assert status == front_door.main(["verify"])
@@ -137,8 +140,8 @@ def defect() -> CheckResult:
     raise ZeroDivisionError("by zero")
 
 
-def finished(*checks: Check, console: Console | None = None) -> list[report.Finished]:
-    return report.run_checks(checks, console or Console(file=StringIO()))
+def finished(*checks: Check, console: Console | None = None) -> list[Finished]:
+    return run_checks(checks, console or Console(file=StringIO()))
 
 
 def test_every_check_runs_and_each_line_is_told_in_a_log() -> None:
@@ -172,25 +175,24 @@ def test_the_exit_status(checks: list[Callable[[], CheckResult]], status: int) -
     """0 all hold, 1 a property fell, 2 a check could not run or there was none: what did not run never holds."""
     done = finished(*(Check(str(number), check) for number, check in enumerate(checks)))
 
-    assert status == report.exit_status(done)
+    assert status == exit_status(done)
 
 
 def test_the_summary_counts_each_world_once() -> None:
     """Functions are counted by world, steps and calls are added up."""
-    assert (
-        "Checked 1,030 functions in 2 worlds by 10,000 steps and 140 calls: all 2 properties hold."
-        == report.summary(finished(Check("a", holds), Check("b", holds)))
+    assert "Checked 1,030 functions in 2 worlds by 10,000 steps and 140 calls: all 2 properties hold." == summary(
+        finished(Check("a", holds), Check("b", holds))
     )
-    assert report.summary(finished(Check("a", holds), Check("b", fell), Check("c", defect))).endswith(
+    assert summary(finished(Check("a", holds), Check("b", fell), Check("c", defect))).endswith(
         "1 of 3 properties fell, and 1 of 3 could not be checked.",
     )
-    assert report.summary([]).endswith("there was no property to check.")
+    assert summary([]).endswith("there was no property to check.")
 
 
 def test_reports_are_written_whole(tmp_path: Path) -> None:
     """JUnit XML is well-formed whatever the detail holds, and the text report has table, summary and details."""
     done = finished(Check("a", holds), Check("b", fell), Check("c", bad_input))
-    report.write_reports(done, tmp_path / "deep" / "verify.xml", tmp_path / "verify.txt")
+    write_reports(done, tmp_path / "deep" / "verify.xml", tmp_path / "verify.txt")
     suite = ET.parse(tmp_path / "deep" / "verify.xml").getroot()[0]
     text = (tmp_path / "verify.txt").read_text()
 
@@ -199,7 +201,7 @@ def test_reports_are_written_whole(tmp_path: Path) -> None:
         case[0].get("message") if len(case) else None for case in suite
     ]
     assert [[], ["failure"], ["error"]] == [[entry.tag for entry in case] for case in suite]
-    assert report.summary(done) in text
+    assert summary(done) in text
     assert "1,000 examples" in text
     assert "\n  \x1b[31m<&>" in text
 

@@ -12,7 +12,7 @@ from impl.linux.guest import packages
 from properties.__main__ import main
 from properties.kernels import needs
 from properties.kernels.checks import Job, Random, job_checks
-from properties.report.report import Verdict
+from properties.report.results import Verdict
 from properties.systems.naming import KERNELS
 from properties.verbs import checks
 from spec.errors import BadInputError

@@ -1,4 +1,4 @@
-"""The verb `plan`: its figures are those of the rules, which the model confirms, and its pictures show them."""
+"""The verb `plan`: its figures are those that `batched` shows and the model confirms, and its pictures show them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from impl.batched import Batched
 from model import system
 from properties.__main__ import main
-from properties.plan.planning import BATCH, DIRECT_MULTI, ONE_BY_ONE, Plan, Program, Reason, parse_program, plan
+from properties.plan.explaining import Reason
+from properties.plan.planning import BATCH, DIRECT_MULTI, ONE_BY_ONE, Plan, plan
+from properties.plan.probes import Probe, parse_probe
 from spec import operations as op
 from spec import populations
 from spec.costs import Cost
@@ -30,8 +33,8 @@ def planned(semantics: str, *patterns: str, world: World | None = None) -> Plan:
     return plan(parsed(world, patterns), PRESETS[semantics])
 
 
-def parsed(world: World, patterns: Sequence[str]) -> list[Program]:
-    return [parse_program(pattern, number, world) for number, pattern in enumerate(patterns, 1)]
+def parsed(world: World, patterns: Sequence[str]) -> list[Probe]:
+    return [parse_probe(pattern, number, world) for number, pattern in enumerate(patterns, 1)]
 
 
 def named(*functions: tuple[str, int]) -> World:
@@ -205,6 +208,32 @@ def test_fmod_ret_goes_one_by_one_in_a_batch_too() -> None:
     found = planned("linux-7.3", "fmod_ret:foo*", "fexit:foo*")
 
     assert Cost({}, 13 + 2, 13 + 26, 26, 13) == found.costs[f"attach, {BATCH}"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_images_are_those_that_batched_has_alive(level: str) -> None:
+    """COST-7: what the plan counts at a sharing level is alive once every probe is attached in one call."""
+    world = sample(10)
+    probes = parsed(world, ("fentry:*", "fexit:*e*", "fsession:*a*"))
+    found = plan(probes, PRESETS["linux-7.3"])
+    system = Batched(world, PRESETS["linux-7.3"], level)
+    for probe, functions in zip(probes, found.attached, strict=True):
+        system.apply(op.BpfProgLoad(probe.name, probe.kind, multi=True))
+        targets = tuple((function.name, None) for function in functions)
+
+        assert Ok() == system.apply(op.BpfLinkCreate(probe.name, probe.name, targets))
+
+    assert system.cost().images_alive == sum(found.images(level, numbers) for numbers in found.sets)
+
+
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_where_nothing_is_attached_nothing_is_compared(semantics: str) -> None:
+    """A raw trampoline on no function is none: there is no ops to register, nor to wait for."""
+    found = planned(semantics, "fmod_ret:f", world=World("plain", (Function("f", Prototype((LONG,), LONG), 1),)))
+
+    assert [0] == attached(found)
+    assert Cost() == found.costs[f"attach, {ONE_BY_ONE}"] == found.costs[f"detach, {ONE_BY_ONE}"]
+    assert found.costs[f"attach, {DIRECT_MULTI}"] is found.costs[f"detach, {DIRECT_MULTI}"] is None
 
 
 def test_too_many_parts_refuse_the_batch() -> None:
@@ -428,7 +457,7 @@ def test_nothing_attached_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_pattern_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], pattern: str, mistake: str) -> None:
     """The front door exits with 2 and says what to write instead."""
     with pytest.raises(BadInputError) as caught:
-        parse_program(pattern, 1, synthetic())
+        parse_probe(pattern, 1, synthetic())
 
     assert mistake in str(caught.value)
     assert main(["plan", "fentry:foo1", pattern, "--world", "synthetic"]) == 2

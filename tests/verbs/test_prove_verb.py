@@ -159,7 +159,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
 
     assert 2 == status
-    assert f"{path}: args: is missing\n" == printed.err
+    assert f"{path}: kernel: is missing\n" == printed.err
     assert 2 == printed.out.count(": proved, ")
 
 

@@ -3,35 +3,26 @@
 x19 keeps what enter returned; x10 and x11 are scratch. The site is `mov x9, lr; bl image`: x9 is the way back to the
 function's caller, lr the way on into the function. Two frame records, of the caller and of the function, are above the
 frame, so that both are in a backtrace.
-
-Numbers of two digits are written in hexadecimal: keystone 0.9.2 leaves open, for all but x86, in which radix it reads
-others (ks_open() does not set its syntax).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, ClassVar, Final
+from typing import Final
 
-import capstone  # type: ignore[import-untyped]
-import keystone  # type: ignore[import-untyped]
-
-from impl.batched.jit.isa import MARK, Code, Emitter, Frame, Instruction, To
+from impl.batched.jit import assembler
+from impl.batched.jit.isa import MARK, Code, Instruction, Isa, Layout, To
 from impl.batched.jit.plan import PlanError
 from impl.batched.jit.template import Field, Form
-from spec.errors import BadInputError
-from spec.prototypes import Shape, Slot, assigned
+from spec.abi import AAPCS64, SLOT_BYTES
 
 __all__ = ["ARM64", "BRANCH19", "MOVE64"]
 
 BRANCH19: Final = Form("imm19", 4, (Field(0, 4, 5, 19, 2),), origin=0, reach=21, align=4)
 MOVE64: Final = Form("movz/movk", 16, tuple(Field(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
 
-ARGUMENTS: Final = tuple(f"x{number}" for number in range(8))
-WORD: Final = 8
-ALIGNED: Final = 16
+ALIGNMENT: Final = 16
 RECORDS: Final = 32
 FUNCTION_LR: Final = 8
 BTI_JC: Final = bytes.fromhex("df2403d5")
@@ -44,7 +35,7 @@ CBNZ_X10: Final = bytes.fromhex("0a0000b5")
 class _Emitter:
     """Code for one frame, whose top is x29, and whose bottom sp."""
 
-    frame: Frame
+    frame: Layout
 
     def enter(self) -> Code:
         """See Emitter."""
@@ -77,7 +68,7 @@ class _Emitter:
 
     def copy(self, number: int, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"ldr x10, [x29, #{RECORDS + WORD * number:#x}]")
+        yield Instruction(f"ldr x10, [x29, #{RECORDS + SLOT_BYTES * number:#x}]")
         yield from self.store("x10", below)
 
     def put(self, value: int, below: int) -> Code:
@@ -197,46 +188,18 @@ def _moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Arm64:
-    """The Isa."""
-
-    name: ClassVar[str] = "arm64"
-    arguments: ClassVar[tuple[str, ...]] = ARGUMENTS
-    mnemonics: ClassVar[frozenset[str]] = frozenset(
-        "bti stp ldp str ldr mov movk add sub cbz cbnz blr ret adr nop".split()
-    )
-
-    def slots(self, shape: Shape) -> tuple[Slot, ...]:
-        """See Isa."""
-        return assigned(shape.arguments, ARGUMENTS, back_fills=False)
-
-    def frame_bytes(self, used: int, outgoing: int, site: str) -> int:  # noqa: ARG002  # outgoing words need no more
-        """See Isa. PlanError where the site is not a `bl`, which arm64 alone has."""
-        if site != "call":
-            raise PlanError(f"arm64 has no {site} sites: the site must be call")
-        return used + -used % ALIGNED
-
-    def assemble(self, lines: Sequence[str]) -> bytes:
-        """See Isa."""
-        try:
-            made, _ = _assembler().asm("\n".join(lines), as_bytes=True)
-        except keystone.KsError as error:
-            raise BadInputError(f"keystone does not assemble the code of an image: {error}") from error
-        return bytes(made or b"")
-
-    def disassembler(self) -> Any:
-        """See Isa."""
-        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
-
-    def emitter(self, frame: Frame) -> Emitter:
-        """See Isa."""
-        return _Emitter(frame)
+def _align_frame(used: int, _: int, site: str) -> int:
+    """Sizes a frame, for outgoing words as for others. PlanError where the site is not a `bl`: there is no other."""
+    if site != "call":
+        raise PlanError(f"arm64 has no {site} sites: the site must be call")
+    return used + -used % ALIGNMENT
 
 
-ARM64: Final = _Arm64()
-
-
-@lru_cache(maxsize=1)
-def _assembler() -> Any:
-    return keystone.Ks(keystone.KS_ARCH_ARM64, keystone.KS_MODE_LITTLE_ENDIAN)
+ARM64: Final = Isa(
+    name="arm64",
+    convention=AAPCS64,
+    dialect=assembler.ARM64,
+    mnemonics=frozenset("bti stp ldp str ldr mov movk add sub cbz cbnz blr ret adr nop".split()),
+    frame_bytes=_align_frame,
+    emitter=_Emitter,
+)

@@ -1,4 +1,4 @@
-"""Assembler text to x86-64 code, by keystone."""
+"""Assembler text to machine code, by keystone, and back, by capstone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,32 @@ import re
 from functools import cache, lru_cache
 from typing import Any, Final
 
+import capstone  # type: ignore[import-untyped]
 import keystone  # type: ignore[import-untyped]
 
-__all__ = ["assemble"]
+from spec.errors import BadInputError
 
+__all__ = ["ARM64", "X86_64", "Dialect", "assemble", "disassembler"]
 
+Dialect = tuple[str, str]
+"""What both call a machine and its mode."""
+
+X86_64: Final[Dialect] = ("X86", "64")
+ARM64: Final[Dialect] = ("ARM64", "LITTLE_ENDIAN")
 DECIMAL: Final = re.compile(r"(?<!\w)[0-9]+\b")
+
+
+@lru_cache(maxsize=4096)
+def assemble(text: str, address: int = 0, dialect: Dialect = X86_64) -> bytes:
+    """The code of a text with local labels, as it is at an address. BadInputError where it is none."""
+    try:
+        # keystone 0.9.2 leaves the radix of its parser to chance: now and then "16" is 0x16.
+        code, _ = _keystone(dialect).asm(DECIMAL.sub(_hexadecimal, text), address, as_bytes=True)
+    except keystone.KsError as error:
+        raise BadInputError(f"keystone does not assemble '{text}': {error}") from error
+    if code is None:
+        raise BadInputError(f"keystone does not assemble '{text}': there is no instruction")
+    return bytes(code)
 
 
 def _hexadecimal(number: re.Match[str]) -> str:
@@ -19,18 +39,13 @@ def _hexadecimal(number: re.Match[str]) -> str:
 
 
 @cache
-def _keystone() -> Any:
-    return keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
+def _keystone(dialect: Dialect) -> Any:
+    machine, mode = dialect
+    return keystone.Ks(getattr(keystone, f"KS_ARCH_{machine}"), getattr(keystone, f"KS_MODE_{mode}"))
 
 
-@lru_cache(maxsize=4096)
-def assemble(text: str, address: int) -> bytes:
-    """The code of a text with local labels, as it is at an address."""
-    try:
-        # keystone 0.9.2 leaves the radix of its parser to chance: now and then "16" is 0x16.
-        code, _ = _keystone().asm(DECIMAL.sub(_hexadecimal, text), address, as_bytes=True)
-    except keystone.KsError as error:
-        raise ValueError(f"{error}:\n{text}") from error
-    if code is None:
-        raise ValueError(f"no instruction:\n{text}")
-    return bytes(code)
+@cache
+def disassembler(dialect: Dialect) -> Any:
+    """The process's capstone.Cs of this dialect."""
+    machine, mode = dialect
+    return capstone.Cs(getattr(capstone, f"CS_ARCH_{machine}"), getattr(capstone, f"CS_MODE_{mode}"))

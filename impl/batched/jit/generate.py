@@ -7,16 +7,16 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-from impl.batched.jit.isa import MARK, Emitter, Frame, Instruction, Isa, Label, Statement
+from impl.batched.jit import assembler
+from impl.batched.jit.isa import MARK, Emitter, Instruction, Isa, Label, Layout, Statement
 from impl.batched.jit.plan import Plan, Run
 from impl.batched.jit.template import Field, Hole, Skip, Template
 from impl.batched.jit.x86_64 import X86_64
+from spec.abi import SLOT_BYTES, Slot
 from spec.errors import BadInputError
-from spec.prototypes import Slot
 
 __all__ = ["assemble", "assembled", "layout", "statements", "template"]
 
-WORD: Final = 8
 RUN_CONTEXT_BYTES: Final = 16
 IS_RETURN: Final = 1 << 63
 COOKIE_INDEX: Final = 8
@@ -36,20 +36,20 @@ def assembled(plan: Plan, isa: Isa = X86_64) -> Template:
     return assemble(plan, statements(plan, isa), isa)
 
 
-def layout(plan: Plan, isa: Isa = X86_64) -> Frame:
+def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
     """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
     slots = _slots(plan, isa)
-    result = WORD * plan.calls_original
-    context = result + WORD * len(slots)
-    meta = context + WORD
-    ip = meta + WORD * plan.func_ip
-    cookies = ip + WORD * len(plan.sessions)
-    kept = cookies + WORD
-    number = kept + WORD * plan.generic
+    result = SLOT_BYTES * plan.calls_original
+    context = result + SLOT_BYTES * len(slots)
+    meta = context + SLOT_BYTES
+    ip = meta + SLOT_BYTES * plan.func_ip
+    cookies = ip + SLOT_BYTES * len(plan.sessions)
+    kept = cookies + SLOT_BYTES
+    number = kept + SLOT_BYTES * plan.generic
     run_context = number + RUN_CONTEXT_BYTES
-    outgoing = WORD * _stacked(plan, slots)
+    outgoing = SLOT_BYTES * _stacked(plan, slots)
     size = isa.frame_bytes(run_context + outgoing, outgoing, plan.site)
-    return Frame(
+    return Layout(
         site=plan.site,
         slots=len(slots),
         result=result,
@@ -67,8 +67,10 @@ def layout(plan: Plan, isa: Isa = X86_64) -> Frame:
 
 def _slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
     if plan.shape is not None:
-        return isa.slots(plan.shape)
-    return tuple(Slot(number, 0, WORD, register, None) for number, register in enumerate(isa.arguments))
+        return isa.convention.slots(plan.shape.arguments)
+    return tuple(
+        Slot(number, 0, SLOT_BYTES, register, None) for number, register in enumerate(isa.convention.arguments)
+    )
 
 
 def _stacked(plan: Plan, slots: Sequence[Slot]) -> int:
@@ -89,7 +91,7 @@ class _Image:
         self._slots = _slots(plan, isa)
         self._frame = layout(plan, isa)
         self._emit: Emitter = isa.emitter(self._frame)
-        self._arguments = isa.arguments
+        self._arguments = isa.convention.arguments
 
     def statements(self) -> Iterator[Statement]:
         plan = self._plan
@@ -129,12 +131,12 @@ class _Image:
             yield from self._call("__bpf_tramp_enter", "im")
         if plan.sessions:
             for number in range(len(plan.sessions)):
-                yield from emit.put(0, self._frame.cookies - WORD * number)
+                yield from emit.put(0, self._frame.cookies - SLOT_BYTES * number)
             yield from emit.clear_slot()
 
     def _save_arguments(self) -> Iterator[Statement]:
         for number, slot in enumerate(self._slots):
-            place = self._frame.context - WORD * number
+            place = self._frame.context - SLOT_BYTES * number
             if slot.register:
                 yield from self._emit.store(slot.register, place)
             else:
@@ -161,7 +163,7 @@ class _Image:
     def _restore_arguments(self) -> Iterator[Statement]:
         for number, slot in enumerate(self._slots):
             if slot.register:
-                yield from self._emit.load(slot.register, self._frame.context - WORD * number)
+                yield from self._emit.load(slot.register, self._frame.context - SLOT_BYTES * number)
 
     def _run(self, run: Run) -> Iterator[Statement]:
         """One program: what 7.3's invoke_bpf() and invoke_bpf_prog() emit."""
@@ -191,15 +193,15 @@ class _Image:
 
     def _session(self, run: Run) -> int:
         """What ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
-        place = self._frame.cookies - WORD * self._plan.sessions.index(run.link)
-        index = (place - self._frame.context) // WORD
+        place = self._frame.cookies - SLOT_BYTES * self._plan.sessions.index(run.link)
+        index = (place - self._frame.context) // SLOT_BYTES
         return index << COOKIE_INDEX | (IS_RETURN if run.list == "fexit" else 0)
 
     def _original(self) -> Iterator[Statement]:
         emit = self._emit
         yield from self._restore_arguments()
         for number in range(_stacked(self._plan, self._slots)):
-            yield from emit.copy(number, self._frame.outgoing - WORD * number)
+            yield from emit.copy(number, self._frame.outgoing - SLOT_BYTES * number)
         yield from emit.call_back() if self._plan.by_stack else emit.call("body")
         yield from emit.store_slot()
         yield Label(AFTER_CALL)
@@ -242,8 +244,8 @@ def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Templa
 @lru_cache(maxsize=1 << 16)
 def _code(one: Instruction, isa: Isa) -> bytes:
     """The bytes of one statement, which most templates share; they are disassembled as what was asked for."""
-    code = one.code or isa.assemble([one.text])
-    found = list(isa.disassembler().disasm_lite(code, 0))
+    code = one.code or assembler.assemble(one.text, dialect=isa.dialect)
+    found = list(assembler.disassembler(isa.dialect).disasm_lite(code, 0))
     strange = {mnemonic for _, _, mnemonic, _ in found} - isa.mnemonics
     if strange:
         raise BadInputError(f"'{one.text}' is what no image has: {', '.join(sorted(strange))}")

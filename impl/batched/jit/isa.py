@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
+from impl.batched.jit.assembler import Dialect
 from impl.batched.jit.template import Form
-from spec.prototypes import Shape, Slot
+from spec.abi import Convention
 
-__all__ = ["MARK", "Code", "Emitter", "Frame", "Instruction", "Isa", "Label", "Statement", "To"]
+__all__ = ["MARK", "Code", "Emitter", "Instruction", "Isa", "Label", "Layout", "Statement", "To"]
 
 To = Literal["caller", "body"]
 
@@ -44,7 +45,7 @@ Code = Iterable[Instruction]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Layout:
     """Where words are in an image's frame, each as bytes below its top.
 
     slots: how many the context has, for a generic image the most. result: the return slot, 0 without. context: the
@@ -138,32 +139,26 @@ class Emitter(Protocol):
         """What can be patched to become a jump to any place in the image."""
 
 
-class Isa(Hashable, Protocol):
+@dataclass(frozen=True, eq=False)
+class Isa:
     """An architecture."""
 
-    @property
-    def name(self) -> str:
-        """Of the architecture."""
+    name: str
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Registers of a C call; a generic image serves functions of up to as many slots."""
+    convention: Convention
+    """Of C calls; a generic image serves functions of up to as many slots as it has registers."""
 
-    @property
-    def mnemonics(self) -> frozenset[str]:
-        """All that a template may have, as capstone prints them."""
+    dialect: Dialect
+    """Of its assembler."""
 
-    def slots(self, shape: Shape) -> tuple[Slot, ...]:
-        """Where the words of a function's arguments come from. PlanError where that is not known."""
+    mnemonics: frozenset[str]
+    """All that a template may have, as capstone prints them."""
 
-    def frame_bytes(self, used: int, outgoing: int, site: str) -> int:
-        """The size of a frame of so many bytes, so many of which are outgoing arguments, with the stack aligned."""
+    frame_bytes: Callable[[int, int, str], int]
+    """The size of a frame of so many bytes, so many of which are outgoing arguments, at a site, with the stack aligned.
 
-    def assemble(self, lines: Sequence[str]) -> bytes:
-        """The machine code at address 0. BadInputError for what the assembler does not take."""
+    PlanError where the architecture has no such site.
+    """
 
-    def disassembler(self) -> Any:
-        """A new capstone.Cs."""
-
-    def emitter(self, frame: Frame) -> Emitter:
-        """For an image with this frame."""
+    emitter: Callable[[Layout], Emitter]
+    """What makes the instructions of an image with this layout of its frame."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
 
-from spec.prototypes import Shape
+from spec.abi import SLOT_BYTES
+from spec.prototypes import MAX_ARGUMENT_BYTES, Shape
 
 __all__ = ["MOST_LINKS", "MOST_SLOTS", "Link", "LinkKind", "Plan", "PlanError", "Run"]
 
@@ -17,9 +18,6 @@ MOST_LINKS: Final = 38
 
 MOST_SLOTS: Final = 12
 """MAX_BPF_FUNC_ARGS: words of a program's context, the return slot aside."""
-
-MOST_ARGUMENT_BYTES: Final = 16
-WORD: Final = 8
 
 
 class PlanError(ValueError):
@@ -67,14 +65,14 @@ class Plan:
 
     def _mistakes(self) -> tuple[tuple[bool, str], ...]:
         shape = self.shape or Shape((), 0)
-        slots = sum(-(-size // WORD) for size in shape.arguments)
-        odd = [size for size in shape.arguments if not 0 < size <= MOST_ARGUMENT_BYTES]
+        slots = sum(-(-size // SLOT_BYTES) for size in shape.arguments)
+        odd = [size for size in shape.arguments if not 0 < size <= MAX_ARGUMENT_BYTES]
         return (
             (not self.links, "an image without links has nothing to do"),
             (len(self.links) > MOST_LINKS, f"{len(self.links)} links are more than the {MOST_LINKS} of an image"),
-            (bool(odd), f"an argument of {', '.join(map(str, odd))} bytes is not one of 1 to {MOST_ARGUMENT_BYTES}"),
+            (bool(odd), f"an argument of {', '.join(map(str, odd))} bytes is not one of 1 to {MAX_ARGUMENT_BYTES}"),
             (slots > MOST_SLOTS, f"{slots} slots are more than the {MOST_SLOTS} of a context"),
-            (shape.returns > WORD, f"a return value of {shape.returns} bytes does not fit the return slot"),
+            (shape.returns > SLOT_BYTES, f"a return value of {shape.returns} bytes does not fit the return slot"),
             (
                 self.site == "jmp" and (self.by_stack or self.orig_stack),
                 "the original is found through the return address of a call, and the site is a jmp",

@@ -16,7 +16,7 @@ from spec.errors import BadInputError
 
 __all__ = ["Field", "Form", "Hole", "Skip", "Template", "relocate_many"]
 
-WORD: Final = 1 << 64
+MODULUS: Final = 1 << 64
 HALF: Final = 1 << 63
 Words = NDArray[np.uint64]
 
@@ -138,7 +138,7 @@ class Template:
             for symbol, added, limit, align, words in self._parts:
                 value = symbols[symbol] + added
                 if limit:
-                    value = (value - address + HALF) % WORD - HALF
+                    value = (value - address + HALF) % MODULUS - HALF
                     if not -limit <= value < limit or value % align:
                         raise _out_of_reach(symbol)
                 for word, shift, mask, low in words:
@@ -252,11 +252,11 @@ def _with_constants(template: Template, symbols: Mapping[str, int | Words]) -> b
 
 def _values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     form = hole.form
-    base = np.uint64(symbol % WORD) if isinstance(symbol, int) else symbol
+    base = np.uint64(symbol % MODULUS) if isinstance(symbol, int) else symbol
     if form.origin is None:
-        return base + np.uint64(hole.addend % WORD) + np.zeros(len(addresses), np.uint64)
+        return base + np.uint64(hole.addend % MODULUS) + np.zeros(len(addresses), np.uint64)
     with np.errstate(over="ignore"):
-        values: Words = base + np.uint64((hole.addend - hole.offset - form.origin) % WORD) - addresses
+        values: Words = base + np.uint64((hole.addend - hole.offset - form.origin) % MODULUS) - addresses
     limit = 1 << (form.reach - 1)
     distances = values.view(np.int64)
     strays = form.align > 1 and bool(np.any(distances % form.align))

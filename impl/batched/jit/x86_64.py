@@ -6,18 +6,13 @@ not depend on distances.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-import capstone  # type: ignore[import-untyped]
-import keystone  # type: ignore[import-untyped]
-
-from impl.batched.jit.isa import MARK, Code, Emitter, Frame, Instruction, To
+from impl.batched.jit import assembler
+from impl.batched.jit.isa import MARK, Code, Instruction, Isa, Layout, To
 from impl.batched.jit.template import Field, Form
-from spec.errors import BadInputError
-from spec.prototypes import REGISTERS, Shape, Slot, assigned
+from spec.abi import SLOT_BYTES, SYSTEM_V
 
 __all__ = ["ABS64", "REL32", "X86_64"]
 
@@ -25,8 +20,7 @@ REL32: Final = Form("rel32", 4, (Field(0, 4, 0, 32),), origin=4, reach=32)
 ABS64: Final = Form("imm64", 8, (Field(0, 8, 0, 64),))
 
 NOP5: Final = bytes.fromhex("0f1f440000")
-WORD: Final = 8
-ALIGNED: Final = 16
+ALIGNMENT: Final = 16
 SIGNED_IMMEDIATE: Final = 1 << 31
 
 
@@ -34,7 +28,7 @@ SIGNED_IMMEDIATE: Final = 1 << 31
 class _Emitter:
     """Code for one frame, whose top is rbp."""
 
-    frame: Frame
+    frame: Layout
 
     def enter(self) -> Code:
         """See Emitter."""
@@ -65,7 +59,7 @@ class _Emitter:
     def copy(self, number: int, below: int) -> Code:
         """See Emitter."""
         above = (3 if self.frame.site == "call" else 2) + number
-        yield from self.load("rax", -WORD * above)
+        yield from self.load("rax", -SLOT_BYTES * above)
         yield from self.store("rax", below)
 
     def put(self, value: int, below: int) -> Code:
@@ -101,7 +95,7 @@ class _Emitter:
 
     def return_address(self, register: str) -> Code:
         """See Emitter."""
-        yield from self.load(register, -WORD)
+        yield from self.load(register, -SLOT_BYTES)
 
     def call(self, symbol: str) -> Code:
         """See Emitter."""
@@ -163,43 +157,6 @@ class _Emitter:
         return _at(self.frame.context, " + rcx * 8") if self.frame.count else _at(self.frame.result)
 
 
-@dataclass(frozen=True, eq=False)
-class _X86:
-    """The Isa."""
-
-    name: str = "x86-64"
-    arguments: tuple[str, ...] = REGISTERS
-    mnemonics: frozenset[str] = frozenset("push mov movabs lea add sub test cmp je jne call jmp leave ret nop".split())
-
-    def slots(self, shape: Shape) -> tuple[Slot, ...]:
-        """See Isa."""
-        return assigned(shape.arguments, REGISTERS)
-
-    def frame_bytes(self, used: int, outgoing: int, site: str) -> int:
-        """See Isa. With stack arguments, the stack is aligned to 16 bytes where the original is called."""
-        pushed = (3 if site == "call" else 2) * WORD
-        return used + (used + pushed) % ALIGNED if outgoing else used
-
-    def assemble(self, lines: Sequence[str]) -> bytes:
-        """See Isa."""
-        try:
-            made, _ = _assembler().asm("\n".join(lines), as_bytes=True)
-        except keystone.KsError as error:
-            raise BadInputError(f"keystone does not assemble the code of an image: {error}") from error
-        return bytes(made or b"")
-
-    def disassembler(self) -> Any:
-        """See Isa."""
-        return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-
-    def emitter(self, frame: Frame) -> Emitter:
-        """See Isa."""
-        return _Emitter(frame)
-
-
-X86_64: Final = _X86()
-
-
 def _at(below: int, index: str = "") -> str:
     return f"qword ptr [rbp{index} {'-' if below >= 0 else '+'} {abs(below):#x}]"
 
@@ -209,6 +166,17 @@ def _near(name: str, opcode: bytes, symbol: str) -> Instruction:
     return Instruction(f"{name} {symbol}", REL32, symbol, code=opcode + bytes(REL32.size))
 
 
-@lru_cache(maxsize=1)
-def _assembler() -> Any:
-    return keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
+def _align_frame(used: int, outgoing: int, site: str) -> int:
+    """Sizes a frame. With stack arguments, the stack is aligned to 16 bytes where the original is called."""
+    pushed = (3 if site == "call" else 2) * SLOT_BYTES
+    return used + (used + pushed) % ALIGNMENT if outgoing else used
+
+
+X86_64: Final = Isa(
+    name="x86-64",
+    convention=SYSTEM_V,
+    dialect=assembler.X86_64,
+    mnemonics=frozenset("push mov movabs lea add sub test cmp je jne call jmp leave ret nop".split()),
+    frame_bytes=_align_frame,
+    emitter=_Emitter,
+)

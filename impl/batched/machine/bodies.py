@@ -8,7 +8,8 @@ from typing import Final
 from impl.batched.machine import addresses as at
 from impl.batched.machine import records
 from impl.batched.machine.structs import Globals
-from spec.prototypes import REGISTERS, Prototype, Type
+from spec.abi import SYSTEM_V
+from spec.prototypes import Prototype, Type
 from spec.worlds import Callee, Function
 
 __all__ = ["body"]
@@ -39,7 +40,7 @@ class _Body:
         self._function = function
         self._find = find
         prototype = function.prototype
-        untyped = Prototype((LONG,) * len(REGISTERS), LONG)
+        untyped = Prototype((LONG,) * len(SYSTEM_V.arguments), LONG)
         self._prototype = prototype or untyped
 
     def lines(self, *, patched: bool) -> Iterator[str]:

@@ -24,7 +24,8 @@ from impl.batched.machine.entries import body_addresses, entry_addresses
 from impl.batched.machine.routines import routines
 from impl.batched.machine.structs import ProgramObject
 from impl.batched.state import State
-from spec.prototypes import SLOT_BYTES, Prototype, Shape
+from spec.abi import SLOT_BYTES
+from spec.prototypes import Prototype, Shape
 
 __all__ = ["Images", "Pieces", "code_address", "image_object", "normal", "program_symbols"]
 

@@ -20,13 +20,15 @@ from impl.batched.machine.structs import Globals
 from impl.batched.machine.tables import Tables
 from impl.batched.machine.text import Text
 from impl.batched.state import State
-from spec.prototypes import REGISTERS, Prototype
+from spec.abi import SYSTEM_V
+from spec.prototypes import Prototype
 from spec.traces import Trace
 
 __all__ = ["Kernel"]
 
 Words = NDArray[np.uint64]
 
+REGISTERS: Final = SYSTEM_V.arguments
 TRACE_SPACE: Final = 1 << 26
 STACK_SPACE: Final = 1 << 18
 JUNK: Final = 0xA5A5A5A5A5A5A5A5

@@ -15,7 +15,8 @@ from typing import Final
 from impl.linux.bpf import instructions as code
 from impl.linux.bpf.instructions import Instruction
 from impl.linux.guest.errnos import errno_name
-from spec.prototypes import SLOT_BYTES, Prototype
+from spec.abi import SLOT_BYTES
+from spec.prototypes import Prototype
 from spec.traces import ProgramRun
 
 __all__ = [

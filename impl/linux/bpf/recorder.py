@@ -21,8 +21,8 @@ from impl.linux.bpf.programs import (
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.frames import Batch, Out, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest
+from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
-from spec.prototypes import SLOT_BYTES
 
 __all__ = ["Recorder", "Recording"]
 

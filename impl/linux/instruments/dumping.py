@@ -18,12 +18,14 @@ from impl.linux.bpf.programs import ATTACH_TYPES, GET_FUNC_IP
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.frames import Batch, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest, GuestDiedError
+from impl.linux.instruments.image_files import Attached, Trampoline, image_file
 from impl.linux.probes.btf import Btf
 from impl.linux.probes.enabled import decode_site, parse_enabled_functions
-from impl.linux.probes.images import Subject, helpers, image_document, parse_image
+from impl.linux.probes.images import helpers, parse_image
 from impl.linux.probes.symbols import Symbols, Table, parse_kallsyms
 from impl.linux.probes.tracefs import ROOT
 from spec.errors import BadInputError
+from spec.images import ImageFile, Options
 from spec.prototypes import Type
 from spec.worlds import Function
 
@@ -59,16 +61,11 @@ class Attaching:
     session_cookie: bool = False
 
     @property
-    def options(self) -> dict[str, Any]:
-        """As an image file has them."""
-        asked = {"cookie": self.cookie, "ip": self.ip, "session_cookie": self.session_cookie}
-        return {name: True for name, holds in asked.items() if holds} | ({"flags": SLEEPABLE} if self.sleepable else {})
-
-    @property
-    def cookies(self) -> dict[str, Any]:
-        """As an image file has them, in the order of attaching; nothing if the links have none."""
-        given = [self.cookie_of(place) for place in range(len(self.kinds))]
-        return {"cookies": [f"{cookie:#x}" for cookie in given if cookie is not None]} if self.cookie else {}
+    def attached(self) -> Attached:
+        """As an image file has it."""
+        flags = SLEEPABLE if self.sleepable else 0
+        options = Options(self.cookie, self.ip, True if self.session_cookie else None, flags)
+        return Attached(self.kinds, options, tuple(range(COOKIE, COOKIE + len(self.kinds))) if self.cookie else None)
 
     def cookie_of(self, place: int) -> int | None:
         """That of the link of the program at a place; None: it is attached without one."""
@@ -80,13 +77,13 @@ class Answer:
     """What became of the programs of one function.
 
     loads, attaches: for each program the errno's name, or nothing for success; the attach of a program that was not
-    loaded is None. document: the image, if all succeeded. trouble: what went wrong beyond refusals: the guest died, the
-    kernel warned, or the image is not what was asked for.
+    loaded is None. image: what was built, if all succeeded. trouble: what went wrong beyond refusals: the guest died,
+    the kernel warned, or the image is not what was asked for.
     """
 
     loads: tuple[str, ...]
     attaches: tuple[str | None, ...]
-    document: dict[str, Any] | None = None
+    image: ImageFile | None = None
     trouble: str = ""
 
 
@@ -219,7 +216,7 @@ class Dumper:
         return self._symbols.addresses(function.symbol)[0]
 
     def _images(self, attached: Sequence[_Attached], attaching: Attaching) -> list[dict[str, Any]]:
-        """For each function its answer's document, or its trouble."""
+        """For each function its answer's image, or its trouble."""
         batch = Batch()
         listed = batch.read_file(ENABLED)
         taint = batch.read_file(TAINTED)
@@ -263,18 +260,20 @@ class Dumper:
             return {"trouble": f"the image at {place.image:#x} calls other programs than were attached"}
         assert function.btf_id is not None
         assert function.prototype is not None
-        document = image_document(
-            kernel=kernel_of(self._name, self._guest.kernel.release),
-            release=self._guest.kernel.release,
-            subject=Subject(function.name, self._btf.declaration(function.btf_id), function.prototype, function.btf_id),
-            attach_order=attaching.kinds,
-            options=attaching.options,
-            symbols=symbols,
-            function=(place.attached.start, place.prologue),
-            image=(place.image, code[: image.used]),
-            enabled_functions=place.lines,
+        trampoline = Trampoline(
+            function.name,
+            self._btf.declaration(function.btf_id),
+            function.prototype,
+            function.btf_id,
+            place.attached.start,
+            place.prologue,
+            place.image,
+            code[: image.used],
+            place.lines,
         )
-        return {"document": document | attaching.cookies}
+        release = self._guest.kernel.release
+        kernel = kernel_of(self._name, release)
+        return {"image": image_file(kernel, release, attaching.attached, trampoline, symbols)}
 
     def _files(self, *paths: str) -> list[bytes]:
         batch = Batch()

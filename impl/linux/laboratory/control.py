@@ -16,8 +16,9 @@ from typing import Any
 from impl.linux.guest.frames import Batch
 from impl.linux.laboratory.build import Modules
 from spec import operations as op
+from spec.abi import SYSTEM_V
 from spec.errors import BadInputError
-from spec.prototypes import REGISTERS, WORD, Prototype
+from spec.prototypes import MODULUS, Prototype
 
 __all__ = [
     "CONTROL",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 CONTROL = "/proc/massattach"
+REGISTERS = SYSTEM_V.arguments
 OPS_SLOTS = 256
 """Slots for ops, whose callbacks are symbols massattach_ops0 and so on; one that was freed can be declared anew."""
 
@@ -238,7 +240,7 @@ def delete_module(batch: Batch, name: str) -> int:
 
 
 def _command(verb: Verb, *words: int, text: str = "") -> bytes:
-    packed = struct.pack(f"<{len(words)}Q", *(word % WORD for word in words))
+    packed = struct.pack(f"<{len(words)}Q", *(word % MODULUS for word in words))
     return COMMAND.pack(verb, len(words)) + packed + text.encode()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
-from spec.prototypes import SLOT_BYTES, WORD, Prototype, Type
+from spec.prototypes import MODULUS, Prototype, Type
 from spec.worlds import Callee, Function, World
 
 __all__ = ["fmodret_functions", "functions_of", "functions_text", "module_text"]
@@ -220,7 +221,7 @@ def _calls(function: Function, here: dict[str, Function]) -> Iterator[str]:
 
 
 def _call(callee: Callee, prototype: Prototype) -> str:
-    words = [f"w[{number}]" if source == "slot" else f"{number % WORD}ull" for source, number in callee.arguments]
+    words = [f"w[{number}]" if source == "slot" else f"{number % MODULUS}ull" for source, number in callee.arguments]
     value = _value(prototype.returns, f"{callee.function}({', '.join(_passed(prototype))})")
     ready = f"u64 c[{len(words) or 1}] = {{ {', '.join(words) or '0'} }}; (void)c; massattach_begin({callee.function});"
     return f"({{ {ready} massattach_end(({{ {value}; }})); }})"

@@ -1,4 +1,4 @@
-"""BPF trampoline images: what one calls, in order, read from its machine code; and the JSON form for the prover.
+"""BPF trampoline images: what one calls, in order, read from its machine code.
 
 Source: arch_prepare_bpf_trampoline() and invoke_bpf_prog() of arch/x86/net/bpf_jit_comp.c.
 """
@@ -6,34 +6,28 @@ Source: arch_prepare_bpf_trampoline() and invoke_bpf_prog() of arch/x86/net/bpf_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import capstone  # type: ignore[import-untyped]
 
-from impl.linux.probes.enabled import decode_site, parse_enabled_functions
 from impl.linux.probes.symbols import Symbols
 from spec.errors import BadInputError
-from spec.prototypes import Prototype, Type
 
 __all__ = [
     "Helpers",
     "Image",
     "Original",
     "ProgramCall",
-    "Subject",
     "entry_text",
     "helpers",
-    "image_document",
+    "instructions",
     "parse_image",
 ]
 
 DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 NUMBER = re.compile(r"-?0x[0-9a-f]+|-?\d+")
 WORD = 1 << 64
-# Immediates below are no addresses but cookies.
-KERNEL = 0xFFFF800000000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +126,7 @@ def parse_image(address: int, code: bytes, known: Helpers) -> Image:
     """The image at an address. Code may be longer than the image; one without an end is a BadInputError."""
     reading = _Reading(known)
     used = 0
-    for instruction in _instructions(address, code):
+    for instruction in instructions(address, code):
         _step(reading, instruction)
         used = instruction.offset + instruction.size
     return Image(tuple(reading.steps), reading.skips_frame, used)
@@ -143,7 +137,7 @@ def entry_text(image: Image, name: Callable[[ProgramCall], str]) -> str:
     return "trampoline:" + ",".join(map(name, image.programs))
 
 
-def _instructions(address: int, code: bytes) -> Iterator[_Instruction]:
+def instructions(address: int, code: bytes) -> Iterator[_Instruction]:
     """Through `ret`, or the jump to a return thunk."""
     for at, size, name, operands in DECODER.disasm_lite(code, address):
         instruction = _Instruction(at - address, size, name, operands)
@@ -202,99 +196,3 @@ def _make_last_fmod_ret(reading: _Reading) -> None:
     last = reading.steps[-1]
     assert isinstance(last, ProgramCall)
     reading.steps[-1] = ProgramCall("fmod_ret", last.program, last.prog, last.cookie, last.enter, last.skipped)
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What an image was made for: a function with its prototype, as text and as types, and its BTF id."""
-
-    name: str
-    text: str
-    prototype: Prototype
-    btf_id: int
-
-
-def image_document(
-    *,
-    kernel: str,
-    release: str,
-    subject: Subject,
-    attach_order: Sequence[str],
-    options: dict[str, Any],
-    symbols: Symbols,
-    function: tuple[int, bytes],
-    image: tuple[int, bytes],
-    enabled_functions: Sequence[str],
-) -> dict[str, Any]:
-    """A live trampoline as the design contract's JSON object (3.3), its keys in the usual order.
-
-    Function: its address and first 16 bytes. Image: its address and bytes, through its last `ret` at least. Symbols:
-    read while the trampoline is in place. Enabled_functions: the function's lines, without their newlines.
-    """
-    (start, prologue), (at, code) = function, image
-    site = decode_site(start, prologue)
-    calls, used = _document_calls(at, code, symbols)
-    prototype = subject.prototype
-    (listed,) = parse_enabled_functions("\n".join(enabled_functions))
-    return {
-        "kernel": kernel,
-        "release": release,
-        "attach": {kind: attach_order.count(kind) for kind in dict.fromkeys(attach_order)},
-        "attach_order": list(attach_order),
-        "options": options,
-        "function": subject.name,
-        "prototype": subject.text,
-        "btf_id": subject.btf_id,
-        "ret": _document_type(prototype.returns),
-        "args": [_document_type(argument) for argument in prototype.arguments],
-        "nregs": len(prototype.slots),
-        "trampoline_symbol": _spelled(symbols, at),
-        "function_address": hex(start),
-        "function_prologue_bytes": prologue.hex(),
-        "fentry_offset": site.address - start,
-        "callsite_target": None if site.target is None else hex(site.target),
-        "callsite_target_sym": None if site.target is None else _spelled(symbols, site.target),
-        "enabled_functions": list(enabled_functions),
-        "image_address": hex(at),
-        "image_size_ksym": listed.entry.size if listed.entry and not listed.entry.offset else len(code),
-        "used_bytes": used,
-        "image_hex": code.hex(),
-        "calls": calls,
-        "programs": _document_programs(calls),
-    }
-
-
-def _document_calls(address: int, code: bytes, symbols: Symbols) -> tuple[list[dict[str, Any]], int]:
-    """The calls and immediates that are kernel addresses, and the bytes used; not a call through a register."""
-    calls = []
-    used = 0
-    for instruction in _instructions(address, code):
-        used = instruction.offset + instruction.size
-        if instruction.name not in {"call", "movabs"} or instruction.operands == "rbx":
-            continue
-        target = instruction.number
-        if target >= KERNEL:
-            symbol = _spelled(symbols, target)
-            calls.append({"off": instruction.offset, "insn": instruction.name, "target": hex(target), "sym": symbol})
-    return calls, used
-
-
-def _document_programs(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    # A program is called at its start, a function of such a name behind its site.
-    called = (call for call in calls if call["sym"].startswith("bpf_prog_") and "+" not in call["sym"])
-    found = {call["sym"]: call["target"] for call in called}
-    return [{"name": name, "symbol_address": found[name]} for name in sorted(found, key=_by_number)]
-
-
-def _by_number(name: str) -> tuple[str | int, ...]:
-    # p2 before p10
-    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
-
-
-def _document_type(kind: Type) -> dict[str, Any]:
-    return {"type": kind.name, "kind": kind.kind, "size": kind.size}
-
-
-def _spelled(symbols: Symbols, address: int) -> str:
-    place = symbols.at(address)
-    return str(place) if place else "heap"

@@ -3,54 +3,51 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from properties.benchmarks.angr.wire import understood
+from properties.benchmarks.angr.wire import Reply, Request
+from spec.reading import decode, encode
 
 if TYPE_CHECKING:
     from properties.benchmarks.angr.angr_prover import Prover
 
 
 def main() -> int:
-    """{"images": [...]} gives images, and {"prove": [...]} proves once more those at these places."""
+    """Answers each Request with a Reply, until there are no more."""
     # angr says at its import that it has no unicorn of its own, which nothing here needs.
     logging.getLogger("angr").setLevel(logging.CRITICAL)
     try:
-        # The prover is missing where angr is; that is told, like everything else, on the pipe.
+        # Where angr is missing, the prover is too; that is told, like everything else, on the pipe.
         from properties.benchmarks.angr.angr_prover import Prover  # noqa: PLC0415
     except ImportError as error:
-        _reply({"error": f"{sys.executable} has no angr: {error}"})
+        _reply(Reply(error=f"{sys.executable} has no angr: {error}"))
         return 2
     provers: list[Prover] = []
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "images" in request:
-            provers = [Prover(*understood(task)) for task in request["images"]]
-            _reply({"images": len(provers)})
-        else:
-            _reply(_proved([provers[place] for place in request["prove"]]))
+    for line in sys.stdin.buffer:
+        request = decode(line, Request)
+        if request.images is not None:
+            provers = [Prover(*image) for image in request.images]
+        _reply(_prove([provers[place] for place in request.prove]))
     return 0
 
 
-def _proved(provers: Sequence[Prover]) -> dict[str, Any]:
+def _prove(provers: Sequence[Prover]) -> Reply:
     """All answers, and the processor's seconds that they took, without the garbage collector as on the other side."""
     gc.collect()
     gc.disable()
     start = time.process_time()
-    answers = [prover.prove() for prover in provers]
+    answers = tuple(prover.prove() for prover in provers)
     seconds = time.process_time() - start
     gc.enable()
-    return {"seconds": seconds, "answers": [asdict(answer) for answer in answers]}
+    return Reply(answers, seconds)
 
 
-def _reply(reply: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(reply) + "\n")
+def _reply(reply: Reply) -> None:
+    sys.stdout.buffer.write(encode(reply) + b"\n")
     sys.stdout.flush()
 
 

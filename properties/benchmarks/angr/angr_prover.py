@@ -11,20 +11,21 @@ in the frame after every instruction.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import angr  # type: ignore[import-not-found]
 import claripy  # type: ignore[import-not-found]
 
+from properties.benchmarks.angr.wire import Answer
 from properties.prover.goal import Goal, Run
 from properties.prover.image import Image
 from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
 from properties.prover.steps import CALLER, Step, steps
-from spec.prototypes import Slot
+from spec.abi import Slot
 
-__all__ = ["Answer", "Prover"]
+__all__ = ["Prover"]
 
 TOP: Final = 0xFFFFC90000123F00
 POINTER: Final = claripy.BVS("rsp", 64, explicit_name=True)
@@ -43,16 +44,6 @@ ADDED: Final = {
     angr.options.SYMBOL_FILL_UNCONSTRAINED_REGISTERS,
 }
 REMOVED: Final = angr.options.simplification | angr.options.refs
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one image. obligations: how often each was decided, by name. broken: the one that is, if any."""
-
-    outcome: Literal["proved", "refuted", "undecided"]
-    obligations: Mapping[str, int]
-    paths: int
-    broken: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import properties
-from properties.benchmarks.angr.wire import described
+from properties.benchmarks.angr.wire import Answer, Reply, Request, request_images
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 from spec.errors import BadInputError
+from spec.reading import decode, encode
 
 __all__ = ["Answer", "Peer"]
 
 ROOT: Final = Path(properties.__file__).parents[1]
 INSTALL: Final = "give the interpreter in which `pip install -r properties/benchmarks/angr/requirements.txt` was run"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What angr says of an image: as a Verdict has it. broken: the obligation that does not hold."""
-
-    outcome: str
-    obligations: Mapping[str, int]
-    paths: int
-    broken: str
 
 
 class Peer:
@@ -43,34 +32,33 @@ class Peer:
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                text=True,
             )
         except OSError as error:
             raise BadInputError(f"cannot be run: {error.strerror}; {INSTALL}", python) from error
 
     def take(self, images: Sequence[tuple[Image, Goal]]) -> None:
-        """Gives the peer images in place of those that it has."""
-        self._asked({"images": [described(*image) for image in images]})
+        """Gives the peer images in place of those that it has. ValueError for those that it cannot prove."""
+        self._ask(request_images(images))
 
     def prove(self, places: Iterable[int]) -> tuple[float, list[Answer]]:
         """Proves those at these places: the processor's seconds that it took, and the answers."""
-        reply = self._asked({"prove": list(places)})
-        return reply["seconds"], [Answer(**answer) for answer in reply["answers"]]
+        reply = self._ask(Request(prove=tuple(places)))
+        return reply.seconds, list(reply.answers)
 
-    def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Request) -> Reply:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        # What a process that has ended had to say is on its output.
+        # If the process has ended, its output says why.
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.write(encode(request) + b"\n")
             process.stdin.flush()
         line = process.stdout.readline()
         if not line:
             raise BadInputError("ended before it answered; what it said is above", self._python)
-        reply: dict[str, Any] = json.loads(line)
-        if "error" in reply:
-            raise BadInputError(f"{reply['error']}; {INSTALL}", self._python)
+        reply = decode(line, Reply, self._python)
+        if reply.error:
+            raise BadInputError(f"{reply.error}; {INSTALL}", self._python)
         return reply
 
     def close(self) -> None:

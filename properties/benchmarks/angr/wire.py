@@ -1,60 +1,46 @@
-"""An image and its goal as a JSON object, for an interpreter that has angr and none of the project's dependencies."""
+"""What goes over the pipe, one JSON object a line: images with their goals, and what angr says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from properties.prover.goal import Goal, Program
+from properties.prover.goal import Goal
 from properties.prover.image import Image
-from spec.prototypes import Prototype, Type
 
-__all__ = ["described", "understood"]
-
-
-def described(image: Image, goal: Goal) -> dict[str, Any]:
-    """What the peer is told. ValueError for what it has no words for."""
-    if goal.lookup is not None or goal.patches or goal.shares_ipmodify or goal.reading != "width":
-        raise ValueError("the peer proves images of one function only, as they are built, in the reading width")
-    prototype = goal.prototype
-    programs = [
-        {
-            "kind": each.kind,
-            "code": each.code,
-            "pointer": each.pointer,
-            "cookie": each.cookie,
-            "sleepable": each.sleepable,
-        }
-        for each in goal.programs
-    ]
-    return {
-        "address": image.address,
-        "code": image.code.hex(),
-        "used": image.used,
-        "arguments": [argument.size for argument in prototype.arguments],
-        "returns": prototype.returns.size,
-        "programs": programs,
-        "function": goal.function,
-        "body": goal.body,
-        "site": goal.site,
-        "helpers": dict(goal.helpers),
-        "func_ip": goal.func_ip,
-        "im": goal.im,
-    }
+__all__ = ["Answer", "Reply", "Request", "request_images"]
 
 
-def understood(task: Mapping[str, Any]) -> tuple[Image, Goal]:
-    """The image and the goal again; of types only their sizes are left."""
-    image = Image(task["address"], bytes.fromhex(task["code"]), task["used"])
-    arguments = tuple(Type("", "STRUCT" if size > 8 else "INT", size) for size in task["arguments"])
-    goal = Goal(
-        Prototype(arguments, Type("", "INT" if task["returns"] else "VOID", task["returns"])),
-        tuple(Program(**program) for program in task["programs"]),
-        function=task["function"],
-        body=task["body"],
-        site=task["site"],
-        helpers=task["helpers"],
-        func_ip=task["func_ip"],
-        im=task["im"],
-    )
-    return image, goal
+@dataclass(frozen=True, slots=True)
+class Request:
+    """images: those to have, in place of those before. prove: those to prove once more, by their places."""
+
+    images: tuple[tuple[Image, Goal], ...] | None = None
+    prove: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What angr says of an image: as a Verdict has it. broken: the obligation that does not hold."""
+
+    outcome: str
+    obligations: Mapping[str, int]
+    paths: int
+    broken: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """seconds: of the processor, for all answers. error: why there are none."""
+
+    answers: tuple[Answer, ...] = ()
+    seconds: float = 0.0
+    error: str = ""
+
+
+def request_images(images: Sequence[tuple[Image, Goal]]) -> Request:
+    """The request to have these images. ValueError for those that angr's side does not prove."""
+    for _, goal in images:
+        if goal.lookup is not None or goal.patches or goal.shares_ipmodify or goal.reading != "width":
+            raise ValueError("the peer proves images of one function only, as they are built, in the reading width")
+    return Request(images=tuple(images))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from spec import operations as op
+from spec.globs import is_glob
 from spec.inventory import Inventory
 from spec.semantics import Semantics
 from spec.worlds import World
@@ -30,6 +32,7 @@ FAVOURITES = tuple(
 )
 UNKNOWN = "nowhere"
 MOST_FUNCTIONS = 12
+MOST_RECENT = 6
 MOST_CALLING_PROGRAMS = 2
 
 GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? bar? out* *a* * 5 nowhere* 2 0x3 06x".split())
@@ -41,16 +44,36 @@ RETURNS = (None, 1, 0, -22, 1 << 32)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a maker draws from: what exists, whose rules, and which operations the systems can carry out."""
+    """What a maker draws from: what exists, whose rules, and which operations the systems can carry out.
+
+    past: the operations so far, without those that only observe.
+    """
 
     inventory: Inventory
     semantics: Semantics
     supports: frozenset[type[op.Operation]]
+    past: tuple[op.Operation, ...] = ()
+
+    @property
+    def recent(self) -> tuple[str, ...]:
+        """The functions that were covered last, newest first, and not very many."""
+        found: dict[str, None] = {}
+        for operation in reversed(self.past):
+            found |= dict.fromkeys(covered_functions(operation))
+            if len(found) >= MOST_RECENT:
+                break
+        return tuple(found)[:MOST_RECENT]
 
     @property
     def batch(self) -> bool:
         """Whether a link may attach to many functions here."""
         return self.semantics.tracing_multi and op.BpfLinkCreate in self.supports
+
+
+def covered_functions(operation: op.Operation) -> tuple[str, ...]:
+    """The functions to which an operation attaches something, as far as it names them, and not very many."""
+    found = (name.text for name in op.names_of(operation, "names") if name.covers)
+    return tuple(name for name in islice(found, MOST_RECENT) if not is_glob(name))
 
 
 Maker = Callable[[DrawFn, Setting], op.Operation]
@@ -113,7 +136,7 @@ def _pool(favourites: tuple[str, ...], touched: tuple[str, ...]) -> tuple[str, .
 
 def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
-    return _pool(favourites(at.inventory.world), at.inventory.recent)
+    return _pool(favourites(at.inventory.world), at.recent)
 
 
 def a_function(draw: DrawFn, at: Setting) -> str:

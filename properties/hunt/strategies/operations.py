@@ -20,13 +20,14 @@ from properties.hunt.strategies.drawing import (
     Maker,
     Setting,
     a_function,
+    covered_functions,
     favourites,
     pick,
     rarely,
 )
 from properties.hunt.strategies.worlds import argument_words
 from spec import operations as op
-from spec.inventory import Inventory, covered_functions
+from spec.inventory import Inventory
 from spec.prototypes import Prototype
 from spec.seeds import print_operation
 from spec.semantics import Semantics
@@ -58,7 +59,7 @@ FAULTS = ("register", "jit_charge", "alloc", "filter", "register", "jit_charge",
 
 def _again(draw: DrawFn, at: Setting) -> op.Operation:
     """The last operation once more: a retry, or a double registration."""
-    last = at.inventory.last
+    last = at.past[-1] if at.past else None
     return _call(draw, at) if last is None or isinstance(last, op.BpfProgLoad | op.FtraceOps) else last
 
 
@@ -158,16 +159,16 @@ class Drawn(tuple[op.Operation, ...]):
 
 @st.composite
 def drawn_for(draw: DrawFn, concept: str) -> Drawn:
-    """One or more operations of a concept, for the machine that runs and its `inventory`, `semantics` and `supports`.
+    """One or more operations of a concept, for the machine that runs and its `inventory`, `past` and so on.
 
     Often a call follows, of a function that the last one named: what an operation did shows in traces too.
     """
     machine = draw(st.runner())
-    at = Setting(machine.inventory, machine.semantics, machine.supports)
+    at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past)
     drawn = _drawn(draw, concept, at)
     if isinstance(drawn[-1], op.Call | op.ObserveSite):
         return Drawn(drawn)
-    named = (*covered_functions(drawn[-1]), *at.inventory.recent[:1])
+    named = (*covered_functions(drawn[-1]), *at.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
     return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
 

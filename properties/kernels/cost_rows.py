@@ -1,23 +1,22 @@
-"""The rows of the costs measured on real kernels: what agrees with the model, and as a table, as text and as JSON."""
+"""The rows of the costs measured on real kernels: what agrees with the model, as a grid and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from impl.linux.instruments.grace import FLAVOURS
 from impl.linux.instruments.measure import Measured
-from properties.report.report import LOG_WIDTH, Verdict
+from properties.report.grid import Column, Grid, Line
+from properties.report.results import Verdict
 
 __all__ = ["Costs", "Prediction", "Row"]
 
 NAMED = 8
 """So many functions of a difference are named."""
+
+STYLES = {Verdict.HOLDS: "", Verdict.FELL: "bold red", Verdict.NOT_RUN: "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,9 @@ class Row:
         return self.measured is not None and self.verdict is Verdict.HOLDS and "" in self.measured.refused
 
     def __str__(self) -> str:
-        return f"{self.kernel}, {self.what}, {self.count:,}: {self._told()}"
+        return f"{self.kernel}, {self.what}, {self.count:,}: {self._tell()}"
 
-    def _told(self) -> str:
+    def _tell(self) -> str:
         if self.measured is None:
             return f"not run: {self.trouble}"
         if self.lacking:
@@ -134,25 +133,21 @@ class Costs:
         """A line for each row that does not hold."""
         return tuple(str(row) for row in self.rows if row.verdict is not Verdict.HOLDS)
 
-    def table(self) -> Table:
-        """One row per row; what the model says stands in brackets where the kernel differs."""
-        table = Table(title="what attaching costs", title_justify="left")
-        for name in ("kernel", "how"):
-            table.add_column(name)
-        for name in ("functions", "attach", "detach"):
-            table.add_column(name, justify="right")
-        for name in ("attach waits for", "detach waits for"):
-            table.add_column(name)
-        table.add_column("against one by one", justify="right")
-        table.add_column("verdict")
-        styles = {Verdict.HOLDS: "", Verdict.FELL: "bold red", Verdict.NOT_RUN: "yellow"}
-        previous = ""
-        for row in self.rows:
-            if previous not in {"", row.kernel}:
-                table.add_section()
-            previous = row.kernel
-            table.add_row(*self._cells(row), style=styles[row.verdict])
-        return table
+    def table(self) -> Grid:
+        """One line per row; what the model says stands in brackets where the kernel differs."""
+        columns = (
+            *map(Column, ("kernel", "how")),
+            *(Column(heading, right=True) for heading in ("functions", "attach", "detach")),
+            *map(Column, ("attach waits for", "detach waits for")),
+            Column("against one by one", right=True),
+            Column("verdict"),
+        )
+        kernels = ["", *(row.kernel for row in self.rows)]
+        lines = (
+            Line(self._cells(row), STYLES[row.verdict], new_section=before not in {"", row.kernel})
+            for before, row in zip(kernels, self.rows, strict=False)
+        )
+        return Grid("what attaching costs", columns, tuple(lines))
 
     def _cells(self, row: Row) -> tuple[str, ...]:
         head = (row.kernel, row.what)
@@ -182,15 +177,6 @@ class Costs:
         )
         return ", ".join(f"{slow / fast:.3g}x" if fast else "-" for slow, fast in pairs)
 
-    def text(self) -> str:
-        """The table and the details, without colours."""
-        page = Console(file=StringIO(), width=LOG_WIDTH + 60)
-        page.print(self.table())
-        for line in self.details:
-            page.print(line, highlight=False, markup=False, soft_wrap=True)
-        assert isinstance(page.file, StringIO)
-        return page.file.getvalue()
-
     def json(self) -> list[dict[str, Any]]:
         """All rows."""
         return [row.json() for row in self.rows]
@@ -202,8 +188,8 @@ def periods(counts: Mapping[str, int]) -> str:
 
 
 def _beside(measured: Mapping[str, int], expected: Mapping[str, int]) -> str:
-    told = periods(measured)
-    return told if dict(measured) == dict(expected) else f"{told} (model: {periods(expected)})"
+    shown = periods(measured)
+    return shown if dict(measured) == dict(expected) else f"{shown} (model: {periods(expected)})"
 
 
 def _sites(what: str, measured: frozenset[str], expected: frozenset[str]) -> Iterator[str]:

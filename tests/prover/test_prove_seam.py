@@ -9,13 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from impl.batched.jit.arm64 import ARM64 as ARM64_ISA
-from impl.batched.jit.x86_64 import X86_64 as X86_64_ISA
-from properties.prover.architecture import Architecture
-from properties.prover.arm64 import ARM64
-from properties.prover.x86_64 import X86_64
-from spec.prototypes import Prototype, Type
-
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("properties/prover", "impl/batched/jit")
 OWN = {"arm64.py", "x86_64.py"}
@@ -61,27 +54,3 @@ def test_the_names_are_found_where_they_may_be() -> None:
             assert any(NAMES.search(text) for text in words(ROOT / folder / name)), (folder, name)
     if OF_ONE.exists():
         assert "x86-64" in (ast.get_docstring(ast.parse(OF_ONE.read_bytes())) or "")
-
-
-@pytest.mark.parametrize(("architecture", "isa"), [(X86_64, X86_64_ISA), (ARM64, ARM64_ISA)], ids=["x86-64", "arm64"])
-def test_prover_and_generator_mean_one_architecture(architecture: Architecture, isa: object) -> None:
-    """Each architecture's two modules, which do not know each other, agree on its name and on where arguments are."""
-    assert architecture.name == isa.name  # type: ignore[attr-defined]
-    assert architecture.arguments == isa.arguments  # type: ignore[attr-defined]
-    for sizes in ((8,) * 12, (1, 2, 4, 8), (16, 12, 3), (8, 16, 16, 16, 8, 1), (4, 16, 8, 8, 8, 16, 1)):
-        types = tuple(Type("struct s", "STRUCT", size) for size in sizes)
-        prototype = Prototype(types, Type("void", "VOID", 0))
-
-        assert architecture.slots(prototype) == isa.slots(prototype.shape)  # type: ignore[attr-defined]
-
-
-def test_arm64_leaves_registers_alone_behind_a_stack_argument() -> None:
-    """Where x86-64 goes back to a register, AAPCS64 stays on the stack."""
-    types = tuple(Type("struct s", "STRUCT", size) for size in (8, 16, 16, 16, 16, 8))
-    prototype = Prototype(types, Type("void", "VOID", 0))
-    x86 = [slot.register for slot in X86_64.slots(prototype)]
-    arm = [slot.register for slot in ARM64.slots(prototype)]
-
-    assert ["rdi", "rsi", "rdx", "rcx", "r8", None, None, None, None, "r9"] == x86
-    assert ["x0", "x1", "x2", "x3", "x4", "x5", "x6", None, None, None] == arm
-    assert [0, 1, 2] == [slot.stack for slot in ARM64.slots(prototype) if slot.stack is not None]

@@ -1,0 +1,116 @@
+"""The file of a live trampoline (spec.images), from what the kernel shows of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from impl.linux.probes.enabled import decode_site, parse_enabled_functions
+from impl.linux.probes.images import instructions
+from impl.linux.probes.symbols import Symbols
+from spec.images import HEAP, Address, CallEntry, Code, ImageFile, Options, ProgramEntry, TypeEntry
+from spec.prototypes import Prototype, Type
+
+__all__ = ["Attached", "Trampoline", "image_file"]
+
+# Immediates below are no addresses but cookies.
+KERNEL = 0xFFFF800000000000
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What is attached to a function: kinds in the order of attaching, and what programs and links were asked for."""
+
+    order: tuple[str, ...]
+    options: Options
+    cookies: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trampoline:
+    """A trampoline in place.
+
+    declaration: the function's prototype in C. start, prologue: the function's address and first 16 bytes. image, code:
+    the image's address, and its bytes through its last `ret` at least. lines: the function's of enabled_functions.
+    """
+
+    function: str
+    declaration: str
+    prototype: Prototype
+    btf_id: int
+    start: int
+    prologue: bytes
+    image: int
+    code: bytes
+    lines: tuple[str, ...]
+
+
+def image_file(kernel: str, release: str, attached: Attached, trampoline: Trampoline, symbols: Symbols) -> ImageFile:
+    """The file of a live trampoline; the symbols are those of the time at which it is in place."""
+    site = decode_site(trampoline.start, trampoline.prologue)
+    calls, used = _find_calls(trampoline.image, trampoline.code, symbols)
+    prototype = trampoline.prototype
+    (listed,) = parse_enabled_functions("\n".join(trampoline.lines))
+    return ImageFile(
+        kernel=kernel,
+        release=release,
+        attach={kind: attached.order.count(kind) for kind in dict.fromkeys(attached.order)},
+        attach_order=attached.order,
+        options=attached.options,
+        function=trampoline.function,
+        prototype=trampoline.declaration,
+        btf_id=trampoline.btf_id,
+        ret=_type_entry(prototype.returns),
+        args=tuple(map(_type_entry, prototype.arguments)),
+        nregs=len(prototype.slots),
+        trampoline_symbol=_spell(symbols, trampoline.image),
+        function_address=Address(trampoline.start),
+        function_prologue_bytes=Code(trampoline.prologue),
+        fentry_offset=site.address - trampoline.start,
+        callsite_target=None if site.target is None else Address(site.target),
+        callsite_target_sym=None if site.target is None else _spell(symbols, site.target),
+        enabled_functions=trampoline.lines,
+        image_address=Address(trampoline.image),
+        image_size_ksym=listed.entry.size if listed.entry and not listed.entry.offset else len(trampoline.code),
+        used_bytes=used,
+        image_hex=Code(trampoline.code),
+        calls=calls,
+        programs=_find_programs(calls),
+        cookies=None if attached.cookies is None else tuple(map(Address, attached.cookies)),
+    )
+
+
+def _find_calls(address: int, code: bytes, symbols: Symbols) -> tuple[tuple[CallEntry, ...], int]:
+    """The calls and immediates that are kernel addresses, and the bytes used; not a call through a register."""
+    calls = []
+    used = 0
+    for instruction in instructions(address, code):
+        used = instruction.offset + instruction.size
+        if instruction.name not in {"call", "movabs"} or instruction.operands == "rbx":
+            continue
+        target = instruction.number
+        if target >= KERNEL:
+            symbol = _spell(symbols, target)
+            calls.append(CallEntry(instruction.offset, instruction.name, Address(target), symbol))
+    return tuple(calls), used
+
+
+def _find_programs(calls: Sequence[CallEntry]) -> tuple[ProgramEntry, ...]:
+    # A program is called at its start, a function of such a name behind its site.
+    found = {call.sym: call.target for call in calls if call.sym.startswith("bpf_prog_") and "+" not in call.sym}
+    return tuple(ProgramEntry(name, found[name]) for name in sorted(found, key=_by_number))
+
+
+def _by_number(name: str) -> tuple[str | int, ...]:
+    # p2 before p10
+    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
+
+
+def _type_entry(kind: Type) -> TypeEntry:
+    return TypeEntry(kind.name, kind.kind, kind.size)
+
+
+def _spell(symbols: Symbols, address: int) -> str:
+    place = symbols.at(address)
+    return str(place) if place else HEAP

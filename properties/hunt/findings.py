@@ -1,0 +1,55 @@
+"""What a search found: a shrunk seed with its divergence, and how it is written down."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from properties.lockstep.divergence import Divergence
+from spec.seeds import Seed, print_seed
+
+__all__ = ["Found", "save", "save_seed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A divergence that a search found.
+
+    seed: shrunk. steps_to_find: operations executed, in examples, until it diverged first; seconds: until then, without
+    shrinking. original: operations of the example that diverged, before shrinking.
+    """
+
+    seed: Seed
+    divergence: Divergence
+    steps_to_find: int
+    examples: int
+    seconds: float
+    random_seed: int
+    original: int
+
+
+def save(found: Found, directory: Path) -> Path:
+    """Write the seed of a finding, with comments that tell how it was found; its path."""
+    comments = (
+        str(found.divergence),
+        f"explore, random seed {found.random_seed}, {found.steps_to_find} operations in {found.examples} examples",
+        f"{found.original} operations before shrinking",
+    )
+    return save_seed(found.seed, found.divergence.aspect, comments, directory)
+
+
+def save_seed(seed: Seed, aspect: str, comments: Sequence[str], directory: Path) -> Path:
+    """Write a seed that diverges in this aspect, under a name that tells what it is.
+
+    It is renamed into its place, so that the file is there whole or not at all.
+    """
+    digest = hashlib.sha256(print_seed(seed).encode()).hexdigest()[:8]
+    path = directory / f"{seed.semantics}-{aspect}-{digest}.seed"
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(print_seed(seed, comments), encoding="utf-8")
+    unfinished.rename(path)
+    return path

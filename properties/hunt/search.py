@@ -1,0 +1,238 @@
+"""The search for a divergence: rounds of examples until the time is up or something is found, which is then shrunk.
+
+A small world is searched by the machines' sequences, a large one by plans of wildcard attaches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import cycle
+from typing import NoReturn
+
+import hypothesis
+from hypothesis.errors import Flaky
+from hypothesis.stateful import run_state_machine_as_test
+
+from properties.hunt.findings import Found
+from properties.hunt.machines import LockstepMachine, generating, machine_for
+from properties.hunt.shrink import Trial, shrink
+from properties.hunt.strategies import plans
+from properties.lockstep.coverage import Tally
+from properties.lockstep.divergence import Divergence
+from properties.lockstep.journal import Journal
+from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
+from spec.inventory import undo_operations
+from spec.operations import ObserveSite, Operation
+from spec.seeds import Expectation, Seed, Step
+from spec.semantics import Semantics
+from spec.system import SystemFactory
+from spec.worlds import World
+
+__all__ = ["Search", "WildcardSearch", "search", "search_in_turn"]
+
+# From the eleventh example of a run on Hypothesis mutates; rounds of new examples find flaws in half the steps.
+ROUND = 10
+# The first example of a round is always the simplest one.
+WILDCARD_ROUND = 4
+PLAN_LENGTH = 12
+
+
+class _StopError(BaseException):
+    """Leaves a Hypothesis run at once: the time is up, or there is a finding.
+
+    No Exception, so that Hypothesis lets it pass.
+    """
+
+
+class Search:
+    """Rounds of sequences for one setting; the n-th round has the n-th derived seed.
+
+    operations: after so many the last example is undone, and then no more are made.
+
+    State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        semantics: Semantics,
+        factories: Sequence[SystemFactory],
+        random_seed: int,
+        *,
+        journal: Journal | None = None,
+        model: Callable[[World, Semantics], Reference] = reference,
+        witness: Witness | None = None,
+        operations: float = math.inf,
+    ) -> None:
+        self.world, self.semantics, self.factories, self.model = world, semantics, tuple(factories), model
+        self.journal, self.witness = journal, witness
+        self.random_seed = random_seed
+        self.tally = Tally(semantics)
+        self.examples = self.rounds = 0
+        self._seconds = 0.0
+        self._stopped = False
+        self._deadline = math.inf
+        self._finding: tuple[Divergence, tuple[Operation, ...]] | None = None
+        self._operations = operations
+
+    @property
+    def calls(self) -> int:
+        """Functions called among the operations."""
+        return self.tally.outcomes["call", "observed"]
+
+    def round(self, deadline: float, shrink_seconds: float) -> Found | None:
+        """One round of examples, left at the deadline, a time.monotonic(); a finding is shrunk within its own."""
+        started = time.monotonic()
+        self._deadline = deadline
+        self.rounds += 1
+        self._stopped = False
+        try:
+            self.take_examples()
+        except (_StopError, Flaky):
+            # An example left in the middle may look to Hypothesis as if it had changed its mind.
+            if not self._stopped:
+                raise
+        self._seconds += time.monotonic() - started
+        return self._shrink(time.monotonic() + shrink_seconds) if self._finding else None
+
+    def take_examples(self) -> None:
+        """Let the machine take the sequences of a round."""
+        round_seed = _derive_seed(self.random_seed, self.semantics.name, self.rounds)
+        run_state_machine_as_test(hypothesis.seed(round_seed)(self._machine), settings=generating(ROUND))
+
+    def check_time(self) -> None:
+        """Leave the run if its deadline is over, or its operations are done."""
+        if time.monotonic() >= self._deadline or self.tally.steps >= self._operations:
+            self._stop()
+
+    def keep(self, divergence: Divergence, lockstep: Lockstep) -> None:
+        """Remember a finding and leave the run."""
+        end = lockstep.undone_from if divergence.aspect == "undo" else None
+        steps = tuple(step.operation for step in lockstep.history[:end])
+        self._finding = (divergence, steps)
+        self._stop()
+
+    def _stop(self) -> NoReturn:
+        self._stopped = True
+        raise _StopError
+
+    @cached_property
+    def _machine(self) -> type[LockstepMachine]:
+        """The machine of this setting, which stops when the time is up or something is found."""
+        search = self
+        machine = machine_for(
+            self.world,
+            self.semantics,
+            self.factories,
+            self.tally,
+            journal=self.journal,
+            model=self.model,
+            witness=self.witness,
+        )
+
+        class Watched(machine):  # type: ignore[misc, valid-type]
+            def __init__(self) -> None:
+                super().__init__()
+                search.examples += 1
+
+            def execute(self, operations: tuple[Operation, ...]) -> None:
+                search.check_time()
+                super().execute(operations)
+
+            def report(self, divergences: tuple[Divergence, ...]) -> None:
+                if divergences:
+                    self.failed = True
+                    search.keep(divergences[0], self.lockstep)
+
+        return Watched
+
+    def _shrink(self, deadline: float) -> Found:
+        assert self._finding is not None
+        divergence, steps = self._finding
+        guilty = self.factories[divergence.place : divergence.place + 1] if divergence.place >= 0 else ()
+
+        def is_over() -> bool:
+            return time.monotonic() >= deadline
+
+        trial = Trial(self.world, self.semantics, guilty, divergence.aspect, is_over, self.model)
+        shrunk, last = shrink(trial, steps, divergence)
+        return Found(
+            Seed(self.world.name, self.semantics.name, (*map(Step, shrunk), *_steps_of_undoing(trial, shrunk, last))),
+            last,
+            self.tally.steps,
+            self.examples,
+            self._seconds,
+            self.random_seed,
+            len(steps),
+        )
+
+
+class WildcardSearch(Search):
+    """Rounds of plans of wildcard attaches that overlap and go in any order; a round is never left for the time."""
+
+    def take_examples(self) -> None:
+        """Take the plans of a round, each in lockstep and undone."""
+
+        @hypothesis.seed(self.random_seed + self.examples)
+        @generating(WILDCARD_ROUND)
+        @hypothesis.given(plan=plans(self.world, self.semantics, PLAN_LENGTH))
+        def follow(plan: tuple[Operation, ...]) -> None:
+            self._follow(plan)
+
+        follow()
+
+    def _follow(self, plan: Sequence[Operation]) -> None:
+        self.examples += 1
+        lockstep = Lockstep(self.world, self.semantics, self.factories, model=self.model, tally=self.tally)
+        found = lockstep.run(map(Step, plan)) or lockstep.undo()
+        found += lockstep.close()
+        if found:
+            self.keep(found[0], lockstep)
+
+
+def search(
+    world: World,
+    semantics: Semantics,
+    factories: Sequence[SystemFactory],
+    budget: float,
+    random_seed: int = 0,
+    *,
+    model: Callable[[World, Semantics], Reference] = reference,
+) -> Found | None:
+    """Search one setting for at most `budget` seconds, and as long again for shrinking; None if nothing was found."""
+    return search_in_turn([Search(world, semantics, factories, random_seed, model=model)], budget)
+
+
+def search_in_turn(
+    searches: Sequence[Search],
+    budget: float,
+    tell: Callable[[], None] = lambda: None,
+) -> Found | None:
+    """Rounds of each search in turn, until the budget ends or one finds something; `tell` is called after each."""
+    deadline = time.monotonic() + budget
+    for each in cycle(searches):
+        if time.monotonic() >= deadline:
+            return None
+        if found := each.round(deadline, budget):
+            return found
+        tell()
+    return None
+
+
+def _steps_of_undoing(trial: Trial, steps: tuple[Operation, ...], divergence: Divergence) -> tuple[Step, ...]:
+    """The steps that turn what cannot be undone into a seed that fails by itself."""
+    if divergence.aspect != "undo":
+        return ()
+    lockstep = Lockstep(trial.world, trial.semantics, (), model=trial.model)
+    lockstep.run(map(Step, steps))
+    left = [line.split()[0] for line in divergence.observed.split("\n")]
+    sites = [Step(ObserveSite(name), Expectation(words=("nop",))) for name in left if name in trial.world.by_name]
+    return (*map(Step, undo_operations(lockstep.inventory)), *sites)
+
+
+def _derive_seed(random_seed: int, semantics: str, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{random_seed} {semantics} {number}".encode()).digest()[:8])

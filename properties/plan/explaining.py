@@ -1,0 +1,95 @@
+"""Why a kernel refuses a program on a function, in a tool author's words. It decides nothing: the answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from spec.abi import SLOT_BYTES
+from spec.prototypes import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, Prototype
+from spec.semantics import Semantics
+from spec.worlds import Function
+
+__all__ = ["Reason", "explain"]
+
+READS_RETURN: Final = frozenset({"fexit", "fmod_ret", "fsession"})
+PROPOSAL_SLOTS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a function is refused, and the rule that says so."""
+
+    rule: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A function that refuses a program of this kind under these facts."""
+
+    function: Function
+    kind: str
+    facts: Semantics
+
+    @property
+    def prototype(self) -> Prototype:
+        """The prototype, which each function has that BTF names."""
+        assert self.function.prototype is not None
+        return self.function.prototype
+
+    @property
+    def lacks_kind(self) -> bool:
+        """Whether the kernel has no programs of this kind at all."""
+        return not {"fmod_ret": self.facts.fmod_ret, "fsession": self.facts.fsession}.get(self.kind, True)
+
+    @property
+    def lacks_btf(self) -> bool:
+        """Whether BTF does not describe the function."""
+        return self.function.btf_id is None or self.function.prototype is None
+
+
+_BY_ERRNO: Final = {
+    "ENOTSUPP": Reason("LINK-4", "more argument slots than the JIT takes"),
+    "E2BIG": Reason("LINK-3", "as many programs as a trampoline holds"),
+}
+_BY_FUNCTION: Final[tuple[tuple[Reason, Callable[[_Refusal], bool]], ...]] = (
+    (Reason("PROG-1", "the kernel has no such programs"), lambda r: r.lacks_kind),
+    (
+        Reason("PROG-3", "duplicate symbol: BTF means the first"),
+        lambda r: r.lacks_btf and "@" in r.function.name,
+    ),
+    (Reason("PROG-3", "no BTF"), lambda r: r.lacks_btf),
+    (Reason("ARG-4", "a union by value"), lambda r: r.prototype.has_union and not r.facts.union_arguments),
+    (Reason("ARG-4", "variable arguments"), lambda r: r.prototype.variadic),
+    (Reason("ARG-4", "returns a struct or union by value"), lambda r: r.prototype.returns.by_value),
+    (Reason("ARG-4", f"more than {MAX_ARGUMENTS} arguments"), lambda r: len(r.prototype.arguments) > MAX_ARGUMENTS),
+    (Reason("ARG-4", f"an argument of more than {MAX_ARGUMENT_BYTES} bytes"), lambda r: not r.prototype.describable),
+    (
+        Reason("PROG-4", f"more than {PROPOSAL_SLOTS} argument slots"),
+        lambda r: r.facts.has_parts and len(r.prototype.slots) > PROPOSAL_SLOTS,
+    ),
+    (
+        Reason("PROG-3", f"returns more than {SLOT_BYTES} bytes"),
+        lambda r: r.facts.wide_return_refused and r.kind in READS_RETURN and r.prototype.returns.size > SLOT_BYTES,
+    ),
+    (
+        Reason("PROG-3", "its return value may not be modified"),
+        lambda r: r.kind == "fmod_ret" and "fmod_ret" not in r.function.attributes,
+    ),
+    (Reason("PROG-3", "denied: trampolines use it themselves"), lambda r: "deny" in r.function.attributes),
+    (
+        Reason("PROG-3", "never returns"),
+        lambda r: r.facts.noreturn_refused and r.kind in READS_RETURN and "noreturn" in r.function.attributes,
+    ),
+)
+"""In the order of the kernel's checks: the first that holds is the reason."""
+
+
+def explain(errno: str, function: Function, kind: str, facts: Semantics) -> Reason:
+    """The reason for which a function answered this errno; the errno itself where none is known."""
+    if errno in _BY_ERRNO:
+        return _BY_ERRNO[errno]
+    refusal = _Refusal(function, kind, facts)
+    return next((reason for reason, holds in _BY_FUNCTION if holds(refusal)), Reason("LINK-1", f"-{errno}"))

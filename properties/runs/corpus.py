@@ -1,0 +1,52 @@
+"""Fixed runs, and those among them that are files: the corpus of seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spec.alphabet import alphabet
+from spec.seeds import Seed, parse_seed, read_seed
+from spec.semantics import Semantics
+from spec.worlds import World, synthetic
+
+__all__ = ["EVERY", "SEEDS", "FixedRun", "fixed_run", "seeds", "seeds_under_every_preset"]
+
+SEEDS = Path(__file__).with_name("seeds")
+EVERY = SEEDS / "every"
+"""Seeds that expect the same of every preset: the one in their header stands for all."""
+
+
+@dataclass(frozen=True)
+class FixedRun:
+    """A named run that is not drawn: its world, and its seed."""
+
+    name: str
+    world: World
+    seed: Seed
+
+
+def fixed_run(name: str, world: World, semantics: Semantics, steps: Iterable[str]) -> FixedRun:
+    """A run whose steps are given as the lines of a seed."""
+    text = "\n".join([f"world {world.name}", f"semantics {semantics.name}", "---", *steps])
+    return FixedRun(name, world, parse_seed(text, name))
+
+
+def seeds(semantics: Semantics) -> Iterator[FixedRun]:
+    """The seeds of the synthetic world that speak of these semantics."""
+    world = synthetic()
+    for path in sorted(SEEDS.glob("*.seed")):
+        seed = read_seed(path)
+        if (seed.world, seed.semantics) == (world.name, semantics.name):
+            yield FixedRun(path.stem, world, seed)
+    yield from seeds_under_every_preset(EVERY, world, semantics)
+
+
+def seeds_under_every_preset(folder: Path, world: World, semantics: Semantics) -> Iterator[FixedRun]:
+    """The seeds of a folder in this world under these semantics, as far as these have their operations."""
+    supported = alphabet(semantics)
+    for path in sorted(folder.glob("*.seed")):
+        seed = replace(read_seed(path), world=world.name, semantics=semantics.name)
+        if all(type(step.operation) in supported for step in seed.steps):
+            yield FixedRun(path.stem, world, seed)
