@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from model.frames import Frame, ShadowStack, enter, leave
+from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
+from model.sites import has_direct_ops
 from model.state import GRAPH_OPS, Image, Node, Program, State, klp_ops
 from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
-__all__ = ["call"]
+__all__ = ["Running", "call"]
 
 LONG = Type("long", "INT", 8)
-
-
-@dataclass
-class Task:
-    """What a task carries through nested calls: the graph tracer's shadow stack, and the program whose call this is."""
-
-    stack: ShadowStack = field(default_factory=ShadowStack)
-    caller: str | None = None
+PATCHED_RETURNS_MORE = 1000
 
 
 @dataclass
 class Running:
-    """One function being called: its events so far, its argument words, and what its session programs wrote."""
+    """One function being called.
+
+    stack: the task's graph frames. caller: the program that made the call, or a call around it; None where none did.
+    words: the argument words. events: those so far. sessions: what session programs wrote into their cookies.
+    """
 
     state: State
-    task: Task
+    stack: ShadowStack
+    caller: str | None
     function: Function
     words: tuple[int, ...]
     events: list[Event] = field(default_factory=list)
@@ -48,10 +47,10 @@ class Running:
 
 def call(state: State, function: str, arguments: tuple[int, ...]) -> Trace:
     """The trace of one call by a fresh task."""
-    return _call(state, Task(), function, arguments)
+    return _call(state, ShadowStack(), None, function, arguments)
 
 
-def _call(state: State, task: Task, name: str, arguments: tuple[int, ...]) -> Trace:
+def _call(state: State, stack: ShadowStack, caller: str | None, name: str, arguments: tuple[int, ...]) -> Trace:
     function = state.loaded(name)
     if function is None:
         cite("NAME-8")
@@ -59,15 +58,15 @@ def _call(state: State, task: Task, name: str, arguments: tuple[int, ...]) -> Tr
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
     words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
-    running = Running(state, task, function, words)
-    frame = _callbacks(running)
-    word = _direct(running)
+    running = Running(state, stack, caller, function, words)
+    frame = _ftrace_ops_list_func(running)
+    word = _run_direct(running)
     if frame:
-        leave(state, task.stack, frame, running.events)
+        fgraph_return(state, stack, frame, running.events)
     return Trace(tuple(running.events), running.returns.extend(word))
 
 
-def _callbacks(running: Running) -> Frame | None:
+def _ftrace_ops_list_func(running: Running) -> Frame | None:
     """TRACE-1: every ops that covers the site, newest first; the frame that the graph tracer pushed."""
     frame = None
     for key in running.state.ops_list:
@@ -75,85 +74,81 @@ def _callbacks(running: Running) -> Frame | None:
         if not ops.covers(running.function.name):
             continue
         if key == GRAPH_OPS:
-            frame = enter(running.state, running.task.stack, running.function.name, running.events)
+            frame = function_graph_enter(running.state, running.stack, running.function.name, running.events)
         elif not ops.direct and ops.label == key:
             running.events.append(OpsCall(key))
     return frame
 
 
-def _direct(running: Running) -> int:
+def _run_direct(running: Running) -> int:
     """TRACE-3: the direct trampoline, or the body at once; the return register."""
+    # Since Linux kernel commit 0c0593b45c9b ("x86/ftrace: Make function graph use ftrace directly") (in v5.16) the
+    # order of the list does not matter: call_direct_funcs() only stores where ftrace_regs_caller goes at its end.
     state, name = running.state, running.function.name
     image = state.images.get(name)
     if image:
         cite("TRACE-3")
-        return _image(running, _still_linked(state, name, image))
+        return _run_image(running, _bpf_trampoline_skip_prog(state, name, image))
     entry = state.direct_functions.get(name)
-    if entry and state.ops[entry.owner].covers(name):
+    if entry and has_direct_ops(state, name):
         cite("TRACE-3", "DIRECT-14")
         running.events.append(DirectCall(entry.tramp))
-    return _body(running)
+    return _run_body(running)
 
 
-def _still_linked(state: State, name: str, image: Image) -> Image:
+def _bpf_trampoline_skip_prog(state: State, name: str, image: Image) -> Image:
     """IMAGE-2: an image without the programs that have left the function."""
-    trampoline = state.trampolines[name]
-    linked = {node.program for node in (*trampoline.fentry, *trampoline.fmod_ret, *trampoline.fexit)}
-
-    def still(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        return tuple(node for node in nodes if node.program in linked)
-
-    return Image(still(image.fentry), still(image.fmod_ret), still(image.fexit), image.orig_stack)
+    linked = {node.program for node in state.trampolines[name].nodes}
+    return image.where(lambda node: node.program in linked)
 
 
-def _image(running: Running, image: Image) -> int:
+def _run_image(running: Running, image: Image) -> int:
     """TRAMP-2: fentry, fmod_ret, body, fexit; the return register."""
     cite("TRAMP-2", "TRAMP-4", "TRAMP-5")
     for node in image.fentry:
-        _run(running, node, 0)
-    slot = _fmod_ret(running, image)
-    word = slot or _body(running)
+        _invoke_bpf_prog(running, node, 0)
+    slot = _invoke_bpf_mod_ret(running, image)
+    word = slot or _run_body(running)
     for node in image.fexit:
-        _run(running, node, word, is_return=node.program.kind == "fsession")
+        _invoke_bpf_prog(running, node, word, is_return=node.program.kind == "fsession")
     return word
 
 
-def _fmod_ret(running: Running, image: Image) -> int:
+def _invoke_bpf_mod_ret(running: Running, image: Image) -> int:
     """TRAMP-3: the return slot; when it is not 0 the body does not run."""
     for node in image.fmod_ret:
         cite("TRAMP-3")
-        if _run(running, node, 0):
-            slot = (node.program.returns or 0) % MODULUS
-            if slot:
-                if GRAPH_OPS in running.state.ops_list:
-                    cite("GRAPH-9")
-                return slot
+        ran = _invoke_bpf_prog(running, node, 0)
+        slot = (node.program.returns or 0) % MODULUS
+        if ran and slot:
+            if GRAPH_OPS in running.state.ops_list:
+                cite("GRAPH-9")
+            return slot
     return 0
 
 
-def _run(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
+def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
     """One run of a program; False if it was skipped because it is running already (PROG-6)."""
-    if node.program.prog == running.task.caller:
+    if node.program.prog == running.caller:
         cite("PROG-6")
         return False
-    running.events.append(_program_run(running, node, word, is_return=is_return))
-    _program_calls(running, node.program)
+    running.events.append(_observe_run(running, node, word, is_return=is_return))
+    _call_from_program(running, node.program)
     return True
 
 
-def _program_calls(running: Running, program: Program) -> None:
+def _call_from_program(running: Running, program: Program) -> None:
     """PROG-5: the call that a program makes, unless it runs inside such a call."""
-    callee = running.state.loaded(program.calls) if program.calls and not running.task.caller else None
+    callee = running.state.loaded(program.calls) if program.calls and not running.caller else None
     if callee is None:
         return
     cite("PROG-5")
-    running.task.caller = program.prog
     zeros = (0,) * (len(callee.prototype.slots) if callee.prototype else 0)
-    running.events.append(NestedCall(callee.name, _call(running.state, running.task, callee.name, zeros)))
-    running.task.caller = None
+    trace = _call(running.state, running.stack, program.prog, callee.name, zeros)
+    running.events.append(NestedCall(callee.name, trace))
 
 
-def _program_run(running: Running, node: Node, word: int, *, is_return: bool) -> ProgramRun:
+def _observe_run(running: Running, node: Node, word: int, *, is_return: bool) -> ProgramRun:
     """TRAMP-4, TRAMP-5: the context and every helper's answer."""
     program, words = node.program, running.words
     sees_return = program.kind in {"fexit", "fmod_ret", "fsession"}
@@ -168,11 +163,11 @@ def _program_run(running: Running, node: Node, word: int, *, is_return: bool) ->
         ret=seen if sees_return else "EOPNOTSUPP",
         cookie=node.cookie % MODULUS,
         is_return=is_return,
-        session=_session(running, program, is_return=is_return) if program.kind == "fsession" else None,
+        session=_use_session_cookie(running, program, is_return=is_return) if program.kind == "fsession" else None,
     )
 
 
-def _session(running: Running, program: Program, *, is_return: bool) -> str:
+def _use_session_cookie(running: Running, program: Program, *, is_return: bool) -> str:
     """TRAMP-6: what the session cookie held; an entry run leaves the program's name in it."""
     cite("TRAMP-6")
     if is_return:
@@ -181,41 +176,51 @@ def _session(running: Running, program: Program, *, is_return: bool) -> str:
     return ""
 
 
-def _body(running: Running) -> int:
+def _run_body(running: Running) -> int:
     """TRACE-2: the body, the patched one, or the extension in its place; the return register."""
-    state, function = running.state, running.function
-    patched = state.enabled(klp_ops(function.name))
-    trampoline = state.trampolines.get(function.name)
-    if trampoline and trampoline.extension and not patched:
-        cite("TRACE-6")
-        return trampoline.extension.program.returns or 0 if _run(running, trampoline.extension, 0) else 0
-    if patched:
+    state, name = running.state, running.function.name
+    trampoline = state.trampolines.get(name)
+    if state.enabled(klp_ops(name)):
         cite("IPMODIFY-9", "TRACE-5")
-    running.events.append(Body(running.words, patched))
+        return _run_function(running, patched=True)
+    if trampoline and trampoline.extension:
+        cite("TRACE-6")
+        return trampoline.extension.program.returns or 0 if _invoke_bpf_prog(running, trampoline.extension, 0) else 0
+    return _run_function(running, patched=False)
+
+
+def _run_function(running: Running, *, patched: bool) -> int:
     cite("TRACE-2")
-    return running.width(running.returns.read(_value(running) + 1000 * patched))
+    running.events.append(Body(running.words, patched))
+    value = _call_callees(running) if running.function.callees else _sum_members(running)
+    if patched:
+        value += PATCHED_RETURNS_MORE
+    return running.width(running.returns.read(value))
 
 
-def _value(running: Running) -> int:
-    if not running.function.callees:
-        return _sum_of_members(running)
+def _call_callees(running: Running) -> int:
+    """TRACE-4: the calls that a body makes; their sum."""
     cite("TRACE-4")
     total = 0
-    for callee in filter(lambda callee: running.state.loaded(callee.function), running.function.callees):
+    for callee in running.function.callees:
+        if not running.state.loaded(callee.function):
+            continue
         arguments = tuple(running.words[number] if source == "slot" else number for source, number in callee.arguments)
-        trace = _call(running.state, running.task, callee.function, arguments)
+        trace = _call(running.state, running.stack, running.caller, callee.function, arguments)
         running.events.append(NestedCall(callee.function, trace))
         total += trace.value or 0
     return total
 
 
-def _sum_of_members(running: Running) -> int:
+def _sum_members(running: Running) -> int:
     prototype = running.function.prototype
     if prototype is None:
         return sum(running.words)
     total = 0
     for slot, word in zip(prototype.slots, running.words, strict=True):
         kind = prototype.arguments[slot.argument]
-        if kind.by_value or slot.offset == 0:
-            total += word if kind.by_value else kind.read(word)
+        if kind.by_value:
+            total += word
+        elif slot.offset == 0:
+            total += kind.read(word)
     return total

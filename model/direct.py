@@ -5,48 +5,52 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from model.cost import patched_between, repointed, waited
-from model.faults import Faults
-from model.filters import named_ops
-from model.registration import disable, enable
-from model.regs import narrowed
-from model.rules import Refused, cite
-from model.sites import has_entry, ipmodify_user
+from model.cost import waited
+from model.endings import Refused, check_alive
+from model.faults import reach
+from model.poke import ftrace_run_update_code, modified, replaced
+from model.registration import add_ftrace_ops, remove_ftrace_ops
+from model.regs import keep_regs
+from model.rules import cite
+from model.sites import has_entry, has_ipmodify_user
 from model.state import DIRECT_OPS, Entry, Ops, State
 from spec import operations as op
 
 __all__ = [
-    "failed_registration",
     "grown",
-    "modify",
-    "modify_multi",
-    "register",
-    "register_multi",
-    "unregister",
-    "unregister_multi",
-    "update_add",
-    "update_del",
-    "update_mod",
+    "modify_ftrace_direct",
+    "modify_ftrace_direct_multi",
+    "register_ftrace_direct",
+    "register_ftrace_direct_multi",
+    "unregister_ftrace_direct",
+    "unregister_ftrace_direct_multi",
+    "update_ftrace_direct_add",
+    "update_ftrace_direct_del",
+    "update_ftrace_direct_mod",
 ]
 
-LEAST_ENTRIES = 32
-MOST_BITS = 12
+SMALLEST_TABLE = 32
+MOST_BUCKETS = 1 << 12
 
 
 def grown(state: State, added: int) -> State:
-    """DIRECT-13.
-
-    Direct_functions makes room for so many entries more, and the operation waits if that took a new table.
-    """
+    """DIRECT-13: direct_functions makes room for so many entries more, and the operation waits for a new table."""
+    # Since Linux kernel commit d05cb470663a ("ftrace: Fix modification of direct_function hash while in use") (in v6.7)
+    # the old table is freed by call_rcu_tasks(), and nobody waits.
     if not state.semantics.growth_waits:
         return state
-    entries, bits, exchanged = len(state.direct_functions) + len(state.images), state.table_bits, False
-    for count in range(entries, entries + added):
-        if count == 0 or count > 2 << bits:
-            bits = min((max(LEAST_ENTRIES, count + 1 if count else 0) // 2).bit_length(), MOST_BITS)
-            exchanged = True
     cite("DIRECT-13")
-    return waited(replace(state, table_bits=bits), "rcu_tasks", int(exchanged))
+    buckets, exchanged = state.buckets, False
+    first = len(state.direct_functions) + len(state.images)
+    for entries in range(first, first + added):
+        if entries == 0 or entries > 2 * buckets:
+            buckets, exchanged = _dup_hash(entries + 1), True
+    return waited(replace(state, buckets=buckets), "rcu_tasks", int(exchanged))
+
+
+def _dup_hash(entries: int) -> int:
+    """The buckets of a new table for so many entries: 2^fls(n / 2) for n of them, and never fewer than 32."""
+    return min(1 << (max(SMALLEST_TABLE, entries) // 2).bit_length(), MOST_BUCKETS)
 
 
 def _with_entries(state: State, entries: Mapping[str, Entry]) -> State:
@@ -58,234 +62,193 @@ def _without_entries(state: State, functions: Iterable[str]) -> State:
     return replace(state, direct_functions={f: entry for f, entry in state.direct_functions.items() if f not in gone})
 
 
-def _check_alive(state: State, rule: str) -> None:
-    if state.dead:
-        raise Refused("ENODEV", rule)
+def _check_ipmodify(state: State, functions: Iterable[str], *rules: str) -> None:
+    if any(has_ipmodify_user(state, function) for function in functions):
+        also = () if state.semantics.share_ipmodify else ("IPMODIFY-3",)
+        raise Refused(state, "EBUSY", *also, *rules)
 
 
-def _check_ipmodify(state: State, functions: Iterable[str], rule: str) -> None:
-    if any(ipmodify_user(state, function) for function in functions):
-        if not state.semantics.share_ipmodify:
-            cite("IPMODIFY-3")
-        raise Refused("EBUSY", rule)
-
-
-def register(state: State, operation: op.RegisterFtraceDirect, faults: Faults) -> State:
-    """DIRECT-2: the single API's register_ftrace_direct(ip, addr)."""
+def register_ftrace_direct(state: State, operation: op.RegisterFtraceDirect) -> State:
+    """DIRECT-2: one site gets a direct call, in the single API."""
     function = operation.function
     if not state.loaded(function):
-        raise Refused("ENODEV", "DIRECT-2")
+        raise Refused(state, "ENODEV", "DIRECT-2")
     if has_entry(state, function):
-        raise Refused("EBUSY", "DIRECT-2")
-    faults.reach("alloc")
-    _check_alive(state, "DIRECT-2")
-    faults.reach("filter")
+        raise Refused(state, "EBUSY", "DIRECT-2")
+    state = reach(state, "alloc")
+    check_alive(state, "DIRECT-2")
+    state = reach(state, "filter")
     _check_ipmodify(state, [function], "DIRECT-2")
     if not state.enabled(DIRECT_OPS):
-        faults.reach("register")
+        state = reach(state, "register")
     cite("DIRECT-1", "DIRECT-2", "DIRECT-14")
     after = _with_entries(grown(state, 1), {function: Entry(operation.tramp, DIRECT_OPS)})
-    return _cover_single(state, after, function)
+    return _join_direct_ops(state, after, function)
 
 
-def _cover_single(state: State, after: State, function: str) -> State:
+def _join_direct_ops(state: State, after: State, function: str) -> State:
     """The function joins direct_ops, which is registered with its first site."""
-    old = state.ops.get(DIRECT_OPS, Ops("direct_ops", save_regs=True, direct=True))
-    after = after.with_ops(DIRECT_OPS, replace(old, filter_hash=old.filter_hash | {function}))
+    ops = state.ops.get(DIRECT_OPS, Ops("direct_ops", save_regs=True, direct=True))
+    after = after.with_ops(DIRECT_OPS, replace(ops, filter_hash=ops.filter_hash | {function}))
     if not state.enabled(DIRECT_OPS):
-        return enable(after, DIRECT_OPS)
-    return patched_between(state, after, [function])
+        return add_ftrace_ops(after, DIRECT_OPS)
+    return replaced(state, after, [function])
 
 
-def unregister(state: State, operation: op.UnregisterFtraceDirect, _faults: Faults) -> State:
-    """DIRECT-3: the single API's unregister_ftrace_direct(ip, addr)."""
+def unregister_ftrace_direct(state: State, operation: op.UnregisterFtraceDirect) -> State:
+    """DIRECT-3: one site loses its direct call, in the single API."""
     function, entry = operation.function, state.direct_functions.get(operation.function)
     if not has_entry(state, function):
-        raise Refused("ENODEV", "DIRECT-3")
-    if entry != Entry(operation.tramp, DIRECT_OPS):
-        raise Refused("EOPNOTSUPP", "DIRECT-3")
-    _check_alive(state, "DIRECT-3")
+        raise Refused(state, "ENODEV", "DIRECT-3")
+    check_alive(state, "DIRECT-3")
     cite("DIRECT-3")
-    after = _uncover_single(state, function)
+    after = _leave_direct_ops(state, function)
+    # An address that several sites have is described once, with a count of its users; the last one is waited for.
     if entry in after.direct_functions.values():
         return after
     cite("DIRECT-4")
     return waited(after, "rcu_tasks")
 
 
-def _uncover_single(state: State, function: str) -> State:
+def _leave_direct_ops(state: State, function: str) -> State:
+    """The function leaves direct_ops, which is unregistered with its last site: without filter it would trace all."""
     ops = state.ops[DIRECT_OPS]
     left = replace(ops, filter_hash=ops.filter_hash - {function})
     if left.filter_hash:
         after = _without_entries(state.with_ops(DIRECT_OPS, left), [function])
-        return patched_between(state, narrowed(after, ops, [function]), [function])
-    return _without_entries(disable(state, DIRECT_OPS), [function]).without_ops([DIRECT_OPS])
+        return replaced(state, keep_regs(after, ops, [function]), [function])
+    return _without_entries(remove_ftrace_ops(state, DIRECT_OPS), [function]).without_ops(DIRECT_OPS)
 
 
-def modify(state: State, operation: op.ModifyFtraceDirect, faults: Faults) -> State:
-    """DIRECT-5: the single API's modify_ftrace_direct(ip, old_addr, new_addr)."""
+def modify_ftrace_direct(state: State, operation: op.ModifyFtraceDirect) -> State:
+    """DIRECT-5: one site calls another address, in the single API."""
     function, entry = operation.function, state.direct_functions.get(operation.function)
     if not has_entry(state, function):
-        raise Refused("ENODEV", "DIRECT-5")
+        raise Refused(state, "ENODEV", "DIRECT-5")
     if entry is None or entry.tramp != operation.old:
-        raise Refused("EINVAL", "DIRECT-5")
-    if entry.owner != DIRECT_OPS:
-        raise Refused("EOPNOTSUPP", "DIRECT-5")
-    faults.reach("alloc")
-    _check_alive(state, "DIRECT-5")
+        raise Refused(state, "EINVAL", "DIRECT-5")
+    state = reach(state, "alloc")
+    check_alive(state, "DIRECT-5")
     cite("DIRECT-5")
-    return repointed(_with_entries(state, {function: Entry(operation.new, DIRECT_OPS)}), [function])
+    return modified(_with_entries(state, {function: Entry(operation.new, DIRECT_OPS)}), [function])
 
 
-def _directable(state: State, name: str) -> Ops:
-    ops = named_ops(state, name)
-    if ops.ipmodify:
-        raise Refused("EOPNOTSUPP", "NAME-3")
-    return ops
-
-
-def register_multi(state: State, operation: op.RegisterFtraceDirectMulti, faults: Faults) -> State:
-    """DIRECT-6: register_ftrace_direct(ops, addr)."""
-    ops = _directable(state, operation.ops)
+def register_ftrace_direct_multi(state: State, operation: op.RegisterFtraceDirectMulti) -> State:
+    """DIRECT-6: all sites of an ops get a direct call to one address."""
+    ops = state.ops[operation.ops]
     if ops.func:
-        cite("DIRECT-7")
-    if ops.func or not ops.filter_hash:
-        raise Refused("EINVAL", "DIRECT-6")
+        raise Refused(state, "EINVAL", "DIRECT-7", "DIRECT-6")
+    if not ops.filter_hash:
+        raise Refused(state, "EINVAL", "DIRECT-6")
     if any(has_entry(state, function) for function in ops.filter_hash):
-        raise Refused("EBUSY", "DIRECT-6")
-    faults.reach("alloc")
-    _check_alive(state, "DIRECT-6")
-    _check_ipmodify(state, ops.filter_hash, "DIRECT-6")
-    faults.reach("register")
+        raise Refused(state, "EBUSY", "DIRECT-6")
+    begun = _begin_direct(reach(state, "alloc"), operation.ops)
+    check_alive(begun, "DIRECT-6", "DIRECT-7")
+    _check_ipmodify(begun, ops.filter_hash, "DIRECT-6", "DIRECT-7")
+    begun = reach(begun, "register", "DIRECT-7")
     cite("DIRECT-6", "DIRECT-14")
-    entry = Entry(operation.tramp, operation.ops)
-    after = _with_entries(grown(state, len(ops.filter_hash)), dict.fromkeys(ops.filter_hash, entry))
-    return enable(after.with_ops(operation.ops, _as_direct(ops)), operation.ops)
+    entries = dict.fromkeys(ops.filter_hash, Entry(operation.tramp, operation.ops))
+    after = _with_entries(grown(begun, len(entries)), entries)
+    after = after.with_ops(operation.ops, replace(begun.ops[operation.ops], func=True))
+    return ftrace_run_update_code(begun, add_ftrace_ops(after, operation.ops), "DIRECT-7")
 
 
-def _as_direct(ops: Ops) -> Ops:
-    """The ops with MULTI_FLAGS, and func and trampoline set."""
-    return replace(ops, func=True, direct=True, save_regs=True)
+def _begin_direct(state: State, name: str) -> State:
+    """DIRECT-7: the ops has MULTI_FLAGS from here on, and func and trampoline, whatever comes of the registration."""
+    # Since Linux kernel commit 56b3c85e153b ("ftrace: Fix BPF fexit with livepatch") (in 6.12.117) a registration that
+    # fails resets func and trampoline.
+    func = not state.semantics.failed_direct_reusable
+    return state.with_ops(name, replace(state.ops[name], func=func, direct=True, save_regs=True))
 
 
-def failed_registration(
-    state: State,
-    operation: op.RegisterFtraceDirectMulti | op.UpdateFtraceDirectAdd,
-    errno: str,
-) -> State:
-    """DIRECT-7: what a direct registration that failed behind `alloc` leaves of the ops."""
-    ops = state.ops.get(operation.ops)
-    if ops is None or errno in {"EINVAL", "ENOMEM", "EOPNOTSUPP"} or state.enabled(operation.ops):
-        return state
-    if isinstance(operation, op.RegisterFtraceDirectMulti) and _clashes(state, ops):
-        return state
-    cite("DIRECT-7")
-    return state.with_ops(operation.ops, replace(_as_direct(ops), func=not state.semantics.failed_direct_reusable))
-
-
-def _clashes(state: State, ops: Ops) -> bool:
-    return any(has_entry(state, function) for function in ops.filter_hash)
-
-
-def _enabled_direct(state: State, name: str, rule: str) -> Ops:
-    ops = _directable(state, name)
+def _check_direct_multi(state: State, name: str, rule: str) -> Ops:
+    """An ops with MULTI_FLAGS that is enabled."""
+    ops = state.ops[name]
     if not ops.direct or not state.enabled(name):
-        raise Refused("EINVAL", rule)
+        raise Refused(state, "EINVAL", rule)
     return ops
 
 
-def unregister_multi(state: State, operation: op.UnregisterFtraceDirectMulti, _faults: Faults) -> State:
-    """DIRECT-8: unregister_ftrace_direct(ops, addr, free_filters)."""
-    ops = _enabled_direct(state, operation.ops, "DIRECT-8")
-    entries = [state.direct_functions[f] for f in ops.filter_hash if f in state.direct_functions]
-    if any(entry.tramp != operation.tramp for entry in entries):
-        raise Refused("EOPNOTSUPP", "DIRECT-8")
-    _check_alive(state, "DIRECT-8")
+def unregister_ftrace_direct_multi(state: State, operation: op.UnregisterFtraceDirectMulti) -> State:
+    """DIRECT-8: an ops gives its direct calls up."""
+    ops = _check_direct_multi(state, operation.ops, "DIRECT-8")
+    check_alive(state, "DIRECT-8")
     cite("DIRECT-8")
-    after = _without_entries(disable(state, operation.ops), ops.filter_hash)
+    after = _remove_direct_functions_hash(remove_ftrace_ops(state, operation.ops), ops.filter_hash, operation.tramp)
+    # Since Linux kernel commit 59495740f795 ("ftrace: Let unregister_ftrace_direct_multi() call ftrace_free_filter()")
+    # (in v6.4) the call has its third argument.
     if operation.free and state.semantics.free_filters:
         cite("NAME-5")
-        return after.without_ops([operation.ops])
+        return after.without_ops(operation.ops)
+    # Since Linux kernel commit fea3ffa48c6d ("ftrace: Add cleanup to unregister_ftrace_direct_multi") the ops can be
+    # registered again.
     return after.with_ops(operation.ops, replace(ops, func=False))
 
 
-def modify_multi(state: State, operation: op.ModifyFtraceDirectMulti, faults: Faults) -> State:
-    """DIRECT-9: modify_ftrace_direct(ops, addr)."""
-    ops = _enabled_direct(state, operation.ops, "DIRECT-9")
-    _check_alive(state, "DIRECT-9")
-    faults.reach("register")
-    cite("DIRECT-9")
-    entries = {
-        function: replace(state.direct_functions[function], tramp=operation.tramp)
-        for function in ops.filter_hash
-        if function in state.direct_functions
-    }
-    return repointed(_with_entries(state, entries), [f for f in ops.filter_hash if state.loaded(f)])
+def _remove_direct_functions_hash(state: State, hash_: frozenset[str], tramp: str) -> State:
+    """The entries of a hash go that have this address; others stay, though nobody uses them any more."""
+    return _without_entries(state, [f for f in hash_ if _find_direct(state, f) == tramp])
 
 
-def _pairs(state: State, pairs: tuple[tuple[str, str], ...], rule: str) -> dict[str, str]:
-    """The hash that a hash call is given."""
-    if len(dict(pairs)) < len(pairs) or not all(state.loaded(function) for function, _ in pairs):
-        raise Refused("EINVAL", rule)
-    return dict(pairs)
-
-
-def update_add(state: State, operation: op.UpdateFtraceDirectAdd, faults: Faults) -> State:
-    """DIRECT-10: update_ftrace_direct_add."""
-    ops = _directable(state, operation.ops)
-    pairs = _pairs(state, operation.entries, "DIRECT-10")
-    enabled = state.enabled(operation.ops)
-    if any(has_entry(state, function) for function in pairs):
-        raise Refused("EINVAL", "DIRECT-10")
-    if not ops.filter_hash and (ops.func or enabled):
-        raise Refused("EINVAL", "DIRECT-10")
-    if ops.filter_hash and not (enabled and ops.direct):
-        raise Refused("EOPNOTSUPP", "DIRECT-10")
-    faults.reach("alloc")
-    _check_alive(state, "DIRECT-10")
-    _check_ipmodify(state, pairs, "DIRECT-10")
-    faults.reach("register")
-    cite("DIRECT-1", "DIRECT-10", "DIRECT-14")
-    entries = {function: Entry(tramp, operation.ops) for function, tramp in pairs.items()}
-    joined = replace(_as_direct(ops), filter_hash=ops.filter_hash | pairs.keys())
-    after = _with_entries(state, entries).with_ops(operation.ops, joined)
-    return patched_between(state, after, pairs) if enabled else enable(after, operation.ops)
-
-
-def update_del(state: State, operation: op.UpdateFtraceDirectDel, faults: Faults) -> State:
-    """DIRECT-11: update_ftrace_direct_del."""
-    ops = _directable(state, operation.ops)
-    pairs = _pairs(state, operation.entries, "DIRECT-11")
-    _enabled_direct(state, operation.ops, "DIRECT-11")
-    if any(_tramp(state, function) != tramp for function, tramp in pairs.items()):
-        raise Refused("EINVAL", "DIRECT-11")
-    if not pairs.keys() <= ops.filter_hash:
-        raise Refused("EOPNOTSUPP", "DIRECT-11")
-    faults.reach("alloc")
-    _check_alive(state, "DIRECT-11")
-    cite("DIRECT-11")
-    left = replace(ops, filter_hash=ops.filter_hash - pairs.keys())
-    if left.filter_hash:
-        after = _without_entries(state.with_ops(operation.ops, left), pairs)
-        return patched_between(state, narrowed(after, ops, filter(ops.covers, pairs)), pairs)
-    after = _without_entries(disable(state, operation.ops), pairs)
-    return after.with_ops(operation.ops, replace(left, func=False, notrace_hash=frozenset()))
-
-
-def _tramp(state: State, function: str) -> str | None:
+def _find_direct(state: State, function: str) -> str | None:
     entry = state.direct_functions.get(function)
     return entry.tramp if entry else None
 
 
-def update_mod(state: State, operation: op.UpdateFtraceDirectMod, faults: Faults) -> State:
-    """DIRECT-12: update_ftrace_direct_mod."""
-    ops = _directable(state, operation.ops)
-    pairs = _pairs(state, operation.entries, "DIRECT-12")
-    _enabled_direct(state, operation.ops, "DIRECT-12")
-    if any(has_entry(state, function) and function not in ops.filter_hash for function in pairs):
-        raise Refused("EOPNOTSUPP", "DIRECT-12")
-    _check_alive(state, "DIRECT-12")
-    faults.reach("register")
+def modify_ftrace_direct_multi(state: State, operation: op.ModifyFtraceDirectMulti) -> State:
+    """DIRECT-9: all sites of an ops call another address."""
+    ops = _check_direct_multi(state, operation.ops, "DIRECT-9")
+    check_alive(state, "DIRECT-9")
+    state = reach(state, "register")
+    cite("DIRECT-9")
+    entry = Entry(operation.tramp, operation.ops)
+    entries = {function: entry for function in ops.filter_hash if function in state.direct_functions}
+    return modified(_with_entries(state, entries), [f for f in ops.filter_hash if state.loaded(f)])
+
+
+def update_ftrace_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> State:
+    """DIRECT-10: these functions join the ops, which is registered with its first ones."""
+    ops, enabled, added = state.ops[operation.ops], state.enabled(operation.ops), dict(operation.entries)
+    if any(has_entry(state, function) for function in added):
+        raise Refused(state, "EINVAL", "DIRECT-10")
+    if not ops.filter_hash and (ops.func or enabled):
+        raise Refused(state, "EINVAL", "DIRECT-10")
+    state = reach(state, "alloc")
+    begun, leaves = (state, ()) if enabled else (_begin_direct(state, operation.ops), ("DIRECT-7",))
+    check_alive(begun, "DIRECT-10", *leaves)
+    _check_ipmodify(begun, added, "DIRECT-10", *leaves)
+    begun = reach(begun, "register", *leaves)
+    cite("DIRECT-1", "DIRECT-10", "DIRECT-14")
+    after = _with_entries(begun, {function: Entry(tramp, operation.ops) for function, tramp in added.items()})
+    joined = replace(begun.ops[operation.ops], func=True, filter_hash=ops.filter_hash | added.keys())
+    after = after.with_ops(operation.ops, joined)
+    after = replaced(begun, after, added) if enabled else add_ftrace_ops(after, operation.ops)
+    return ftrace_run_update_code(begun, after, *leaves)
+
+
+def update_ftrace_direct_del(state: State, operation: op.UpdateFtraceDirectDel) -> State:
+    """DIRECT-11: these functions leave the ops, which is unregistered with its last ones."""
+    deleted = dict(operation.entries)
+    ops = _check_direct_multi(state, operation.ops, "DIRECT-11")
+    if any(_find_direct(state, function) != tramp for function, tramp in deleted.items()):
+        raise Refused(state, "EINVAL", "DIRECT-11")
+    state = reach(state, "alloc")
+    check_alive(state, "DIRECT-11")
+    cite("DIRECT-11")
+    left = replace(ops, filter_hash=ops.filter_hash - deleted.keys())
+    if left.filter_hash:
+        after = _without_entries(state.with_ops(operation.ops, left), deleted)
+        return replaced(state, keep_regs(after, ops, filter(ops.covers, deleted)), deleted)
+    after = _without_entries(remove_ftrace_ops(state, operation.ops), deleted)
+    return after.with_ops(operation.ops, replace(left, func=False, notrace_hash=frozenset()))
+
+
+def update_ftrace_direct_mod(state: State, operation: op.UpdateFtraceDirectMod) -> State:
+    """DIRECT-12: these functions of the ops have other entries; one without entry is passed over."""
+    changed = dict(operation.entries)
+    _check_direct_multi(state, operation.ops, "DIRECT-12")
+    check_alive(state, "DIRECT-12")
+    state = reach(state, "register")
     cite("DIRECT-12")
-    entries = {f: Entry(tramp, operation.ops) for f, tramp in pairs.items() if f in state.direct_functions}
-    return repointed(_with_entries(state, entries), pairs)
+    entries = {f: Entry(tramp, operation.ops) for f, tramp in changed.items() if f in state.direct_functions}
+    return modified(_with_entries(state, entries), changed)

@@ -1,39 +1,40 @@
-"""Injected failures: the points that an operation reaches, counted down to the one that fails (FAIL-1)."""
+"""Injected failures: the points that an operation reaches, counted down to the one that fails (FAIL-1, FAIL-2)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
-from model.rules import Refused, cite
+from model.endings import Refused
+from model.rules import cite
+from model.state import State
+from spec import operations as op
 
-__all__ = ["Faults"]
+__all__ = ["fail", "fails", "reach"]
 
-ERRNOS = {"alloc": "ENOMEM", "filter": "EINVAL", "register": "EBUSY", "jit_charge": "EPERM", "patch": "ENODEV"}
+ERRNOS = {"alloc": "ENOMEM", "filter": "EINVAL", "register": "EBUSY", "jit_charge": "EPERM"}
 
 
-class Faults:
-    """How often each armed point may still be reached; it lives through one operation and is handed on to the next."""
+def fail(state: State, operation: op.Fail) -> State:
+    """FAIL-1: the count-th time from here that the point is reached, it fails."""
+    cite("FAIL-1")
+    return replace(state, armed={**state.armed, operation.point: operation.count})
 
-    def __init__(self, armed: Mapping[str, int]) -> None:
-        self.armed = dict(armed)
 
-    def arm(self, point: str, count: int) -> None:
-        """Let the count-th reaching from here fail."""
-        cite("FAIL-1")
-        self.armed[point] = count
+def fails(state: State, point: str) -> tuple[State, bool]:
+    """Reach a point: the state in which it is counted, and whether it fails this time."""
+    left = state.armed.get(point)
+    if left is None:
+        return state, False
+    armed = {**state.armed, point: left - 1}
+    if left > 1:
+        return replace(state, armed=armed), False
+    del armed[point]
+    return replace(state, armed=armed), True
 
-    def fails(self, point: str) -> bool:
-        """Reach a point; whether it fails this time."""
-        left = self.armed.get(point)
-        if left is None:
-            return False
-        if left > 1:
-            self.armed[point] = left - 1
-            return False
-        del self.armed[point]
-        return True
 
-    def reach(self, point: str) -> None:
-        """Reach a point; Refused if it fails this time."""
-        if self.fails(point):
-            raise Refused(ERRNOS[point], "FAIL-2")
+def reach(state: State, point: str, *rules: str) -> State:
+    """Reach a point; Refused by FAIL-2, and by these rules, if it fails this time."""
+    state, failed = fails(state, point)
+    if failed:
+        raise Refused(state, ERRNOS[point], "FAIL-2", *rules)
+    return state

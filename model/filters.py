@@ -1,48 +1,44 @@
-"""Filter and notrace hashes (FILTER-*), and the names of ops (NAME-*)."""
+"""Filter and notrace hashes (FILTER-*), and declaring and freeing the ops that have them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from model.cost import patched_between
-from model.faults import Faults
-from model.regs import narrowed, uncovered
-from model.rules import Refused, cite
-from model.sites import has_direct_ops, has_entry, ipmodify_user, traced
+from model.endings import Refused, check_alive
+from model.faults import reach
+from model.poke import replaced
+from model.regs import drop_regs, keep_regs
+from model.rules import cite
+from model.sites import has_direct_ops, has_ipmodify_user, traced
 from model.state import Ops, State
 from spec import operations as op
 from spec.globs import is_glob, record_index, without_bang
 
-__all__ = ["free_filter", "ftrace_ops", "named_ops", "select", "set_filter", "set_filter_ips", "set_notrace"]
+__all__ = [
+    "ftrace_free_filter",
+    "ftrace_ops",
+    "ftrace_set_filter",
+    "ftrace_set_filter_ips",
+    "ftrace_set_notrace",
+    "match_functions",
+]
 
 
-def ftrace_ops(state: State, operation: op.FtraceOps, _faults: Faults) -> State:
+def ftrace_ops(state: State, operation: op.FtraceOps) -> State:
     """OPS-1: declare an ops."""
-    if operation.ops in state.ops:
-        raise Refused("EEXIST", "NAME-1")
     cite("OPS-1")
     ops = Ops(operation.ops, operation.save_regs, operation.ipmodify, operation.dynamic)
     return state.with_ops(operation.ops, ops)
 
 
-def named_ops(state: State, name: str) -> Ops:
-    """The ops of a name that a seed wrote."""
-    if name not in state.ops:
-        raise Refused("EBADF", "NAME-2")
-    return state.ops[name]
-
-
-def free_filter(state: State, operation: op.FtraceFreeFilter, _faults: Faults) -> State:
+def ftrace_free_filter(state: State, operation: op.FtraceFreeFilter) -> State:
     """NAME-5: the ops is gone."""
-    named_ops(state, operation.ops)
-    if state.enabled(operation.ops):
-        raise Refused("EOPNOTSUPP", "NAME-5")
     cite("NAME-5")
-    return state.without_ops([operation.ops])
+    return state.without_ops(operation.ops)
 
 
-def select(state: State, pattern: str) -> frozenset[str]:
-    """The loaded functions that a glob without ! selects."""
+def match_functions(state: State, pattern: str) -> frozenset[str]:
+    """The loaded functions that a glob without ! selects (ftrace_match_record, add_rec_by_index)."""
     if record_index(pattern) is not None:
         cite("GLOB-4")
     elif is_glob(pattern):
@@ -55,54 +51,57 @@ def select(state: State, pattern: str) -> frozenset[str]:
     return frozenset(function.name for function in found)
 
 
-def set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.FtraceSetFilterIps, faults: Faults) -> State:
-    """ftrace_set_filter_ip and ftrace_set_filter_ips."""
-    ops = _settable(state, operation.ops, faults)
+def ftrace_set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> State:
+    """ftrace_set_filter_ips, and ftrace_set_filter_ip for a single site."""
+    state = _begin_setting(state)
+    hash_ = frozenset() if operation.reset else state.ops[operation.ops].filter_hash
     functions = (operation.function,) if isinstance(operation, op.FtraceSetFilterIp) else operation.functions
-    hash_ = frozenset() if operation.reset else ops.filter_hash
+    hash_ = _ftrace_match_addr(state, hash_, functions, remove=operation.remove)
+    return _move_filter_hash(state, operation.ops, hash_)
+
+
+def ftrace_set_filter(state: State, operation: op.FtraceSetFilter) -> State:
+    """ftrace_set_filter: a glob for the filter hash."""
+    state = _begin_setting(state)
+    hash_ = _match_records(state, state.ops[operation.ops].filter_hash, operation)
+    return _move_filter_hash(state, operation.ops, hash_)
+
+
+def ftrace_set_notrace(state: State, operation: op.FtraceSetNotrace) -> State:
+    """ftrace_set_notrace: a glob for the notrace hash."""
+    state = _begin_setting(state)
+    hash_ = _match_records(state, state.ops[operation.ops].notrace_hash, operation)
+    return _move_notrace_hash(state, operation.ops, hash_)
+
+
+def _begin_setting(state: State) -> State:
+    """FILTER-3: what a filter call does before it looks at its arguments."""
+    check_alive(state, "FILTER-3")
+    return reach(state, "alloc")
+
+
+def _ftrace_match_addr(
+    state: State, hash_: frozenset[str], functions: tuple[str, ...], *, remove: bool
+) -> frozenset[str]:
+    """FILTER-5: the hash with these sites added, or removed, one after another."""
     cite("FILTER-4", "FILTER-5")
     for function in functions:
         if not state.loaded(function):
-            raise Refused("EINVAL", "FILTER-5")
-        if operation.remove and function not in hash_:
-            raise Refused("ENOENT", "FILTER-5")
-        hash_ = hash_ - {function} if operation.remove else hash_ | {function}
-    return _move(state, operation.ops, replace(ops, filter_hash=hash_), faults)
+            raise Refused(state, "EINVAL", "FILTER-5")
+        if remove and function not in hash_:
+            raise Refused(state, "ENOENT", "FILTER-5")
+        hash_ = hash_ - {function} if remove else hash_ | {function}
+    return hash_
 
 
-def set_filter(state: State, operation: op.FtraceSetFilter, faults: Faults) -> State:
-    """ftrace_set_filter."""
-    ops = _settable(state, operation.ops, faults)
-    hash_ = _edited(state, ops.filter_hash, operation)
-    return _move(state, operation.ops, replace(ops, filter_hash=hash_), faults)
-
-
-def set_notrace(state: State, operation: op.FtraceSetNotrace, faults: Faults) -> State:
-    """ftrace_set_notrace."""
-    ops = _settable(state, operation.ops, faults)
-    hash_ = _edited(state, ops.notrace_hash, operation)
-    if ops.ipmodify:
-        raise Refused("EINVAL", "FILTER-7")
-    return _move(state, operation.ops, replace(ops, notrace_hash=hash_), faults, notrace=True)
-
-
-def _settable(state: State, name: str, faults: Faults) -> Ops:
-    """FILTER-3: what comes before a filter call looks at its arguments."""
-    ops = named_ops(state, name)
-    if ops.direct and state.enabled(name):
-        raise Refused("EOPNOTSUPP", "NAME-4")
-    if state.dead:
-        raise Refused("ENODEV", "FILTER-3")
-    faults.reach("alloc")
-    return ops
-
-
-def _edited(state: State, old: frozenset[str], operation: op.FtraceSetFilter | op.FtraceSetNotrace) -> frozenset[str]:
-    """FILTER-6: the hash as the glob makes it."""
+def _match_records(
+    state: State, old: frozenset[str], operation: op.FtraceSetFilter | op.FtraceSetNotrace
+) -> frozenset[str]:
+    """FILTER-6: the hash as the glob makes it of the old one."""
     pattern, removes = without_bang(operation.glob)
-    matched = select(state, pattern)
+    matched = match_functions(state, pattern)
     if not matched:
-        raise Refused("EINVAL", "FILTER-6")
+        raise Refused(state, "EINVAL", "FILTER-6")
     cite("FILTER-6", "FILTER-4")
     if removes:
         cite("GLOB-1")
@@ -110,33 +109,50 @@ def _edited(state: State, old: frozenset[str], operation: op.FtraceSetFilter | o
     return copy - matched if removes else copy | matched
 
 
-def _move(state: State, name: str, new: Ops, faults: Faults, *, notrace: bool = False) -> State:
-    """FILTER-8, FILTER-9: the new hash takes effect, the notrace hash or the other one."""
+def _move_filter_hash(state: State, name: str, hash_: frozenset[str]) -> State:
+    """FILTER-8, FILTER-9 (ftrace_hash_move_and_update_ops): the ops has another filter."""
     old = state.ops[name]
-    enabled = state.enabled(name)
-    if enabled and new.ipmodify:
-        _check_ipmodify(state, old, new)
-    faults.reach("filter")
+    if old.ipmodify and state.enabled(name):
+        _ftrace_hash_ipmodify_update(state, old.filter_hash, hash_)
+    state = reach(state, "filter")
     cite("FILTER-9")
-    if old.filter_hash and not new.filter_hash:
+    if old.filter_hash and not hash_:
         cite("FILTER-10")
-    after = state.with_ops(name, new)
-    if not enabled:
-        return after
-    before, now = set(traced(state, old)), set(traced(after, new))
-    if not notrace or state.semantics.notrace_leaves_regs:
-        return patched_between(state, narrowed(after, old, before - now), before | now)
-    held = new.notrace_hash & new.filter_hash if new.filter_hash else new.notrace_hash
-    return patched_between(state, uncovered(after, old, held), before | now | held)
+    return _ftrace_hash_move(state, name, replace(old, filter_hash=hash_))
 
 
-def _check_ipmodify(state: State, old: Ops, new: Ops) -> None:
-    if not old.filter_hash or not new.filter_hash:
-        raise Refused("EINVAL", "FILTER-8")
-    joining = new.filter_hash - old.filter_hash
+def _ftrace_hash_ipmodify_update(state: State, old: frozenset[str], new: frozenset[str]) -> None:
+    """FILTER-8: an enabled IPMODIFY user may not trace everything, and takes no site from another one."""
+    if not old or not new:
+        raise Refused(state, "EINVAL", "FILTER-8")
+    joining = new - old
     if not state.semantics.share_ipmodify and any(has_direct_ops(state, function) for function in joining):
-        raise Refused("EBUSY", "IPMODIFY-3")
-    if any(has_entry(state, function) for function in joining):
-        raise Refused("EOPNOTSUPP", "NAME-9")
-    if any(ipmodify_user(state, function) for function in joining):
-        raise Refused("EBUSY", "FILTER-8")
+        raise Refused(state, "EBUSY", "IPMODIFY-3")
+    if any(has_ipmodify_user(state, function) for function in joining):
+        raise Refused(state, "EBUSY", "FILTER-8")
+
+
+def _move_notrace_hash(state: State, name: str, hash_: frozenset[str]) -> State:
+    """FILTER-7, FILTER-9: the ops has another notrace hash."""
+    old = state.ops[name]
+    if old.ipmodify:
+        raise Refused(state, "EINVAL", "FILTER-7")
+    state = reach(state, "filter")
+    cite("FILTER-9")
+    new = replace(old, notrace_hash=hash_)
+    if state.semantics.notrace_leaves_regs or not state.enabled(name):
+        return _ftrace_hash_move(state, name, new)
+    # Here the kernel counts the sites that the new hash and the filter hold down when the hash is in place, even where
+    # the old one held them too. So it finds whether anybody else needs R there (SITE-6).
+    held = hash_ & old.filter_hash if old.filter_hash else hash_
+    moved = drop_regs(state.with_ops(name, new), old, held)
+    return replaced(state, moved, {*traced(state, old), *traced(moved, new), *held})
+
+
+def _ftrace_hash_move(state: State, name: str, new: Ops) -> State:
+    """FILTER-9, SITE-6: the ops has the new hashes; if it is enabled, sites leave and join, and are patched."""
+    old, moved = state.ops[name], state.with_ops(name, new)
+    if not state.enabled(name):
+        return moved
+    before, now = set(traced(state, old)), set(traced(moved, new))
+    return replaced(state, keep_regs(moved, old, before - now), before | now)

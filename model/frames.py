@@ -8,7 +8,7 @@ from model.rules import cite
 from model.state import GraphUser, State
 from spec.traces import Event, GraphEntry, GraphReturn
 
-__all__ = ["Frame", "ShadowStack", "enter", "leave"]
+__all__ = ["Frame", "ShadowStack", "fgraph_return", "function_graph_enter"]
 
 FLAG_DEPTHS = 4
 
@@ -35,43 +35,54 @@ class ShadowStack:
     silent: set[str] = field(default_factory=set)
 
 
-def enter(state: State, stack: ShadowStack, function: str, events: list[Event]) -> Frame | None:
-    """Every user decides about an entry; the frame if one of them took it (GRAPH-5)."""
+def function_graph_enter(state: State, stack: ShadowStack, function: str, events: list[Event]) -> Frame | None:
+    """GRAPH-4, GRAPH-5: every user decides about an entry; the frame, if one of them took it."""
     cite("GRAPH-4")
-    taken = set()
-    for name, user in _by_slot(state):
-        if user.filter is not None and function not in user.filter:
-            continue
-        if name in stack.silent:
-            continue
-        if user.notrace is not None and function in user.notrace:
-            stack.silent.add(name)
-            taken.add(name)
-        elif _records(stack, name, user, function):
-            events.append(GraphEntry(name, function, stack.depth))
-            taken.add(name)
+    taken = frozenset(
+        name for name, user in _sort_by_slot(state) if _trace_graph_entry(stack, name, user, function, events)
+    )
     if not taken:
         return None
     cite("GRAPH-5")
     stack.depth += 1
-    return Frame(function, stack.depth - 1, frozenset(taken))
+    return Frame(function, stack.depth - 1, taken)
 
 
-def _records(stack: ShadowStack, name: str, user: GraphUser, function: str) -> bool:
-    """Whether a user records an entry outside its notrace subtrees."""
-    if user.function is not None and name not in stack.opened:
-        if function not in user.function:
-            return False
-        cite("GRAPH-6")
-        stack.opened[name] = stack.depth % FLAG_DEPTHS
-    return user.depth is None or stack.depth < user.depth
+def _trace_graph_entry(stack: ShadowStack, name: str, user: GraphUser, function: str, events: list[Event]) -> bool:
+    """GRAPH-4: whether a user takes an entry; what it records stands in the events."""
+    if user.filter is not None and function not in user.filter:
+        return False
+    if name in stack.silent:
+        return False
+    if user.notrace is not None and function in user.notrace:
+        stack.silent.add(name)
+        return True
+    if not _ftrace_graph_addr(stack, name, user, function):
+        return False
+    if user.depth is not None and stack.depth >= user.depth:
+        return False
+    events.append(GraphEntry(name, function, stack.depth))
+    return True
 
 
-def leave(state: State, stack: ShadowStack, frame: Frame, events: list[Event]) -> None:
-    """The return of a frame, for the users that took it, and for slot 0's (GRAPH-8)."""
+def _ftrace_graph_addr(stack: ShadowStack, name: str, user: GraphUser, function: str) -> bool:
+    """GRAPH-6: whether an entry is in set_graph_function, or in what runs inside of it."""
+    if user.function is None or name in stack.opened:
+        return True
+    if function not in user.function:
+        return False
+    cite("GRAPH-6")
+    # The flag stays, even where the depth then keeps the frame from being recorded.
+    stack.opened[name] = stack.depth % FLAG_DEPTHS
+    return True
+
+
+def fgraph_return(state: State, stack: ShadowStack, frame: Frame, events: list[Event]) -> None:
+    """GRAPH-5, GRAPH-8: the return of a frame, for the users that took it, and for slot 0's."""
     stack.depth -= 1
-    for name, user in _by_slot(state):
+    for name, user in _sort_by_slot(state):
         took = name in frame.taken
+        # Bit 0 marks the frame, so that slot 0's user is called for the frames that other users took.
         if not took and (user.slot or len(state.graph_users) == 1):
             continue
         if not took:
@@ -84,5 +95,5 @@ def leave(state: State, stack: ShadowStack, frame: Frame, events: list[Event]) -
             events.append(GraphReturn(name, frame.function, frame.depth))
 
 
-def _by_slot(state: State) -> list[tuple[str, GraphUser]]:
+def _sort_by_slot(state: State) -> list[tuple[str, GraphUser]]:
     return sorted(state.graph_users.items(), key=lambda item: item[1].slot)

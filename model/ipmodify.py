@@ -4,47 +4,50 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.cost import built, repointed
-from model.faults import Faults
-from model.rules import Refused, cite
+from model.cost import built
+from model.endings import Refused, check_alive
+from model.faults import reach
+from model.poke import modified
+from model.rules import cite
 from model.sites import has_direct_ops
 from model.state import Ops, State
 from model.trampolines import make_image
 
-__all__ = ["ask_direct_owners", "tell_direct_owners"]
+__all__ = ["cleanup_direct_functions_after_ipmodify", "prepare_direct_functions_for_ipmodify"]
 
 
-def ask_direct_owners(state: State, ops: Ops, faults: Faults) -> State:
+def prepare_direct_functions_for_ipmodify(state: State, ops: Ops) -> State:
     """IPMODIFY-2: every owner of a direct call in the filter agrees to share, or Refused."""
-    if not ops.filter_hash:
-        return state
     for function in _in_address_order(state, ops):
         if not has_direct_ops(state, function):
             continue
+        # Since Linux kernel commit 53cd885bc5c3 ("ftrace: Allow IPMODIFY and DIRECT ops on the same function") (in
+        # v6.0) there is somebody to ask; before, a direct ops was an IPMODIFY user itself.
         if not state.semantics.share_ipmodify:
-            raise Refused("EBUSY", "IPMODIFY-3")
+            raise Refused(state, "EBUSY", "IPMODIFY-3")
         if function in state.direct_functions:
-            raise Refused("EBUSY", "IPMODIFY-2")
+            raise Refused(state, "EBUSY", "IPMODIFY-2")
         cite("IPMODIFY-2", "IMAGE-4")
-        state = _share(state, function, share=True)
+        state = _set_share(state, function, share=True)
         image = state.images[function]
+        # Such an image would call the original past the IPMODIFY user.
         if image.calls_orig and not image.orig_stack:
-            state = _rebuilt(state, function, faults)
+            state = _rebuild(state, function)
     return state
 
 
-def tell_direct_owners(state: State, ops: Ops, faults: Faults) -> State:
+def cleanup_direct_functions_after_ipmodify(state: State, ops: Ops) -> State:
     """IPMODIFY-4: the trampolines of the filter no longer share; an error leaves an image as it is."""
     for function in _in_address_order(state, ops):
         if function not in state.images:
             continue
         cite("IPMODIFY-4")
-        state = _share(state, function, share=False)
+        state = _set_share(state, function, share=False)
         if state.images[function].orig_stack:
             try:
-                state = _rebuilt(state, function, faults)
-            except Refused:
-                continue
+                state = _rebuild(state, function)
+            except Refused as refused:
+                state = refused.state
     return state
 
 
@@ -52,16 +55,15 @@ def _in_address_order(state: State, ops: Ops) -> list[str]:
     return [function.name for function in state.world.functions if function.name in ops.filter_hash]
 
 
-def _share(state: State, function: str, *, share: bool) -> State:
+def _set_share(state: State, function: str, *, share: bool) -> State:
     trampoline = replace(state.trampolines[function], share=share)
     return replace(state, trampolines={**state.trampolines, function: trampoline})
 
 
-def _rebuilt(state: State, function: str, faults: Faults) -> State:
-    """The function's image made anew from its present lists, and exchanged in place."""
-    faults.reach("jit_charge")
-    if state.dead:
-        raise Refused("ENODEV", "OPS-3")
-    faults.reach("register")
+def _rebuild(state: State, function: str) -> State:
+    """The function's image is made anew from its present lists, and exchanged in place."""
+    state = reach(state, "jit_charge")
+    check_alive(state, "OPS-3")
+    state = reach(state, "register")
     image = make_image(state.trampolines[function])
-    return repointed(built(replace(state, images={**state.images, function: image}), 1), [function])
+    return modified(built(replace(state, images={**state.images, function: image}), 1), [function])

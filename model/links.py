@@ -2,167 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
-from model.cost import built, patched_between, repointed, waited_dynamic
+from model import parts
+from model.cost import built, waited_dynamic
 from model.direct import grown
-from model.faults import Faults
-from model.programs import acceptable, check_multi_target, check_target
-from model.regs import narrowed, uncovered
-from model.rules import Refused, cite
-from model.sites import BPF_OPS, ipmodify_user
+from model.endings import Refused, Warned, check_alive
+from model.faults import fails, reach
+from model.poke import modified, poke, replaced
+from model.programs import check_attach_target, check_multi_target, refuse_multi_target
+from model.regs import drop_regs, keep_regs
+from model.rules import cite
+from model.sites import BPF_OPS, has_ipmodify_user
 from model.state import Link, Node, Program, State, Trampoline
-from model.trampolines import charge, linked, make_image, unlinked
+from model.trampolines import bpf_trampoline_link_prog, bpf_trampoline_unlink_prog, charge_image, make_image
 from spec import operations as op
 from spec.globs import is_glob
 
-__all__ = ["Warned", "detach", "link_create", "raw_tracepoint_open"]
+__all__ = ["bpf_raw_tracepoint_open", "bpf_tracing_link_release", "link_create"]
+
+Targets = tuple[tuple[str, int | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
-    """The operation succeeded, and the kernel warned all the same."""
-
-    state: State
-
-
-def raw_tracepoint_open(state: State, operation: op.BpfRawTracepointOpen, faults: Faults) -> State:
-    """bpf_raw_tracepoint_open."""
-    program = _named(state, operation.link, operation.prog)
-    return _attach_one(state, operation.link, program, (operation.function, operation.cookie), faults)
+def bpf_raw_tracepoint_open(state: State, operation: op.BpfRawTracepointOpen) -> State:
+    """LINK-1: attach to one function, by its name or as the program's own target."""
+    program = state.programs[operation.prog]
+    return _bpf_tracing_prog_attach(state, operation.link, program, operation.function, operation.cookie)
 
 
-def link_create(state: State, operation: op.BpfLinkCreate, faults: Faults) -> State:
-    """bpf_link_create."""
-    program = _named(state, operation.link, operation.prog)
+def link_create(state: State, operation: op.BpfLinkCreate) -> State:
+    """LINK-2, LINK-6: attach to many functions, if the program is a multi program."""
+    program = state.programs[operation.prog]
     if program.multi:
-        return _attach_many(state, operation.link, program, operation.targets, faults)
+        return _bpf_tracing_multi_attach(state, operation.link, program, operation.targets)
     (function, cookie), *more = operation.targets
     if more or is_glob(function):
-        raise Refused("EINVAL", "LINK-2")
+        raise Refused(state, "EINVAL", "LINK-2")
     cite("LINK-2")
-    return _attach_one(state, operation.link, program, (function, cookie), faults)
+    return _bpf_tracing_prog_attach(state, operation.link, program, function, cookie)
 
 
-def _named(state: State, link: str, prog: str) -> Program:
-    if link in state.links:
-        raise Refused("EEXIST", "NAME-1")
-    if prog not in state.programs:
-        raise Refused("EBADF", "NAME-2")
-    if prog in state.lost:
-        raise Refused("EOPNOTSUPP", "NAME-10")
-    return state.programs[prog]
-
-
-def _attach_one(
-    state: State, link: str, program: Program, wanted: tuple[str | None, int | None], faults: Faults
+def _bpf_tracing_prog_attach(
+    state: State, link: str, program: Program, function: str | None, cookie: int | None
 ) -> State:
-    """LINK-1: attach to one function, by name or the program's own target, with or without a cookie."""
-    function, cookie = wanted
-    target = program.target or function
-    if program.multi or target is None or function not in {None, target}:
-        raise Refused("EINVAL", "LINK-1")
+    """LINK-1: the checks, then the program joins the function's trampoline."""
+    target = _find_target(state, program, function)
     if cookie is not None and not state.semantics.cookies:
-        raise Refused("EINVAL", "LINK-1")
+        raise Refused(state, "EINVAL", "LINK-1")
     if program.target is None:
-        check_target(state, program, target)
+        check_attach_target(state, program, target)
     if not state.loaded(target):
-        raise Refused("EINVAL", "LINK-1")
-    faults.reach("alloc")
+        raise Refused(state, "EINVAL", "LINK-1")
+    state = reach(state, "alloc")
     cite("LINK-1")
     node = Node(program, cookie or 0)
-    trampolines = {target: linked(state, state.trampolines.get(target, Trampoline()), node)}
-    if program.kind == "freplace":
-        cite("LINK-5")
-        after = replace(state, trampolines={**state.trampolines, **trampolines})
-    else:
-        charge(state, target, faults)
-        after = _put_one(state, target, trampolines, faults)
-    return replace(after, links={**after.links, link: Link(program, {target: node.cookie})})
+    trampoline = bpf_trampoline_link_prog(state, target, node)
+    put = _put_extension if program.kind == "freplace" else _bpf_trampoline_update
+    return _with_link(put(state, target, trampoline), link, Link(program, {target: node.cookie}))
 
 
-def _put_one(state: State, function: str, trampolines: dict[str, Trampoline], faults: Faults) -> State:
-    """LINK-4: the image is put in place; IPMODIFY-5 for a site with an IPMODIFY user."""
+def _find_target(state: State, program: Program, function: str | None) -> str:
+    """LINK-1: the function that is named or, without a name, the one that the program was loaded for."""
+    target = program.target or function
+    if program.multi or target is None:
+        raise Refused(state, "EINVAL", "LINK-1")
+    if function is not None and function != target:
+        raise Refused(state, "EINVAL", "LINK-1")
+    return target
+
+
+def _with_link(state: State, name: str, link: Link) -> State:
+    return replace(state, links={**state.links, name: link})
+
+
+def _with_trampolines(state: State, trampolines: Mapping[str, Trampoline]) -> State:
+    return replace(state, trampolines={**state.trampolines, **trampolines})
+
+
+def _put_extension(state: State, function: str, trampoline: Trampoline) -> State:
+    """LINK-5: the extension takes the body's place, and ftrace does not know of it."""
+    cite("LINK-5")
+    return _with_trampolines(state, {function: trampoline})
+
+
+def _bpf_trampoline_update(state: State, function: str, trampoline: Trampoline) -> State:
+    """LINK-4: an image is made and put in place, at the second try where there is an IPMODIFY user."""
+    state = charge_image(state, function)
     if function not in state.images:
+        # The filter of the trampoline's own ops; where one direct_ops serves all, the hash API sets it.
         if not state.semantics.single_direct_ops:
-            faults.reach("filter")
+            state = reach(state, "filter")
         _check_first(state, [function])
-    _check_alive(state)
-    trampoline = trampolines[function]
+    check_alive(state, "LINK-4")
     if _bypasses(state, function, trampoline):
         cite("IPMODIFY-5")
-        trampolines = {function: replace(trampoline, share=True)}
-    faults.reach("register")
-    return _with_images(state, trampolines)
+        trampoline = replace(trampoline, share=True)
+    state = reach(state, "register")
+    return _put_images(state, {function: trampoline})
 
 
-def _check_first(state: State, functions: list[str]) -> None:
-    """What a first image on a site may run into."""
+def _check_first(state: State, functions: Collection[str]) -> None:
+    """What a first image on a site may run into: somebody else's direct call, or an IPMODIFY user that cannot share."""
     if any(function in state.direct_functions for function in functions):
-        raise Refused(state.semantics.foreign_direct, "LINK-4")
-    _check_alive(state)
-    if not state.semantics.share_ipmodify and any(ipmodify_user(state, function) for function in functions):
-        raise Refused("EBUSY", "IPMODIFY-3")
-
-
-def _check_alive(state: State) -> None:
-    if state.dead:
-        raise Refused("ENODEV", "LINK-4")
+        raise Refused(state, state.semantics.foreign_direct, "LINK-4")
+    check_alive(state, "LINK-4")
+    if not state.semantics.share_ipmodify and any(has_ipmodify_user(state, function) for function in functions):
+        raise Refused(state, "EBUSY", "IPMODIFY-3")
 
 
 def _bypasses(state: State, function: str, trampoline: Trampoline) -> bool:
     """Whether an image would call the original by address past an IPMODIFY user."""
-    return trampoline.calls_orig and not trampoline.share and ipmodify_user(state, function)
+    return trampoline.calls_orig and not trampoline.share and has_ipmodify_user(state, function)
 
 
-def _with_images(state: State, trampolines: Mapping[str, Trampoline]) -> State:
-    """New images for these trampolines, put in place and paid for (COST-4, COST-6)."""
+def _put_images(state: State, trampolines: Mapping[str, Trampoline]) -> State:
+    """COST-4, COST-6: new images for these trampolines are put in place, first ones before others."""
     cite("COST-4")
     first = [function for function in trampolines if function not in state.images]
     if first:
         cite("COST-6")
     images = {function: make_image(trampoline) for function, trampoline in trampolines.items()}
-    after = replace(
-        grown(state, len(first)) if first else state,
-        trampolines={**state.trampolines, **trampolines},
-        images={**state.images, **images},
-        parts=_cut(state, frozenset(trampolines)),
-    )
-    after = patched_between(state, after, first)
-    return built(repointed(after, trampolines.keys() - set(first)), len(images))
+    after = _with_trampolines(grown(state, len(first)) if first else state, trampolines)
+    after = replace(after, images={**state.images, **images})
+    if state.semantics.has_parts:
+        after = parts.cut(after, frozenset(trampolines))
+    after = replaced(state, after, first)
+    return built(modified(after, trampolines.keys() - set(first)), len(images))
 
 
-def _attach_many(
-    state: State, link: str, program: Program, targets: tuple[tuple[str, int | None], ...], faults: Faults
-) -> State:
+def _bpf_tracing_multi_attach(state: State, link: str, program: Program, targets: Targets) -> State:
     """LINK-6 to LINK-10: attach to many functions in one call."""
     if not state.semantics.cookies and any(cookie is not None for _, cookie in targets):
-        raise Refused("EINVAL", "LINK-6")
-    named = [pair for target in targets for pair in _expanded(state, program, *target)]
-    faults.reach("alloc")
-    if state.semantics.parts_limit is not None and any(other.program == program for other in state.links.values()):
-        raise Refused("EBUSY", "LINK-11")
+        raise Refused(state, "EINVAL", "LINK-6")
+    named = [pair for target in targets for pair in _expand_target(state, program, *target)]
+    state = reach(state, "alloc")
+    if state.semantics.has_parts:
+        parts.check_unlinked(state, program)
     cookies = dict(sorted(named, key=lambda pair: _btf_id(state, pair[0])))
     if len(cookies) < len(named):
-        raise Refused("EINVAL", "LINK-6")
+        raise Refused(state, "EINVAL", "LINK-6")
     for function in cookies:
         check_multi_target(state, program, function)
-    _check_parts(state, frozenset(cookies))
+    parts.check_parts(state, frozenset(cookies))
     cite("LINK-6", "LINK-15")
-    after = _put_many(state, program, cookies, faults)
-    return replace(after, links={**after.links, link: Link(program, cookies)})
+    after = _bpf_trampoline_multi_attach(state, program, cookies)
+    return _with_link(after, link, Link(program, cookies))
 
 
-def _expanded(state: State, program: Program, target: str, cookie: int | None) -> list[tuple[str, int]]:
+def _expand_target(state: State, program: Program, target: str, cookie: int | None) -> list[tuple[str, int]]:
     """LINK-6: what one FUNC[:COOKIE] stands for."""
     if not is_glob(target):
         return [(target, cookie or 0)]
     matched = (function.name for function in state.world.matching(target, state.modules))
-    found = [(name, cookie or 0) for name in matched if acceptable(state, program, name)]
+    found = [(name, cookie or 0) for name in matched if not refuse_multi_target(state, program, name)]
     if not found:
-        raise Refused("EINVAL", "LINK-6")
+        raise Refused(state, "EINVAL", "LINK-6")
     return found
 
 
@@ -171,89 +166,76 @@ def _btf_id(state: State, name: str) -> int:
     return (function.btf_id or 0) if function else 0
 
 
-def _put_many(state: State, program: Program, cookies: Mapping[str, int], faults: Faults) -> State:
-    """LINK-8 and LINK-9: every function is linked, then all images are put in place together."""
+def _bpf_trampoline_multi_attach(state: State, program: Program, cookies: Mapping[str, int]) -> State:
+    """LINK-8 and LINK-9: the program is linked everywhere, and then all images are put in place together."""
     trampolines: dict[str, Trampoline] = {}
     for function, cookie in cookies.items():
-        old = state.trampolines.get(function, Trampoline())
-        trampolines[function] = linked(state, old, Node(program, cookie))
-        charge(state, function, faults)
+        trampolines[function] = bpf_trampoline_link_prog(state, function, Node(program, cookie))
+        state = charge_image(state, function)
     cite("LINK-8", "LINK-9", "LINK-10")
-    first = [function for function in cookies if function not in state.images]
-    kept = [function for function in cookies if function in state.images]
+    first = {function: trampolines[function] for function in cookies if function not in state.images}
+    kept = {function: trampolines[function] for function in cookies if function in state.images}
     if first:
         _check_first(state, first)
-        _check_second_try(state, first, trampolines)
-        faults.reach("register")
+        _check_second_try(state, first)
+        state = reach(state, "register")
     if kept:
-        _check_alive(state)
-        _check_second_try(state, kept, trampolines)
-        faults.reach("register")
-    return _with_images(state, trampolines)
+        check_alive(state, "LINK-4")
+        _check_second_try(state, kept)
+        state = reach(state, "register")
+    return _put_images(state, trampolines)
 
 
-def _check_second_try(state: State, functions: Iterable[str], trampolines: Mapping[str, Trampoline]) -> None:
-    if any(_bypasses(state, function, trampolines[function]) for function in functions):
-        raise Refused("EAGAIN", "IPMODIFY-6")
+def _check_second_try(state: State, trampolines: Mapping[str, Trampoline]) -> None:
+    """IPMODIFY-6: images are only collected for a batch, and nobody makes one again that must share."""
+    if any(_bypasses(state, function, trampoline) for function, trampoline in trampolines.items()):
+        raise Refused(state, "EAGAIN", "IPMODIFY-6")
 
 
-def _check_parts(state: State, functions: frozenset[str]) -> None:
-    limit = state.semantics.parts_limit
-    if limit is not None and sum(not part.isdisjoint(functions) for part in state.parts) > limit:
-        raise Refused("EBUSY", "LINK-11")
-
-
-def _cut(state: State, functions: frozenset[str]) -> frozenset[frozenset[str]]:
-    """LINK-11: the proposal's parts, after an attach to these functions."""
-    if state.semantics.parts_limit is None:
-        return state.parts
-    cite("LINK-11")
-    pieces = [piece for part in state.parts for piece in (part & functions, part - functions)]
-    rest = sorted(functions.difference(*state.parts), key=lambda name: _arity(state, name))
-    groups = [frozenset(group) for _, group in groupby(rest, key=lambda name: _arity(state, name))]
-    return frozenset(piece for piece in (*pieces, *groups) if piece)
-
-
-def _arity(state: State, name: str) -> int:
-    prototype = state.world.by_name[name].prototype
-    return len(prototype.arguments) if prototype else 0
-
-
-def detach(state: State, operation: op.BpfLinkDetach, faults: Faults) -> State | Warned:
+def bpf_tracing_link_release(state: State, operation: op.BpfLinkDetach) -> State | Warned:
     """LINK-12: the program leaves every function of its link; it never fails, but may leave old images behind."""
-    if operation.link not in state.links:
-        raise Refused("EBADF", "NAME-2")
     cite("LINK-12")
-    link = state.links[operation.link]
-    trampolines = {function: unlinked(state.trampolines[function], link.program) for function in link.cookies}
-    state = replace(state, links={name: other for name, other in state.links.items() if name != operation.link})
-    if link.program.kind == "freplace":
-        left = replace(state, trampolines={**state.trampolines, **trampolines})
+    program, functions = state.links[operation.link].program, state.links[operation.link].cookies
+    trampolines = {name: bpf_trampoline_unlink_prog(state.trampolines[name], program) for name in functions}
+    left = replace(state, links={name: link for name, link in state.links.items() if name != operation.link})
+    left = _with_trampolines(left, trampolines)
+    if program.kind == "freplace":
         return _forget(left, trampolines.keys() - state.images.keys())
-    kept = {function: trampoline for function, trampoline in trampolines.items() if trampoline.count}
-    last = [function for function in trampolines if function not in kept]
-    old = replace(state, trampolines={**state.trampolines, **trampolines})
-    after, kept_fell = _keep(old, kept, faults)
-    after, last_fell = _leave(after, last)
+    kept = {function: trampoline for function, trampoline in trampolines.items() if trampoline.nodes}
+    after, kept_fell = _modify_kept(left, kept)
+    after, last_fell = _unregister_last(after, [function for function in trampolines if function not in kept])
+    after, died = poke(after)
+    if died:
+        cite("DEAD-1", "IMAGE-2")
+        return Warned(replace(left, dead=True, armed=after.armed))
     return Warned(after) if kept_fell or last_fell else after
 
 
-def _keep(state: State, kept: Mapping[str, Trampoline], faults: Faults) -> tuple[State, bool]:
+def _modify_kept(state: State, kept: Mapping[str, Trampoline]) -> tuple[State, bool]:
     """LINK-13: new images where programs remain; whether some could not be had."""
-    charged = {function: tr for function, tr in kept.items() if not faults.fails("jit_charge")}
-    fell = len(charged) < len(kept)
     if kept:
         cite("LINK-13")
-    if charged and (state.dead or faults.fails("register")):
-        charged, fell = {}, True
+    charged: dict[str, Trampoline] = {}
+    for function, trampoline in kept.items():
+        state, failed = fails(state, "jit_charge")
+        if not failed:
+            charged[function] = trampoline
+    state, fell = _reach_register(state) if charged else (state, False)
     if fell:
+        charged = {}
+    if len(charged) < len(kept):
         cite("IMAGE-2")
     images = {function: make_image(trampoline) for function, trampoline in charged.items()}
     after = replace(state, images={**state.images, **images})
-    return built(repointed(after, charged), len(charged)), fell
+    return built(modified(after, charged), len(charged)), len(charged) < len(kept)
 
 
-def _leave(state: State, last: list[str]) -> tuple[State, bool]:
+def _reach_register(state: State) -> tuple[State, bool]:
+    """Whether images that were charged cannot be put in place."""
+    return (state, True) if state.dead else fails(state, "register")
+
+
+def _unregister_last(state: State, last: list[str]) -> tuple[State, bool]:
     """LINK-14: functions without programs lose image and direct entry; whether they could not."""
     if not last:
         return state, False
@@ -262,15 +244,13 @@ def _leave(state: State, last: list[str]) -> tuple[State, bool]:
         return state, True
     cite("COST-5")
     after = _forget(state, last)
+    # Where one direct_ops serves all images, it stays enabled while there are any, and only its filter changes.
     stays = state.semantics.single_direct_ops and bool(after.images)
-    after = narrowed(after, BPF_OPS, last) if stays else uncovered(after, BPF_OPS, last)
-    after = patched_between(state, after, last)
-    if state.semantics.single_direct_ops:
-        return after, False
-    if state.semantics.parts_limit is None:
-        return waited_dynamic(after, len(last), direct=True), False
-    remaining = frozenset(part for part in state.parts if part.isdisjoint(last))
-    return waited_dynamic(replace(after, parts=remaining), len(state.parts) - len(remaining), direct=True), False
+    after = keep_regs(after, BPF_OPS, last) if stays else drop_regs(after, BPF_OPS, last)
+    after, ended = parts.end(after, last) if state.semantics.has_parts else (after, len(last))
+    after = replaced(state, after, last)
+    # That direct_ops is core data, and so not dynamic.
+    return (after if state.semantics.single_direct_ops else waited_dynamic(after, ended, direct=True)), False
 
 
 def _forget(state: State, functions: Iterable[str]) -> State:

@@ -1,107 +1,125 @@
-"""Loading BPF programs, and what a function must be to become a target (PROG-1 to PROG-4)."""
+"""Loading BPF programs, and what a function must be to become a target (PROG-1 to PROG-4, LINK-7)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from model.faults import Faults
-from model.rules import Refused, cite
+from model import parts
+from model.endings import Refused
+from model.rules import cite
 from model.state import Program, State
 from spec.abi import SLOT_BYTES
+from spec.prototypes import Prototype
+from spec.semantics import Semantics
 from spec.worlds import Function
 
-__all__ = ["acceptable", "check_multi_target", "check_target", "load"]
+__all__ = ["bpf_prog_load", "check_attach_target", "check_multi_target", "refuse_multi_target"]
 
 READS_RETURN = frozenset({"fexit", "fmod_ret", "fsession"})
 RETURNS_ZERO = frozenset({"fentry", "fexit", "fsession"})
 NEVER_MULTI = frozenset({"fmod_ret", "freplace"})
-PROPOSAL_SLOTS = 6
 
 
-def load(state: State, program: Program, _faults: Faults) -> State:
-    """bpf_prog_load: what is loaded is the operation itself."""
-    if program.prog in state.programs:
-        raise Refused("EEXIST", "NAME-1")
-    _check_load(state, program)
+Refusal = tuple[str, ...]
+"""Why a function cannot be a target: the errno, then the rules; empty if it can."""
+
+ACCEPTED: Refusal = ()
+NO_TARGET: Refusal = ("EINVAL", "PROG-3")
+NOT_DESCRIBABLE: Refusal = ("EINVAL", "ARG-4", "PROG-3")
+
+
+def bpf_prog_load(state: State, program: Program) -> State:
+    """PROG-1, PROG-2: what is loaded is the operation itself."""
+    if not _may_load(state.semantics, program):
+        raise Refused(state, "EINVAL", "PROG-1")
+    cite("PROG-1")
     if program.target is not None:
         cite("PROG-2")
-        check_target(state, program, program.target)
+        check_attach_target(state, program, program.target)
     return replace(state, programs={**state.programs, program.prog: program})
 
 
-def _check_load(state: State, program: Program) -> None:
-    """PROG-1."""
-    facts = state.semantics
+def _may_load(facts: Semantics, program: Program) -> bool:
+    """PROG-1, in order."""
     kinds = {"fmod_ret": facts.fmod_ret, "freplace": facts.freplace, "fsession": facts.fsession}
-    bad_multi = not facts.tracing_multi or program.kind in NEVER_MULTI or program.target is not None
-    if (
-        not kinds.get(program.kind, True)
-        or (program.multi and bad_multi)
-        or (program.sleepable and program.kind == "freplace")
-        or (program.returns and program.kind in RETURNS_ZERO)
-    ):
-        raise Refused("EINVAL", "PROG-1")
-    cite("PROG-1")
+    if not kinds.get(program.kind, True):
+        return False
+    if program.multi and not facts.tracing_multi:
+        return False
+    if program.multi and (program.kind in NEVER_MULTI or program.target is not None):
+        return False
+    if program.sleepable and program.kind == "freplace":
+        return False
+    return not program.returns or program.kind not in RETURNS_ZERO
 
 
-def check_target(state: State, program: Program, name: str) -> None:
-    """PROG-3, in the order of a single attach; Refused unless the program may be attached to the function."""
-    function = _named_by_btf(state, name)
-    if program.kind == "freplace" and "freplace" not in function.attributes:
-        raise Refused("EINVAL", "PROG-3")
-    _check_prototype(state, program, function)
-    if program.sleepable:
-        if "sleepable" not in function.attributes:
-            raise Refused("EINVAL", "PROG-3")
-    elif program.kind == "fmod_ret" and "fmod_ret" not in function.attributes:
-        raise Refused("EINVAL", "PROG-3")
-    _check_denied(state, program, function)
-    cite("PROG-3")
+def check_attach_target(state: State, program: Program, name: str) -> None:
+    """PROG-3 (bpf_check_attach_target): Refused unless the program may be attached to the function, alone."""
+    if refusal := _refuse_target(state, program, name):
+        raise Refused(state, *refusal)
+    cite("ARG-4", "PROG-3")
 
 
 def check_multi_target(state: State, program: Program, name: str) -> None:
-    """LINK-7: PROG-3 in the order of a batch."""
+    """LINK-7 (bpf_check_attach_btf_id_multi): Refused unless a batch may attach the program to the function."""
     cite("LINK-7")
-    function = _named_by_btf(state, name)
-    _check_denied(state, program, function)
-    _check_prototype(state, program, function)
-    if program.sleepable and "sleepable" not in function.attributes:
-        raise Refused("EINVAL", "LINK-7")
-
-
-def acceptable(state: State, program: Program, name: str) -> bool:
-    """Whether a glob stands for this function (LINK-6)."""
-    try:
-        check_multi_target(state, program, name)
-    except Refused:
-        return False
-    return True
-
-
-def _named_by_btf(state: State, name: str) -> Function:
-    function = state.loaded(name)
-    if function is None or function.btf_id is None:
-        raise Refused("EINVAL", "PROG-3")
-    return function
-
-
-def _check_prototype(state: State, program: Program, function: Function) -> None:
-    prototype = function.prototype
+    if refusal := refuse_multi_target(state, program, name):
+        raise Refused(state, *refusal)
     cite("ARG-4")
+
+
+def _refuse_target(state: State, program: Program, name: str) -> Refusal:
+    """PROG-3, in its order."""
+    function = _find_by_btf(state, name)
+    if function is None or (program.kind == "freplace" and "freplace" not in function.attributes):
+        return NO_TARGET
+    if refusal := _refuse_prototype(state.semantics, program, function.prototype):
+        return refusal
+    if program.sleepable and "sleepable" not in function.attributes:
+        return NO_TARGET
+    if not program.sleepable and program.kind == "fmod_ret" and "fmod_ret" not in function.attributes:
+        return NO_TARGET
+    return _refuse_denied(state.semantics, program, function)
+
+
+def refuse_multi_target(state: State, program: Program, name: str) -> Refusal:
+    """LINK-7: why a batch cannot attach the program to the function."""
+    function = _find_by_btf(state, name)
+    if function is None:
+        return NO_TARGET
+    if refusal := _refuse_denied(state.semantics, program, function):
+        return refusal
+    if refusal := _refuse_prototype(state.semantics, program, function.prototype):
+        return refusal
+    if program.sleepable and "sleepable" not in function.attributes:
+        return "EINVAL", "LINK-7"
+    return ACCEPTED
+
+
+def _find_by_btf(state: State, name: str) -> Function | None:
+    function = state.loaded(name)
+    return function if function and function.btf_id is not None else None
+
+
+def _refuse_prototype(facts: Semantics, program: Program, prototype: Prototype | None) -> Refusal:
     if prototype is None or not prototype.describable:
-        raise Refused("EINVAL", "PROG-3")
-    if prototype.has_union and not state.semantics.union_arguments:
-        raise Refused("EINVAL", "PROG-3")
-    if state.semantics.parts_limit is not None and len(prototype.slots) > PROPOSAL_SLOTS:
-        raise Refused("EINVAL", "PROG-4")
-    wide = prototype.returns.size > SLOT_BYTES and program.kind in READS_RETURN
-    if wide and state.semantics.wide_return_refused:
-        raise Refused("EOPNOTSUPP", "PROG-3")
+        return NOT_DESCRIBABLE
+    if prototype.has_union and not facts.union_arguments:
+        return NOT_DESCRIBABLE
+    if facts.has_parts and not parts.takes(prototype):
+        return "EINVAL", "PROG-4"
+    # Since Linux kernel commit c48796aa6c39 ("bpf: Reject >8 byte return values on return-reading trampoline paths")
+    # (in 6.12.117): the slot for the return value has 8 bytes.
+    if prototype.returns.size > SLOT_BYTES and program.kind in READS_RETURN and facts.wide_return_refused:
+        return "EOPNOTSUPP", "PROG-3"
+    return ACCEPTED
 
 
-def _check_denied(state: State, program: Program, function: Function) -> None:
-    noreturn = "noreturn" in function.attributes and program.kind in READS_RETURN
-    if (noreturn and state.semantics.noreturn_refused) or (
-        "deny" in function.attributes and program.kind != "freplace"
-    ):
-        raise Refused("EINVAL", "PROG-3")
+def _refuse_denied(facts: Semantics, program: Program, function: Function) -> Refusal:
+    if "deny" in function.attributes and program.kind != "freplace":
+        return NO_TARGET
+    # Since Linux kernel commit cfe816d469dc ("bpf: Reject attaching fexit/fmod_ret to __noreturn functions") (in
+    # 6.12.117): an image that waits for such a function's return is never freed.
+    if "noreturn" in function.attributes and program.kind in READS_RETURN and facts.noreturn_refused:
+        return NO_TARGET
+    return ACCEPTED

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from contextvars import ContextVar
 
-__all__ = ["Citations", "Refused", "cite"]
+__all__ = ["CITATIONS", "Citations", "cite"]
 
 
 class Citations:
-    """What has been cited: totals, and the rules of the operation under way in order, each once."""
+    """What has been cited: totals, and the rules of the operation under way, in order and each once."""
 
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()
-        self.current: list[str] = []
+        self.current: dict[str, None] = {}
 
     def begin(self) -> None:
         """Start the next operation."""
-        self.current = []
+        self.current = {}
 
-    def add(self, rule: str) -> None:
-        """Count one rule for the operation under way, however often it is cited."""
-        if rule not in self.current:
-            self.current.append(rule)
-            self.totals[rule] += 1
+    def add(self, rules: tuple[str, ...]) -> None:
+        """Count each rule for the operation under way, however often it is cited."""
+        for rule in rules:
+            if rule not in self.current:
+                self.current[rule] = None
+                self.totals[rule] += 1
 
 
 CITATIONS: ContextVar[Citations] = ContextVar("CITATIONS")
@@ -31,16 +32,4 @@ CITATIONS: ContextVar[Citations] = ContextVar("CITATIONS")
 
 def cite(*rules: str) -> None:
     """These rules decided what happens here."""
-    citations = CITATIONS.get()
-    for rule in rules:
-        citations.add(rule)
-
-
-class Refused(Exception):  # noqa: N818 - an answer of the kernel, not an error of ours
-    """The operation is answered with an errno, by a rule; nothing has changed."""
-
-    def __init__(self, errno: str, rule: str, *, warn: bool = False) -> None:
-        super().__init__(errno, rule)
-        self.errno = errno
-        self.warn = warn
-        cite(rule)
+    CITATIONS.get().add(rules)

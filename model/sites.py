@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from model.rules import cite
 from model.state import Image, Ops, State
@@ -11,36 +11,39 @@ from spec.sites import Site
 __all__ = [
     "BPF_OPS",
     "covering",
-    "entry_of",
     "has_direct_ops",
     "has_entry",
-    "ipmodify_user",
-    "site_of",
+    "has_ipmodify_user",
     "sites",
+    "t_show",
     "traced",
 ]
 
 BPF_OPS = Ops("bpf", save_regs=True, direct=True)
 
 
-def covering(state: State, function: str) -> tuple[Ops, ...]:
+def covering(state: State, function: str) -> list[Ops]:
     """S(f), in the order of ftrace_ops_list; the ops of BPF's trampolines, which records nothing, last."""
     if not state.loaded(function):
-        return ()
-    found = tuple(ops for key in state.ops_list if (ops := state.ops[key]).covers(function))
-    return (*found, BPF_OPS) if function in state.images else found
+        return []
+    found = [ops for key in state.ops_list if (ops := state.ops[key]).covers(function)]
+    return [*found, BPF_OPS] if function in state.images else found
 
 
 def traced(state: State, ops: Ops) -> Iterable[str]:
     """The loaded functions that an ops covers when it is enabled."""
     cite("FILTER-1")
-    if ops.filter_hash:
-        return (name for name in ops.filter_hash if name not in ops.notrace_hash and state.loaded(name))
-    cite("FILTER-2")
-    return (f.name for f in state.world.functions if state.loaded(f.name) and f.name not in ops.notrace_hash)
+    if not ops.filter_hash:
+        cite("FILTER-2")
+    return (name for name in _select(state, ops) if name not in ops.notrace_hash and state.loaded(name))
 
 
-def ipmodify_user(state: State, function: str) -> bool:
+def _select(state: State, ops: Ops) -> Collection[str]:
+    """FILTER-2: what the filter of an ops holds, and if it is empty every function."""
+    return ops.filter_hash or state.world.by_name
+
+
+def has_ipmodify_user(state: State, function: str) -> bool:
     """Whether the site has an IPMODIFY user (IPMODIFY-1)."""
     return any(ops.ipmodify for ops in covering(state, function))
 
@@ -51,36 +54,35 @@ def has_entry(state: State, function: str) -> bool:
 
 
 def has_direct_ops(state: State, function: str) -> bool:
-    """Whether an enabled direct ops covers the site: with an entry alone, and a notrace hash, it does not."""
+    """Whether an enabled direct ops covers the site.
+
+    None does where the site has an entry but its ops a notrace hash, or where the entry was left behind (DIRECT-8).
+    """
     return any(ops.direct for ops in covering(state, function))
 
 
-def entry_of(state: State, function: str) -> str:
-    """SITE-5: the direct entry as text."""
-    cite("SITE-5")
-    image = state.images.get(function)
-    return image_text(image) if image else f"direct:{state.direct_functions[function].tramp}"
+def sites(state: State) -> dict[str, Site]:
+    """Every site that is not a plain nop: it has an image, or the filter of an enabled ops selects it."""
+    functions = set(state.images).union(*(_select(state, state.ops[key]) for key in state.ops_list))
+    found = ((name, t_show(state, name)) for name in functions)
+    return {name: site for name, site in found if site}
 
 
-def image_text(image: Image) -> str:
-    """The programs of an image in running order; a session stands in it twice."""
-    nodes = (*image.fentry, *image.fmod_ret, *image.fexit)
-    return "trampoline:" + ",".join(f"{node.program.kind}:{node.program.prog}" for node in nodes)
-
-
-def site_of(state: State, function: str) -> Site | None:
-    """The line of enabled_functions; None for a plain nop."""
+def t_show(state: State, function: str) -> Site | None:
+    """SITE-1: the line of enabled_functions; None for a plain nop."""
     ops = covering(state, function)
     if not ops:
         cite("SITE-1")
         return None
     regs = any(one.save_regs for one in ops) or function in state.regs_left
     direct = any(one.direct for one in ops)
-    entry = entry_of(state, function) if direct else None
-    return Site(len(ops), regs, any(one.ipmodify for one in ops), direct, _target(ops, entry, regs=regs), entry)
+    entry = _show_entry(state, function) if direct else None
+    target = ftrace_get_addr_new(ops, entry, regs=regs)
+    return Site(len(ops), regs, any(one.ipmodify for one in ops), direct, target, entry)
 
 
-def _target(ops: tuple[Ops, ...], entry: str | None, *, regs: bool) -> str:
+def ftrace_get_addr_new(ops: list[Ops], entry: str | None, *, regs: bool) -> str:
+    """SITE-2 to SITE-4: what the instruction of a site calls that these ops cover."""
     if len(ops) > 1:
         cite("SITE-4")
         return "ftrace_regs_caller" if regs else "ftrace_caller"
@@ -91,12 +93,12 @@ def _target(ops: tuple[Ops, ...], entry: str | None, *, regs: bool) -> str:
     return f"ops:{ops[0].label}"
 
 
-def sites(state: State) -> dict[str, Site]:
-    """Every site that is not a plain nop."""
-    enabled = [state.ops[key] for key in state.ops_list]
-    if all(ops.filter_hash for ops in enabled):
-        candidates = set(state.images).union(*(ops.filter_hash for ops in enabled))
-    else:
-        candidates = {function.name for function in state.world.functions}
-    found = ((name, site_of(state, name)) for name in candidates)
-    return {name: site for name, site in found if site}
+def _show_entry(state: State, function: str) -> str:
+    """SITE-5: the direct entry as text."""
+    cite("SITE-5")
+    image = state.images.get(function)
+    return _show_image(image) if image else f"direct:{state.direct_functions[function].tramp}"
+
+
+def _show_image(image: Image) -> str:
+    return "trampoline:" + ",".join(f"{node.program.kind}:{node.program.prog}" for node in image.nodes)

@@ -5,8 +5,9 @@ Functions are named by their unique names; `ADDRESS_ZERO` is the site of no func
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from model.rules import cite
 from spec.costs import Cost
@@ -14,13 +15,31 @@ from spec.operations import BpfProgLoad as Program
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["ADDRESS_ZERO", "DIRECT_OPS", "GRAPH_OPS", "Entry", "Ops", "Program", "State", "address_of", "klp_ops"]
+__all__ = [
+    "ADDRESS_ZERO",
+    "DIRECT_OPS",
+    "GRAPH_OPS",
+    "Entry",
+    "GraphUser",
+    "Image",
+    "Link",
+    "Lists",
+    "Node",
+    "Ops",
+    "Pass",
+    "Program",
+    "State",
+    "Trampoline",
+    "address_of",
+    "initial",
+    "klp_ops",
+]
 
 ADDRESS_ZERO = "0 "
 
 
 def address_of(function: str, unloads: int) -> str:
-    """The address of a function that went with the so-manieth module that was unloaded: nothing is there any more."""
+    """The address that a function had until its module went, when so many had been unloaded: nothing is there now."""
     return f"{function} {unloads}"
 
 
@@ -56,7 +75,10 @@ class Ops:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What direct_functions has for one site: a raw direct trampoline, and the key of the ops that registered it."""
+    """What direct_functions has for one site: a raw direct trampoline, and the key of the ops that registered it.
+
+    The ops may have left since (DIRECT-8), so that the entry says who made it, not that anybody uses it.
+    """
 
     tramp: str
     owner: str
@@ -82,39 +104,42 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Trampoline:
-    """A function's trampoline: the lists newest first, the extension in its body's place, and SHARE_IPMODIFY."""
+class Lists:
+    """The programs of a trampoline, or of an image: each list newest first, a session in two of them (TRAMP-1)."""
 
     fentry: tuple[Node, ...] = ()
     fmod_ret: tuple[Node, ...] = ()
     fexit: tuple[Node, ...] = ()
-    extension: Node | None = None
-    share: bool = False
 
     @property
-    def count(self) -> int:
-        """Programs of all kinds, a session counted twice."""
-        return len(self.fentry) + len(self.fmod_ret) + len(self.fexit)
+    def nodes(self) -> tuple[Node, ...]:
+        """Programs of all kinds in running order, a session twice."""
+        return (*self.fentry, *self.fmod_ret, *self.fexit)
 
     @property
     def calls_orig(self) -> bool:
         """IMAGE-3: whether an image of these lists calls the original itself."""
         return bool(self.fmod_ret or self.fexit)
 
+    def where(self, keeps: Callable[[Node], bool]) -> Self:
+        """The same with some of the programs."""
+        fentry, fmod_ret, fexit = (tuple(filter(keeps, nodes)) for nodes in (self.fentry, self.fmod_ret, self.fexit))
+        return replace(self, fentry=fentry, fmod_ret=fmod_ret, fexit=fexit)
+
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class Trampoline(Lists):
+    """A function's trampoline: its programs, the extension in its body's place, and SHARE_IPMODIFY."""
+
+    extension: Node | None = None
+    share: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Lists):
     """IMAGE-1: what a site calls: the lists it was made of, and whether it reaches the original through the stack."""
 
-    fentry: tuple[Node, ...]
-    fmod_ret: tuple[Node, ...]
-    fexit: tuple[Node, ...]
-    orig_stack: bool
-
-    @property
-    def calls_orig(self) -> bool:
-        """IMAGE-3: whether the image calls the original itself."""
-        return bool(self.fmod_ret or self.fexit)
+    orig_stack: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +151,21 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """A patching pass: the sites, at least one, whose instruction is written, and how many times."""
+
+    sites: frozenset[str]
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything.
 
-    ops_list: keys of enabled ops, newest first. table_bits: direct_functions' size. regs_left: sites whose R stayed
-    (SITE-6). unloads: how many modules were unloaded. lost: programs whose target went with one (NAME-10).
+    ops_list: keys of enabled ops, newest first. buckets: of direct_functions' table. regs_left: sites whose R stayed
+    (SITE-6). unloads: how many modules were unloaded. parts: the proposal's (LINK-11). armed: how often each point that
+    is to fail must still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between
+    operations.
     """
 
     world: World
@@ -139,7 +174,7 @@ class State:
     ops: Mapping[str, Ops] = field(default_factory=dict)
     ops_list: tuple[str, ...] = ()
     direct_functions: Mapping[str, Entry] = field(default_factory=dict)
-    table_bits: int = 0
+    buckets: int = 1
     graph_users: Mapping[str, GraphUser] = field(default_factory=dict)
     graph_slots: tuple[int, ...] = ()
     programs: Mapping[str, Program] = field(default_factory=dict)
@@ -149,7 +184,8 @@ class State:
     parts: frozenset[frozenset[str]] = frozenset()
     regs_left: frozenset[str] = frozenset()
     unloads: int = 0
-    lost: frozenset[str] = frozenset()
+    armed: Mapping[str, int] = field(default_factory=dict)
+    passes: tuple[Pass, ...] = ()
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
 
@@ -171,7 +207,11 @@ class State:
         """The same with one ops changed."""
         return replace(self, ops={**self.ops, key: ops})
 
-    def without_ops(self, keys: Iterable[str]) -> State:
-        """The same without these ops, which are not enabled."""
-        gone = frozenset(keys)
-        return replace(self, ops={key: ops for key, ops in self.ops.items() if key not in gone})
+    def without_ops(self, key: str) -> State:
+        """The same without an ops, which is not enabled."""
+        return replace(self, ops={other: ops for other, ops in self.ops.items() if other != key})
+
+
+def initial(world: World, semantics: Semantics) -> State:
+    """Nothing is attached, every module is loaded."""
+    return State(world, semantics, frozenset(world.modules), graph_slots=tuple(range(semantics.graph_users)))

@@ -1,4 +1,4 @@
-"""The model as a System: one table from operation to concept, and the step that all operations take."""
+"""The model as a System: one table from operation to handler, and the step that all operations take."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from model import direct, filters, graph, links, modules, programs, registration
 from model.calls import call
-from model.direct import failed_registration
-from model.faults import Faults
-from model.links import Warned
-from model.regs import settled
-from model.rules import CITATIONS, Citations, Refused, cite
+from model.endings import Refused, Warned
+from model.faults import fail
+from model.poke import ftrace_run_update_code
+from model.regs import settle_regs
+from model.rules import CITATIONS, Citations, cite
 from model.sites import sites
-from model.state import State
+from model.state import State, initial
 from spec import operations as op
 from spec.alphabet import alphabet
 from spec.border import bordered
@@ -27,83 +27,52 @@ from spec.sites import Site
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["Model", "system"]
+__all__ = ["Model", "step", "system"]
 
-Handler = Callable[[State, Any, Faults], State | Warned]
-
-
-def fail(state: State, operation: op.Fail, faults: Faults) -> State:
-    """FAIL-1."""
-    faults.arm(operation.point, operation.count)
-    return state
-
+Handler = Callable[[State, Any], State | Warned]
 
 HANDLERS: Mapping[type[Operation], Handler] = {
     op.FtraceOps: filters.ftrace_ops,
-    op.FtraceSetFilterIp: filters.set_filter_ips,
-    op.FtraceSetFilterIps: filters.set_filter_ips,
-    op.FtraceSetFilter: filters.set_filter,
-    op.FtraceSetNotrace: filters.set_notrace,
-    op.FtraceFreeFilter: filters.free_filter,
-    op.RegisterFtraceFunction: registration.register,
-    op.UnregisterFtraceFunction: registration.unregister,
-    op.RegisterFtraceDirect: direct.register,
-    op.UnregisterFtraceDirect: direct.unregister,
-    op.ModifyFtraceDirect: direct.modify,
-    op.RegisterFtraceDirectMulti: direct.register_multi,
-    op.UnregisterFtraceDirectMulti: direct.unregister_multi,
-    op.ModifyFtraceDirectMulti: direct.modify_multi,
-    op.UpdateFtraceDirectAdd: direct.update_add,
-    op.UpdateFtraceDirectDel: direct.update_del,
-    op.UpdateFtraceDirectMod: direct.update_mod,
-    op.RegisterFtraceGraph: graph.register,
-    op.UnregisterFtraceGraph: graph.unregister,
-    op.Livepatch: registration.livepatch,
-    op.Unlivepatch: registration.unlivepatch,
-    op.BpfProgLoad: programs.load,
-    op.BpfRawTracepointOpen: links.raw_tracepoint_open,
+    op.FtraceSetFilterIp: filters.ftrace_set_filter_ips,
+    op.FtraceSetFilterIps: filters.ftrace_set_filter_ips,
+    op.FtraceSetFilter: filters.ftrace_set_filter,
+    op.FtraceSetNotrace: filters.ftrace_set_notrace,
+    op.FtraceFreeFilter: filters.ftrace_free_filter,
+    op.RegisterFtraceFunction: registration.register_ftrace_function,
+    op.UnregisterFtraceFunction: registration.unregister_ftrace_function,
+    op.RegisterFtraceDirect: direct.register_ftrace_direct,
+    op.UnregisterFtraceDirect: direct.unregister_ftrace_direct,
+    op.ModifyFtraceDirect: direct.modify_ftrace_direct,
+    op.RegisterFtraceDirectMulti: direct.register_ftrace_direct_multi,
+    op.UnregisterFtraceDirectMulti: direct.unregister_ftrace_direct_multi,
+    op.ModifyFtraceDirectMulti: direct.modify_ftrace_direct_multi,
+    op.UpdateFtraceDirectAdd: direct.update_ftrace_direct_add,
+    op.UpdateFtraceDirectDel: direct.update_ftrace_direct_del,
+    op.UpdateFtraceDirectMod: direct.update_ftrace_direct_mod,
+    op.RegisterFtraceGraph: graph.register_ftrace_graph,
+    op.UnregisterFtraceGraph: graph.unregister_ftrace_graph,
+    op.Livepatch: registration.klp_patch_func,
+    op.Unlivepatch: registration.klp_unpatch_func,
+    op.BpfProgLoad: programs.bpf_prog_load,
+    op.BpfRawTracepointOpen: links.bpf_raw_tracepoint_open,
     op.BpfLinkCreate: links.link_create,
-    op.BpfLinkDetach: links.detach,
-    op.InitModule: modules.init,
-    op.DeleteModule: modules.delete,
+    op.BpfLinkDetach: links.bpf_tracing_link_release,
+    op.InitModule: modules.init_module,
+    op.DeleteModule: modules.delete_module,
     op.Fail: fail,
 }
-UNPATCHED = (op.InitModule, op.DeleteModule)
 
 
-def step(state: State, operation: Operation, faults: Faults) -> tuple[State, Outcome]:
+def step(state: State, operation: Operation) -> tuple[State, Outcome]:
     """One operation, to its end: the state after it, and what it answers."""
-    handler = HANDLERS[type(operation)]
     try:
-        done = handler(state, operation, faults)
-        after, warn = (done.state, True) if isinstance(done, Warned) else (done, False)
-        if _pokes(state, after, operation) and faults.fails("patch"):
-            return _died(state, operation)
+        done = HANDLERS[type(operation)](state, operation)
+        if isinstance(done, Warned):
+            return settle_regs(done.state), Ok(warn=True)
+        return settle_regs(ftrace_run_update_code(state, done)), Ok()
     except Refused as refused:
-        cite("FAIL-3", "COST-1")
-        return _left(state, operation, refused.errno), Errno(refused.errno, refused.warn)
-    return settled(after), Ok(warn)
-
-
-def _pokes(before: State, after: State, operation: Operation) -> bool:
-    return after.cost.sites_patched > before.cost.sites_patched and not isinstance(operation, UNPATCHED)
-
-
-def _died(state: State, operation: Operation) -> tuple[State, Outcome]:
-    """DEAD-1: the text could not be patched, and ftrace is no more."""
-    cite("DEAD-1")
-    dead = replace(state, dead=True)
-    if isinstance(operation, op.BpfLinkDetach):
-        done = links.detach(dead, operation, Faults({}))
-        return done.state if isinstance(done, Warned) else done, Ok(warn=True)
-    return _left(dead, operation, "ENODEV"), Errno("ENODEV", warn=True)
-
-
-def _left(state: State, operation: Operation, errno: str) -> State:
-    """What a failed operation leaves behind."""
-    if isinstance(operation, op.RegisterFtraceDirectMulti | op.UpdateFtraceDirectAdd):
-        return failed_registration(state, operation, errno)
-    return state
+        cite(*refused.rules, "FAIL-3", "COST-1")
+        return refused.state, Errno(refused.errno, refused.warn)
 
 
 class Model:
@@ -112,15 +81,14 @@ class Model:
     name = "model"
 
     def __init__(self, world: World, semantics: Semantics) -> None:
-        self.state = State(world, semantics, frozenset(world.modules), graph_slots=tuple(range(semantics.graph_users)))
+        self.state = initial(world, semantics)
         self.supports = alphabet(semantics)
-        self._faults = Faults({})
         self._citations = Citations()
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out."""
         self._begin()
-        self.state, outcome = step(self.state, operation, self._faults)
+        self.state, outcome = step(self.state, operation)
         return outcome
 
     def sites(self) -> Mapping[str, Site]:

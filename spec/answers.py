@@ -79,7 +79,7 @@ def _returns_wide(world: World) -> bool:
 
 def _has_more_slots(world: World, semantics: Semantics) -> bool:
     """Whether a function can be a target, and has more slots than a trampoline takes."""
-    return semantics.parts_limit is None and any(
+    return not semantics.has_parts and any(
         f.btf_id is not None
         and f.prototype
         and f.prototype.describable

@@ -205,7 +205,7 @@ def _accepts(semantics: Semantics, program: op.BpfProgLoad, function: Function) 
         return False
     if prototype.has_union and not semantics.union_arguments:
         return False
-    if semantics.parts_limit is not None and len(prototype.slots) > PROPOSAL_SLOTS:
+    if semantics.has_parts and len(prototype.slots) > PROPOSAL_SLOTS:
         return False
     if program.sleepable and "sleepable" not in function.attributes:
         return False

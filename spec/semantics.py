@@ -66,7 +66,10 @@ class Semantics:
     """
 
     free_filters: bool
-    """unregister_ftrace_direct(ops, addr, free_filters) has its third argument. Since 59495740f7dd, v6.4."""
+    """unregister_ftrace_direct(ops, addr, free_filters) has its third argument.
+
+    Since 59495740f795 ("ftrace: Let unregister_ftrace_direct_multi() call ftrace_free_filter()"), v6.4.
+    """
 
     max_links: int
     """BPF_MAX_TRAMP_LINKS on x86-64: 38, and 36 since v7.2."""
@@ -121,7 +124,7 @@ class Semantics:
     proposal of 2021."""
 
     parts_limit: int | None
-    """The proposal's trampolines serve sets of functions. One attach may intersect at most this many (RFC v5: 20)."""
+    """How many parts one attach may meet in the proposal (RFC v5: 20); None where there are no parts (LINK-11)."""
 
     prog_pins_module: bool
     """A loaded program holds its target's module. Since 31bf1dbccfb0 ("bpf: Fix attaching fentry/fexit/fmod_ret/lsm to
@@ -154,6 +157,11 @@ class Semantics:
     slot0_returns: bool
     """With several graph users, slot 0's user records the return of frames it did not enter, because its bit marks the
     frame. function_graph_enter() in v6.11..v6.12; since v6.13 the tracer keeps data a frame and finds none."""
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether a trampoline serves a set of functions, a part, and not one function: in the proposal alone."""
+        return self.parts_limit is not None
 
 
 _LINUX_6_1 = Semantics(

@@ -131,7 +131,7 @@ def _attach_many(state: State, link: str, program: Program, targets: Targets) ->
     """bpf_trampoline_multi_attach() (LINK-6..9)."""
     where = targets.where
     state.faults.stop_at("alloc")
-    if state.facts.parts_limit is not None and program.links:
+    if state.facts.has_parts and program.links:
         raise Refused("EBUSY")
     _refuse_targets(state, program, where)
     if state.facts.parts_limit is not None and parts_met(state.trampolines, where) > state.facts.parts_limit:

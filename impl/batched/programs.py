@@ -97,7 +97,7 @@ def _checks(state: State, program: Program) -> list[tuple[Mask, int]]:
     undescribed = ~functions.describable
     if not facts.union_arguments:
         undescribed = undescribed | functions.has_union
-    if facts.parts_limit is not None:
+    if facts.has_parts:
         undescribed = undescribed | (functions.slots > PARTS_SLOTS)
     last = noreturn | denied
     early, late = (last, no) if program.multi else (no, last)

@@ -138,7 +138,7 @@ class State:
         self.ledger = Ledger()
         self.sites = Sites(functions)
         self.direct = DirectFunctions(functions.count + 1)
-        self.trampolines = Trampolines(functions, level, parts=facts.parts_limit is not None)
+        self.trampolines = Trampolines(functions, level, parts=facts.has_parts)
         self.graph = Graph(deque(range(facts.graph_users)))
         self.ops: dict[str, Ops] = {}
         self.ops_list: list[Ops | Graph] = []

@@ -74,7 +74,7 @@ def _narrows(state: State, lost: Indices) -> bool:
 
 def _waits(state: State, lost: Indices) -> int:
     """How many dynamic ops are unregistered with these functions (COST-5)."""
-    if state.facts.parts_limit is not None:
+    if state.facts.has_parts:
         return parts_met(state.trampolines, lost)
     return 0 if state.facts.single_direct_ops else len(lost)
 

@@ -25,7 +25,7 @@ LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
     (lambda s: s.share_ipmodify, "IPMODIFY-3"),
     (lambda s: not s.tracing_multi, "IPMODIFY-6 LINK-6 LINK-7 LINK-8 LINK-9 LINK-10 LINK-15"),
     (lambda s: not (s.single_direct or s.hash_direct), "DIRECT-1"),
-    (lambda s: s.parts_limit is None, "LINK-11 PROG-4"),
+    (lambda s: not s.has_parts, "LINK-11 PROG-4"),
     (lambda s: s.prog_pins_module, "NAME-10"),
     (lambda s: not s.fmod_ret, "TRAMP-3 GRAPH-9"),
     (lambda s: not s.fsession, "TRAMP-6"),

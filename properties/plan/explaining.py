@@ -68,7 +68,7 @@ _BY_FUNCTION: Final[tuple[tuple[Reason, Callable[[_Refusal], bool]], ...]] = (
     (Reason("ARG-4", f"an argument of more than {MAX_ARGUMENT_BYTES} bytes"), lambda r: not r.prototype.describable),
     (
         Reason("PROG-4", f"more than {PROPOSAL_SLOTS} argument slots"),
-        lambda r: r.facts.parts_limit is not None and len(r.prototype.slots) > PROPOSAL_SLOTS,
+        lambda r: r.facts.has_parts and len(r.prototype.slots) > PROPOSAL_SLOTS,
     ),
     (
         Reason("PROG-3", f"returns more than {SLOT_BYTES} bytes"),

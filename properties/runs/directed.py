@@ -271,7 +271,7 @@ def _direct_registration_fails(s: Semantics) -> Lines:
 
 def _parts_up_to_the_limit(s: Semantics) -> Lines:
     """A link over as many parts as the limit allows, and over one more (LINK-11)."""
-    if s.parts_limit is None or not s.tracing_multi:
+    if not s.has_parts or not s.tracing_multi:
         return
     names = [f"{name}{number}" for name in ("foo", "bar") for number in range(7)] + ["outer", "narrow", "split"]
     yield "bpf_prog_load single fentry"
@@ -288,7 +288,7 @@ def _parts_up_to_the_limit(s: Semantics) -> Lines:
 
 def _overlapping_links(s: Semantics) -> Lines:
     """Links that overlap in every way, with cookies in the order of the array, not that of BTF ids (LINK-15)."""
-    if not s.tracing_multi or s.parts_limit is not None:
+    if not s.tracing_multi or s.has_parts:
         return
     for number, kind in enumerate(("fentry", "fexit", "fsession", "fexit", "fsession"), 1):
         yield f"bpf_prog_load p{number} {kind} multi func_ip"
@@ -347,7 +347,6 @@ def _module_goes_from_under_a_direct_call(s: Semantics) -> Lines:
         yield "delete_module mod1 -> -EAGAIN"
         yield "bpf_link_detach l -> 0"
         yield "delete_module mod1 -> 0"
-        yield "unregister_ftrace_direct_multi o2 T2 -> -EOPNOTSUPP"
         yield "update_ftrace_direct_del o2 foo3=T2 -> 0"
         yield "unregister_ftrace_direct_multi o2 T1 -> 0"
 

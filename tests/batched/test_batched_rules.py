@@ -126,13 +126,14 @@ LINES = {
         register_ftrace_direct_multi o1 T1 -> 0
         register_ftrace_direct_multi o2 T2 -> -EBUSY
         register_ftrace_direct_multi o3 T2 -> 0
-        unregister_ftrace_direct_multi o1 T2 -> -EOPNOTSUPP
         modify_ftrace_direct_multi o1 T2 -> 0
         unregister_ftrace_direct_multi o1 T2 -> 0
         register_ftrace_direct_multi o2 T2 -> 0
+        unregister_ftrace_direct_multi o2 T1 -> 0
+        register_ftrace_direct_multi o1 T1 -> -EBUSY
         init_module mod1 -> 0
         site bar1 -> nop
-        site foo1 -> direct:T2""",
+        site foo1 -> nop""",
     "IPMODIFY-6 no second try in a batch": """
         bpf_prog_load p1 fexit multi
         bpf_prog_load p2 fentry multi
@@ -190,7 +191,6 @@ LINES = {
         ftrace_set_filter_ips o2 foo2 foo3
         register_ftrace_direct_multi o1 T1 -> 0
         register_ftrace_direct_multi o2 T2 -> -EBUSY
-        unregister_ftrace_direct_multi o1 T2 -> -EOPNOTSUPP
         modify_ftrace_direct_multi o1 T2 -> 0
         modify_ftrace_direct_multi o2 T2 -> -EINVAL
         call foo2 1 2 -> direct:T2 body =3
@@ -198,6 +198,33 @@ LINES = {
         unregister_ftrace_direct_multi o1 T2 free -> 0
         ftrace_free_filter o1 -> -EBADF
         site foo2 -> nop""",
+    "DIRECT-8 entries with another address stay behind": """
+        ftrace_ops o1 dynamic
+        ftrace_ops o2
+        ftrace_ops o3
+        ftrace_set_filter_ips o1 foo1 foo2
+        ftrace_set_filter_ip o2 foo2
+        update_ftrace_direct_add o3 foo4=T1 foo5=T2
+        register_ftrace_direct_multi o1 T1 -> 0
+        unregister_ftrace_direct_multi o1 T2 free -> 0
+        site foo1 -> nop
+        call foo1 1 -> body =1
+        register_ftrace_direct_multi o2 T1 -> -EBUSY
+        bpf_prog_load p1 fentry
+        bpf_raw_tracepoint_open l1 p1 foo1 -> -EINVAL
+        ftrace_ops o1
+        ftrace_set_filter_ip o1 foo1
+        register_ftrace_function o1 -> 0
+        site foo1 -> ops:o1
+        call foo1 1 -> ops:o1 body =1
+        livepatch foo2 -> 0
+        unregister_ftrace_direct_multi o3 T1 -> 0
+        site foo5 -> nop
+        ftrace_set_filter_ip o3 foo4 reset
+        register_ftrace_direct_multi o3 T1 -> 0
+        site foo4 -> direct:T1
+        ftrace_set_filter_ip o2 foo5 reset
+        register_ftrace_direct_multi o2 T1 -> -EBUSY""",
     "DIRECT-10, DIRECT-11, DIRECT-12 the hash API": """
         ftrace_ops o1 dynamic
         update_ftrace_direct_add o1 foo1=T1 foo1=T2 -> -EINVAL

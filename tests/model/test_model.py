@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import model
-from model.faults import Faults
 from model.rules import CITATIONS, Citations
 from model.sites import covering, sites
-from model.state import State
+from model.state import State, initial
 from model.system import step
 from properties.hunt.strategies import operations
 from spec.alphabet import alphabet
@@ -60,8 +59,7 @@ def test_model_is_short_enough_to_review() -> None:
 def test_state_is_consistent_after_every_step(semantics: Semantics, data: st.DataObject) -> None:
     """Whatever is done, the state's parts agree with one another, and a failed operation changes none of them."""
     world = synthetic()
-    state = State(world, semantics, frozenset(world.modules), graph_slots=tuple(range(semantics.graph_users)))
-    inventory, faults = Inventory.at_start(world, semantics), Faults({})
+    state, inventory = initial(world, semantics), Inventory.at_start(world, semantics)
     supports = alphabet(semantics) - {Call, ObserveSite}
     allowed = answers(semantics, world)
     CITATIONS.set(Citations())
@@ -71,7 +69,7 @@ def test_state_is_consistent_after_every_step(semantics: Semantics, data: st.Dat
         before = state
         outcome = refusal(operation, inventory)
         if outcome is None:
-            state, outcome = step(state, operation, faults)
+            state, outcome = step(state, operation)
         inventory = inventory.after(operation, outcome)
 
         assert str(outcome) in allowed[operation.verb]
@@ -81,20 +79,21 @@ def test_state_is_consistent_after_every_step(semantics: Semantics, data: st.Dat
 
 
 def what_stays(state: State) -> State:
-    """The state without what a failure may change: the ops of a failed direct registration (DIRECT-7), and death."""
+    """The state without what a failure may change: points reached, the ops of DIRECT-7, and death."""
     ops = {key: replace(ops, func=False, direct=False, save_regs=False) for key, ops in state.ops.items()}
-    return replace(state, ops=ops, dead=False)
+    return replace(state, ops=ops, armed={}, dead=False)
 
 
 def check_consistent(state: State) -> None:
     """Checklist 1, 2 and 7 of what must hold after every operation."""
+    assert state.passes == ()
     assert len(state.ops_list) == len(set(state.ops_list))
     assert set(state.ops_list) <= state.ops.keys()
     assert state.direct_functions.keys().isdisjoint(state.images)
     assert state.images.keys() <= state.trampolines.keys()
     for function, trampoline in state.trampolines.items():
-        assert trampoline.count <= state.semantics.max_links
-        assert bool(trampoline.extension) != bool(trampoline.count or function in state.images)
+        assert len(trampoline.nodes) <= state.semantics.max_links
+        assert bool(trampoline.extension) != bool(trampoline.nodes or function in state.images)
         assert (function in state.images) == (trampoline.extension is None)
     for function, site in sites(state).items():
         assert len(covering(state, function)) == site.count

@@ -5,7 +5,7 @@ Each replaces one function of the model while a reference with the fault is at w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import cleandoc
@@ -15,9 +15,10 @@ from unittest.mock import patch
 
 from model import Model, calls, links
 from model.calls import Running
-from model.rules import Refused
+from model.endings import Refused
 from model.state import GRAPH_OPS, GraphUser, Image, Node, Program, State, Trampoline
 from spec import operations as op
+from spec.border import bordered
 from spec.costs import Cost
 from spec.globs import is_glob, without_bang
 from spec.operations import Operation
@@ -51,8 +52,8 @@ class Fault:
     flaw: Original = field(repr=False)
 
     def __call__(self, world: World, semantics: Semantics) -> Model:
-        """A reference with the fault."""
-        return _Faulty(self, world, semantics)
+        """A reference with the fault, behind the border."""
+        return bordered(_Faulty(self, world, semantics), world, semantics)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -111,7 +112,7 @@ def fault(target: str, *, rule: str, kernel: str, minimal: str) -> Callable[[Ori
 
 
 @fault(
-    "trampolines._with_node",
+    "trampolines._add_node",
     rule="TRAMP-1",
     kernel="linux-6.1",
     minimal="""
@@ -128,7 +129,7 @@ def fexit_oldest_first(original: Original, trampoline: Trampoline, node: Node) -
 
 
 @fault(
-    "system.failed_registration",
+    "direct._begin_direct",
     rule="DIRECT-7",
     kernel="linux-6.1",
     minimal="""
@@ -139,15 +140,15 @@ def fexit_oldest_first(original: Original, trampoline: Trampoline, node: Node) -
     register_ftrace_direct_multi o1 T1
     """,
 )
-def failure_resets_func(original: Original, state: State, operation: Operation, errno: str) -> State:
+def failure_resets_func(original: Original, state: State, name: str) -> State:
     """An ops whose direct registration failed can be registered again, as on later kernels."""
     later = replace(state.semantics, failed_direct_reusable=True)
-    after: State = original(replace(state, semantics=later), operation, errno)
-    return replace(after, semantics=state.semantics)
+    begun: State = original(replace(state, semantics=later), name)
+    return replace(begun, semantics=state.semantics)
 
 
 @fault(
-    "modules._in_use",
+    "modules._is_in_use",
     rule="MODULE-3",
     kernel="linux-6.1",
     minimal="""
@@ -163,7 +164,7 @@ def links_pin_nothing(original: Original, state: State, functions: frozenset[str
 
 
 @fault(
-    "filters._edited",
+    "filters._match_records",
     rule="FILTER-6",
     kernel="linux-6.1",
     minimal="""
@@ -177,12 +178,12 @@ def removing_nothing_fails(
     """A glob that removes nothing fails as ftrace_set_filter_ip does, which removes a site that is not there."""
     edited: frozenset[str] = original(state, old, operation)
     if without_bang(operation.glob)[1] and edited == old:
-        raise Refused("ENOENT", "FILTER-5")
+        raise Refused(state, "ENOENT", "FILTER-5")
     return edited
 
 
 @fault(
-    "calls._fmod_ret",
+    "calls._invoke_bpf_mod_ret",
     rule="TRAMP-3",
     kernel="linux-6.12",
     minimal="""
@@ -198,7 +199,7 @@ def only_an_errno_stops_the_body(original: Original, running: Running, image: Im
 
 
 @fault(
-    "graph._with_users",
+    "graph._ftrace_startup_subops",
     rule="GRAPH-2",
     kernel="linux-6.12",
     minimal="""
@@ -216,7 +217,7 @@ def the_newest_user_filters(original: Original, state: State, users: dict[str, G
 
 
 @fault(
-    "calls._program_run",
+    "calls._observe_run",
     rule="TRAMP-5",
     kernel="linux-6.12",
     minimal="""
@@ -235,7 +236,7 @@ def arg_cnt_counts_arguments(
 
 
 @fault(
-    "calls._run",
+    "calls._invoke_bpf_prog",
     rule="PROG-6",
     kernel="linux-6.12",
     minimal="""
@@ -247,13 +248,13 @@ def arg_cnt_counts_arguments(
 def programs_run_again(original: Original, running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
     """A program runs although it is running already."""
     _ = original
-    running.events.append(calls._program_run(running, node, word, is_return=is_return))
-    calls._program_calls(running, node.program)
+    running.events.append(calls._observe_run(running, node, word, is_return=is_return))
+    calls._call_from_program(running, node.program)
     return True
 
 
 @fault(
-    "calls._session",
+    "calls._use_session_cookie",
     rule="TRAMP-6",
     kernel="linux-7.3",
     minimal="""
@@ -283,15 +284,13 @@ def sessions_share_a_cookie(original: Original, running: Running, program: Progr
     bpf_link_create l1 p1 foo1
     """,
 )
-def a_batch_tries_twice(
-    original: Original, state: State, functions: Iterable[str], trampolines: Mapping[str, Trampoline]
-) -> None:
+def a_batch_tries_twice(original: Original, state: State, trampolines: Mapping[str, Trampoline]) -> None:
     """A batch meets an IPMODIFY user as a single link does: at its second try it succeeds."""
-    _ = original, state, functions, trampolines
+    _ = original, state, trampolines
 
 
 @fault(
-    "links._attach_many",
+    "links._bpf_tracing_multi_attach",
     rule="LINK-15",
     kernel="linux-7.3",
     minimal="""
@@ -300,18 +299,19 @@ def a_batch_tries_twice(
     call foo1 1
     """,
 )
-def cookies_stay_in_place(original: Original, state: State, link: str, program: Program, *rest: Any) -> State:
+def cookies_stay_in_place(
+    original: Original, state: State, link: str, program: Program, targets: links.Targets
+) -> State:
     """The functions of a batch are sorted by their BTF ids, and their cookies are not."""
-    targets, faults = rest
     functions = sorted((function for function, _ in targets), key=lambda name: links._btf_id(state, name))
     if not any(map(is_glob, functions)):
         targets = tuple(zip(functions, (cookie for _, cookie in targets), strict=True))
-    after: State = original(state, link, program, targets, faults)
+    after: State = original(state, link, program, targets)
     return after
 
 
 @fault(
-    "system.settled",
+    "system.settle_regs",
     rule="SITE-6",
     kernel="linux-7.3",
     minimal="""
