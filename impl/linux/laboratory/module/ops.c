@@ -123,7 +123,9 @@ long massattach_ops_free(const struct massattach_command *command)
 	if (!ops)
 		return -EBADF;
 	ftrace_free_filter(ops);
-	massattach_ops_forget(command->words[0]);
+	/* Where an enabled ops is left alone, with a warning, it goes on calling us. */
+	if (!(ops->flags & FTRACE_OPS_FL_ENABLED))
+		massattach_ops_forget(command->words[0]);
 	return 0;
 }
 
