@@ -1,44 +1,33 @@
-"""BPF trampoline images: what one calls, in order, read from its machine code; and the JSON form for the prover.
-
-Source: arch_prepare_bpf_trampoline() and invoke_bpf_prog() of arch/x86/net/bpf_jit_comp.c.
-"""
+"""BPF trampoline images: what one calls, in order, read from its machine code; and the JSON form for the prover."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import capstone  # type: ignore[import-untyped]
-
-from impl.linux.probes.enabled import decode_site, parse_enabled_functions
+from impl.linux.architectures import Architecture, ImageInstruction, Meaning
+from impl.linux.probes.enabled import parse_enabled_functions
 from impl.linux.probes.symbols import Symbols
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
 
 __all__ = [
+    "Disassembly",
     "Helpers",
-    "Image",
     "Original",
     "ProgramCall",
     "Subject",
-    "entry_text",
+    "disassemble",
     "helpers",
     "image_document",
-    "parse_image",
 ]
-
-DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-NUMBER = re.compile(r"-?0x[0-9a-f]+|-?\d+")
-WORD = 1 << 64
-# Immediates below are no addresses but cookies.
-KERNEL = 0xFFFF800000000000
 
 
 @dataclass(frozen=True, slots=True)
 class Helpers:
-    """Addresses of what an image calls around programs, and at its own begin and end."""
+    """Addresses of the functions that an image calls around programs, and at its own begin and end."""
 
     prog_enter: frozenset[int]
     prog_exit: frozenset[int]
@@ -49,7 +38,7 @@ class Helpers:
 class ProgramCall:
     """A program's run in an image.
 
-    kind: what its place makes it, fentry, fmod_ret or fexit; a session is both fentry and fexit. program: the address
+    kind: fentry, fmod_ret or fexit, by its place; a session is both fentry and fexit. program: the address
     of its code. prog: that of its struct bpf_prog. cookie: what bpf_get_attach_cookie will read. skipped: the kernel
     has patched it out, since the program was detached and the image stayed.
     """
@@ -70,7 +59,7 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class Disassembly:
     """What an image does.
 
     steps: its calls of programs and of the original, in order. skips_frame: it returns to the function's caller, not
@@ -88,30 +77,21 @@ class Image:
 
     @property
     def original(self) -> Original | None:
-        """How the original is called, None if it is not."""
+        """The call of the original, None if there is none."""
         return next((step for step in self.steps if isinstance(step, Original)), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Instruction:
-    offset: int
-    size: int
-    name: str
-    operands: str
-
-    @property
-    def number(self) -> int:
-        """The last number in the operands."""
-        return int(NUMBER.findall(self.operands)[-1], 0) % WORD
 
 
 @dataclass
 class _Reading:
-    """Where the reader stands. register: what rdi holds, if it is a constant. run: the program that is being called."""
+    """What the reader knows at an instruction.
+
+    argument: the first argument of the next call, if it is a constant. run: the program that is being called. skipped:
+    it was jumped over.
+    """
 
     helpers: Helpers
     steps: list[ProgramCall | Original] = field(default_factory=list)
-    register: int | None = None
+    argument: int | None = None
     cookie: int = 0
     skipped: bool = False
     run: dict[str, int] | None = None
@@ -128,80 +108,56 @@ def helpers(symbols: Symbols) -> Helpers:
     return Helpers(starting("__bpf_prog_enter"), starting("__bpf_prog_exit"), starting("__bpf_tramp_"))
 
 
-def parse_image(address: int, code: bytes, known: Helpers) -> Image:
+def disassemble(architecture: Architecture, address: int, code: bytes, known: Helpers) -> Disassembly:
     """The image at an address. Code may be longer than the image; one without an end is a BadInputError."""
     reading = _Reading(known)
     used = 0
-    for instruction in _instructions(address, code):
+    for instruction in architecture.read_image(address, code):
         _step(reading, instruction)
         used = instruction.offset + instruction.size
-    return Image(tuple(reading.steps), reading.skips_frame, used)
+    return Disassembly(tuple(reading.steps), reading.skips_frame, used)
 
 
-def entry_text(image: Image, name: Callable[[ProgramCall], str]) -> str:
-    """An image as a seed spells the entry of a site; `name` spells a program, as KIND:PROG."""
-    return "trampoline:" + ",".join(map(name, image.programs))
-
-
-def _instructions(address: int, code: bytes) -> Iterator[_Instruction]:
-    """Through `ret`, or the jump to a return thunk."""
-    for at, size, name, operands in DECODER.disasm_lite(code, address):
-        instruction = _Instruction(at - address, size, name, operands)
-        yield instruction
-        if name == "ret" or (name == "jmp" and not address <= instruction.number < address + len(code)):
-            return
-    raise BadInputError(f"the trampoline image at {address:#x} has no end in its {len(code)} bytes")
-
-
-def _step(reading: _Reading, instruction: _Instruction) -> None:
-    name, operands = instruction.name, instruction.operands
-    if name == "call":
-        _call(reading, None if operands == "rbx" else instruction.number)
-    elif name == "jmp":
-        # bpf_trampoline_skip_prog() turns the nop in front of a program into a jump behind it.
-        reading.skipped = True
-    elif operands.startswith(("rdi, ", "edi, ")):
-        reading.register = _constant(instruction)
-    elif operands.startswith("qword ptr [rbp") and operands.endswith(", rdi") and reading.register is not None:
-        reading.cookie = reading.register
-    elif name == "cmp" and operands == "qword ptr [rbp - 8], 0":
-        _make_last_fmod_ret(reading)
-    elif name == "add" and operands == "rsp, 8":
-        reading.skips_frame = True
-
-
-def _constant(instruction: _Instruction) -> int | None:
-    if instruction.name == "xor":
-        return 0
-    immediate = instruction.name in {"mov", "movabs"} and "[" not in instruction.operands
-    return instruction.number if immediate and NUMBER.search(instruction.operands) else None
+def _step(reading: _Reading, instruction: ImageInstruction) -> None:
+    match instruction.meaning:
+        case Meaning.CALL:
+            _call(reading, instruction.number)
+        case Meaning.SKIP:
+            reading.skipped = True
+        case Meaning.ARGUMENT:
+            reading.argument = instruction.number
+        case Meaning.COOKIE if reading.argument is not None:
+            reading.cookie = reading.argument
+        case Meaning.TEST_RETURN:
+            _make_last_fmod_ret(reading)
+        case Meaning.DROP_FRAME:
+            reading.skips_frame = True
 
 
 def _call(reading: _Reading, target: int | None) -> None:
     """The calls of a run come as enter, program, exit; what is called outside of one is the original."""
     if target in reading.helpers.prog_enter:
-        reading.run = {"enter": _known(target), "prog": _known(reading.register), "cookie": reading.cookie}
+        reading.run = {"enter": _require(target), "prog": _require(reading.argument), "cookie": reading.cookie}
     elif target in reading.helpers.prog_exit:
         reading.run, reading.skipped = None, False
     elif reading.run is not None:
         kind = "fexit" if any(isinstance(step, Original) for step in reading.steps) else "fentry"
-        reading.steps.append(ProgramCall(kind, _known(target), skipped=reading.skipped, **reading.run))
+        reading.steps.append(ProgramCall(kind, _require(target), skipped=reading.skipped, **reading.run))
     elif target not in reading.helpers.tramp:
         reading.steps.append(Original(target))
-    reading.register = None
+    reading.argument = None
 
 
-def _known(value: int | None) -> int:
+def _require(value: int | None) -> int:
     if value is None:
         raise BadInputError("a trampoline image calls a program in a way that is not known")
     return value
 
 
 def _make_last_fmod_ret(reading: _Reading) -> None:
-    # Only behind an fmod_ret program is the return slot compared with 0.
     last = reading.steps[-1]
     assert isinstance(last, ProgramCall)
-    reading.steps[-1] = ProgramCall("fmod_ret", last.program, last.prog, last.cookie, last.enter, last.skipped)
+    reading.steps[-1] = replace(last, kind="fmod_ret")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +172,7 @@ class Subject:
 
 def image_document(
     *,
+    architecture: Architecture,
     kernel: str,
     release: str,
     subject: Subject,
@@ -232,8 +189,8 @@ def image_document(
     read while the trampoline is in place. Enabled_functions: the function's lines, without their newlines.
     """
     (start, prologue), (at, code) = function, image
-    site = decode_site(start, prologue)
-    calls, used = _document_calls(at, code, symbols)
+    site = architecture.decode_site(start, prologue)
+    calls, used = _document_calls(architecture, at, code, symbols)
     prototype = subject.prototype
     (listed,) = parse_enabled_functions("\n".join(enabled_functions))
     return {
@@ -248,12 +205,12 @@ def image_document(
         "ret": _document_type(prototype.returns),
         "args": [_document_type(argument) for argument in prototype.arguments],
         "nregs": len(prototype.slots),
-        "trampoline_symbol": _spelled(symbols, at),
+        "trampoline_symbol": _spell(symbols, at),
         "function_address": hex(start),
         "function_prologue_bytes": prologue.hex(),
         "fentry_offset": site.address - start,
         "callsite_target": None if site.target is None else hex(site.target),
-        "callsite_target_sym": None if site.target is None else _spelled(symbols, site.target),
+        "callsite_target_sym": None if site.target is None else _spell(symbols, site.target),
         "enabled_functions": list(enabled_functions),
         "image_address": hex(at),
         "image_size_ksym": listed.entry.size if listed.entry and not listed.entry.offset else len(code),
@@ -264,18 +221,18 @@ def image_document(
     }
 
 
-def _document_calls(address: int, code: bytes, symbols: Symbols) -> tuple[list[dict[str, Any]], int]:
-    """The calls and immediates that are kernel addresses, and the bytes used; not a call through a register."""
+def _document_calls(
+    architecture: Architecture, address: int, code: bytes, symbols: Symbols
+) -> tuple[list[dict[str, Any]], int]:
+    """The calls and constants that are kernel addresses, and the bytes used."""
     calls = []
     used = 0
-    for instruction in _instructions(address, code):
+    for instruction in architecture.read_image(address, code):
         used = instruction.offset + instruction.size
-        if instruction.name not in {"call", "movabs"} or instruction.operands == "rbx":
-            continue
         target = instruction.number
-        if target >= KERNEL:
-            symbol = _spelled(symbols, target)
-            calls.append({"off": instruction.offset, "insn": instruction.name, "target": hex(target), "sym": symbol})
+        if instruction.listed and target is not None and target >= architecture.kernel_addresses:
+            symbol = _spell(symbols, target)
+            calls.append({"off": instruction.offset, "insn": instruction.listed, "target": hex(target), "sym": symbol})
     return calls, used
 
 
@@ -295,6 +252,6 @@ def _document_type(kind: Type) -> dict[str, Any]:
     return {"type": kind.name, "kind": kind.kind, "size": kind.size}
 
 
-def _spelled(symbols: Symbols, address: int) -> str:
+def _spell(symbols: Symbols, address: int) -> str:
     place = symbols.at(address)
     return str(place) if place else "heap"
