@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from impl.linux.bpf import calls as links
-from impl.linux.bpf.programs import ATTACH_TYPES, Program, assemble
+from impl.linux.bpf import commands as links
+from impl.linux.bpf.recorders import ATTACH_TYPES, RecorderProgram, load
 from impl.linux.directory import Directory
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Reply
-from impl.linux.probes.images import ProgramCall
+from impl.linux.probes.disassembly import ProgramCall
 from impl.linux.run import Run
 from spec import operations as op
 from spec.globs import is_glob
@@ -35,7 +35,7 @@ class Loaded:
     """A program in the kernel: its descriptor, the address of its code, and for which function or BTF it is."""
 
     prog: str
-    code: Program
+    code: RecorderProgram
     fd: int
     address: int
     place: str
@@ -79,9 +79,11 @@ class Attachments:
     def _tried(self, declared: op.BpfProgLoad) -> Outcome:
         vmlinux = self.directory.station.btfs[None]
         target = vmlinux.functions[TRIALS.get(declared.kind, OTHER_TRIAL)]
-        code = Program(0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0)
+        code = RecorderProgram(
+            0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0
+        )
         batch = Batch()
-        links.load_program(batch, code, self._text(code), btf_id=target)
+        load(batch, code, self.directory.station.bindings, btf_id=target)
         fd = self._submit(batch)[0].value
         if fd < 0:
             return Errno(errno_name(fd))
@@ -102,7 +104,8 @@ class Attachments:
             fd = self.directory.btf_fds.get(place, 0)
         nested = self.directory.btf_fds.get("massattach", 0) if code.nested is not None else 0
         batch = Batch()
-        links.load_program(batch, code, self._text(code), btf_id=btf, btf_fd=fd, nested_btf=nested)
+        bindings = self.directory.station.bindings
+        load(batch, code, bindings, btf_id=btf, btf_fd=fd, nested_btf=nested)
         program = self._submit(batch)[0].value
         if program < 0:
             return Errno(errno_name(program))
@@ -113,12 +116,12 @@ class Attachments:
         self.numbered[code.number] = loaded
         return loaded
 
-    def _code(self, declared: op.BpfProgLoad, function: Function | None) -> Program:
+    def _code(self, declared: op.BpfProgLoad, function: Function | None) -> RecorderProgram:
         self.numbered.append(None)
         btf_id = self.directory.btf_id(function) if function else 0
         btf = self.directory.station.btfs[self.directory.home(function)] if function else None
         prototype = function.prototype if function else None
-        return Program(
+        return RecorderProgram(
             len(self.numbered) - 1,
             declared.kind,
             loads=btf.loadable(btf_id) if btf and btf_id and self._is_plain(function) else (),
@@ -142,9 +145,6 @@ class Attachments:
             callee = program.calls if program else None
             present = callee is not None and self.run.inventory.loaded(callee)
             yield entry, self.directory.address(callee) if callee and present else 0
-
-    def _text(self, code: Program) -> bytes:
-        return assemble(code, self.directory.station.bindings)
 
     def open(self, wanted: op.BpfRawTracepointOpen) -> Outcome:
         """BPF_RAW_TRACEPOINT_OPEN, or with a cookie BPF_LINK_CREATE (LINK-1)."""

@@ -51,7 +51,7 @@ void massattach_ops_forget(u64 slot)
 	slots[slot] = NULL;
 }
 
-/* The callbacks of stubs.S, one for each slot, which all go on here. */
+/* The callbacks of stubs_SRCARCH.S, one for each slot, which all go on here. */
 extern const unsigned long massattach_callbacks[MASSATTACH_SLOTS];
 void massattach_ops_ran(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops, struct ftrace_regs *fregs);
 
