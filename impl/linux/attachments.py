@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from impl.linux.bpf import commands as links
+from impl.linux.bpf import commands
 from impl.linux.bpf.recorders import ATTACH_TYPES, RecorderProgram, load
 from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch, Reply
@@ -110,8 +110,8 @@ class Attachments:
         if program < 0:
             return Errno(errno_name(program))
         batch = Batch()
-        links.program_info(batch, program)
-        address = links.loaded_program(self._submit(batch)[0]).address
+        commands.program_info(batch, program)
+        address = commands.loaded_program(self._submit(batch)[0]).address
         loaded = Loaded(declared.prog, code, program, address, place or "")
         self.numbered[code.number] = loaded
         return loaded
@@ -171,8 +171,8 @@ class Attachments:
 
         def attach(batch: Batch) -> int:
             if cookie is None and not create:
-                return links.open_link(batch, loaded.fd)
-            return links.create_link(batch, loaded.fd, loaded.code.attach_type, cookie or 0)
+                return commands.open_link(batch, loaded.fd)
+            return commands.create_link(batch, loaded.fd, loaded.code.attach_type, cookie or 0)
 
         return self._linked(link, attach, (loaded,))
 
@@ -195,7 +195,7 @@ class Attachments:
         cookies = [cookie or 0 for _, cookie in targets] if any(c is not None for _, c in targets) else None
 
         def attach(batch: Batch) -> int:
-            return links.create_multi_link(batch, loaded.fd, loaded.code.attach_type, ids, cookies)
+            return commands.create_multi_link(batch, loaded.fd, loaded.code.attach_type, ids, cookies)
 
         return self._linked(wanted.link, attach, (loaded,))
 
@@ -222,7 +222,7 @@ class Attachments:
         """Close the link's only descriptor; then programs that nothing else uses."""
         fd, loaded = self._links.pop(wanted.link)
         batch = Batch()
-        index = self._charged(batch, lambda batch: links.close(batch, fd))
+        index = self._charged(batch, lambda batch: commands.close(batch, fd))
         value = self._submit(batch)[index].value
         self._release(loaded)
         return Errno(errno_name(value)) if value < 0 else Ok()
@@ -231,7 +231,7 @@ class Attachments:
         """Add a call, which is refused the memory of an image if `fail jit_charge` is armed."""
         if not self.run.charge_fails:
             return add(batch)
-        return links.without_jit_charge(batch, add, self.directory.station.jit_limit)
+        return commands.without_jit_charge(batch, add, self.directory.station.jit_limit)
 
     def _release(self, loaded: tuple[Loaded, ...]) -> None:
         """Close programs that were loaded for one function only, and that no link uses."""
@@ -244,7 +244,7 @@ class Attachments:
     def _close(self, fds: Iterable[int]) -> None:
         batch = Batch()
         for fd in fds:
-            links.close(batch, fd)
+            commands.close(batch, fd)
         if len(batch):
             self._submit(batch)
 

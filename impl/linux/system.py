@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from impl.linux.attachments import Attachments
-from impl.linux.bpf import commands as links
+from impl.linux.bpf import commands
 from impl.linux.caller import Caller
 from impl.linux.declining import Decliner, limits_of
 from impl.linux.directory import Directory
@@ -144,7 +144,7 @@ class Linux:
 
         if not (self._run.charge_fails and isinstance(operation, CHARGING)):
             return add(batch)
-        return links.without_jit_charge(batch, add, self._station.jit_limit)
+        return commands.without_jit_charge(batch, add, self._station.jit_limit)
 
     def _module(self, operation: op.InitModule | op.DeleteModule) -> Outcome:
         """init_module and delete_module of one of the world's modules."""
