@@ -19,7 +19,7 @@ from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, pro
 from properties.prover.detaching import while_detaching
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict as Proved
 from properties.prover.x86_64 import X86_64

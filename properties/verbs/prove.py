@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from properties.proofs.image_files import Dump, read_image
 from properties.proofs.judging import DETACHING, NO_PLACE, lacks_place, variants
-from properties.prover.essential import essential
+from properties.prover.explaining import essential
 from properties.prover.goal import READINGS, Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError

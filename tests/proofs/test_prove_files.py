@@ -20,7 +20,7 @@ from properties.proofs.judging import variants
 from properties.prover.detaching import while_detaching
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.show import counterexample_lines
 from properties.prover.tools import disassembler
 from properties.prover.x86_64 import X86_64
