@@ -14,7 +14,7 @@ from spec.seeds import parse_operation
 from spec.semantics import PRESETS
 from spec.sharing import LEVELS
 from spec.worlds import synthetic
-from tests.batched.test_batched_random import FORMS, START, Draw
+from tests.support.random_lines import FORMS, START, Draw
 
 WORLD = synthetic()
 EVERY = 12

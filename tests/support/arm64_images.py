@@ -55,12 +55,6 @@ def proof(image: Image, goal: Goal, **options: Any) -> Verdict:
     return prove(image, goal, architecture=ARM64, **options)
 
 
-def refuted(verdict: Verdict) -> str:
-    """The obligation that is broken, and has been seen to be, in execution."""
-    assert verdict.counterexample is not None, verdict
-    return verdict.counterexample.obligation
-
-
 def place_of(made: list[Statement], text: str, nth: int = 0) -> int:
     """The place of the nth instruction whose text begins so, or of the label of this name."""
     found = [place for place, one in enumerate(made) if _text(one).startswith(text)]

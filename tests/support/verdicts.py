@@ -18,7 +18,7 @@ def refuted(verdict: Verdict) -> str:
 def pattern(obligation: str) -> str:
     """An obligation without what tells its instances apart."""
     kind = r"(fentry|fexit|fmod_ret|lsm|fsession) [0-9]+( at entry| at return)?"
-    step = rf"{kind}(: (enter|program|exit))?|original|tramp_(enter|exit)|leave"
+    step = rf"{kind}(: (enter|program|exit))?|original|tramp_(enter|exit)|leave|lookup"
     text = re.sub(rf"^({step}): ", "STEP: ", obligation)
     text = re.sub(r"STEP: .* is reached", "STEP: it is reached", text)
-    return re.sub(r"\br([a-d]x|[sd]i|[sb]p|[0-9]+)\b|[0-9]+", "N", text)
+    return re.sub(r"\b(r([a-d]x|[sd]i|[sb]p|[0-9]+)|x[0-9]+|sp)\b|[0-9]+", "N", text)
