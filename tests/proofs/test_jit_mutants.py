@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from functools import cache
@@ -16,14 +15,12 @@ from impl.batched.jit.generate import assemble, statements
 from impl.batched.jit.isa import Instruction, Statement
 from properties.proofs.generated import bound
 from properties.prover.confirm import confirm
-from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
-from properties.prover.steps import COUNT
+from properties.prover.proving import prove
 from properties.prover.x86_64 import X86_64
-from tests.prover.test_prove_mutants import Observed
-from tests.prover.test_prove_obligations import pattern
 from tests.support.jit_mutants import CONFIGURATIONS, EDITS, Configuration, Mutant, mutants
+from tests.support.observing import observations
+from tests.support.verdicts import pattern
 
 RUNS = 24
 JUNK = 0x5BAD5BAD
@@ -96,23 +93,6 @@ def same_to_all(mutant: Mutant) -> bool:
         observations(original, mutant.goal, seed) == observations(mutant.image, mutant.goal, seed)
         for seed in range(RUNS)
     )
-
-
-def observations(image: Image, goal: Goal, seed: int) -> list[object]:
-    """What one execution shows: what programs and the original return, and which patches are in, being random."""
-    draw = random.Random(seed)
-    values = {}
-    for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit):
-        values[f"{run.place}: enter returned"] = draw.choice((0, 1, draw.getrandbits(64)))
-        values[f"{run.place}: program returned"] = draw.choice((0, 0, 1, 1 << 32, draw.getrandbits(64)))
-    for name in (*X86_64.convention.arguments, *X86_64.convention.preserved, "the original returned"):
-        values[name] = draw.choice((0, (1 << 64) - 1, draw.getrandbits(64)))
-    values |= {name: draw.getrandbits(1) for name in sorted(goal.patches)}
-    if goal.counts:
-        values[COUNT] = draw.choice(goal.counts)
-    execution = Observed(image, goal, X86_64, goal.known, values)
-    execution.run()
-    return execution.seen
 
 
 def assembled(configuration: Configuration, made: list[Statement]) -> Image:

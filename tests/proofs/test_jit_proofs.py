@@ -17,10 +17,11 @@ from rich.table import Table
 from impl.batched.jit.plan import MOST_LINKS, PlanError
 from properties.proofs.generated import generated, while_detaching
 from properties.prover.goal import Goal, Kind, Program
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from spec.abi import SYSTEM_V
-from spec.populations import built_in, load
+from spec.populations import built_in
 from spec.prototypes import Prototype, Type
+from tests.support.prove_images import shapes_of_populations
 
 KINDS: tuple[Kind, ...] = ("fentry", "fexit", "fmod_ret", "fsession")
 MIXES = tuple(mix for size in range(1, 5) for mix in combinations(KINDS, size))
@@ -226,21 +227,10 @@ def test_what_has_no_image() -> None:
         generated(long(7), [Program("fentry", 0)], generic=True)
 
 
-def populations() -> list[Prototype]:
-    """One prototype for each shape of the real kernels' functions, one that BPF can describe where there is one."""
-    found: dict[object, Prototype] = {}
-    for name in built_in():
-        for function in load(name).functions:
-            prototype = function.prototype
-            if prototype and (prototype.shape not in found or not found[prototype.shape].describable):
-                found[prototype.shape] = prototype
-    return list(found.values())
-
-
 @pytest.mark.proof
 def test_every_shape_of_the_real_populations() -> None:
     """Every shape that a function of three kernels has, and that BPF can describe: fentry, fexit, both: proved."""
-    shapes = populations()
+    shapes = shapes_of_populations()
     rows: dict[str, Counter[str]] = {}
     for mix, level in product((("fentry",), ("fexit",), ("fentry", "fexit")), LEVELS[:2]):
         row = rows.setdefault(f"{' '.join(mix)}, {level}", Counter())

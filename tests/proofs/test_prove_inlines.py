@@ -25,12 +25,13 @@ from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
 from properties.prover.operations import Instruction
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.verdicts import Verdict
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
 from tests.support.prove_images import Trampoline, goal_of, long, of_kinds, sized
+from tests.support.verdicts import refuted
 
 LINUX = ("linux-6.1", "linux-6.12", "linux-7.3")
 IMAGES = sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
@@ -76,12 +77,6 @@ def test_z3_alone_proves_the_helpers() -> None:
         verdict = prove(image_of(code), call, thorough=True)
 
         assert ("proved", 0) == (verdict.outcome, verdict.figures.plain), call
-
-
-def refuted(verdict: Verdict) -> str:
-    """The obligation that is broken, and has been seen to be, in execution."""
-    assert verdict.counterexample is not None, verdict
-    return verdict.counterexample.obligation
 
 
 @pytest.mark.parametrize("kernel", LINUX)

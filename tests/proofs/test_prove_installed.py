@@ -9,12 +9,12 @@ import pytest
 
 from impl.batched import Batched
 from properties.proofs.installed import installed
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from spec.seeds import parse_operation
 from spec.semantics import PRESETS
 from spec.sharing import LEVELS
 from spec.worlds import synthetic
-from tests.batched.test_batched_random import FORMS, START, Draw
+from tests.support.random_lines import FORMS, START, Draw
 
 WORLD = synthetic()
 EVERY = 12

@@ -14,7 +14,7 @@ from properties.proofs.generated import bound, generated, goal_of
 from properties.prover.arm64 import ARM64, MODELLED
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.verdicts import Verdict
 from spec.prototypes import Prototype
 from tests.support.prove_images import of_kinds
@@ -53,12 +53,6 @@ def edited(prototype: Prototype, kinds: Sequence[str], edit: Edit, *, cookies: b
 def proof(image: Image, goal: Goal, **options: Any) -> Verdict:
     """The verdict on an arm64 image."""
     return prove(image, goal, architecture=ARM64, **options)
-
-
-def refuted(verdict: Verdict) -> str:
-    """The obligation that is broken, and has been seen to be, in execution."""
-    assert verdict.counterexample is not None, verdict
-    return verdict.counterexample.obligation
 
 
 def place_of(made: list[Statement], text: str, nth: int = 0) -> int:

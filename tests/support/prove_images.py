@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from properties.prover.goal import Goal, Program, Run
 from properties.prover.image import Image
+from spec.populations import built_in, load
 from spec.prototypes import Prototype, Type
 
 FUNCTION = 0xFFFFFFFF81234560
@@ -344,3 +345,14 @@ class Trampoline:
         if goal.calls_original and goal.site == "call":
             self.emit(bytes.fromhex("4883c408"))
         self.emit(b"\xc3")
+
+
+def shapes_of_populations() -> list[Prototype]:
+    """One prototype for each shape of the real kernels' functions, one that BPF can describe where there is one."""
+    found: dict[object, Prototype] = {}
+    for name in built_in():
+        for function in load(name).functions:
+            prototype = function.prototype
+            if prototype and (prototype.shape not in found or not found[prototype.shape].describable):
+                found[prototype.shape] = prototype
+    return list(found.values())
