@@ -13,7 +13,7 @@ from properties.proofs.generated import generated
 from properties.proofs.matrix import KINDS, long
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.verdicts import Verdict
 
 __all__ = ["measures"]

@@ -13,16 +13,16 @@ from typing import Final
 from impl.batched.jit.inlines import BPF_CTX, UNTOUCHED, asking, inline
 from properties.proofs.inlines import BPF_CTX_ADDRESS
 from properties.prover.architecture import Architecture
-from properties.prover.context import WORD
+from properties.prover.claims import Claim, claim_of, disjoint, stack_span
 from properties.prover.goal import Goal, Program, Run
 from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import Frame, Machine, Region
 from properties.prover.obligations import Obligations, Progress
 from properties.prover.steps import FUNCTION, Step
-from properties.prover.tasks import Task, disjoint, stack_span, task_of
 from properties.prover.terms import Value, sub
 from properties.prover.x86_64 import X86_64
+from spec.abi import SLOT_BYTES
 from spec.semantics import Semantics
 
 __all__ = ["Composed", "composed"]
@@ -40,17 +40,17 @@ class Composed:
     helper: str
     index: int = 0
 
-    def task(self, image: Image, architecture: Architecture) -> Task:
+    def claim(self, image: Image, architecture: Architecture) -> Claim:
         """See Subject. The task's pointer to its run context is not in the frame."""
-        task = task_of(image, self.goal, architecture)
-        region = Region(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, WORD)
-        frame = Frame(task.frame.readable, (region,))
+        claim = claim_of(image, self.goal, architecture)
+        region = Region(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, SLOT_BYTES)
+        frame = Frame(claim.frame.readable, (region,))
         return replace(
-            task,
+            claim,
             demands=_Asking(self, architecture),
             frame=frame,
-            facts=(*task.facts, disjoint((region.base, 0, WORD), stack_span(frame, architecture))),
-            memory={**task.memory, BPF_CTX_PLACE: 0},
+            facts=(*claim.facts, disjoint((region.base, 0, SLOT_BYTES), stack_span(frame, architecture))),
+            memory={**claim.memory, BPF_CTX_PLACE: 0},
         )
 
 
@@ -120,7 +120,7 @@ class _Asking(Obligations):
             "bpf_get_func_arg_cnt": progress.slots,
             "bpf_get_attach_cookie": cookie,
             "bpf_session_is_return": int(run.list == "fexit"),
-            "bpf_session_cookie": sub(context, WORD * index, 64) if index is not None else None,
+            "bpf_session_cookie": sub(context, SLOT_BYTES * index, 64) if index is not None else None,
         }[self._subject.helper]
 
 

@@ -14,15 +14,16 @@ from typing import Final, Literal
 
 from impl.batched.jit.inlines import BPF_CTX, HELPERS, Inline, assembled, inline, offered
 from properties.prover.architecture import Architecture
-from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META, WORD
+from properties.prover.claims import Claim, disjoint, grounds, image_span, in_range, stack_span
+from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META
 from properties.prover.goal import KINDS, Kind
 from properties.prover.image import Image
 from properties.prover.machine import Frame, Machine, Region
 from properties.prover.obligations import Progress
 from properties.prover.steps import CALLER
-from properties.prover.tasks import Task, disjoint, grounds, image_span, in_range, stack_span
 from properties.prover.terms import Value, add, concat, eq, extract, ite, lshr, shl, sub, symbol, ult, zext
 from properties.prover.unknowns import defaults
+from spec.abi import SLOT_BYTES
 from spec.semantics import Semantics
 
 __all__ = ["BPF_CTX_ADDRESS", "Call", "calls", "image_of"]
@@ -60,7 +61,7 @@ class Call:
     index_bits: Literal[32, 64] = 32
     function: bool = True
 
-    def task(self, image: Image, architecture: Architecture) -> Task:
+    def claim(self, image: Image, architecture: Architecture) -> Claim:
         """See Subject."""
         registers: dict[str, Value | None] = {
             name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
@@ -74,7 +75,7 @@ class Call:
         memory = {0: symbol(CALLER, 64)} if self.function else {}
         names = {str(region.base): region.base for region in regions if not isinstance(region.base, int)}
         spread = {name: architecture.kernel_stack[0] + (place + 1 << 30) for place, name in enumerate(names)}
-        return Task(
+        return Claim(
             demands=_Contract(self, architecture, image.end),
             frame=self._frame(regions),
             facts=tuple(self._facts(image, architecture, regions)),
@@ -86,7 +87,7 @@ class Call:
 
     def _frame(self, regions: tuple[Region, ...]) -> Frame:
         """Of the stack a function may read its return address, and what it pushes."""
-        return Frame(WORD if self.function else 0, regions)
+        return Frame(SLOT_BYTES if self.function else 0, regions)
 
     @property
     def sees_slot(self) -> bool:
@@ -105,15 +106,15 @@ class Call:
 
     def _regions(self, architecture: Architecture) -> Iterator[Region]:
         below = FUNCTION_IP if self.helper == "bpf_get_func_ip" else META
-        high = WORD * (self.slots + self.sees_slot)
+        high = SLOT_BYTES * (self.slots + self.sees_slot)
         yield Region(symbol(architecture.convention.arguments[0], 64), CONTEXT_PLACE, below, high)
         out = self.out()
         if out is not None:
             base = symbol(architecture.convention.arguments[out], 64)
-            yield Region(base, 2 * CONTEXT_PLACE, 0, WORD, load=False, store=True)
+            yield Region(base, 2 * CONTEXT_PLACE, 0, SLOT_BYTES, load=False, store=True)
         if self.helper == "bpf_get_attach_cookie":
-            yield Region(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, WORD)
-            yield Region(symbol(RUN_CONTEXT, 64), 4 * CONTEXT_PLACE, 0, WORD)
+            yield Region(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, SLOT_BYTES)
+            yield Region(symbol(RUN_CONTEXT, 64), 4 * CONTEXT_PLACE, 0, SLOT_BYTES)
 
     def _words(self) -> Iterator[tuple[int, Value]]:
         """What is in the regions, by place."""
@@ -121,7 +122,7 @@ class Call:
         if self.helper == "bpf_get_func_ip":
             yield CONTEXT_PLACE + FUNCTION_IP, symbol("ctx[-2]", 64)
         for number in range(self.slots + self.sees_slot):
-            yield CONTEXT_PLACE + WORD * number, symbol(_word(number), 64)
+            yield CONTEXT_PLACE + SLOT_BYTES * number, symbol(_word(number), 64)
         if self.out() is not None:
             yield 2 * CONTEXT_PLACE, symbol(OUT, 64)
         if self.helper == "bpf_get_attach_cookie":
@@ -232,7 +233,7 @@ class _Contract:
             machine.demand("it ends behind its last instruction", eq(target, self._end, 64))
         for flag in architecture.convention.clear:
             machine.same(f"{flag} is clear", machine.register(flag), 0, 8)
-        pointer = add(machine.symbol(architecture.convention.stack_pointer, 64), WORD * call.function, 64)
+        pointer = add(machine.symbol(architecture.convention.stack_pointer, 64), SLOT_BYTES * call.function, 64)
         machine.same(
             f"{architecture.convention.stack_pointer} is restored",
             machine.register(architecture.convention.stack_pointer),

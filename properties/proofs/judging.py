@@ -15,7 +15,7 @@ from properties.prover.architecture import Architecture
 from properties.prover.detaching import while_detaching
 from properties.prover.goal import Goal, Reading
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.show import summary
 from properties.prover.verdicts import Outcome, Verdict
 from properties.prover.x86_64 import X86_64

@@ -20,7 +20,7 @@ from properties.prover.architecture import Architecture
 from properties.prover.arm64 import ARM64
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict
 from properties.prover.x86_64 import X86_64

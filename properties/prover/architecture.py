@@ -1,4 +1,4 @@
-"""An architecture as data: all that the prover must be told. Each machine has one module; nothing else knows a register.
+"""An architecture as data: all that the prover must be told. Each has one module, and nothing else knows a register.
 
 No tool is imported here or there, so that the obligations can be run where the tools are not installed.
 """

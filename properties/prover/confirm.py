@@ -11,38 +11,34 @@ from typing import Any, Final
 from unicorn import UcError, unicorn_const  # type: ignore[attr-defined]
 
 from properties.prover.architecture import Architecture
-from properties.prover.executor import instruction_limit
+from properties.prover.claims import Subject, claim_of
 from properties.prover.goal import Bindings, Goal
 from properties.prover.image import Image
-from properties.prover.machine import ALIGNED, NO_FAULT, NO_LOAD, NO_STORE, ONLY_GENERAL, STACK_POINTER
-from properties.prover.meaning import signed
-from properties.prover.tasks import Subject, task_of
-from properties.prover.terms import Value
+from properties.prover.machine import (
+    ALIGNED,
+    NO_FAULT,
+    NO_LOAD,
+    NO_STORE,
+    ONLY_GENERAL,
+    STACK_POINTER,
+    BrokenError,
+    instruction_limit,
+)
+from properties.prover.meaning import MODULUS, signed
+from properties.prover.terms import Value, evaluate
 from properties.prover.tools import emulator, register_number, register_numbers
 from properties.prover.unknowns import BEGINNING, Unknowns
 from properties.prover.verdicts import Counterexample
-from properties.prover.walks import evaluate
 
 __all__ = ["Emulation", "confirm"]
 
 PAGE: Final = 0x1000
-WORD: Final = 1 << 64
 STACK_PAGES: Final = 4
 
 STACK: Final = "stack"
 
 Location = tuple[str, int] | None
 """Where a value was read: a register's name and 0, or STACK and an offset."""
-
-
-class _BrokenError(Exception):
-    """An obligation is broken in the execution."""
-
-    def __init__(self, obligation: str, got: int | None = None, expected: int | None = None) -> None:
-        super().__init__(obligation)
-        self.obligation = obligation
-        self.got = got
-        self.expected = expected
 
 
 def confirm(
@@ -64,7 +60,7 @@ def confirm(
         return f"the emulator does not begin: {error}"
     try:
         emulation.run()
-    except _BrokenError as error:
+    except BrokenError as error:
         return emulation.counterexample(error.obligation, error.got, error.expected)
     except UcError as error:
         broken = _BROKEN.get(error.errno)
@@ -92,11 +88,11 @@ class Emulation:
         self.bindings = dict(bindings)
         self.at = image.address
         self._image = image
-        self._task = task = task_of(image, goal, architecture)
-        self._demands, self._frame = task.demands, task.frame
-        self._unknowns = Unknowns(values, task.symbols)
+        self._claim = claim = claim_of(image, goal, architecture)
+        self._demands, self._frame = claim.demands, claim.frame
+        self._unknowns = Unknowns(values, claim.symbols)
         self._top = self._unknowns.value(architecture.convention.stack_pointer, 64)
-        self._regions = [(region, self._number(region.base)) for region in task.frame.regions]
+        self._regions = [(region, self._number(region.base)) for region in claim.frame.regions]
         self._path: list[int] = []
         self._accesses: list[tuple[bool, int, int]] = []
         self._defined: set[int] = set()
@@ -140,7 +136,7 @@ class Emulation:
     def _set_up(self) -> None:
         code = bytearray(self._image.code)
         for patch in self._image.patches:
-            if patch.name in self._task.patches and self._unknowns.value(patch.name, 1):
+            if patch.name in self._claim.patches and self._unknowns.value(patch.name, 1):
                 jump = self.architecture.jump(patch.at, patch.target)
                 start = patch.at - self._image.address
                 code[start : start + len(jump)] = jump
@@ -157,7 +153,7 @@ class Emulation:
         for page in range(address // PAGE, -(-(address + size) // PAGE)):
             if page not in self._pages:
                 self._pages.add(page)
-                self._machine.mem_map(page * PAGE % WORD, PAGE)
+                self._machine.mem_map(page * PAGE % MODULUS, PAGE)
 
     def _number(self, value: Value) -> int:
         return evaluate(value, self._unknowns.value)
@@ -166,7 +162,7 @@ class Emulation:
         architecture = self.architecture
         flags = self._machine.reg_read(self._flags)
         self._machine.reg_write(self._flags, flags | architecture.set_flags)
-        for name, value in self._task.registers.items():
+        for name, value in self._claim.registers.items():
             if name in architecture.flags:
                 self._set_flag(name, self._unknowns.after(name, BEGINNING, 1) if value is None else self._number(value))
             elif value is not None:
@@ -174,16 +170,16 @@ class Emulation:
         self._machine.reg_write(self._numbers[architecture.pc], self._image.address)
 
     def _stack(self) -> None:
-        for place, word in self._task.memory.items():
+        for place, word in self._claim.memory.items():
             self._machine.mem_write(self._address(place), self._number(word).to_bytes(8, "little"))
-        self._defined = {at for place in self._task.memory for at in range(place, place + 8)}
+        self._defined = {at for place in self._claim.memory for at in range(place, place + 8)}
         self._unwritten(BEGINNING)
 
     def _unwritten(self, step: str) -> None:
         for offset, content in self._unknowns.stack_after(step):
             for at, byte in enumerate(content, offset):
                 if at not in self._defined and abs(at) < STACK_PAGES * PAGE:
-                    self._machine.mem_write((self._top + at) % WORD, bytes([byte]))
+                    self._machine.mem_write((self._top + at) % MODULUS, bytes([byte]))
 
     def _hooks(self) -> None:
         def accessed(_: Any, access: int, address: int, size: int, __: int, ___: Any) -> bool:
@@ -199,11 +195,11 @@ class Emulation:
         self._path.append(pc)
         limit = instruction_limit(self._image)
         if len(self._path) > limit:
-            raise _BrokenError(f"the image is left within {limit} instructions")
+            raise BrokenError(f"the image is left within {limit} instructions")
         before, others = self._before or self._general(), self._others()
         self._accesses.clear()
         try:
-            self._machine.emu_start(pc, WORD - 1, count=1)
+            self._machine.emu_start(pc, MODULUS - 1, count=1)
         except UcError as error:
             self._judge(before)
             # The instruction is done, and the next is outside: unicorn looks for it even so.
@@ -212,7 +208,7 @@ class Emulation:
         else:
             self._judge(before)
         if others != self._others():
-            raise _BrokenError(ONLY_GENERAL)
+            raise BrokenError(ONLY_GENERAL)
 
     def _others(self) -> list[object]:
         """What the suspect must not change."""
@@ -237,21 +233,21 @@ class Emulation:
         for writes, address, size in self._accesses:
             low = self._offset(address)
             if not (self._frame.store if writes else self._frame.load)(low, low + size, floor):
-                raise _BrokenError(NO_STORE if writes else NO_LOAD)
+                raise BrokenError(NO_STORE if writes else NO_LOAD)
             if writes:
                 self._defined.update(range(low, low + size))
                 self._writers.update(((STACK, at), self.at) for at in range(low, low + size))
         if not self._frame.pointer(self._offset(after[pointer])):
-            raise _BrokenError(STACK_POINTER)
+            raise BrokenError(STACK_POINTER)
         if self.architecture.always_aligned and after[pointer] % self.architecture.convention.stack_alignment:
-            raise _BrokenError(ALIGNED)
+            raise BrokenError(ALIGNED)
 
     def _offset(self, address: int) -> int:
         for region, base in self._regions:
-            distance = signed((address - base) % WORD, 64)
+            distance = signed((address - base) % MODULUS, 64)
             if region.low <= distance < region.high:
                 return region.place + distance
-        return signed((address - self._top) % WORD, 64)
+        return signed((address - self._top) % MODULUS, 64)
 
     def _address(self, place: int) -> int:
         """The address of a place that is in the stack or a region."""
@@ -314,14 +310,14 @@ class Emulation:
         """See Machine."""
         self._read = None
         if predicate != 1:
-            raise _BrokenError(obligation)
+            raise BrokenError(obligation)
 
     def same(self, obligation: str, got: Value, expected: Value, bits: int = 64) -> None:
         """See Machine."""
         mask = (1 << bits) - 1
         first, second = self.constant(got) & mask, self.constant(expected) & mask
         if first != second:
-            raise _BrokenError(obligation, first, second)
+            raise BrokenError(obligation, first, second)
 
     def constant(self, value: Value) -> int:
         """See Machine."""

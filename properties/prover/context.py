@@ -1,18 +1,20 @@
-"""A program's context and the words below it: what trampolines' obligations demand, and helpers' contracts rely on."""
+"""A program's context and the words below it, which obligations demand and the contracts of helpers rely on.
+
+ctx[n] is at SLOT_BYTES * n from the context's address.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["COOKIE_INDEX", "COUNT_BITS", "FUNCTION_IP", "INDEX_BITS", "IS_RETURN", "META", "WORD"]
+from spec.abi import SLOT_BYTES
 
-WORD: Final = 8
-"""Bytes of a slot; ctx[n] is at WORD * n from the context's address."""
+__all__ = ["COOKIE_INDEX", "COUNT_BITS", "FUNCTION_IP", "INDEX_BITS", "IS_RETURN", "META"]
 
-META: Final = -WORD
+META: Final = -SLOT_BYTES
 """Of ctx[-1]: the number of slots, and where there are sessions also the following."""
 
-FUNCTION_IP: Final = -2 * WORD
+FUNCTION_IP: Final = -2 * SLOT_BYTES
 """Of ctx[-2], the function's address."""
 
 COUNT_BITS: Final = 8

@@ -11,19 +11,19 @@ from typing import Final
 
 from properties.prover.architecture import Architecture
 from properties.prover.cells import Cells
-from properties.prover.deciding import Decider, InfeasibleError
+from properties.prover.claims import Claim
+from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
+from properties.prover.machine import InfeasibleError, SplitError, instruction_limit
 from properties.prover.operations import Instruction, Kind, Op, Space
 from properties.prover.paths import Path
 from properties.prover.state import State
-from properties.prover.symbolic import SplitError, SymbolicMachine
-from properties.prover.tasks import Task
-from properties.prover.terms import Term, Value, add, eq, linear, not_, sub, symbol
-from properties.prover.walks import evaluate, postorder
+from properties.prover.symbolic import SymbolicMachine
+from properties.prover.terms import Term, Value, add, eq, evaluate, linear, not_, postorder, sub, symbol
 from properties.prover.z3_backend import Model
 
-__all__ = ["Executor", "UndecidedError", "instruction_limit"]
+__all__ = ["Executor", "UndecidedError"]
 
 INSTRUCTIONS: Final = 200_000
 """What one proof may execute over all paths."""
@@ -46,37 +46,32 @@ class UndecidedError(Exception):
         self.model = model
 
 
-def instruction_limit(image: Image) -> int:
-    """How many instructions one path may have: several times what an image without loops can."""
-    return 4 * image.used + 64
-
-
 class Executor:
     """One proof's execution. left: how many paths, after merging, have left the image as they should."""
 
-    def __init__(self, image: Image, task: Task, architecture: Architecture, *, thorough: bool) -> None:
-        self._demands = task.demands
-        self.decider = Decider(task.facts, thorough=thorough)
-        self.bindings = dict(task.bindings)
+    def __init__(self, image: Image, claim: Claim, architecture: Architecture, *, thorough: bool) -> None:
+        self._demands = claim.demands
+        self.decider = Decider(claim.facts, thorough=thorough)
+        self.bindings = dict(claim.bindings)
         self.left = 0
         self.instructions = 0
         self.at = image.address
-        self._machine = SymbolicMachine(image, task.frame, architecture, self.decider, self.bindings)
+        self._machine = SymbolicMachine(image, claim.frame, architecture, self.decider, self.bindings)
         self._bases = [
             symbol(architecture.convention.stack_pointer, 64),
-            *(region.base for region in task.frame.regions),
+            *(region.base for region in claim.frame.regions),
         ]
         self._image = image
         self._start, self._end = image.address, image.end
         self._lifter = lifter(architecture)
         self._known = self._lifter.sweep(image.code, image.address, image.used)
-        self._patches = {patch.at: patch for patch in image.patches if patch.name in task.patches}
+        self._patches = {patch.at: patch for patch in image.patches if patch.name in claim.patches}
         self._joins = self._branch_targets()
         self._limit = instruction_limit(image)
         self._waiting: dict[int, list[State]] = {}
         self._order: list[int] = []
         self._forked: list[State] = []
-        self._push(self._first(task))
+        self._push(self._first(claim))
 
     def run(self) -> None:
         """Executes all paths. RefutedError, UndecidedError, or UnknownError of the solver, if not all is well."""
@@ -86,10 +81,10 @@ class Executor:
         if not self.left:
             raise UndecidedError("no path leaves the image")
 
-    def _first(self, task: Task) -> State:
+    def _first(self, claim: Claim) -> State:
         places = self._lifter.registers
-        registers = Cells({places[name][0]: (places[name][1], value) for name, value in task.registers.items()})
-        memory = Cells({place: (8, word) for place, word in task.memory.items()})
+        registers = Cells({places[name][0]: (places[name][1], value) for name, value in claim.registers.items()})
+        memory = Cells({place: (8, word) for place, word in claim.memory.items()})
         return State(self._image.address, registers, memory, Path(), self._demands.start())
 
     def _branch_targets(self) -> set[int]:

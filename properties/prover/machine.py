@@ -1,4 +1,7 @@
-"""What obligations see of a machine that runs an image: symbolically with terms, or in the emulator with numbers."""
+"""What obligations see of a machine that runs an image: the prover's with terms, the emulator with numbers, or angr's.
+
+Beside it, what each of these machines demands of the instructions that it runs.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from properties.prover.architecture import Architecture
+from properties.prover.image import Image
 from properties.prover.meaning import signed
-from properties.prover.terms import Value, linear, or_, sub, ult
+from properties.prover.terms import Term, Value, linear, or_, sub, ult
 
 __all__ = [
     "ALIGNED",
@@ -19,9 +23,13 @@ __all__ = [
     "NO_STORE",
     "ONLY_GENERAL",
     "STACK_POINTER",
+    "BrokenError",
     "Frame",
+    "InfeasibleError",
     "Machine",
     "Region",
+    "SplitError",
+    "instruction_limit",
 ]
 
 FRAME_BYTES = 1024
@@ -113,8 +121,35 @@ ONLY_GENERAL = "nothing but general registers and flags is written"
 NO_FAULT = "no instruction faults"
 
 
+def instruction_limit(image: Image) -> int:
+    """How many instructions one path may have: several times what an image without loops can."""
+    return 4 * image.used + 64
+
+
+class BrokenError(Exception):
+    """An obligation is broken. got and expected: the two values, where it is about two."""
+
+    def __init__(self, obligation: str, got: int | None = None, expected: int | None = None) -> None:
+        super().__init__(obligation)
+        self.obligation = obligation
+        self.got = got
+        self.expected = expected
+
+
+class InfeasibleError(Exception):
+    """No values of the symbols lead control here."""
+
+
+class SplitError(Exception):
+    """Going on takes a number where there is a term: each value that it may have is a case of its own."""
+
+    def __init__(self, term: Term) -> None:
+        super().__init__(term)
+        self.term = term
+
+
 class Machine(Protocol):
-    """Values are of 64 bits, predicates of one."""
+    """Values are of 64 bits, predicates of one. What goes wrong is told by the errors above."""
 
     architecture: Architecture
     bindings: dict[str, int]
@@ -147,7 +182,7 @@ class Machine(Protocol):
         """Demands that the low bits of two values are equal."""
 
     def constant(self, value: Value) -> int:
-        """The value, where it must be a number to go on."""
+        """The value, where it must be a number to go on; SplitError where it is none."""
 
     def in_image(self, address: Value) -> Value:
         """Whether an address is in the image: a predicate."""

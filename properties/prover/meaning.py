@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["apply", "signed"]
+__all__ = ["MODULUS", "apply", "signed"]
+
+MODULUS: Final = 1 << 64
+"""Of arithmetic on words and addresses."""
 
 
 def signed(value: int, bits: int) -> int:

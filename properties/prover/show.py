@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from properties.prover.architecture import Architecture
-from properties.prover.essential import origin
+from properties.prover.explaining import origin
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 from properties.prover.tools import disassembler

@@ -6,33 +6,24 @@ from typing import Final, NoReturn
 
 from properties.prover.architecture import Architecture
 from properties.prover.cells import Unknown
-from properties.prover.deciding import Decider
+from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.machine import ALIGNED, FRAME_BYTES, NO_LOAD, NO_STORE, STACK_POINTER, Frame
-from properties.prover.meaning import signed
+from properties.prover.machine import ALIGNED, FRAME_BYTES, NO_LOAD, NO_STORE, STACK_POINTER, Frame, SplitError
+from properties.prover.meaning import MODULUS, signed
 from properties.prover.operations import Instruction, Op, Place, Space
 from properties.prover.pcode import truth
 from properties.prover.state import State
 from properties.prover.terms import Term, Value, add, extract, linear, or_, sub, symbol, ult, zext
 from properties.prover.unknowns import register_name, stack_name
 
-__all__ = ["SplitError", "SymbolicMachine"]
+__all__ = ["SymbolicMachine"]
 
-WORD: Final = 1 << 64
 WORD_BYTES: Final = 8
 
 # An enum's members take longer to get at than what is done with them.
 CONSTANT: Final = Space.CONSTANT
 REGISTER: Final = Space.REGISTER
-
-
-class SplitError(Exception):
-    """Going on takes a number where there is a term: each value that it may have is a case of its own."""
-
-    def __init__(self, term: Term) -> None:
-        super().__init__(term)
-        self.term = term
 
 
 class SymbolicMachine:
@@ -174,7 +165,7 @@ class SymbolicMachine:
         if place is not None:
             return place
         top = cases.get(self._top)
-        return signed((offset - top) % WORD, 64) if isinstance(base, int) and isinstance(top, int) else None
+        return signed((offset - top) % MODULUS, 64) if isinstance(base, int) and isinstance(top, int) else None
 
     def _lowest(self) -> int:
         now = self._offset(self.state.registers.read(self._pointer, 8, self.unknown_register))
@@ -194,7 +185,7 @@ class SymbolicMachine:
 
     def _within(self, address: Value, low: int, last: int) -> Value:
         """Whether an address is at one of the offsets [low, last], of which there may be none."""
-        distance = sub(sub(address, self._top, 64), low % WORD, 64)
+        distance = sub(sub(address, self._top, 64), low % MODULUS, 64)
         return ult(distance, last - low + 1, 64) if low <= last else 0
 
     def _stray(self, pointer: Value) -> NoReturn:

@@ -6,7 +6,7 @@ term of one bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from properties.prover.meaning import apply, signed
@@ -19,6 +19,7 @@ __all__ = [
     "ashr",
     "concat",
     "eq",
+    "evaluate",
     "extract",
     "forget",
     "ite",
@@ -31,6 +32,7 @@ __all__ = [
     "one_of",
     "or_",
     "popcount",
+    "postorder",
     "sborrow",
     "scarry",
     "sext",
@@ -451,3 +453,28 @@ def sborrow(a: Value, b: Value, bits: int) -> Value:
     if isinstance(a, int) and isinstance(b, int):
         return apply("sborrow", 1, [a, b, bits])
     return 0 if isinstance(b, int) and b == 0 else _make("sborrow", 1, a, b, bits)
+
+
+def postorder(value: Value, done: Mapping[Term, object]) -> Iterator[Term]:
+    """The terms below a value that are not done yet, each after its arguments; the caller marks each done."""
+    stack = [value] if isinstance(value, Term) else []
+    while stack:
+        term = stack[-1]
+        missing = [arg for arg in term.args if isinstance(arg, Term) and arg not in done]
+        if missing and term not in done:
+            stack.extend(missing)
+            continue
+        stack.pop()
+        if term not in done:
+            yield term
+
+
+def evaluate(value: Value, symbols: Callable[[str, int], int]) -> int:
+    """The value for given symbols; symbols(name, bits) tells each."""
+    done: dict[Term, int] = {}
+    for term in postorder(value, done):
+        if term.op == "symbol":
+            done[term] = symbols(str(term.args[0]), term.bits)
+        else:
+            done[term] = apply(term.op, term.bits, [done[arg] if isinstance(arg, Term) else arg for arg in term.args])
+    return done[value] if isinstance(value, Term) else value

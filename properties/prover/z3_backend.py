@@ -8,8 +8,7 @@ from typing import Any
 
 import z3  # type: ignore[import-untyped]
 
-from properties.prover.terms import Term, Value
-from properties.prover.walks import postorder
+from properties.prover.terms import Term, Value, postorder
 
 __all__ = ["Model", "Solver", "UnknownError"]
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from properties.proofs.image_files import Dump, read_image
 from properties.proofs.judging import DETACHING, NO_PLACE, Variant, lacks_place, variants
-from properties.prover.essential import essential
+from properties.prover.explaining import essential
 from properties.prover.goal import READINGS
 from properties.prover.show import counterexample_lines, summary
 from spec.errors import BadInputError

@@ -18,7 +18,7 @@ from impl.linux.instruments.dumping import Attaching, Dumper
 from impl.linux.probes.symbols import parse_kallsyms
 from properties.kernels.shapes import label, matching, population, predicted
 from properties.proofs.image_files import parse_image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.verbs import dump
 from spec.errors import BadInputError
 from spec.images import print_image_file

@@ -15,10 +15,9 @@ from properties.benchmarks.angr.client import Peer
 from properties.proofs.generated import generated
 from properties.proofs.matrix import KINDS, cells
 from properties.prover.goal import Program
-from properties.prover.machine import NO_FAULT, ONLY_GENERAL, STACK_POINTER
-from properties.prover.prove import prove
-from tests.prover.test_prove_obligations import BROKEN
+from properties.prover.proving import prove
 from tests.support.prove_images import Trampoline, goal_of, long, of_kinds, sized
+from tests.support.x86_64_faults import BROKEN
 
 PYTHON = os.environ.get("MASSATTACH_ANGR", "")
 pytestmark = [
@@ -26,8 +25,8 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="no interpreter with angr is given: tox -e bench-angr"),
 ]
 
-# What the peer has no words or no rules for.
-NOT_ITS = (NO_FAULT, ONLY_GENERAL, STACK_POINTER, "the image is left within")
+# VEX lifts cli to nothing, and ud2 not at all.
+NOT_LIFTED = {"interrupts disabled", "undefined"}
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +67,17 @@ def test_it_proves_other_images(peer: Peer) -> None:
 
 
 def test_it_refutes_what_the_prover_refutes(peer: Peer) -> None:
-    """Every planted fault that it has a rule for, each by the obligation by which the prover refutes it."""
-    kinds = {"fentry", "fexit", "fmod_ret"}
+    """Every planted fault in code that VEX lifts, each by the obligation by which the prover refutes it."""
     faults = {
         name: (Trampoline(goal).image(edit), goal, obligation)
         for name, (goal, edit, obligation) in BROKEN.items()
-        if kinds.issuperset(program.kind for program in goal.programs)
-        and not goal.shares_ipmodify
-        and not obligation.startswith(NOT_ITS)
+        if name not in NOT_LIFTED
     }
     peer.take([(image, goal) for image, goal, _ in faults.values()])
     _, answers = peer.prove(range(len(faults)))
     found = {name: answer.broken for name, answer in zip(faults, answers, strict=True)}
 
-    assert len(faults) > 40
+    assert len(faults) == len(BROKEN) - len(NOT_LIFTED)
     assert {name: obligation for name, (_, __, obligation) in faults.items()} == found
 
 

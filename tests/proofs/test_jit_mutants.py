@@ -18,7 +18,7 @@ from properties.proofs.generated import bound
 from properties.prover.confirm import confirm
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.steps import COUNT
 from properties.prover.x86_64 import X86_64
 from tests.prover.test_prove_mutants import Observed

@@ -17,7 +17,7 @@ from rich.table import Table
 from impl.batched.jit.plan import MOST_LINKS, PlanError
 from properties.proofs.generated import generated, while_detaching
 from properties.prover.goal import Goal, Kind, Program
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from spec.abi import SYSTEM_V
 from spec.populations import built_in, load
 from spec.prototypes import Prototype, Type

@@ -21,7 +21,7 @@ from properties.prover.arm64 import ARM64
 from properties.prover.detaching import while_detaching
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.tools import disassembler
 from properties.prover.x86_64 import X86_64

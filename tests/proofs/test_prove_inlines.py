@@ -25,7 +25,7 @@ from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
 from properties.prover.operations import Instruction
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.verdicts import Verdict
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError

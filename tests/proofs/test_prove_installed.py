@@ -9,7 +9,7 @@ import pytest
 
 from impl.batched import Batched
 from properties.proofs.installed import installed
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from spec.seeds import parse_operation
 from spec.semantics import PRESETS
 from spec.sharing import LEVELS

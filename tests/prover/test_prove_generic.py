@@ -7,7 +7,7 @@ import pytest
 from properties.prover.executor import Executor
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.verdicts import Figures
 from spec.abi import SYSTEM_V
 from tests.support.prove_images import HELPERS, IM, Edit, Trampoline, both, goal_of, long, of_kinds, put_in

@@ -17,12 +17,12 @@ from rich.table import Table
 import properties.proofs
 from properties.proofs.generated import generated
 from properties.proofs.image_files import read_image
-from properties.prover import prove as prove_module
+from properties.prover import proving
 from properties.prover.confirm import Emulation, confirm
 from properties.prover.goal import READINGS, Goal
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.steps import COUNT
 from properties.prover.terms import Value
 from properties.prover.tools import disassembler
@@ -275,7 +275,7 @@ def test_some_mutants_are_refuted_by_execution() -> None:
 def test_what_does_not_execute_is_no_counterexample(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the execution does not show what the prover says, it is the prover's bug, and undecided."""
     mutant = next(one for one in mutants(real()[:1], 20, seed=5) if prove(one.image, one.goal).outcome == "refuted")
-    monkeypatch.setattr(prove_module, "confirm", lambda *_, **__: "it leaves the image with no obligation broken")
+    monkeypatch.setattr(proving, "confirm", lambda *_, **__: "it leaves the image with no obligation broken")
     verdict = prove(mutant.image, mutant.goal)
 
     assert "undecided" == verdict.outcome

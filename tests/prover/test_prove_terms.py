@@ -11,8 +11,7 @@ from properties.prover import terms
 from properties.prover.cells import Cells
 from properties.prover.meaning import apply
 from properties.prover.paths import Path
-from properties.prover.terms import Term, Value, symbol
-from properties.prover.walks import evaluate
+from properties.prover.terms import Term, Value, evaluate, symbol
 from properties.prover.z3_backend import Solver
 
 WIDTHS = (1, 8, 16, 32, 64)

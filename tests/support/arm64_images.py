@@ -14,7 +14,7 @@ from properties.proofs.generated import bound, generated, goal_of
 from properties.prover.arm64 import ARM64, MODELLED
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.prove import prove
+from properties.prover.proving import prove
 from properties.prover.verdicts import Verdict
 from spec.prototypes import Prototype
 from tests.support.prove_images import of_kinds

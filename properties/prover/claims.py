@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 from properties.prover.architecture import Architecture
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 from properties.prover.machine import FRAME_BYTES, NEAR, Frame, Machine
+from properties.prover.meaning import MODULUS
 from properties.prover.obligations import Obligations, Progress
 from properties.prover.steps import BODY, CALLER, COUNT
 from properties.prover.terms import Term, Value, add, eq, extract, not_, one_of, sub, symbol, ult
 from properties.prover.unknowns import defaults
 
-__all__ = ["Demands", "Subject", "Task", "disjoint", "grounds", "image_span", "in_range", "stack_span", "task_of"]
-
-WORD: Final = 1 << 64
+__all__ = ["Claim", "Demands", "Subject", "claim_of", "disjoint", "grounds", "image_span", "in_range", "stack_span"]
 
 
 class Demands(Protocol):
@@ -37,7 +36,7 @@ class Demands(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class Claim:
     """facts: of the symbols. registers, memory: their first values; memory by place, words of 8 bytes.
 
     A flag without a value is unknown. symbols: values for an execution that a counterexample does not ask for.
@@ -56,19 +55,21 @@ class Task:
 class Subject(Protocol):
     """Something to be proved of code that is no trampoline."""
 
-    def task(self, image: Image, architecture: Architecture) -> Task:
-        """Its task, of terms made now."""
+    def claim(self, image: Image, architecture: Architecture) -> Claim:
+        """Its claim, of terms made now."""
 
 
-def task_of(image: Image, subject: Goal | Subject, architecture: Architecture) -> Task:
+def claim_of(image: Image, subject: Goal | Subject, architecture: Architecture) -> Claim:
     """The task of whatever is to be proved of an image."""
-    return _trampoline(image, subject, architecture) if isinstance(subject, Goal) else subject.task(image, architecture)
+    return (
+        _trampoline(image, subject, architecture) if isinstance(subject, Goal) else subject.claim(image, architecture)
+    )
 
 
-def _trampoline(image: Image, goal: Goal, architecture: Architecture) -> Task:
+def _trampoline(image: Image, goal: Goal, architecture: Architecture) -> Claim:
     obligations = Obligations(goal, architecture)
     places = defaults(architecture)
-    return Task(
+    return Claim(
         demands=obligations,
         frame=Frame(obligations.readable()),
         facts=tuple(_facts(image, goal, architecture)),
@@ -140,7 +141,7 @@ Span = tuple[Value, int, int]
 def disjoint(one: Span, other: Span) -> Value:
     """Whether stretches of memory have no byte in common; there may be none between them."""
     (base, low, high), (second, second_low, second_high) = one, other
-    distance = sub(add(base, low % WORD, 64), add(second, second_low % WORD, 64), 64)
+    distance = sub(add(base, low % MODULUS, 64), add(second, second_low % MODULUS, 64), 64)
     return not_(ult(add(distance, high - low - 1, 64), high - low + second_high - second_low - 1, 64))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from properties.prover.architecture import Architecture
+from properties.prover.claims import Subject, claim_of
 from properties.prover.confirm import confirm
-from properties.prover.deciding import RefutedError
+from properties.prover.decider import RefutedError
 from properties.prover.executor import Executor, UndecidedError
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.tasks import Subject, task_of
 from properties.prover.terms import forget
 from properties.prover.verdicts import Counterexample, Figures, Outcome, Verdict
 from properties.prover.x86_64 import X86_64
@@ -27,7 +27,7 @@ def prove(
     instruction without a model is reached, an execution may still refute, but nothing can prove.
     """
     forget()
-    executor = Executor(image, task_of(image, goal, architecture), architecture, thorough=thorough)
+    executor = Executor(image, claim_of(image, goal, architecture), architecture, thorough=thorough)
     try:
         executor.run()
     except RefutedError as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from properties.prover.machine import InfeasibleError
 from properties.prover.paths import Path
 from properties.prover.terms import Value, eq, extract, not_
 from properties.prover.z3_backend import Model, Solver
 
-__all__ = ["Decider", "InfeasibleError", "RefutedError"]
+__all__ = ["Decider", "RefutedError"]
 
 
 class RefutedError(Exception):
@@ -18,10 +19,6 @@ class RefutedError(Exception):
         super().__init__(obligation)
         self.obligation = obligation
         self.model = model
-
-
-class InfeasibleError(Exception):
-    """No values of the symbols lead control here."""
 
 
 class Decider:

@@ -1,0 +1,237 @@
+"""angr's state as a Machine: the obligations of `properties.prover` look at it, and angr's solver decides them.
+
+angr's memory needs numbers as addresses, so that an address which is the first stack pointer plus a number is given to
+it as TOP plus that number; all else sees the symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import claripy  # type: ignore[import-not-found]
+
+from properties.benchmarks.angr.claripy_terms import ClaripyTerms
+from properties.prover.architecture import Architecture
+from properties.prover.claims import Claim
+from properties.prover.image import Image
+from properties.prover.machine import (
+    FRAME_BYTES,
+    NO_LOAD,
+    NO_STORE,
+    STACK_POINTER,
+    BrokenError,
+    InfeasibleError,
+    SplitError,
+)
+from properties.prover.meaning import MODULUS, signed
+from properties.prover.terms import Term, Value, eq, extract, linear, not_, sub, symbol, ult, zext
+from spec.abi import SLOT_BYTES
+
+__all__ = ["AngrMachine"]
+
+TOP: Final = 0xFFFFC90000123F00
+NO_FLAGS: Final = ("cc_op", "cc_dep2", "cc_ndep")
+"""With these 0, VEX's flags are those of cc_dep1."""
+
+FORWARD: Final = 1
+"""VEX's dflag where the direction flag is clear."""
+
+
+class AngrMachine:
+    """See Machine. state: set by whoever runs it. decided: how often each obligation was, by name, in order."""
+
+    state: Any
+
+    def __init__(self, image: Image, claim: Claim, architecture: Architecture, offsets: dict[str, int]) -> None:
+        self.architecture = architecture
+        self.bindings = dict(claim.bindings)
+        self.decided: dict[str, int] = {}
+        self._image = image
+        self._claim = claim
+        self._frame = claim.frame
+        self._offsets = offsets
+        self._terms = ClaripyTerms()
+        self._pointer_name = architecture.convention.stack_pointer
+        self._top = symbol(self._pointer_name, 64)
+        kept = {*architecture.convention.preserved, self._pointer_name}
+        self._volatile = [name for name in architecture.general if name not in kept]
+
+    def begin(self) -> None:
+        """Makes the state the one at the beginning of the claim."""
+        self.state.globals["lowest"] = 0
+        for name in self.architecture.general:
+            value = self._claim.registers[name]
+            assert value is not None
+            self.set_register(name, value)
+        self._forget_flags("the beginning")
+        for place, word in self._claim.memory.items():
+            self._write(place, word)
+        self.state.add_constraints(*(self._terms.predicate(fact) for fact in self._claim.facts))
+
+    # What instructions do.
+
+    def load(self, address: Any, size: int) -> Any:
+        """Judges a load: where angr has what is there."""
+        return self._access(NO_LOAD, self._frame.load, self._terms.understand(address), size, self._frame.readable)
+
+    def store(self, address: Any, size: int) -> Any:
+        """Judges a store: where angr is to put it."""
+        return self._access(NO_STORE, self._frame.store, self._terms.understand(address), size, 0)
+
+    def judge_pointer(self) -> None:
+        """Judges where the stack pointer is."""
+        if not self._frame.pointer(self._pointer()):
+            self.demand(STACK_POINTER, 0)
+
+    def _access(
+        self, obligation: str, allowed: Callable[[int, int, int], bool], address: Value, size: int, end: int
+    ) -> Any:
+        floor = self._pointer()
+        if not self._is_plain(address):
+            self.demand(obligation, self._within(address, floor, end - size))
+        place = self._place(address)
+        self.demand(obligation, int(allowed(place, place + size, floor)))
+        self.state.globals["lowest"] = min(place, self.state.globals["lowest"])
+        return claripy.BVV(TOP + place, 64)
+
+    def _pointer(self) -> int:
+        """Finds the stack pointer, from the first one on."""
+        pointer = self.register(self._pointer_name)
+        if not self._is_plain(pointer):
+            self.demand(STACK_POINTER, self._within(pointer, -FRAME_BYTES, self._frame.readable))
+        return self._place(pointer)
+
+    def _is_plain(self, address: Value) -> bool:
+        return linear(address)[0] is self._top
+
+    def _within(self, address: Value, low: int, last: int) -> Value:
+        """States that an address is at one of the places [low, last], of which there may be none."""
+        distance = sub(sub(address, self._top, 64), low % MODULUS, 64)
+        return ult(distance, last - low + 1, 64) if low <= last else 0
+
+    def _place(self, address: Value) -> int:
+        """Finds an address, from the first stack pointer on. SplitError where it may be at several places."""
+        return signed(self.constant(sub(address, self._top, 64)), 64)
+
+    def _read(self, place: int) -> Value:
+        loaded = self.state.memory.load(TOP + place, 8, endness="Iend_LE", inspect=False, disable_actions=True)
+        return self._terms.understand(loaded)
+
+    def _write(self, place: int, value: Value) -> None:
+        word = self._terms.vector(value, 64)
+        self.state.memory.store(TOP + place, word, endness="Iend_LE", inspect=False, disable_actions=True)
+
+    def _get(self, name: str) -> Value:
+        offset = self._offsets[name]
+        loaded = self.state.registers.load(offset, 8, endness="Iend_LE", inspect=False, disable_actions=True)
+        return self._terms.understand(loaded)
+
+    def _forget_flags(self, step: str) -> None:
+        self.set_register("cc_dep1", symbol(f"flags after {step}", 64))
+        for name in NO_FLAGS:
+            self.set_register(name, 0)
+        self.set_register("dflag", FORWARD)
+
+    # What obligations see.
+
+    def symbol(self, name: str, bits: int) -> Value:
+        """See Machine."""
+        return symbol(name, bits)
+
+    def register(self, name: str) -> Value:
+        """See Machine. Of the flags only the direction's is asked for."""
+        return zext(not_(eq(self._get("dflag"), FORWARD, 64)), 8) if name == "df" else self._get(name)
+
+    def set_register(self, name: str, value: Value) -> None:
+        """See Machine."""
+        word = self._terms.vector(value, 64)
+        self.state.registers.store(self._offsets[name], word, endness="Iend_LE", inspect=False, disable_actions=True)
+
+    def word(self, address: Value) -> Value:
+        """See Machine."""
+        return self._read(self._place(address))
+
+    def set_word(self, address: Value, value: Value) -> None:
+        """See Machine."""
+        self._write(self._place(address), value)
+
+    def inside(self, obligation: str, low: Value, size: int) -> None:
+        """See Machine."""
+        floor = self._pointer() + self.architecture.convention.pushed
+        if not self._is_plain(low):
+            self.demand(obligation, self._within(low, floor, -size))
+        place = self._place(low)
+        self.demand(obligation, int(floor <= place and place + size <= 0))
+
+    def known(self, predicate: Value) -> bool | None:
+        """See Machine: plainly, as one of the path's conditions, or by z3."""
+        if isinstance(predicate, int):
+            return predicate == 1
+        wanted, solver = self._terms.predicate(predicate), self.state.solver
+        if wanted.is_true() or wanted.is_false():
+            return bool(wanted.is_true())
+        opposite = claripy.Not(wanted)
+        for condition in solver.constraints:
+            if condition is wanted or condition is opposite:
+                return condition is wanted
+        if not solver.satisfiable(extra_constraints=[opposite]):
+            return True
+        return None if solver.satisfiable(extra_constraints=[wanted]) else False
+
+    def demand(self, obligation: str, predicate: Value) -> None:
+        """See Machine."""
+        self.decided[obligation] = self.decided.get(obligation, 0) + 1
+        if self.known(predicate) is True:
+            return
+        if self.state.solver.satisfiable():
+            raise BrokenError(obligation)
+        raise InfeasibleError
+
+    def same(self, obligation: str, got: Value, expected: Value, bits: int = 64) -> None:
+        """See Machine."""
+        self.demand(obligation, eq(extract(got, 0, bits), extract(expected, 0, bits), bits) if bits else 1)
+
+    def constant(self, value: Value) -> int:
+        """See Machine."""
+        if isinstance(value, int):
+            return value
+        cases = self.cases(value, 2)
+        if len(cases) > 1:
+            raise SplitError(value)
+        return cases[0]
+
+    def cases(self, value: Term, most: int) -> list[int]:
+        """Values that a term may have, at most so many."""
+        if value.bits == 1:
+            return [0, 1]
+        return [int(found) for found in self.state.solver.eval_upto(self._terms.vector(value, value.bits), most)]
+
+    def suppose(self, value: Term, number: int) -> None:
+        """Makes the state one of those in which a term has this value."""
+        self.state.add_constraints(self._terms.predicate(eq(value, number, value.bits)))
+
+    def in_image(self, address: Value) -> Value:
+        """See Machine."""
+        return ult(sub(address, self._image.address, 64), self._image.used, 64)
+
+    def resume(self, address: int, pointer: Value) -> None:
+        """See Machine."""
+        self.set_register("ip", address)
+        self.set_register(self._pointer_name, pointer)
+
+    def clobber(self, step: str) -> None:
+        """See Machine. What is below the stack pointer is unknown as far down as it was used."""
+        for name in self._volatile:
+            self.set_register(name, symbol(f"{name} after {step}", 64))
+        self._forget_flags(step)
+        lowest, live = self.state.globals["lowest"], self._pointer() + self.architecture.convention.pushed
+        for place in range(lowest - lowest % SLOT_BYTES, live, SLOT_BYTES):
+            self._write(place, symbol(f"{place:#x} after {step}", 64))
+        self.state.globals["lowest"] = live
+
+    def forget(self, address: Value, size: int) -> None:
+        """See Machine."""
+        start = self._place(address)
+        for place in range(start, start + size, SLOT_BYTES):
+            self._write(place, symbol(f"{place:#x} after a callee that owns it", 64))
