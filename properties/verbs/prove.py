@@ -26,7 +26,8 @@ Each image is proved as it is and, if the kernel patches it to detach programs w
 counterexample tells the obligation that is broken, what is wrong, the values of registers and results that matter, and
 the instructions executed: the one at which it shows, and the one at fault.
 
-Image files come from `python -m properties dump`.
+Image files come from `python -m properties dump`. The field `arch` of a file names its
+architecture, by whose rules it is judged; without it this is x86-64.
 
 Exit status: 0 all proved, 1 one refuted, 2 a file cannot be used, 3 one undecided; of several the first of 2, 1, 3.
 """
