@@ -11,9 +11,9 @@ from properties.kernels import confirmed
 from properties.kernels.confirmed import Compared, compare
 from properties.kernels.conformance import fixed_runs
 from properties.kernels.directed import linux_directed
-from properties.kernels.evidence import Collected, Difference, Evidence, asked
+from properties.kernels.evidence import Collected, Difference, Evidence
 from properties.kernels.nearest import chosen
-from properties.kernels.observable import NOT_OBSERVABLE, State, reachable, standing
+from properties.kernels.observable import NOT_OBSERVABLE, Knowledge, reachable, standing
 from properties.kernels.tables import as_json, reasons_table, rule_table, summary_table
 from properties.lockstep.coverage import lacking, rule_ids
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
@@ -78,16 +78,12 @@ def test_a_rule_is_confirmed_by_the_steps_on_which_the_kernel_agreed() -> None:
 
 def test_what_the_harness_answers_confirms_nothing() -> None:
     """Unknown names and misuse are answered before the kernel is asked; -EOPNOTSUPP of a program is the kernel's."""
-    collected = take("ftrace_ops o1; ftrace_ops o1; ftrace_free_filter o7")
-    load, free = parse_operation("bpf_prog_load p fexit"), parse_operation("ftrace_free_filter o1")
-    twice, once = (parse_operation(f"update_ftrace_direct_add o1 {pairs}") for pairs in ("f=T f=U", "f=T g=T"))
+    lines = "ftrace_ops o1; ftrace_ops o1; ftrace_free_filter o7; update_ftrace_direct_add o1 foo1=T1 foo1=T2"
+    rules = take(f"{lines}; bpf_prog_load p fmod_ret target=foo1 sleepable").rules
 
-    assert {"OPS-1": 1} == {rule: count for rule, count in collected.rules.items() if rule.startswith("OPS")}
-    assert not collected.rules.keys() & {"NAME-1", "NAME-2"}
-    assert asked(load, "-EOPNOTSUPP", ("PROG-3",))
-    assert not asked(free, "-EOPNOTSUPP", ("NAME-5",))
-    assert asked(once, "-EINVAL", ("DIRECT-10",))
-    assert not asked(twice, "-EINVAL", ("DIRECT-10",))
+    assert {"OPS-1": 1} == {rule: count for rule, count in rules.items() if rule.startswith("OPS")}
+    assert not [rule for rule in rules if rule.startswith(("NAME-", "DIRECT-"))]
+    assert "PROG-1" in rules
 
 
 def test_a_step_that_is_declined_is_counted_by_its_reason() -> None:
@@ -193,9 +189,9 @@ def test_each_rule_stands_somehow() -> None:
 
     assert tuple(stands) == rule_ids()
     assert "confirmed 3" == str(stands["OPS-1"])
-    assert State.NEVER is stands["OPS-4"].state
-    assert (State.NOT_OBSERVABLE, NOT_OBSERVABLE["COST-1"]) == (stands["COST-1"].state, stands["COST-1"].reason)
-    assert {State.LACKING} == {stands[rule].state for rule in lacking(NEWEST) - NOT_OBSERVABLE.keys()}
+    assert Knowledge.NEVER is stands["OPS-4"].state
+    assert (Knowledge.NOT_OBSERVABLE, NOT_OBSERVABLE["COST-1"]) == (stands["COST-1"].state, stands["COST-1"].reason)
+    assert {Knowledge.LACKING} == {stands[rule].state for rule in lacking(NEWEST) - NOT_OBSERVABLE.keys()}
 
 
 def test_every_reason_belongs_to_a_rule() -> None:
