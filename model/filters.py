@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.endings import Refused, check_alive
+from model.endings import Refused, Warned, check_alive
 from model.faults import reach
 from model.poke import replaced
 from model.regs import drop_regs, keep_regs
@@ -31,9 +31,11 @@ def ftrace_ops(state: State, operation: op.FtraceOps) -> State:
     return state.with_ops(operation.ops, ops)
 
 
-def ftrace_free_filter(state: State, operation: op.FtraceFreeFilter) -> State:
-    """NAME-5: the ops is gone."""
+def ftrace_free_filter(state: State, operation: op.FtraceFreeFilter) -> State | Warned:
+    """NAME-5: the ops is gone, or a warning says that it is in use."""
     cite("NAME-5")
+    if state.enabled(operation.ops):
+        return Warned(state)
     return state.without_ops(operation.ops)
 
 

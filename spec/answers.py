@@ -20,7 +20,7 @@ ALWAYS = {
     "ftrace_set_filter_ips": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,-ENOENT,-EBUSY,{PATCHING}",
     "ftrace_set_filter": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,-EBUSY,{PATCHING}",
     "ftrace_set_notrace": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,{PATCHING}",
-    "ftrace_free_filter": "0,-EBADF,-EOPNOTSUPP",
+    "ftrace_free_filter": "0,-EBADF",
     "register_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY,-EBUSY WARN,-EINVAL,{PATCHING}",
     "unregister_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY WARN,{PATCHING}",
     "register_ftrace_direct": f"0,-EBUSY,-ENOMEM,-EINVAL,{PATCHING}",
@@ -58,6 +58,7 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
     if not semantics.prog_pins_module and world.modules:
         for verb in ATTACHING:
             found[verb].add("-EOPNOTSUPP")
+    found["ftrace_free_filter"].add("0 WARN" if semantics.free_filter_warns else "-EOPNOTSUPP")
     if semantics.graph_users > 1:
         found["register_ftrace_graph"].add("-ENOSPC")
     if semantics.wide_return_refused and _returns_wide(world):

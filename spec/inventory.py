@@ -264,8 +264,8 @@ def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
     return _with_ops(s, o.ops, notrace_hash=_edited(present, s.matching(pattern), removes, o.reset))
 
 
-def _free(s: Inventory, o: op.FtraceFreeFilter, _: Outcome) -> Inventory:
-    return replace(s, ops=_without(s.ops, {o.ops}))
+def _free(s: Inventory, o: op.FtraceFreeFilter, outcome: Outcome) -> Inventory:
+    return s if outcome.warn else replace(s, ops=_without(s.ops, {o.ops}))
 
 
 def _register(s: Inventory, o: op.RegisterFtraceFunction, _: Outcome) -> Inventory:

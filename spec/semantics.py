@@ -71,6 +71,9 @@ class Semantics:
     Since 59495740f795 ("ftrace: Let unregister_ftrace_direct_multi() call ftrace_free_filter()"), v6.4.
     """
 
+    free_filter_warns: bool
+    """ftrace_free_filter() of an enabled ops warns, and leaves it alone (NAME-5). In 7.3.4, not in 6.12.117."""
+
     max_links: int
     """BPF_MAX_TRAMP_LINKS on x86-64: 38, and 36 since v7.2."""
 
@@ -175,6 +178,7 @@ _LINUX_6_1 = Semantics(
     notrace_leaves_regs=False,
     share_ipmodify=True,
     free_filters=False,
+    free_filter_warns=False,
     max_links=38,
     max_slots=6,
     charge_before_slots=True,
@@ -206,6 +210,7 @@ _LINUX_6_12 = Semantics(
     notrace_leaves_regs=True,
     share_ipmodify=True,
     free_filters=True,
+    free_filter_warns=False,
     max_links=38,
     max_slots=12,
     charge_before_slots=False,
@@ -237,6 +242,7 @@ _LINUX_7_3 = Semantics(
     notrace_leaves_regs=True,
     share_ipmodify=True,
     free_filters=True,
+    free_filter_warns=True,
     max_links=36,
     max_slots=12,
     charge_before_slots=False,
@@ -268,6 +274,7 @@ _PROPOSAL_2021 = Semantics(
     notrace_leaves_regs=False,
     share_ipmodify=False,
     free_filters=False,
+    free_filter_warns=False,
     max_links=38,
     max_slots=6,
     charge_before_slots=True,

@@ -10,6 +10,7 @@ from impl.batched.direct import shutdown
 from impl.batched.faults import Refused
 from impl.batched.state import Ops, State
 from spec import operations as op
+from spec.outcomes import Ok
 
 __all__ = ["declare", "free_filter", "register", "unregister"]
 
@@ -29,9 +30,12 @@ def declare(state: State, operation: op.FtraceOps) -> None:
     state.next_code += 1
 
 
-def free_filter(state: State, operation: op.FtraceFreeFilter) -> None:
-    """ftrace_free_filter(): the ops is gone, and its name free (NAME-5)."""
+def free_filter(state: State, operation: op.FtraceFreeFilter) -> Ok:
+    """ftrace_free_filter(): the ops is gone, and its name free; a warning says that it is enabled (NAME-5)."""
+    if state.ops[operation.ops].enabled:
+        return Ok(warn=True)
     del state.ops[operation.ops]
+    return Ok()
 
 
 def register(state: State, operation: op.RegisterFtraceFunction) -> None:

@@ -1,7 +1,14 @@
 """The real kernel in a virtual machine, as a System.
 
-A station (station.py) is a booted guest with our modules, kept as a snapshot; a run (system.py) starts from it. Between
-them and the kernel stands the guest's agent, which carries out batches of system calls (frames.py, guest.py).
+A station (station.py) is a booted guest with our modules, kept as a snapshot; a run (system.py) starts from it. Below
+them are wings, each of which imports only those before it:
+
+    host           this machine: its tools, apt, the cache
+    architectures  what differs from one processor architecture to the next
+    guest          QEMU, the files of a kernel, the agent, and batches of system calls for it
+    bpf, probes    bpf(2); what the kernel shows of ftrace, BPF and its symbols
+    laboratory     our modules, with the functions of a world, and their control
+    instruments    measurements that stand beside the runs
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from spec.semantics import Semantics
 from spec.system import System, SystemFactory
 from spec.worlds import World
 
-__all__ = ["close", "factory", "station_of"]
+__all__ = ["close", "factory", "station_of", "system"]
 
 _STATIONS: dict[tuple[str, str], Station] = {}
 
@@ -33,6 +40,11 @@ def close() -> None:
     """End all guests."""
     while _STATIONS:
         _STATIONS.popitem()[1].guest.close()
+
+
+def system(world: World, semantics: Semantics) -> System:
+    """A run in the Debian kernel that has the name of these semantics."""
+    return factory(semantics.name)(world, semantics)
 
 
 def factory(name: str) -> SystemFactory:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from impl.linux.bpf import calls as links
-from impl.linux.bpf.programs import ATTACH_TYPES, Program, assemble
+from impl.linux.bpf import commands
+from impl.linux.bpf.recorders import ATTACH_TYPES, RecorderProgram, load
 from impl.linux.directory import Directory
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Reply
-from impl.linux.probes.images import ProgramCall
+from impl.linux.probes.disassembly import ProgramCall
 from impl.linux.run import Run
 from spec import operations as op
 from spec.globs import is_glob
@@ -35,7 +35,7 @@ class Loaded:
     """A program in the kernel: its descriptor, the address of its code, and for which function or BTF it is."""
 
     prog: str
-    code: Program
+    code: RecorderProgram
     fd: int
     address: int
     place: str
@@ -79,9 +79,11 @@ class Attachments:
     def _tried(self, declared: op.BpfProgLoad) -> Outcome:
         vmlinux = self.directory.station.btfs[None]
         target = vmlinux.functions[TRIALS.get(declared.kind, OTHER_TRIAL)]
-        code = Program(0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0)
+        code = RecorderProgram(
+            0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0
+        )
         batch = Batch()
-        links.load_program(batch, code, self._text(code), btf_id=target)
+        load(batch, code, self.directory.station.bindings, btf_id=target)
         fd = self._submit(batch)[0].value
         if fd < 0:
             return Errno(errno_name(fd))
@@ -102,23 +104,24 @@ class Attachments:
             fd = self.directory.btf_fds.get(place, 0)
         nested = self.directory.btf_fds.get("massattach", 0) if code.nested is not None else 0
         batch = Batch()
-        links.load_program(batch, code, self._text(code), btf_id=btf, btf_fd=fd, nested_btf=nested)
+        bindings = self.directory.station.bindings
+        load(batch, code, bindings, btf_id=btf, btf_fd=fd, nested_btf=nested)
         program = self._submit(batch)[0].value
         if program < 0:
             return Errno(errno_name(program))
         batch = Batch()
-        links.program_info(batch, program)
-        address = links.loaded_program(self._submit(batch)[0]).address
+        commands.program_info(batch, program)
+        address = commands.loaded_program(self._submit(batch)[0]).address
         loaded = Loaded(declared.prog, code, program, address, place or "")
         self.numbered[code.number] = loaded
         return loaded
 
-    def _code(self, declared: op.BpfProgLoad, function: Function | None) -> Program:
+    def _code(self, declared: op.BpfProgLoad, function: Function | None) -> RecorderProgram:
         self.numbered.append(None)
         btf_id = self.directory.btf_id(function) if function else 0
         btf = self.directory.station.btfs[self.directory.home(function)] if function else None
         prototype = function.prototype if function else None
-        return Program(
+        return RecorderProgram(
             len(self.numbered) - 1,
             declared.kind,
             loads=btf.loadable(btf_id) if btf and btf_id and self._is_plain(function) else (),
@@ -142,9 +145,6 @@ class Attachments:
             callee = program.calls if program else None
             present = callee is not None and self.run.inventory.loaded(callee)
             yield entry, self.directory.address(callee) if callee and present else 0
-
-    def _text(self, code: Program) -> bytes:
-        return assemble(code, self.directory.station.bindings)
 
     def open(self, wanted: op.BpfRawTracepointOpen) -> Outcome:
         """BPF_RAW_TRACEPOINT_OPEN, or with a cookie BPF_LINK_CREATE (LINK-1)."""
@@ -171,8 +171,8 @@ class Attachments:
 
         def attach(batch: Batch) -> int:
             if cookie is None and not create:
-                return links.open_link(batch, loaded.fd)
-            return links.create_link(batch, loaded.fd, loaded.code.attach_type, cookie or 0)
+                return commands.open_link(batch, loaded.fd)
+            return commands.create_link(batch, loaded.fd, loaded.code.attach_type, cookie or 0)
 
         return self._linked(link, attach, (loaded,))
 
@@ -195,7 +195,7 @@ class Attachments:
         cookies = [cookie or 0 for _, cookie in targets] if any(c is not None for _, c in targets) else None
 
         def attach(batch: Batch) -> int:
-            return links.create_multi_link(batch, loaded.fd, loaded.code.attach_type, ids, cookies)
+            return commands.create_multi_link(batch, loaded.fd, loaded.code.attach_type, ids, cookies)
 
         return self._linked(wanted.link, attach, (loaded,))
 
@@ -222,7 +222,7 @@ class Attachments:
         """Close the link's only descriptor; then programs that nothing else uses."""
         fd, loaded = self._links.pop(wanted.link)
         batch = Batch()
-        index = self._charged(batch, lambda batch: links.close(batch, fd))
+        index = self._charged(batch, lambda batch: commands.close(batch, fd))
         value = self._submit(batch)[index].value
         self._release(loaded)
         return Errno(errno_name(value)) if value < 0 else Ok()
@@ -231,7 +231,7 @@ class Attachments:
         """Add a call, which is refused the memory of an image if `fail jit_charge` is armed."""
         if not self.run.charge_fails:
             return add(batch)
-        return links.without_jit_charge(batch, add, self.directory.station.jit_limit)
+        return commands.without_jit_charge(batch, add, self.directory.station.jit_limit)
 
     def _release(self, loaded: tuple[Loaded, ...]) -> None:
         """Close programs that were loaded for one function only, and that no link uses."""
@@ -244,7 +244,7 @@ class Attachments:
     def _close(self, fds: Iterable[int]) -> None:
         batch = Batch()
         for fd in fds:
-            links.close(batch, fd)
+            commands.close(batch, fd)
         if len(batch):
             self._submit(batch)
 

@@ -1,29 +1,29 @@
-"""Where the functions of a world are: their addresses now, their modules' BTF, and whose an address is."""
+"""The functions of a world as they are now: their addresses, the BTF of their modules, and what is at an address."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from impl.linux.probes.symbols import Symbols
-from impl.linux.station import CORE, Station, btf_descriptors, module_symbols
+from impl.linux.bpf.commands import open_btfs
+from impl.linux.laboratory.build import CORE
+from impl.linux.probes.symbols import Symbols, read_module
+from impl.linux.station import Station
 from spec.prototypes import Prototype
 from spec.worlds import Function
 
 __all__ = ["NOWHERE", "PATCHED", "Directory"]
 
 NOWHERE = 1
-"""An address at which no function is; 0 would be the entry that a gone module leaves in a hash."""
+"""An address at which no function is. It is not 0, which a hash has in place of functions that have gone."""
 
-ENDBR_BYTES = 4
-PAGE = 4096
 STUB = re.compile(r"massattach_stub(\d+)")
 PATCHED = "__patched"
 
 
 @dataclass(slots=True)
 class Directory:
-    """The symbols as they are now, modules that were loaded again included."""
+    """The symbols as they are now; modules may have been loaded again."""
 
     station: Station
     symbols: Symbols
@@ -31,7 +31,7 @@ class Directory:
 
     @classmethod
     def of(cls, station: Station) -> Directory:
-        """As the station's snapshot has it."""
+        """The state at the station's snapshot."""
         return cls(station, station.symbols, dict(station.btf_fds))
 
     def home(self, function: Function) -> str | None:
@@ -50,24 +50,24 @@ class Directory:
         return found[number - 1] if len(found) >= number else NOWHERE
 
     def btf_id(self, function: Function) -> int:
-        """The id of its FUNC in its module's BTF; 0 if that does not name it, or the module is not loaded."""
+        """The id of a function's FUNC in its module's BTF; 0 if that does not name it, or the module is not loaded."""
         if function.name != function.symbol or self.address(function.name) == NOWHERE:
             return 0
         return self.station.btfs[self.home(function)].functions.get(function.symbol, 0)
 
     def btf_fd(self, function: Function) -> int:
-        """The descriptor of its module's BTF, 0 for vmlinux's."""
+        """The descriptor of the BTF of a function's module, 0 for vmlinux's."""
         home = self.home(function)
         return self.btf_fds.get(home, 0) if home else 0
 
     def prototype(self, name: str) -> Prototype | None:
-        """As the world has it."""
+        """The prototype that the world gives a function."""
         return self.station.world.by_name[name].prototype
 
     def function_at(self, ip: int) -> str:
         """The function of the world, or the symbol, whose beginning or site is at an address."""
         place = self.symbols.at(ip)
-        if place is None or place.offset > ENDBR_BYTES:
+        if place is None or place.offset > self.station.kernel.architecture.site_offset:
             return f"{ip:#x}"
         return self.named(place.symbol, place.module, ip - place.offset)
 
@@ -86,14 +86,15 @@ class Directory:
     def find(self, module: str) -> None:
         """Note the addresses of a module that has just been loaded."""
         image = self.station.modules.others[module]
-        self.symbols = module_symbols(self.station.guest, module, image, self.symbols)
-        self.btf_fds |= btf_descriptors(self.station.guest, (module,))
+        self.symbols = self.symbols.with_module(module, read_module(self.station.guest, module, image))
+        self.btf_fds |= open_btfs(self.station.guest, (module,))
 
     def forget(self, module: str) -> tuple[int, int]:
         """A module has gone; the pages that its functions were in, by their first address and the one behind them."""
         functions = [f.name for f in self.station.world.functions if f.module == module]
         addresses = [self.address(name) for name in functions]
-        pages = min(addresses) & -PAGE, (max(addresses) & -PAGE) + PAGE
+        page = self.station.kernel.architecture.page_bytes
+        pages = min(addresses) & -page, (max(addresses) & -page) + page
         self.symbols = self.symbols.without_module(module)
         self.btf_fds.pop(module, None)
         return pages

@@ -1,4 +1,4 @@
-"""What can be seen of ftrace after an operation: every site that is not a nop, and what went wrong."""
+"""What can be seen of ftrace after an operation: every site that is not a nop, and warnings and complaints."""
 
 from __future__ import annotations
 
@@ -6,28 +6,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from impl.linux.architectures import SiteCode
 from impl.linux.directory import Directory
-from impl.linux.guest.frames import Batch, Reply
+from impl.linux.guest.batch import Batch, Reply
+from impl.linux.guest.guest import Guest
 from impl.linux.laboratory.tuning import untaint
-from impl.linux.probes.enabled import (
-    EnabledFunction,
-    SiteCode,
-    decode_site,
-    direct_functions,
-    parse_enabled_functions,
-    site_of,
-)
-from impl.linux.probes.images import Image, ProgramCall, parse_image
-from impl.linux.probes.tracefs import ROOT
+from impl.linux.probes.disassembly import Disassembly, ProgramCall, disassemble
+from impl.linux.probes.enabled import EnabledFunction, direct_functions, parse_enabled_functions, site_of
+from impl.linux.probes.tracefs import ENABLED
 from spec.errors import BadInputError
 from spec.sites import Site
 
 __all__ = ["EmulatorLimitError", "KernelComplaintError", "Observer", "Spelling"]
 
-ENABLED = f"{ROOT}/enabled_functions"
 TAINTED = "/proc/sys/kernel/tainted"
 WARNED = 1 << 9
-SITE_BYTES = 9
 IMAGE_BYTES = 4096
 CALLBACK, REDIRECT = re.compile(r"massattach_ops(\d+)"), "massattach_redirect"
 COMPLAINT = re.compile(r"BUG:|Oops|general protection|kernel panic|Unable to handle|KASAN|UBSAN")
@@ -39,12 +32,12 @@ class KernelComplaintError(Exception):
 
 
 class EmulatorLimitError(BadInputError):
-    """The kernel complains of time that the emulator took: nothing is known of the kernel by it."""
+    """The kernel complains that something took too long, which is the emulator's fault and not the kernel's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How seeds call what addresses stand for.
+    """How seeds spell what is at an address.
 
     tramp: a direct stub by its number; ops: by its slot; program: KIND:PROG by the address of its code, as it was when
     it was loaded last, or None.
@@ -73,28 +66,32 @@ class Observer:
 
         def read(replies: Sequence[Reply]) -> bool:
             self._observe(parse_enabled_functions(replies[enabled].data[0].decode()))
-            return self._warned(int(replies[tainted].data[0]))
+            return self._has_warned(int(replies[tainted].data[0]))
 
         return read
 
+    @property
+    def _guest(self) -> Guest:
+        return self.directory.station.guest
+
     def check(self) -> None:
-        """Read what went wrong alone; a warning that no operation announced is a complaint."""
+        """Look only at what went wrong; a warning that no operation announced is a complaint."""
         batch = Batch()
         tainted = batch.read_file(TAINTED)
-        replies = self.directory.station.guest.submit(batch)
-        if self._warned(int(replies[tainted].data[0])):
+        replies = self._guest.submit(batch)
+        if self._has_warned(int(replies[tainted].data[0])):
             raise KernelComplaintError(f"the kernel warned in a call:\n{self.warning[-4000:]}")
 
     def _observe(self, functions: Sequence[EnabledFunction]) -> None:
-        """Bytes are read of every site that is or was shown: one that is a nop is not a site."""
-        addresses = self._addresses(functions)
+        """Read the bytes of every site that is shown or was shown before; one that is a nop is left out."""
+        addresses = self._find_addresses(functions)
         gone = [name for name in self.sites if name not in addresses]
         old = {name: address for name in gone if (address := self.directory.address(name)) > 1}
         places = {**{name: address for name, (address, _) in addresses.items()}, **old}
-        codes = self._codes(places)
+        codes = self._read_sites(places)
         live = {name: (function, codes[name]) for name, (_, function) in addresses.items()}
-        self._entries_of = entries = self._entries(live)
-        spelled = self._spelled({*(c.target for _, c in live.values() if c.target), *entries.values()}, functions)
+        self._entries_of = entries = self._find_entries(live)
+        spelled = self._spell({*(c.target for _, c in live.values() if c.target), *entries.values()}, functions)
         self.sites = {
             name: site_of(function, code, entries.get(name), lambda address: spelled.get(address, f"{address:#x}"))
             for name, (function, code) in live.items()
@@ -103,53 +100,49 @@ class Observer:
             if codes[name].kind != "nop":
                 self.sites[name] = Site(0, False, False, False, f"{codes[name].target:#x}")
 
-    def _addresses(self, functions: Sequence[EnabledFunction]) -> dict[str, tuple[int, EnabledFunction]]:
-        """Each function's address; of symbols that share a name, those in order whose sites are no nops."""
+    def _find_addresses(self, functions: Sequence[EnabledFunction]) -> dict[str, tuple[int, EnabledFunction]]:
+        """The address of each function; of symbols that share a name, in order, of those whose sites are no nops."""
         found: dict[str, tuple[int, EnabledFunction]] = {}
         shared: dict[tuple[str, str | None], list[int]] = {}
         for function in functions:
             key = function.symbol, function.module
             starts = self.directory.symbols.addresses(*key)
             if len(starts) > 1 and key not in shared:
-                codes = self._codes(dict(zip(map(str, starts), starts, strict=True)))
+                codes = self._read_sites(dict(zip(map(str, starts), starts, strict=True)))
                 shared[key] = [start for start in starts if codes[str(start)].kind != "nop"]
             address = shared[key].pop(0) if shared.get(key) else (starts[0] if starts else 0)
             found[self.directory.named(function.symbol, function.module, address)] = address, function
         return found
 
-    def _codes(self, places: Mapping[str, int]) -> dict[str, SiteCode]:
-        texts = self._read([(address, SITE_BYTES) for address in places.values()])
-        return {name: decode_site(places[name], text) for name, text in zip(places, texts, strict=True)}
+    def _read_sites(self, places: Mapping[str, int]) -> dict[str, SiteCode]:
+        architecture = self.directory.station.kernel.architecture
+        texts = self._guest.read_memory([(address, architecture.site_bytes) for address in places.values()])
+        return {name: architecture.decode_site(places[name], text) for name, text in zip(places, texts, strict=True)}
 
-    def _read(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
-        if not places:
-            return []
-        batch = Batch()
-        for address, length in places:
-            batch.read_memory(address, length)
-        replies = self.directory.station.guest.submit(batch)
-        return [reply.data[0] if reply.value > 0 else b"" for reply in replies]
-
-    def _entries(self, live: Mapping[str, tuple[EnabledFunction, SiteCode]]) -> dict[str, int]:
-        """What stands behind `direct-->`: where the site calls something else, from the kernel's own table."""
+    def _find_entries(self, live: Mapping[str, tuple[EnabledFunction, SiteCode]]) -> dict[str, int]:
+        """What is behind `direct-->`: what the site calls, or else what the kernel's own table has."""
         direct = {name: code for name, (function, code) in live.items() if function.entry}
         alone = {name for name in direct if live[name][0].count == 1}
         found = {name: code.target for name, code in direct.items() if name in alone and code.target}
         if len(found) < len(direct):
-            table = direct_functions(self._read, self.directory.symbols.address("direct_functions"))
+            table = direct_functions(self._guest.read_memory, self.directory.symbols.address("direct_functions"))
             for name in direct.keys() - found.keys():
                 found[name] = table.get(direct[name].address, 0) & ~1
         return found
 
-    def _spelled(self, addresses: set[int], functions: Sequence[EnabledFunction]) -> dict[int, str]:
-        """What each address is; of those that are images the memory is read in one frame."""
-        known = {f.trampoline.at.address: self._ops(f.trampoline.func.symbol) for f in functions if f.trampoline}
-        spelled = {address: text for address in addresses if (text := known.get(address) or self._static(address))}
+    def _spell(self, addresses: set[int], functions: Sequence[EnabledFunction]) -> dict[int, str]:
+        """How each address is spelled; the code of all images is read in one frame."""
+        known = {f.trampoline.at.address: self._spell_ops(f.trampoline.func.symbol) for f in functions if f.trampoline}
+        spelled = {
+            address: text for address in addresses if (text := known.get(address) or self._spell_symbol(address))
+        }
         images = sorted(addresses - spelled.keys() - {0})
-        codes = self._read([(address, IMAGE_BYTES) for address in images])
-        return spelled | {address: self._image(address, code) for address, code in zip(images, codes, strict=True)}
+        codes = self._guest.read_memory([(address, IMAGE_BYTES) for address in images])
+        return spelled | {
+            address: self._spell_image(address, code) for address, code in zip(images, codes, strict=True)
+        }
 
-    def _static(self, address: int) -> str | None:
+    def _spell_symbol(self, address: int) -> str | None:
         stub = self.directory.stub(address)
         if stub is not None:
             return f"direct:{self.spelling.tramp(stub)}"
@@ -158,38 +151,39 @@ class Observer:
         return place.symbol if place and exact else None
 
     def shares(self, function: str) -> bool:
-        """Whether the function's image calls the original as its stack says (ORIG_STACK), for an IPMODIFY user."""
+        """Whether the function's image takes the original from its stack (ORIG_STACK), as for an IPMODIFY user."""
         return self._entries_of.get(function, 0) in self._sharing
 
-    def _ops(self, callback: str | None) -> str:
+    def _spell_ops(self, callback: str | None) -> str:
         match = CALLBACK.fullmatch(callback or "")
         if match:
             return f"ops:{self.spelling.ops(int(match[1]))}"
         return "ops:klp_ops" if callback == REDIRECT else "ops:graph_ops"
 
-    def _image(self, address: int, code: bytes) -> str:
+    def _spell_image(self, address: int, code: bytes) -> str:
         """The programs of an image in running order; an image's text stays while only detached programs are skipped."""
         seen = self._images.get(address)
         if seen and seen[0] == code:
             return seen[1]
-        image = parse_image(address, code, self.directory.station.helpers)
+        station = self.directory.station
+        image = disassemble(station.kernel.architecture, address, code, station.helpers)
         if seen and any(call.skipped for call in image.programs):
             return seen[1]
-        text = f"trampoline:{','.join(self._programs(image))}"
+        text = f"trampoline:{','.join(self._spell_programs(image))}"
         self._images[address] = code, text
         takes_stack = image.original is not None and image.original.target is None
         self._sharing = self._sharing | {address} if takes_stack else self._sharing - {address}
         return text
 
-    def _programs(self, image: Image) -> list[str]:
+    def _spell_programs(self, image: Disassembly) -> list[str]:
         return [self.spelling.program(call) or f"{call.kind}:{call.program:#x}" for call in image.programs]
 
-    def _warned(self, taint: int) -> bool:
-        """Whether the kernel warned since the last time, which it then may do again."""
+    def _has_warned(self, taint: int) -> bool:
+        """Whether the kernel has warned since the last look; then the same warning can come again."""
         station = self.directory.station
         console = station.guest.console()
         if TOO_SLOW.search(console):
-            raise EmulatorLimitError(f"the emulator is too slow for this kernel: {_line(TOO_SLOW, console)}")
+            raise EmulatorLimitError(f"the emulator is too slow for this kernel: {_find_line(TOO_SLOW, console)}")
         if COMPLAINT.search(console) or (taint ^ station.taint) & ~WARNED:
             raise KernelComplaintError(f"the kernel complains (taint {taint}):\n{console[-4000:]}")
         self.warning = console
@@ -199,5 +193,5 @@ class Observer:
         return True
 
 
-def _line(pattern: re.Pattern[str], text: str) -> str:
+def _find_line(pattern: re.Pattern[str], text: str) -> str:
     return next(line for line in text.splitlines() if pattern.search(line))

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from impl.linux.attachments import Attachments
-from impl.linux.bpf import calls as links
-from impl.linux.calls import Caller
+from impl.linux.bpf import commands
+from impl.linux.caller import Caller
 from impl.linux.declining import Decliner, limits_of
 from impl.linux.directory import Directory
+from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch
 from impl.linux.laboratory import control
-from impl.linux.laboratory.control import CONTROL, Numbers
+from impl.linux.laboratory.control import CONTROL, Command, Numbers
 from impl.linux.observation import Observer, Spelling
 from impl.linux.run import Run
 from impl.linux.station import Station
@@ -144,7 +144,7 @@ class Linux:
 
         if not (self._run.charge_fails and isinstance(operation, CHARGING)):
             return add(batch)
-        return links.without_jit_charge(batch, add, self._station.jit_limit)
+        return commands.without_jit_charge(batch, add, self._station.jit_limit)
 
     def _module(self, operation: op.InitModule | op.DeleteModule) -> Outcome:
         """init_module and delete_module of one of the world's modules."""
@@ -165,7 +165,7 @@ class Linux:
 
     def _hold(self, first: int, behind: int) -> None:
         batch = Batch()
-        written = batch.write_file(CONTROL, control.hold(first, behind))
+        written = batch.write_file(CONTROL, control.pack(Command.HOLD, first, behind))
         refused = self._station.guest.submit(batch)[written].value
         if refused < 0:
             raise BadInputError(f"the memory of a module cannot be held: {errno_name(refused)}")

@@ -1,4 +1,4 @@
-"""What happened in one call, from several recorders: their marks in the order of time, folded into a Trace."""
+"""What happened in one call: the marks of several recorders, in the order of time, are folded into a Trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spec.traces import Event, NestedCall, Trace
 
-__all__ = ["Begin", "End", "Mark", "folded"]
+__all__ = ["Begin", "End", "Mark", "Thing", "fold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +25,19 @@ class End:
 
 
 Thing = Event | Begin | End | Callable[[str], Event]
-"""What a recorder saw; an event that can only be told by the function in whose call it stands is a callable of that."""
+"""What a recorder saw. An event that depends on the function that is being called is a callable of its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """time: of the kernel's monotonic clock, in ns; place: among the marks of its recorder, which are in order."""
+    """Something that a recorder saw. time: by the monotonic clock, in ns. place: among the recorder's own marks."""
 
     time: int
     place: int
     thing: Thing
 
 
-def folded(marks: Iterable[Mark], function: str) -> Trace:
+def fold(marks: Iterable[Mark], function: str) -> Trace:
     """The trace of a function's call, whose End is the last mark; a call without its End has no value."""
     ordered = sorted(marks, key=lambda mark: (mark.time, mark.place))
     return _fold(iter([mark.thing for mark in ordered]), function)

@@ -101,8 +101,9 @@ def measured_rows(kernel: str) -> Iterator[Row]:
         for case in cases(world, semantics, bench.has):
             bench.fresh()
             yield _row(case, bench, world, semantics)
-    client = bpftrace.fetch(CLIENT_SUITES[kernel])
-    prepared = measure.prepare(packages.fetch(kernel), memory=bpftrace.MEMORY, files=client.files)
+    fetched = packages.fetch(kernel)
+    client = bpftrace.fetch(CLIENT_SUITES[kernel], fetched.architecture)
+    prepared = measure.prepare(fetched, memory=bpftrace.MEMORY, files=client.files)
     with _bench(prepared) as bench:
         for pattern in WILDCARDS:
             bench.fresh()

@@ -7,11 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from impl.linux.bpf import features
-from impl.linux.guest.frames import Batch
+from impl.linux.guest.batch import Batch
 from impl.linux.guest.guest import Guest, GuestDiedError, boot
 from impl.linux.guest.packages import Kernel
-from impl.linux.probes.btf import Btf
-from impl.linux.probes.symbols import parse_kallsyms
+from impl.linux.probes.btf import VMLINUX_BTF, Btf
+from impl.linux.probes.symbols import KALLSYMS, parse_kallsyms
 from impl.linux.probes.tracefs import ROOT, add_instance
 from properties.systems.naming import KERNELS
 from spec.errors import BadInputError
@@ -20,7 +20,6 @@ from spec.semantics import PRESETS, Semantics
 __all__ = ["Nearest", "chosen", "nearest", "probed"]
 
 PROBED = "bpf_fentry_test1"
-KALLSYMS, BTF = "/proc/kallsyms", "/sys/kernel/btf/vmlinux"
 INSTANCE = "probe"
 ASK = "say whose rules it follows: --semantics linux-6.1, linux-6.12 or linux-7.3"
 API = {
@@ -75,7 +74,7 @@ def probed(guest: Guest) -> dict[str, bool]:
     Those of BPF are tried; the others are read from kallsyms and tracefs.
     """
     batch = Batch()
-    reads = [batch.read_file(path) for path in (KALLSYMS, BTF)]
+    reads = [batch.read_file(path) for path in (KALLSYMS, VMLINUX_BTF)]
     made = add_instance(batch, INSTANCE)
     tracers = batch.read_file(f"{ROOT}/instances/{INSTANCE}/available_tracers")
     replies = guest.submit(batch)

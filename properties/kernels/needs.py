@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 
-from impl.linux.guest import cache, packages, tools
+from impl.linux.architectures.x86_64 import X86_64
+from impl.linux.guest import packages
+from impl.linux.host import cache, tools
 from impl.linux.laboratory import build
 from spec.errors import BadInputError
 
 __all__ = ["is_fetched", "missing_kernel", "missing_tools", "require_tools"]
 
 FETCH = "python -m properties linux --fetch"
-TOOLS = ("qemu-system-x86_64", "qemu-img", "setpriv", "gcc", *(tool for tool in build.PACKAGES if tool != "gcc"))
-PACKAGES = {**build.PACKAGES, **tools.PACKAGES}
+TOOLS = (X86_64.qemu, "qemu-img", "setpriv", *build.tools_for(X86_64))
+PACKAGES = {**tools.PACKAGES, X86_64.qemu: X86_64.qemu_package}
 
 
 def missing_tools() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,7 @@ from properties.systems.kernels import laboratory_of, like_a_kernel, made_for, s
 from properties.systems.naming import KERNELS, resolve
 from spec.errors import BadInputError
 from spec.operations import Livepatch, Operation
+from spec.outcomes import Errno, Outcome
 from spec.seeds import Step, parse_operation
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -37,6 +39,16 @@ class Declines(fakes.Honest):
     def declines(self, operation: Operation) -> str:
         """Why not."""
         return "patches nothing" if isinstance(operation, Livepatch) else ""
+
+
+class AnswersForKlp(fakes.Honest):
+    """Does what the model does, and says that a second livepatch was its host's to refuse."""
+
+    def apply(self, operation: Operation) -> Outcome:
+        """As the model, and by whom."""
+        outcome = super().apply(operation)
+        refused = isinstance(operation, Livepatch) and isinstance(outcome, Errno)
+        return replace(outcome, harness="IPMODIFY-7") if refused else outcome
 
 
 def evidence(**values: object) -> Evidence:
@@ -77,13 +89,14 @@ def test_a_rule_is_confirmed_by_the_steps_on_which_the_kernel_agreed() -> None:
 
 
 def test_what_the_harness_answers_confirms_nothing() -> None:
-    """Unknown names and misuse are answered before the kernel is asked; -EOPNOTSUPP of a program is the kernel's."""
-    lines = "ftrace_ops o1; ftrace_ops o1; ftrace_free_filter o7; update_ftrace_direct_add o1 foo1=T1 foo1=T2"
-    rules = take(f"{lines}; bpf_prog_load p fmod_ret target=foo1 sleepable").rules
+    """Neither the border's answers nor those that a system's host gives in its place; they are reached all the same."""
+    collected = take("ftrace_ops o1; ftrace_ops o1; ftrace_free_filter o7; update_ftrace_direct_add o1 foo1=T foo1=U")
+    by_host = take("livepatch foo2; livepatch foo2; unlivepatch foo2", AnswersForKlp)
 
-    assert {"OPS-1": 1} == {rule: count for rule, count in rules.items() if rule.startswith("OPS")}
-    assert not [rule for rule in rules if rule.startswith(("NAME-", "DIRECT-"))]
-    assert "PROG-1" in rules
+    assert {"OPS-1": 1} == collected.rules
+    assert {"NAME-1": 1, "NAME-2": 1, "DIRECT-10": 1}.items() <= collected.tally.rules.items()
+    assert 1 == by_host.rules["IPMODIFY-7"]
+    assert {("livepatch", "0"): 1, ("livepatch", "-EBUSY"): 1, ("unlivepatch", "0"): 1} == by_host.tally.outcomes
 
 
 def test_a_step_that_is_declined_is_counted_by_its_reason() -> None:

@@ -7,11 +7,21 @@ from collections.abc import Callable
 
 import pytest
 
-from impl.linux.bpf import calls as links
+from impl.linux.bpf import commands
 from impl.linux.bpf import instructions as code
-from impl.linux.bpf.programs import ARGUMENTS, CONTEXT, RECORD_BYTES, WORDS, Bindings, Program, assemble, decode
+from impl.linux.bpf.recorders import (
+    ARGUMENTS,
+    CONTEXT,
+    RECORD_BYTES,
+    WORDS,
+    Bindings,
+    RecorderProgram,
+    assemble,
+    decode,
+    load,
+)
+from impl.linux.guest.batch import Batch, Ref, Struct
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Ref, Struct
 from impl.linux.probes.btf import Btf
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
@@ -264,19 +274,19 @@ def test_type_defined_by_itself() -> None:
         ([code.exit_program()], "95 00 00 00 00 00 00 00"),
     ],
 )
-def test_encoding(instruction: list[code.Instruction], text: str) -> None:
+def test_encoding(instruction: list[code.BpfInstruction], text: str) -> None:
     """Instructions have the bytes of the kernel's instruction set document."""
     assert bytes.fromhex(text) == code.encode(instruction)
 
 
-def opcodes(program: Program) -> list[tuple[int, int, int, int]]:
+def opcodes(program: RecorderProgram) -> list[tuple[int, int, int, int]]:
     """Opcode, registers, offset and immediate of each instruction."""
     return list(struct.iter_unpack("<BBhi", assemble(program, BINDINGS)))
 
 
 def test_a_full_map_skips_the_body() -> None:
     """The bounds check jumps to the last two instructions, which return what the program returns."""
-    program = opcodes(Program(3, "fmod_ret", (0, 1), 1, returns=-5, nested=1))
+    program = opcodes(RecorderProgram(3, "fmod_ret", (0, 1), 1, returns=-5, nested=1))
     at = next(index for index, (opcode, *_) in enumerate(program) if opcode == 0x35)
 
     assert len(program) - 2 == at + 1 + program[at][2]
@@ -289,14 +299,14 @@ def test_a_full_map_skips_the_body() -> None:
 )
 def test_context_loads(kind: str, places: list[int]) -> None:
     """Slots are loaded, and the return's word by the kinds that may."""
-    found = opcodes(Program(0, kind, (0, 1, 2), 2))
+    found = opcodes(RecorderProgram(0, kind, (0, 1, 2), 2))
 
     assert places == [offset for opcode, registers, offset, _ in found if opcode == LOAD and registers >> 4 == 6]
 
 
 def test_multi_loads_no_context() -> None:
     """A program of several functions asks helpers only, for up to twelve slots and one more."""
-    found = opcodes(Program(0, "fexit"))
+    found = opcodes(RecorderProgram(0, "fexit"))
 
     assert not [registers for opcode, registers, *_ in found if opcode == LOAD and registers >> 4 == 6]
     assert 13 == found.count((CALL, 0, 0, 183))
@@ -304,14 +314,16 @@ def test_multi_loads_no_context() -> None:
 
 def test_func_ip_only_when_asked() -> None:
     """bpf_get_func_ip changes the image, so a program calls it only if it is asked to."""
-    called = [(CALL, 0, 0, 173) in opcodes(Program(0, "fentry", (), 0, func_ip=asked)) for asked in (False, True)]
+    called = [
+        (CALL, 0, 0, 173) in opcodes(RecorderProgram(0, "fentry", (), 0, func_ip=asked)) for asked in (False, True)
+    ]
 
     assert [False, True] == called
 
 
 def test_kfuncs() -> None:
     """Sessions call vmlinux's functions, and nested calls go through the BTF that is entry 1 of fd_array."""
-    found = opcodes(Program(0, "fsession", (), 0, nested=2))
+    found = opcodes(RecorderProgram(0, "fsession", (), 0, nested=2))
     calls = [(offset, number) for opcode, registers, offset, number in found if opcode == CALL and registers == 0x20]
 
     assert [(0, 100), (0, 101), (1, 102)] == calls
@@ -329,7 +341,7 @@ def record(**words: int) -> bytes:
 
 def test_record_of_fexit() -> None:
     """Words are read at their widths, errnos by their names, and what cannot be loaded is taken from the helpers."""
-    program = Program(4, "fexit", (0, 3), 3, func_ip=True)
+    program = RecorderProgram(4, "fexit", (0, 3), 3, func_ip=True)
     prototype = Prototype((Type("char", "INT", 1), PAIR), INT_TYPE)
     data = record(
         w0=99, w1=4, w3=0xFFFF, w4=3, w5=7, w8=0xF_FFFF_FFFF, c0=0x1FF, c3=0x2_0000_0005,
@@ -347,7 +359,7 @@ def test_record_of_fexit() -> None:
 def test_record_of_fentry() -> None:
     """bpf_get_func_ret is refused to fentry programs, and func_ip is not recorded unless it was asked for."""
     (found,) = decode(record(w4=1, w7=EOPNOTSUPP, v0=5, e1=EINVAL))
-    run = found.run(Program(0, "fentry", (), 1), "p", Prototype((LONG,), VOID), hex, {})
+    run = found.run(RecorderProgram(0, "fentry", (), 1), "p", Prototype((LONG,), VOID), hex, {})
 
     assert ((5,), (5, "EINVAL"), "EOPNOTSUPP", None) == (run.context, run.args, run.ret, run.func_ip)
 
@@ -356,7 +368,7 @@ def test_record_of_fentry() -> None:
 def test_record_of_a_session(held: int, session: str) -> None:
     """The session cookie is the number of a program plus one, or nothing."""
     (found,) = decode(record(w2=1, w6=held, e0=EINVAL))
-    run = found.run(Program(0, "fsession", (), 0), "p", Prototype((), VOID), hex, {2: "p2"})
+    run = found.run(RecorderProgram(0, "fsession", (), 0), "p", Prototype((), VOID), hex, {2: "p2"})
 
     assert (True, session) == (run.is_return, run.session)
 
@@ -384,10 +396,12 @@ def word(attribute: Struct, at: int) -> int:
 def test_program_load_attribute() -> None:
     """A sleepable program for a module's function names its BTF, its type and where its kfuncs are."""
     batch = Batch()
-    links.load_program(batch, Program(9, "fexit", (), 1, sleepable=True), bytes(16), btf_id=33, btf_fd=4, nested_btf=5)
+    program = RecorderProgram(9, "fexit", (), 0, sleepable=True)
+    load(batch, program, BINDINGS, btf_id=33, btf_fd=4, nested_btf=5)
     command, attribute = entry(batch)
 
-    assert (5, 26, 2, 16, 25, 33, 4) == (command, *(word(attribute, at) for at in (0, 4, 44, 68, 108, 112)))
+    assert (5, 26, 16, 25, 33, 4) == (command, *(word(attribute, at) for at in (0, 44, 68, 108, 112)))
+    assert len(assemble(program, BINDINGS)) == code.BYTES * word(attribute, 4)
     assert b"m9" == attribute.data[48:64].rstrip(b"\0")
     assert bytes([0, 0, 0, 0, 5, 0, 0, 0]) == attribute.pointers[120].data
 
@@ -395,8 +409,8 @@ def test_program_load_attribute() -> None:
 def test_link_of_an_earlier_entry() -> None:
     """The program's descriptor may be the result of the load in the same batch."""
     batch = Batch()
-    links.open_link(batch, batch.syscall(39) and 0)
-    links.create_link(batch, Ref(0), 24, -1)
+    commands.open_link(batch, batch.syscall("getpid") and 0)
+    commands.create_link(batch, Ref(0), 24, -1)
 
     assert {0: Ref(0)} == batch._entries[2].arguments[1].refs
     assert b"\xff" * 8 == batch._entries[2].arguments[1].data[24:32]
@@ -405,7 +419,7 @@ def test_link_of_an_earlier_entry() -> None:
 def test_multi_link_attribute() -> None:
     """Ids and cookies are arrays of equal length, without cookies the second pointer is null."""
     batch = Batch()
-    links.create_multi_link(batch, 3, 59, [7, 5], [1, 2])
+    commands.create_multi_link(batch, 3, 59, [7, 5], [1, 2])
     _, attribute = entry(batch)
 
     assert (2, struct.pack("<2I", 7, 5), struct.pack("<2Q", 1, 2)) == (
@@ -418,12 +432,12 @@ def test_multi_link_attribute() -> None:
 def test_jit_charge_is_given_back() -> None:
     """The limit and the capabilities are what they were behind the call that is refused."""
     batch = Batch()
-    index = links.without_jit_charge(batch, lambda batch: links.close(batch, 8), b"264241152")
-    numbers = [one.number for one in batch._entries]
+    index = commands.without_jit_charge(batch, lambda batch: commands.close(batch, 8), b"264241152")
+    names = [one.syscall for one in batch._entries]
     effective = [struct.unpack("<6I", batch._entries[at].arguments[1])[::3] for at in (1, 3)]
 
     assert 2 == index
-    assert [0, links.CAPSET, links.CLOSE, links.CAPSET, 0] == numbers
+    assert ["", "capset", "close", "capset", ""] == names
     assert [(0xFFFFFFFF & ~(1 << 21), 0xFFFFFFFF & ~(1 << 7)), (0xFFFFFFFF, 0xFFFFFFFF)] == effective
     assert [b"1", b"264241152"] == [batch._entries[at].arguments[1] for at in (0, 4)]
 

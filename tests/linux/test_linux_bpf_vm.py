@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from impl.linux.bpf import calls as links
-from impl.linux.bpf.features import EMPTY, Features, attributes, probe
-from impl.linux.bpf.programs import RECORDS, Bindings, Program, assemble
-from impl.linux.bpf.recorder import AT_ONCE, Recorder, Recording
+from impl.linux.bpf import commands
+from impl.linux.bpf.features import EMPTY, Features, load_empty, probe
+from impl.linux.bpf.record_map import AT_ONCE, Recording
+from impl.linux.bpf.recorders import RECORDS, RecorderProgram, load
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Reply
-from impl.linux.guest.guest import Guest, boot
-from impl.linux.guest.packages import fetch
+from impl.linux.guest.guest import Guest
 from impl.linux.laboratory import control
+from impl.linux.laboratory.build import CORE
 from impl.linux.probes.btf import Btf
-from impl.linux.station import CORE, Station, prepare
-from spec.errors import BadInputError
-from spec.populations import load
+from impl.linux.station import Station
+from spec import populations
 from spec.prototypes import Prototype
 from spec.traces import ProgramRun
-from spec.worlds import synthetic
+from tests.support.stations import prog_test_run
 
 pytestmark = pytest.mark.vm
 
-KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 # what BPF_PROG_TEST_RUN calls bpf_fentry_test1 and so on with, and what they return: net/bpf/test_run.c
 CALLS = [
     ((1,), 2),
@@ -48,21 +46,25 @@ WARNED = 1 << 9
 
 @dataclass
 class Bench:
-    """A booted kernel with a recorder, and the programs that were loaded, by their numbers."""
+    """A station, and the programs that were loaded, by their numbers."""
 
-    name: str
-    guest: Guest
-    btf: Btf
-    addresses: dict[str, int]
-    recorder: Recorder
-    jit_limit: bytes
-    loaded: list[tuple[Program, str]] = field(default_factory=list)
+    station: Station
+    loaded: list[tuple[RecorderProgram, str]] = field(default_factory=list)
 
-    def start(self) -> None:
-        """As it was booted."""
-        self.guest.restore()
-        self.guest.console()
-        self.loaded.clear()
+    @property
+    def name(self) -> str:
+        """The kernel's."""
+        return self.station.kernel.name
+
+    @property
+    def guest(self) -> Guest:
+        """The station's."""
+        return self.station.guest
+
+    @property
+    def btf(self) -> Btf:
+        """That of vmlinux."""
+        return self.station.btfs[None]
 
     def one(self, add: Callable[[Batch], int]) -> Reply:
         """The reply to an entry that is alone in its frame."""
@@ -70,20 +72,14 @@ class Bench:
         index = add(batch)
         return self.guest.submit(batch)[index]
 
-    def load(self, kind: str, function: str | None, **options: Any) -> tuple[Program, Reply]:
+    def load(self, kind: str, function: str | None, **options: Any) -> tuple[RecorderProgram, Reply]:
         """A program for a function, or with None for several."""
         btf_id = self.btf.functions[function] if function else 0
         slots = len(self.btf.prototype(btf_id).slots) if function else None
         loads = self.btf.loadable(btf_id) if function else ()
-        program = Program(len(self.loaded), kind, loads, slots, **options)
+        program = RecorderProgram(len(self.loaded), kind, loads, slots, **options)
         self.loaded.append((program, function or ""))
-        return program, self.one(lambda batch: links.load_program(batch, program, self.text(program), btf_id=btf_id))
-
-    def text(self, program: Program) -> bytes:
-        """The program's instructions."""
-        found = self.btf.functions
-        session = (found.get("bpf_session_is_return", 0), found.get("bpf_session_cookie", 0))
-        return assemble(program, Bindings(self.recorder.map_fd, *session))
+        return program, self.one(lambda batch: load(batch, program, self.station.bindings, btf_id=btf_id))
 
     def attach(self, kind: str, function: str, cookie: int | None = None, **options: Any) -> tuple[int, int]:
         """Descriptors of the program and of its link."""
@@ -92,8 +88,8 @@ class Bench:
 
         def link(batch: Batch) -> int:
             if cookie is None:
-                return links.open_link(batch, loaded.value)
-            return links.create_link(batch, loaded.value, program.attach_type, cookie)
+                return commands.open_link(batch, loaded.value)
+            return commands.create_link(batch, loaded.value, program.attach_type, cookie)
 
         opened = self.one(link).value
         assert opened > 0, errno_name(opened)
@@ -102,63 +98,46 @@ class Bench:
     def run(self, program: int, times: int = 1) -> tuple[Recording, int]:
         """What the kernel's test functions leave, and the kernel's verdict."""
         batch = Batch()
-        self.recorder.clear(batch)
-        tested = [links.prog_test_run(batch, program) for _ in range(times)][-1]
-        read = self.recorder.read(batch)
+        self.station.recorder.clear(batch)
+        tested = [prog_test_run(batch, program) for _ in range(times)][-1]
+        read = self.station.recorder.read(batch)
         replies = self.guest.submit(batch)
         assert replies[tested].value == 0, errno_name(replies[tested].value)
         verdict = int.from_bytes(replies[tested].data[0][4:8], "little")
-        return self.recorder.recording(self.guest, replies[read]), verdict
+        return self.station.recorder.recording(self.guest, replies[read]), verdict
 
     def runs(self, program: int, prototype: Prototype | None = None) -> list[ProgramRun]:
         """What programs saw of their functions, or of functions with this prototype."""
-        symbols = {address: name for name, address in self.addresses.items()}
         names = {number: f"p{number}" for number in range(len(self.loaded))}
         found = []
         for one in self.run(program)[0].records:
             code, function = self.loaded[one.number]
             known = prototype or self.btf.prototype(self.btf.functions[function])
-            found.append(one.run(code, names[one.number], known, symbols.__getitem__, names))
+            found.append(one.run(code, names[one.number], known, lambda at: str(self.station.symbols.at(at)), names))
         return found
 
     def taint(self) -> int:
-        """The kernel's mask."""
-        return int(self.one(lambda batch: batch.read_file("/proc/sys/kernel/tainted")).data[0])
+        """What the kernel's mask has gained."""
+        return int(self.guest.read("/proc/sys/kernel/tainted")[0]) ^ self.station.taint
 
-
-def benched(name: str, guest: Guest) -> Bench:
-    batch = Batch()
-    for path in ("/proc/kallsyms", "/sys/kernel/btf/vmlinux", links.JIT_LIMIT):
-        batch.read_file(path)
-    kallsyms, blob, limit = (reply.data[0] for reply in guest.submit(batch))
-    rows = (line.split() for line in kallsyms.decode().splitlines())
-    addresses = {row[2]: int(row[0], 16) for row in rows if row[2].startswith(("bpf_fentry_test", "bpf_modify_return"))}
-    bench = Bench(name, guest, Btf(blob), addresses, Recorder.create(guest), limit)
-    guest.snapshot()
-    return bench
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def booted(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    try:
-        guest = boot(fetch(request.param))
-    except BadInputError as error:
-        pytest.skip(str(error))
-    try:
-        yield benched(request.param, guest)
-    finally:
-        guest.close()
+    def takes(self, function: str) -> set[str]:
+        """Whether fmod_ret programs, and sleepable ones, may be attached to a function: its attributes."""
+        btf_id = self.btf.functions[function]
+        tried = {
+            "fmod_ret": lambda batch: load_empty(batch, "fmod_ret", btf_id),
+            "sleepable": lambda batch: load_empty(batch, "fentry", btf_id, sleepable=True),
+        }
+        return {attribute for attribute, add in tried.items() if self.one(add).value >= 0}
 
 
 @pytest.fixture
-def bench(booted: Bench) -> Bench:
-    booted.start()
-    return booted
+def bench(station: Station) -> Bench:
+    return Bench(station)
 
 
 def test_btf_of_vmlinux(bench: Bench) -> None:
     """Prototypes are those of the population; if that is of the same release, all of them, and the ids too."""
-    named = {f.name: f for f in load(bench.name).functions if f.btf_id is not None}
+    named = {f.name: f for f in populations.load(bench.name).functions if f.btf_id is not None}
     found = bench.btf.functions
     differing = [name for name, f in named.items() if name in found and bench.btf.prototype(found[name]) != f.prototype]
     same_release = all(found.get(name) == f.btf_id for name, f in named.items())
@@ -170,7 +149,7 @@ def test_btf_of_vmlinux(bench: Bench) -> None:
 def test_features(bench: Bench) -> None:
     """Probing tells the kernels apart."""
     function = "bpf_fentry_test1"
-    found = probe(bench.guest, bench.btf.functions[function], bench.addresses[function])
+    found = probe(bench.guest, bench.btf.functions[function], bench.station.symbols.address(function))
 
     assert FEATURES[bench.name] == found
 
@@ -178,10 +157,9 @@ def test_features(bench: Bench) -> None:
 def test_attributes(bench: Bench) -> None:
     """Security hooks take fmod_ret, bpf_fentry_test1 both from 6.12 on, an ordinary function neither."""
     names = ("security_file_open", "bpf_fentry_test1", "vfs_read")
-    found = attributes(bench.guest, {name: bench.btf.functions[name] for name in names})
-    both = frozenset() if bench.name == "linux-6.1" else frozenset({"fmod_ret", "sleepable"})
+    both = set() if bench.name == "linux-6.1" else {"fmod_ret", "sleepable"}
 
-    assert dict(zip(names, ({"fmod_ret"}, both, frozenset()), strict=True)) == found
+    assert [{"fmod_ret"}, both, set()] == [bench.takes(name) for name in names]
 
 
 def test_what_programs_see(bench: Bench) -> None:
@@ -227,7 +205,7 @@ def test_many_records(bench: Bench) -> None:
 def test_detached_by_close(bench: Bench) -> None:
     """The last descriptor of a link is the link."""
     program, link = bench.attach("fentry", "bpf_fentry_test1")
-    bench.one(lambda batch: links.close(batch, link))
+    bench.one(lambda batch: commands.close(batch, link))
 
     assert 0 == bench.run(program)[0].runs
 
@@ -236,10 +214,10 @@ def test_detached_by_close(bench: Bench) -> None:
 def test_fmod_ret(bench: Bench, returns: int) -> None:
     """Its R0 takes the place of the body unless it is 0, also if the low half is; 6.1 has no function for it."""
     _, loaded = bench.load("fmod_ret", "bpf_modify_return_test", returns=returns)
-    if "fmod_ret" not in attributes(bench.guest, {"f": bench.btf.functions["bpf_modify_return_test"]})["f"]:
+    if "fmod_ret" not in bench.takes("bpf_modify_return_test"):
         assert "EINVAL" == errno_name(loaded.value)
         return
-    bench.one(lambda batch: links.open_link(batch, loaded.value))
+    bench.one(lambda batch: commands.open_link(batch, loaded.value))
     recording, verdict = bench.run(loaded.value)
     first, second = (returns & 0xFFFFFFFF, 0) if returns else (4, 1)
 
@@ -254,32 +232,22 @@ def test_fmod_ret_of_several_functions(bench: Bench) -> None:
     assert "EINVAL" == errno_name(loaded.value)
 
 
-def test_verifier_log(bench: Bench) -> None:
-    """What the verifier says of a load that it refuses can be asked for."""
-    program = Program(0, "fmod_ret", slots=0)
-    btf_id = bench.btf.functions["vfs_read"]
-    reply = bench.one(lambda batch: links.load_program(batch, program, EMPTY, btf_id=btf_id, log=True))
-
-    assert "EINVAL" == errno_name(reply.value)
-    assert b"vfs_read() is not modifiable" in reply.data[0]
-
-
 def test_program_info(bench: Bench) -> None:
     """Tag and address are those that kallsyms shows."""
     program, _ = bench.attach("fentry", "bpf_fentry_test1")
-    found = links.loaded_program(bench.one(lambda batch: links.program_info(batch, program)))
+    found = commands.loaded_program(bench.one(lambda batch: commands.program_info(batch, program)))
     kallsyms = bench.one(lambda batch: batch.read_file("/proc/kallsyms")).data[0].decode()
 
     assert f"{found.address:x} t bpf_prog_{found.tag}_m0\t[bpf]" in kallsyms
 
 
-def test_btf_objects(bench: Bench) -> None:
-    """The BTF of vmlinux is the first; a module that is not there has none."""
-    found = links.find_btf(bench.guest, "vmlinux")
+def test_btfs_by_name(bench: Bench) -> None:
+    """The BTF of vmlinux and those of modules are found; a module that is not there has none."""
+    found = commands.open_btfs(bench.guest, ("vmlinux", CORE, "nowhere"))
+    btf_id = bench.btf.functions["bpf_fentry_test1"]
 
-    assert found
-    assert (1, "vmlinux") == (found.id, found.name)
-    assert links.find_btf(bench.guest, "nowhere") is None
+    assert {"vmlinux", CORE} == found.keys()
+    assert bench.one(lambda batch: load_empty(batch, "fentry", btf_id, btf_fd=found["vmlinux"])).value > 0
 
 
 def test_session(bench: Bench) -> None:
@@ -305,7 +273,7 @@ def test_multi_link(bench: Bench) -> None:
         return
     names = ["bpf_fentry_test3", "bpf_fentry_test1", "bpf_fentry_test2"]
     ids = [bench.btf.functions[name] for name in names]
-    create = links.create_multi_link
+    create = commands.create_multi_link
     twice = bench.one(lambda batch: create(batch, loaded.value, program.attach_type, [*ids, ids[0]]))
     bench.one(lambda batch: create(batch, loaded.value, program.attach_type, ids, [3, 1, 2]))
     found = [bench.runs(loaded.value, bench.btf.prototype(number))[place] for place, number in enumerate(sorted(ids))]
@@ -319,9 +287,9 @@ def test_multi_link(bench: Bench) -> None:
 
 def test_kprobe_multi(bench: Bench) -> None:
     """An empty program on two functions, at entry and at return; 6.1 is built without fprobe."""
-    program = bench.one(lambda batch: links.load_kprobe(batch, EMPTY)).value
-    where = [bench.addresses["bpf_fentry_test1"], bench.addresses["bpf_fentry_test2"]]
-    create = links.create_kprobe_multi
+    program = bench.one(lambda batch: commands.load_kprobe(batch, EMPTY)).value
+    where = [bench.station.symbols.address(f"bpf_fentry_test{number}") for number in (1, 2)]
+    create = commands.create_kprobe_multi
     values = [
         bench.one(lambda batch, at=at_return: create(batch, program, where, [1, 2], at_return=at)).value
         for at_return in (False, True)
@@ -337,18 +305,21 @@ def test_jit_charge_refused(bench: Bench) -> None:
     """Attaching fails with EPERM once, both ways, and succeeds afterwards; a high limit refuses nothing."""
     program, loaded = bench.load("fentry", "bpf_fentry_test1")
     ways: list[Callable[[Batch], int]] = [
-        lambda batch: links.open_link(batch, loaded.value),
-        lambda batch: links.create_link(batch, loaded.value, program.attach_type, 1),
+        lambda batch: commands.open_link(batch, loaded.value),
+        lambda batch: commands.create_link(batch, loaded.value, program.attach_type, 1),
     ]
     refused = [
-        bench.one(lambda batch, add=add: links.without_jit_charge(batch, add, bench.jit_limit)).value for add in ways
+        bench.one(lambda batch, add=add: commands.without_jit_charge(batch, add, bench.station.jit_limit)).value
+        for add in ways
     ]
-    generous = int(bench.jit_limit)
-    opened = bench.one(lambda batch: links.without_jit_charge(batch, ways[0], bench.jit_limit, generous)).value
+    generous = int(bench.station.jit_limit)
+    opened = bench.one(
+        lambda batch: commands.without_jit_charge(batch, ways[0], bench.station.jit_limit, generous)
+    ).value
 
     assert ["EPERM", "EPERM"] == [errno_name(value) for value in refused]
     assert opened > 0
-    assert bench.jit_limit == bench.one(lambda batch: batch.read_file(links.JIT_LIMIT)).data[0]
+    assert bench.station.jit_limit == bench.one(lambda batch: batch.read_file(commands.JIT_LIMIT)).data[0]
     assert 0 == bench.taint()
 
 
@@ -361,9 +332,9 @@ def test_jit_charge_refused_to_a_multi_link(bench: Bench) -> None:
     ids = [bench.btf.functions[f"bpf_fentry_test{number}"] for number in (1, 2)]
 
     def create(batch: Batch) -> int:
-        return links.create_multi_link(batch, loaded.value, program.attach_type, ids)
+        return commands.create_multi_link(batch, loaded.value, program.attach_type, ids)
 
-    refused = bench.one(lambda batch: links.without_jit_charge(batch, create, bench.jit_limit)).value
+    refused = bench.one(lambda batch: commands.without_jit_charge(batch, create, bench.station.jit_limit)).value
 
     assert "EPERM" == errno_name(refused)
     assert 0 == bench.run(loaded.value)[0].runs
@@ -375,34 +346,21 @@ def test_jit_charge_refused_to_a_detach(bench: Bench) -> None:
     _, link = bench.attach("fentry", "bpf_fentry_test1")
 
     def close(batch: Batch) -> int:
-        return links.close(batch, link)
+        return commands.close(batch, link)
 
-    closed = bench.one(lambda batch: links.without_jit_charge(batch, close, bench.jit_limit)).value
+    closed = bench.one(lambda batch: commands.without_jit_charge(batch, close, bench.station.jit_limit)).value
 
     assert (0, WARNED) == (closed, bench.taint())
     assert "bpf_tracing_link_release" in bench.guest.console()
 
 
-@pytest.fixture(scope="module", params=KERNELS)
-def station(request: pytest.FixtureRequest) -> Iterator[Station]:
-    """A kernel with our own modules."""
-    try:
-        made = prepare(fetch(request.param), synthetic())
-    except BadInputError as error:
-        pytest.skip(str(error))
-    try:
-        yield made
-    finally:
-        made.guest.close()
-
-
-def load_own(station: Station, program: Program, function: str = "", module: str = CORE) -> int:
+def load_own(station: Station, program: RecorderProgram, function: str = "", module: str = CORE) -> int:
     """A program for a function of one of our modules, or for several."""
     batch = Batch()
-    links.load_program(
+    load(
         batch,
         program,
-        assemble(program, station.bindings),
+        station.bindings,
         btf_id=station.btfs[module].functions[function] if function else 0,
         btf_fd=station.btf_fds[module],
         nested_btf=station.btf_fds[CORE],
@@ -429,9 +387,9 @@ def test_nested_call(station: Station) -> None:
     btf = station.btfs[CORE]
     for number, (function, entry) in enumerate([("foo1", 5), ("foo2", 5), ("foo2", None)]):
         slots = len(btf.prototype(btf.functions[function]).slots)
-        program = Program(number, "fentry", slots=slots, nested=entry)
+        program = RecorderProgram(number, "fentry", slots=slots, nested=entry)
         batch = Batch()
-        links.open_link(batch, load_own(station, program, function))
+        commands.open_link(batch, load_own(station, program, function))
         assert station.guest.submit(batch)[0].value > 0
     nested = station.symbols.address("foo2", CORE)
 
@@ -442,7 +400,7 @@ def test_nested_call(station: Station) -> None:
 
 def test_multi_link_of_one_btf(station: Station) -> None:
     """A link has functions of the BTF that its program was loaded with, and of no other."""
-    program = Program(0, "fentry")
+    program = RecorderProgram(0, "fentry")
     own, other = station.btfs[CORE].functions["foo3"], station.btfs[None].functions["bpf_fentry_test1"]
     loaded = load_own(station, program)
     if not FEATURES[station.kernel.name].tracing_multi:
@@ -450,7 +408,7 @@ def test_multi_link_of_one_btf(station: Station) -> None:
         return
     batch = Batch()
     for ids in ([own, other], [own]):
-        links.create_multi_link(batch, loaded, program.attach_type, ids)
+        commands.create_multi_link(batch, loaded, program.attach_type, ids)
     both, alone = (reply.value for reply in station.guest.submit(batch))
 
     assert "ENOENT" == errno_name(both)

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from impl import linux
-from impl.linux.guest.packages import fetch
 from properties.kernels import confirmed
 from properties.kernels.conformance import Conforming, fixed_runs
-from properties.kernels.needs import require_tools
 from properties.systems.kernels import laboratory_of
 from properties.systems.naming import KERNELS
-from spec.errors import BadInputError
 from spec.semantics import PRESETS
+from tests.support.stations import kernel_or_skip
 
 pytestmark = pytest.mark.vm
 
@@ -26,12 +24,7 @@ SECONDS = 300.0
 def conforming(request: pytest.FixtureRequest) -> Iterator[Conforming]:
     """A kernel, in whose laboratory random runs take place."""
     semantics = PRESETS[request.param]
-    try:
-        require_tools()
-        kernel = fetch(request.param)
-    except BadInputError as error:
-        pytest.skip(str(error))
-    yield Conforming(kernel, semantics, laboratory_of(semantics))
+    yield Conforming(kernel_or_skip(request.param), semantics, laboratory_of(semantics))
     linux.close()
 
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from impl.linux.guest import packages
-from impl.linux.guest.apt import Package
+from impl.linux.host.apt import Package, required
 from impl.linux.instruments import bpftrace, measure
 from impl.linux.instruments.grace import Reading, Waits, completed, parse_waits
 from impl.linux.instruments.measure import Bench, Measured, Phase
@@ -21,6 +20,7 @@ from properties.report.show import text_of
 from spec import populations
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
+from tests.support.stations import KERNELS, kernel_or_skip
 
 HEADER = "# tracer: function\n#\n# entries-in-buffer/entries-written: {kept}/{written}   #P:1\n#\n"
 DETACHED = {"rcu_tasks": 10, "rcu_tasks_rude": 10}
@@ -127,7 +127,7 @@ def test_dependencies_are_followed_once_and_virtual_ones_left_out() -> None:
     names = {"a": ("b", "virtual"), "b": ("c", "a"), "c": (), "d": ()}
     packages_by_name = {name: Package(name, "1", depends) for name, depends in names.items()}
 
-    assert ["a", "b", "c"] == [package.name for package in bpftrace.needed(packages_by_name, "a")]
+    assert ["a", "b", "c"] == [package.name for package in required(packages_by_name, "a")]
 
 
 @pytest.mark.parametrize(
@@ -219,12 +219,10 @@ def test_periods_are_named_in_one_order() -> None:
     assert "-" == periods({})
 
 
-@pytest.fixture(scope="module", params=["linux-6.1", "linux-6.12", "linux-7.3"])
+@pytest.fixture(params=KERNELS)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    try:
-        prepared = measure.prepare(packages.fetch(request.param))
-    except BadInputError as error:
-        pytest.skip(str(error))
+    """A guest of its own, since the grace periods of a station are tuned."""
+    prepared = measure.prepare(kernel_or_skip(request.param))
     with closing(prepared.guest):
         yield prepared
 
@@ -252,12 +250,12 @@ def test_ten_functions_cost_what_the_model_says(bench: Bench) -> None:
 def test_a_wildcard_of_bpftrace_attaches_what_the_model_accepts() -> None:
     """Debian's bpftrace in 7.3: enabled_functions shows exactly the model's functions, and nothing after SIGINT."""
     world, semantics = populations.load("linux-7.3"), PRESETS["linux-7.3"]
+    kernel = kernel_or_skip("linux-7.3")
     try:
-        client = bpftrace.fetch("trixie")
-        kernel = packages.fetch("linux-7.3")
-        prepared = measure.prepare(kernel, memory=bpftrace.MEMORY, files=client.files)
+        client = bpftrace.fetch("trixie", kernel.architecture)
     except BadInputError as error:
         pytest.skip(str(error))
+    prepared = measure.prepare(kernel, memory=bpftrace.MEMORY, files=client.files)
     case = client_case(world, client, "vfs_*")
     assert case.steps is not None
     expected = predict((*case.functions, *case.steps.also), semantics, case.steps)

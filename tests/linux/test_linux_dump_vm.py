@@ -5,51 +5,45 @@ from __future__ import annotations
 import argparse
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from impl.linux.guest.frames import Batch
-from impl.linux.guest.guest import Guest, boot
-from impl.linux.guest.packages import fetch
+from impl.linux.guest.batch import Batch
+from impl.linux.guest.guest import Guest
 from impl.linux.instruments.dumping import Attaching, Dumper
 from impl.linux.probes.symbols import parse_kallsyms
+from impl.linux.station import Station
 from properties.kernels.shapes import label, matching, population, predicted
 from properties.proofs.image_files import parse_image
 from properties.prover.prove import prove
 from properties.verbs import dump
-from spec.errors import BadInputError
 from spec.images import print_image_file
 from spec.reading import encode
 from spec.semantics import PRESETS
 from spec.worlds import World
+from tests.support.stations import KERNELS, kernel_or_skip
 
-KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 BOTH = Attaching(("fentry", "fexit"))
 
 
-@pytest.fixture(scope="module", params=KERNELS)
-def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    try:
-        guest = boot(fetch(request.param))
-    except BadInputError as error:
-        pytest.skip(str(error))
-    try:
-        yield guest
-    finally:
-        guest.close()
+@pytest.fixture(scope="module")
+def dumper(shared_station: Station) -> Dumper:
+    """It goes back to the station's snapshot by itself, which it replaces by one of the same state."""
+    shared_station.fresh()
+    return Dumper(shared_station.guest, shared_station.kernel.name)
+
+
+@pytest.fixture
+def guest(shared_station: Station) -> Guest:
+    return shared_station.guest
 
 
 @pytest.fixture(scope="module")
-def dumper(guest: Guest) -> Dumper:
-    return Dumper(guest, guest.kernel.name)
-
-
-@pytest.fixture(scope="module")
-def world(guest: Guest, dumper: Dumper) -> World:
-    return population(dumper.population(), guest.kernel.name)
+def world(dumper: Dumper, shared_station: Station) -> World:
+    return population(dumper.population(), shared_station.kernel.name)
 
 
 def running_order(kinds: Sequence[str]) -> list[str]:
@@ -161,10 +155,7 @@ def test_session_cookies_of_a_kernel(guest: Guest, dumper: Dumper, world: World)
 @pytest.mark.parametrize("system", KERNELS)
 def test_the_verb(system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A glob on each kernel: every function has a file for each way of attaching, and each is a whole image, proved."""
-    try:
-        fetch(system)
-    except BadInputError as error:
-        pytest.skip(str(error))
+    kernel_or_skip(system)
     parser = argparse.ArgumentParser()
     dump.add_arguments(parser)
     status = dump.run(parser.parse_args(["--system", system, "--functions", "vfs_re*", "--prove", str(tmp_path)]))

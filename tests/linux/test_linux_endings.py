@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from impl.linux.guest.packages import fetch
-from properties.kernels.needs import require_tools
-from spec.errors import BadInputError
+from tests.support.stations import kernel_or_skip
 
 pytestmark = pytest.mark.vm
 
@@ -26,11 +24,7 @@ PATIENCE = 120.0
 
 @pytest.fixture(autouse=True)
 def _available() -> None:
-    try:
-        require_tools()
-        fetch(KERNEL)
-    except BadInputError as error:
-        pytest.skip(str(error))
+    kernel_or_skip(KERNEL)
 
 
 @contextmanager

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from impl.linux.guest import agent, cache, headers, packages, rundir, tools, vmlinux
-from impl.linux.guest.apt import Mirrors, Package, find_mirrors, parse_packages, parse_uris
-from impl.linux.guest.frames import ENTRY, HEADER, OUT, POINTER, REF, Batch, Out, Ref, Reply, Struct, parse_replies
+from impl.linux.architectures.x86_64 import X86_64
+from impl.linux.guest import agent, headers, packages
+from impl.linux.guest.batch import ENTRY, HEADER, OUT, POINTER, REF, Batch, Out, Ref, Reply, Struct, parse_replies
+from impl.linux.guest.drivers import load_order
 from impl.linux.guest.guest import boot
 from impl.linux.guest.initramfs import pack
-from impl.linux.guest.modules import closure
-from impl.linux.guest.packages import from_files, newest, required
+from impl.linux.guest.packages import from_files, is_part, newest, release_of
+from impl.linux.guest.qemu import Qemu, Setup
+from impl.linux.host import cache, run_directory, tools
+from impl.linux.host.apt import Mirrors, Package, find_mirrors, parse_packages, parse_uris, required
 from spec.errors import BadInputError
 
 BANNER = b"\x7fELF...Linux version 7.9.1-mine (me@here) (gcc) #1"
@@ -92,23 +95,23 @@ def test_a_system_call_has_its_numbers_and_the_addresses_of_its_buffers() -> Non
     """An integer is passed as it is, modulo 2^64; bytes and output buffers by address, the latter zero and not sent."""
     batch = Batch()
 
-    assert 0 == batch.syscall(257, -100, b"/path\0", Out(4096))
+    assert 0 == batch.syscall("openat", -100, b"/path\0", Out(4096))
 
-    memory, [entry], _, outs = placed(batch.encode())
+    memory, [entry], _, outs = placed(batch.encode(X86_64.syscalls))
     assert (0, 257, 2**64 - 100) == entry[:3]
     assert b"/path\0" == at(memory, entry[3], 6)
     assert bytes(4096) == at(memory, entry[4], 4096)
     assert [(0, entry[4] - BASE, 4096)] == outs
-    assert len(batch.encode()) < 4096
+    assert len(batch.encode(X86_64.syscalls)) < 4096
 
 
 def test_a_struct_points_to_its_members() -> None:
     """The address of each pointer's target is stored at its offset, at any depth; with `out` the struct is returned."""
     inner = Struct(bytes(16), {8: b"deep"})
     batch = Batch()
-    batch.syscall(321, 5, Struct(b"\x01" * 32, {8: inner, 24: Out(3)}, out=True), 32)
+    batch.syscall("bpf", 5, Struct(b"\x01" * 32, {8: inner, 24: Out(3)}, out=True), 32)
 
-    memory, [entry], _, outs = placed(batch.encode())
+    memory, [entry], _, outs = placed(batch.encode(X86_64.syscalls))
     first, second, third, fourth = struct.unpack("<4Q", at(memory, entry[3], 32))
     assert (0x0101010101010101,) * 2 == (first, third)
     assert b"deep" == at(memory, struct.unpack("<Q", at(memory, second + 8, 8))[0], 4)
@@ -118,11 +121,11 @@ def test_a_struct_points_to_its_members() -> None:
 def test_results_of_earlier_entries_are_arguments() -> None:
     """A Ref is 8 bytes wide as an argument, and 4 inside a struct."""
     batch = Batch()
-    first = batch.syscall(1)
-    batch.syscall(3, 7, Ref(first))
-    batch.syscall(321, Struct(bytes(8), refs={4: Ref(1)}))
+    first = batch.syscall("write")
+    batch.syscall("close", 7, Ref(first))
+    batch.syscall("bpf", Struct(bytes(8), refs={4: Ref(1)}))
 
-    _, entries, refs, _ = placed(batch.encode())
+    _, entries, refs, _ = placed(batch.encode(X86_64.syscalls))
     argument = HEADER.size + ENTRY.size + 8 + 8
     assert [(1, argument, 0, 8), (2, entries[2][2] - BASE + 4, 1, 4)] == refs
 
@@ -130,15 +133,15 @@ def test_results_of_earlier_entries_are_arguments() -> None:
 def test_mistakes_in_a_batch_are_told() -> None:
     """A result of a later entry, a member outside its struct, a seventh argument: each is a ValueError."""
     later, outside = Batch(), Batch()
-    later.syscall(1, Ref(0))
-    outside.syscall(1, Struct(bytes(8), {4: b""}))
+    later.syscall("write", Ref(0))
+    outside.syscall("write", Struct(bytes(8), {4: b""}))
 
     with pytest.raises(ValueError, match="entry 0 refers to the result of entry 0, which is not an earlier one"):
-        later.encode()
+        later.encode(X86_64.syscalls)
     with pytest.raises(ValueError, match="8 bytes at 4 are not inside a struct of 8 bytes"):
-        outside.encode()
+        outside.encode(X86_64.syscalls)
     with pytest.raises(ValueError, match="at most six arguments"):
-        Batch().syscall(1, *range(7))
+        Batch().syscall("write", *range(7))
 
 
 def test_a_program_gets_its_arguments() -> None:
@@ -146,7 +149,7 @@ def test_a_program_gets_its_arguments() -> None:
     batch = Batch()
     batch.spawn("/bin/x", ["-a", "b c"], output="/tmp/" + "out")
 
-    memory, [entry], _, _ = placed(batch.encode())
+    memory, [entry], _, _ = placed(batch.encode(X86_64.syscalls))
     vector = struct.unpack("<4Q", at(memory, entry[3], 32))
     assert (4, 1) == (entry[0], entry[5])
     assert (b"/bin/x\0", b"-a\0") == (at(memory, vector[0], 7), at(memory, vector[1], 3))
@@ -180,9 +183,9 @@ def bzimage(payload: bytes) -> bytes:
 )
 def test_a_bzimage_holds_an_elf_file(payload: bytes) -> None:
     """The payload of a bzImage is unpacked, and an ELF file is taken as it is; its banner tells the release."""
-    assert BANNER == vmlinux.extract(bzimage(payload), "bzImage")
-    assert BANNER == vmlinux.extract(BANNER, "vmlinux")
-    assert "7.9.1-mine" == vmlinux.release_of(BANNER, "vmlinux")
+    assert BANNER == X86_64.unpack_kernel(bzimage(payload), "bzImage")
+    assert BANNER == X86_64.unpack_kernel(BANNER, "vmlinux")
+    assert "7.9.1-mine" == release_of(BANNER, "vmlinux")
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
@@ -190,7 +193,7 @@ def test_a_bzimage_may_be_packed_by_zstd() -> None:
     """Debian's are, since 6.12; four bytes of length follow the payload."""
     packed = subprocess.run(["zstd", "-c"], input=BANNER, capture_output=True, check=True).stdout
 
-    assert BANNER == vmlinux.extract(bzimage(packed + b"\0\0\0\1"), "bzImage")
+    assert BANNER == X86_64.unpack_kernel(bzimage(packed + b"\0\0\0\1"), "bzImage")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_a_bzimage_may_be_packed_by_zstd() -> None:
 def test_what_is_no_kernel_is_told(image: bytes, sentence: str) -> None:
     """A file that is no kernel, or not one that can be read, is one sentence."""
     with pytest.raises(BadInputError) as caught:
-        vmlinux.extract(image, "k")
+        X86_64.unpack_kernel(image, "k")
 
     assert sentence == str(caught.value)
 
@@ -214,7 +217,7 @@ def test_what_is_no_kernel_is_told(image: bytes, sentence: str) -> None:
 def test_a_kernel_without_a_banner_is_told() -> None:
     """Without its banner the release is not known."""
     with pytest.raises(BadInputError, match="k: there is no `Linux version` in the kernel"):
-        vmlinux.release_of(b"\x7fELF", "k")
+        release_of(b"\x7fELF", "k")
 
 
 def test_a_developers_kernel_is_read_from_its_files(tmp_path: Path) -> None:
@@ -259,7 +262,7 @@ def test_modules_come_after_what_they_depend_on(tmp_path: Path) -> None:
     files = {"kernel/a.ko.xz": lzma.compress(a), "kernel/x/b-1.ko": b, "kernel/c.ko.gz": gzip.compress(c, mtime=0)}
     write_modules(tmp_path, files, "kernel/built.ko\n")
 
-    assert [c, b, a] == closure(tmp_path, ("a", "built", "c"))
+    assert [c, b, a] == load_order(tmp_path, ("a", "built", "c"))
 
 
 def test_a_missing_module_is_told(tmp_path: Path) -> None:
@@ -267,9 +270,9 @@ def test_a_missing_module_is_told(tmp_path: Path) -> None:
     write_modules(tmp_path / "m", {"kernel/a.ko": module("a", "b")})
 
     with pytest.raises(BadInputError, match="m: neither a module nor built in: b"):
-        closure(tmp_path / "m", ("a",))
+        load_order(tmp_path / "m", ("a",))
     with pytest.raises(BadInputError, match="no modules.builtin: write the kernel's directory lib/modules/RELEASE"):
-        closure(tmp_path, ("a",))
+        load_order(tmp_path, ("a",))
 
 
 # packages
@@ -301,7 +304,9 @@ def test_what_a_kernel_requires_is_of_the_kernel() -> None:
     depends = {"linux-headers-1": ("linux-kbuild-1", "linux-base", "libc6"), "linux-kbuild-1": ("linux-headers-1",)}
     index = {name: Package(name, "1", depends.get(name, ())) for name in names}
 
-    assert ["linux-headers-1", "linux-kbuild-1"] == [each.name for each in required(index, ["linux-headers-1", "no-1"])]
+    found = required(index, ["linux-headers-1", "no-1"], is_part)
+
+    assert ["linux-headers-1", "linux-kbuild-1"] == [each.name for each in found]
 
 
 def test_the_newest_release_is_by_numbers() -> None:
@@ -310,8 +315,8 @@ def test_the_newest_release_is_by_numbers() -> None:
     releases = "6.12.95+deb12 6.12.117+deb12 6.12.9+deb12 6.12.117+deb12-rt 6.12.999+deb13 6.13.1+deb12"
     names = [f"linux-image-{release}-amd64" for release in releases.split()]
 
-    assert "6.12.117+deb12-amd64" == newest(names, source.image)
-    assert None is newest(["linux-image-6.12.200+deb12-amd64-unsigned", "linux-image-6.12-amd64"], source.image)
+    assert "6.12.117+deb12-amd64" == newest(names, source.package)
+    assert None is newest(["linux-image-6.12.200+deb12-amd64-unsigned", "linux-image-6.12-amd64"], source.package)
 
 
 def test_debians_mirrors_are_told_from_others() -> None:
@@ -331,7 +336,7 @@ def test_debians_mirrors_are_told_from_others() -> None:
 
 def test_a_suite_without_a_mirror_is_left_out() -> None:
     """A machine need not have a mirror for security."""
-    lines = Mirrors("http://m.example/debian", None).sources(["bookworm", "bookworm-security"])
+    lines = Mirrors("http://m.example/debian", None).sources(["bookworm", "bookworm-security"], "amd64")
 
     assert [("deb", "http://m.example/debian bookworm main")] == [
         (line.split(" ", 1)[0], line.partition("] ")[2]) for line in lines
@@ -401,13 +406,13 @@ def test_headers_are_made_to_work_where_they_are(tmp_path: Path, monkeypatch: py
 def test_a_tool_starts_with_the_libraries_beside_it(tmp_path: Path) -> None:
     """A tool is replaced by a script that starts it through the tree's own loader, wherever the tree is."""
     tool = tmp_path / "a/usr/lib/linux-kbuild-7/scripts/tool"
-    loader = tmp_path / "a" / headers.LIBRARIES / headers.LOADER
+    loader = tmp_path / "a/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
     for path, text in ((tool, "the tool"), (loader, '#!/bin/sh\necho "$@"\n')):
         path.parent.mkdir(parents=True)
         path.write_text(text)
         path.chmod(0o755)
 
-    headers.use_libraries(tmp_path / "a", [tool])
+    headers.use_libraries(tmp_path / "a", [tool], X86_64)
     (tmp_path / "a").rename(tmp_path / "b")
 
     there = tmp_path / "b/usr/lib/linux-kbuild-7/scripts"
@@ -467,12 +472,12 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pyt
 
 def test_a_directory_of_a_dead_process_is_removed() -> None:
     """The next start removes what is not locked, and nothing else."""
-    living = rundir.RunDirectory()
+    living = run_directory.RunDirectory()
     orphan = living.path.with_name("orphan")
     orphan.mkdir()
     (orphan / "file").touch()
 
-    later = rundir.RunDirectory()
+    later = run_directory.RunDirectory()
 
     assert not orphan.exists()
     assert living.path.exists()
@@ -488,7 +493,7 @@ def test_the_directory_must_be_private(tmp_path: Path) -> None:
     shared.chmod(0o755)
 
     with pytest.raises(BadInputError, match="the directory for running machines must be yours, with permissions 700"):
-        rundir.RunDirectory()
+        run_directory.RunDirectory()
 
 
 # tools
@@ -497,7 +502,6 @@ def test_the_directory_must_be_private(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tool", "package"),
     [
-        ("qemu-system-x86_64", "qemu-system-x86"),
         ("qemu-img", "qemu-utils"),
         ("setpriv", "util-linux"),
         ("gcc", "gcc libc6-dev"),
@@ -516,6 +520,17 @@ def test_a_missing_tool_is_told_with_its_package(tool: str, package: str, monkey
     assert f"{tool} is needed and not installed: apt-get install {package}" == str(caught.value)
 
 
+def test_a_missing_emulator_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its package is the architecture's to say."""
+    kernel = packages.Kernel("k", "1", tmp_path / "vmlinux", None, None, X86_64)
+    monkeypatch.setattr(shutil, "which", lambda tool: None if tool.startswith("qemu-system") else f"/bin/{tool}")
+
+    with pytest.raises(
+        BadInputError, match="^qemu-system-x86_64 is needed and not installed: apt-get install qemu-syst"
+    ):
+        Qemu(Setup(kernel, tmp_path / "initramfs", 1, tmp_path))
+
+
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_a_failing_tool_is_told_with_its_complaint() -> None:
     """Of what it complains, the last line."""
@@ -527,9 +542,9 @@ def test_a_failing_tool_is_told_with_its_complaint() -> None:
 
 def test_a_machine_without_qemu_is_left_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A boot that cannot start leaves no directory behind."""
-    monkeypatch.setattr(agent, "build", lambda: b"")
+    monkeypatch.setattr(agent, "build", lambda _: b"")
     monkeypatch.setenv("PATH", "/nonexistent")
-    kernel = packages.Kernel("k", "1", tmp_path / "vmlinux", None, None)
+    kernel = packages.Kernel("k", "1", tmp_path / "vmlinux", None, None, X86_64)
 
     with pytest.raises(BadInputError, match="qemu-img is needed and not installed: apt-get install qemu-utils"):
         boot(kernel)
@@ -540,9 +555,9 @@ def test_a_machine_without_qemu_is_left_clean(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_the_agent_is_compiled_once() -> None:
     """The program is static, and comes from the cache the second time."""
-    first = agent.build()
+    first = agent.build(X86_64)
     [entry] = cache.directory().glob("agent-*")
     (entry / "agent").write_bytes(first + b"kept")
 
     assert b"\x7fELF" == first[:4]
-    assert first + b"kept" == agent.build()
+    assert first + b"kept" == agent.build(X86_64)

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from impl.linux.guest import tools
-from impl.linux.guest.frames import Batch, Out, Ref, Reply, Struct
+from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest, GuestDiedError, boot
-from impl.linux.guest.packages import SOURCES, Kernel, fetch
+from impl.linux.host import tools
 from spec.errors import BadInputError
+from tests.support.stations import KERNELS, kernel_or_skip
 
 pytestmark = pytest.mark.vm
 
-READ, WRITE, CLOSE, POLL, WRITEV, NANOSLEEP, GETPID, WAIT4, INIT_MODULE, OPENAT = 0, 1, 3, 7, 20, 35, 39, 61, 175, 257
-AT_FDCWD, O_RDWR, O_CREAT, POLLIN = -100, 2, 0o100, 1
+O_RDWR, O_CREAT, POLLIN = 2, 0o100, 1
 ENOENT, EFAULT = 2, 14
 # paths in the guest
 SCRATCH = "/tmp/" + "scratch"
@@ -46,15 +45,6 @@ module_init(hello);
 MODULE_DESCRIPTION("A module that says hello");
 MODULE_LICENSE("Dual MIT/GPL");
 """
-
-
-def kernel_or_skip(name: str) -> Kernel:
-    try:
-        for tool in ("qemu-system-x86_64", "qemu-img", "gcc"):
-            tools.find(tool)
-        return fetch(name)
-    except BadInputError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +80,7 @@ def one(guest: Guest, batch: Batch) -> Reply:
 
 
 def read(guest: Guest, path: str) -> bytes:
-    """A file of the guest."""
+    """A file of the guest; nothing if it cannot be read."""
     batch = Batch()
     batch.read_file(path)
     return one(guest, batch).data[0]
@@ -104,11 +94,11 @@ def crash(guest: Guest) -> None:
 
 def sleep(seconds: int) -> Batch:
     batch = Batch()
-    batch.syscall(NANOSLEEP, struct.pack("<QQ", seconds, 0), 0)
+    batch.syscall("nanosleep", struct.pack("<QQ", seconds, 0), 0)
     return batch
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_boots_and_loads_a_module_built_for_it(name: str, tmp_path: Path) -> None:
     """Each kernel says its release within 15 seconds, has its file systems, and loads what its headers build."""
     kernel = kernel_or_skip(name)
@@ -126,7 +116,7 @@ def test_a_kernel_boots_and_loads_a_module_built_for_it(name: str, tmp_path: Pat
         for path in ("tracing/current_tracer", "debug/clear_warn_once", "btf/vmlinux"):
             assert read(guest, f"/sys/kernel/{path}") or path == "debug/clear_warn_once", path
         batch = Batch()
-        batch.syscall(INIT_MODULE, image, len(image), b"\0")
+        batch.syscall("init_module", image, len(image), b"\0")
         assert 0 == one(guest, batch).value
         assert b"hello " == read(guest, "/proc/modules")[:6]
     finally:
@@ -136,11 +126,11 @@ def test_a_kernel_boots_and_loads_a_module_built_for_it(name: str, tmp_path: Pat
 def test_entries_are_carried_out_in_order(guest: Guest) -> None:
     """An entry may use the descriptor that an earlier one opened; the first one free is 5."""
     batch = Batch()
-    fd = batch.syscall(OPENAT, AT_FDCWD, SCRATCH.encode() + b"\0", O_RDWR | O_CREAT, 0o600)
+    fd = batch.syscall("openat", AT_FDCWD, SCRATCH.encode() + b"\0", O_RDWR | O_CREAT, 0o600)
     vector = Struct(struct.pack("<4Q", 0, 3, 0, 2), {0: b"abc", 16: b"de"})
-    batch.syscall(WRITEV, Ref(fd), vector, 2)
-    batch.syscall(POLL, Struct(struct.pack("<iHH", 0, POLLIN, 0), refs={0: Ref(fd)}, out=True), 1, 0)
-    batch.syscall(CLOSE, Ref(fd))
+    batch.syscall("writev", Ref(fd), vector, 2)
+    batch.syscall("poll", Struct(struct.pack("<iHH", 0, POLLIN, 0), refs={0: Ref(fd)}, out=True), 1, 0)
+    batch.syscall("close", Ref(fd))
     batch.read_file(SCRATCH)
 
     replies = guest.submit(batch)
@@ -154,10 +144,10 @@ def test_entries_are_carried_out_in_order(guest: Guest) -> None:
 def test_errors_are_negative_and_end_nothing(guest: Guest) -> None:
     """A failed entry does not keep the next from running."""
     batch = Batch()
-    batch.syscall(OPENAT, AT_FDCWD, b"/nowhere\0", 0)
+    batch.syscall("openat", AT_FDCWD, b"/nowhere\0", 0)
     batch.read_file("/nowhere")
     batch.read_file("/")
-    batch.syscall(GETPID)
+    batch.syscall("getpid")
 
     replies = guest.submit(batch)
 
@@ -220,7 +210,7 @@ def test_a_program_runs(guest: Guest) -> None:
     batch.spawn("/bin/program", ["a", "b"], output=SCRATCH)
     batch.spawn("/bin/nothing", [])
     pid = batch.spawn("/bin/program", ["c"], output=SCRATCH, wait=False)
-    batch.syscall(WAIT4, Ref(pid), Out(4), 0, 0)
+    batch.syscall("wait4", Ref(pid), Out(4), 0, 0)
     batch.read_file(SCRATCH)
 
     replies = guest.submit(batch)
@@ -252,7 +242,7 @@ def test_a_snapshot_is_restored(guest: Guest) -> None:
         batch = Batch()
         batch.read_file(SCRATCH)
         batch.write_file(SCRATCH, b"changed")
-        batch.syscall(OPENAT, AT_FDCWD, b"/\0", 0)
+        batch.syscall("openat", AT_FDCWD, b"/\0", 0)
 
         assert [-ENOENT, 7, 5] == [reply.value for reply in guest.submit(batch)]
         guest.restore()
@@ -308,10 +298,10 @@ def test_a_restore_without_a_snapshot_is_told() -> None:
 
 OWNER = """
 import sys, time
-from impl.linux.guest import boot
-from impl.linux.packages import fetch
+from impl.linux.guest.guest import boot
+from impl.linux.guest.packages import fetch
 guest = boot(fetch("linux-6.1"))
-print(guest._machines[0].process.pid, guest._setup.directory, flush=True)
+print(guest._running[0].process.pid, guest._setup.directory, flush=True)
 time.sleep(60)
 """
 

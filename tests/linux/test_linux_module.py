@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from impl.linux.architectures.x86_64 import X86_64
 from impl.linux.guest.packages import Kernel
 from impl.linux.laboratory import build, control
 from impl.linux.laboratory.build import Modules
 from impl.linux.laboratory.control import (
     BeginRecord,
     BodyRecord,
+    Command,
     DirectRecord,
-    Kind,
     Log,
     Numbers,
     OpsRecord,
+    RecordKind,
     ValueRecord,
-    Verb,
 )
 from impl.linux.laboratory.sources import fmodret_functions, functions_of, functions_text, module_text
 from spec import operations as op
@@ -159,7 +160,7 @@ def test_what_cannot_be_said_in_c_is_refused(refused: Function, mistake: str) ->
 @pytest.mark.parametrize("name", ["massattach", "Mod", "mod-1", "../mod"])
 def test_a_module_needs_a_name_of_its_own(name: str) -> None:
     """Names become file names and C identifiers."""
-    kernel = Kernel("k", "1", Path("vmlinux"), None, None)
+    kernel = Kernel("k", "1", Path("vmlinux"), None, None, X86_64)
 
     with pytest.raises(BadInputError, match=f"no module of a world can be called {re.escape(name)}"):
         build.build(kernel, world_of(function("f", module=name)))
@@ -170,7 +171,7 @@ def test_a_build_without_headers_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     with pytest.raises(BadInputError, match="no modules can be compiled for mine: its headers are not known"):
-        build.build(Kernel("mine", "1", tmp_path / "vmlinux", None, None), synthetic())
+        build.build(Kernel("mine", "1", tmp_path / "vmlinux", None, None, X86_64), synthetic())
 
 
 def test_a_missing_tool_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +180,7 @@ def test_a_missing_tool_is_named_with_its_package(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "pahole" else f"/bin/{tool}")
 
     with pytest.raises(BadInputError, match="pahole is needed and not installed: apt-get install dwarves"):
-        build.build(Kernel("k", "1", tmp_path / "vmlinux", None, tmp_path), synthetic())
+        build.build(Kernel("k", "1", tmp_path / "vmlinux", None, tmp_path, X86_64), synthetic())
 
 
 # commands and the log
@@ -187,48 +188,50 @@ def test_a_missing_tool_is_named_with_its_package(tmp_path: Path, monkeypatch: p
 NUMBERS = Numbers({"o": 7}, {"T": 3, "U": 4}, {"f": 0xF0, "g": 0x60, "f__patched": 0xFF}.__getitem__)
 
 
-def decoded(command: bytes) -> tuple[Verb, tuple[int, ...], str]:
+def decoded(command: bytes) -> tuple[Command, tuple[int, ...], str]:
     verb, count = struct.unpack_from("<II", command)
-    return Verb(verb), struct.unpack_from(f"<{count}Q", command, 8), command[8 + 8 * count :].decode()
+    return Command(verb), struct.unpack_from(f"<{count}Q", command, 8), command[8 + 8 * count :].decode()
 
 
 @pytest.mark.parametrize(
     ("operation", "verb", "words", "text"),
     [
-        (op.FtraceOps("o"), Verb.OPS_DECLARE, (7, 0), ""),
-        (op.FtraceOps("o", save_regs=True, permanent=True), Verb.OPS_DECLARE, (7, 0b10001), ""),
-        (op.FtraceOps("o", ipmodify=True, rcu=True, dynamic=True), Verb.OPS_DECLARE, (7, 0b101010), ""),
-        (op.FtraceSetFilterIp("o", "f", remove=True), Verb.OPS_FILTER_IP, (7, 1, 0xF0), ""),
-        (op.FtraceSetFilterIps("o", ("f", "g"), reset=True), Verb.OPS_FILTER_IPS, (7, 2, 0xF0, 0x60), ""),
-        (op.FtraceSetFilter("o", "!f*", reset=True), Verb.OPS_FILTER, (7, 2), "!f*"),
-        (op.FtraceSetNotrace("o", "f?"), Verb.OPS_NOTRACE, (7, 0), "f?"),
-        (op.FtraceFreeFilter("o"), Verb.OPS_FREE, (7,), ""),
-        (op.RegisterFtraceFunction("o"), Verb.OPS_REGISTER, (7,), ""),
-        (op.UnregisterFtraceFunction("o"), Verb.OPS_UNREGISTER, (7,), ""),
-        (op.RegisterFtraceDirect("f", "T"), Verb.DIRECT_REGISTER, (0xF0, 3), ""),
-        (op.UnregisterFtraceDirect("f", "T"), Verb.DIRECT_UNREGISTER, (0xF0, 3), ""),
-        (op.ModifyFtraceDirect("f", "T", "U"), Verb.DIRECT_MODIFY, (0xF0, 3, 4), ""),
-        (op.RegisterFtraceDirectMulti("o", "T"), Verb.MULTI_REGISTER, (7, 3), ""),
-        (op.UnregisterFtraceDirectMulti("o", "T", free=True), Verb.MULTI_UNREGISTER, (7, 3, 1), ""),
-        (op.ModifyFtraceDirectMulti("o", "U"), Verb.MULTI_MODIFY, (7, 4), ""),
-        (op.UpdateFtraceDirectAdd("o", (("f", "T"), ("g", "U"))), Verb.HASH_ADD, (7, 0xF0, 3, 0x60, 4), ""),
-        (op.UpdateFtraceDirectDel("o", (("f", "T"),)), Verb.HASH_DEL, (7, 0xF0, 3), ""),
-        (op.UpdateFtraceDirectMod("o", (("g", "T"),)), Verb.HASH_MOD, (7, 0x60, 3), ""),
-        (op.Livepatch("f"), Verb.LIVEPATCH, (0xF0, 0xFF), ""),
-        (op.Unlivepatch("f"), Verb.UNLIVEPATCH, (0xF0,), ""),
+        (op.FtraceOps("o"), Command.OPS_DECLARE, (7, 0), ""),
+        (op.FtraceOps("o", save_regs=True, permanent=True), Command.OPS_DECLARE, (7, 0b10001), ""),
+        (op.FtraceOps("o", ipmodify=True, rcu=True, dynamic=True), Command.OPS_DECLARE, (7, 0b101010), ""),
+        (op.FtraceSetFilterIp("o", "f", remove=True), Command.OPS_FILTER_IP, (7, 1, 0xF0), ""),
+        (op.FtraceSetFilterIps("o", ("f", "g"), reset=True), Command.OPS_FILTER_IPS, (7, 2, 0xF0, 0x60), ""),
+        (op.FtraceSetFilter("o", "!f*", reset=True), Command.OPS_FILTER, (7, 2), "!f*"),
+        (op.FtraceSetNotrace("o", "f?"), Command.OPS_NOTRACE, (7, 0), "f?"),
+        (op.FtraceFreeFilter("o"), Command.OPS_FREE, (7,), ""),
+        (op.RegisterFtraceFunction("o"), Command.OPS_REGISTER, (7,), ""),
+        (op.UnregisterFtraceFunction("o"), Command.OPS_UNREGISTER, (7,), ""),
+        (op.RegisterFtraceDirect("f", "T"), Command.DIRECT_REGISTER, (0xF0, 3), ""),
+        (op.UnregisterFtraceDirect("f", "T"), Command.DIRECT_UNREGISTER, (0xF0, 3), ""),
+        (op.ModifyFtraceDirect("f", "T", "U"), Command.DIRECT_MODIFY, (0xF0, 3, 4), ""),
+        (op.RegisterFtraceDirectMulti("o", "T"), Command.MULTI_REGISTER, (7, 3), ""),
+        (op.UnregisterFtraceDirectMulti("o", "T", free=True), Command.MULTI_UNREGISTER, (7, 3, 1), ""),
+        (op.ModifyFtraceDirectMulti("o", "U"), Command.MULTI_MODIFY, (7, 4), ""),
+        (op.UpdateFtraceDirectAdd("o", (("f", "T"), ("g", "U"))), Command.HASH_ADD, (7, 0xF0, 3, 0x60, 4), ""),
+        (op.UpdateFtraceDirectDel("o", (("f", "T"),)), Command.HASH_DEL, (7, 0xF0, 3), ""),
+        (op.UpdateFtraceDirectMod("o", (("g", "T"),)), Command.HASH_MOD, (7, 0x60, 3), ""),
+        (op.Livepatch("f"), Command.LIVEPATCH, (0xF0, 0xFF), ""),
+        (op.Unlivepatch("f"), Command.UNLIVEPATCH, (0xF0,), ""),
     ],
 )
-def test_an_operation_becomes_a_command(operation: op.Operation, verb: Verb, words: tuple[int, ...], text: str) -> None:
+def test_an_operation_becomes_a_command(
+    operation: op.Operation, verb: Command, words: tuple[int, ...], text: str
+) -> None:
     """A verb, numbers for names, and the glob as it is."""
     assert (verb, words, text) == decoded(control.encode(operation, NUMBERS))
-    assert type(operation) in control.ENCODED
+    assert type(operation) in control.ENCODINGS
 
 
 def test_verbs_are_places_in_the_modules_table() -> None:
     """The host's numbers are the module's."""
     table = re.findall(r"^\t{ (\w+), ", (SOURCES / "core.c").read_text(), re.MULTILINE)
 
-    assert [verb.name.lower() for verb in Verb] == [name.removeprefix("massattach_") for name in table]
+    assert [verb.name.lower() for verb in Command] == [name.removeprefix("massattach_") for name in table]
 
 
 def test_kinds_and_sizes_are_those_of_the_headers() -> None:
@@ -236,7 +239,7 @@ def test_kinds_and_sizes_are_those_of_the_headers() -> None:
     kinds = re.findall(r"^\tMASSATTACH_([A-Z]+)(?: = 1)?,$", (SOURCES / "massattach.h").read_text(), re.MULTILINE)
     sizes = dict(re.findall(r"^#define MASSATTACH_(\w+) (\d+)$", (SOURCES / "sizes.h").read_text(), re.MULTILINE))
 
-    assert [kind.name for kind in Kind] == kinds
+    assert [kind.name for kind in RecordKind] == kinds
     assert {"SLOTS": "256", "STUBS": "32", "REGISTERS": "6", "STACK": "32"} == sizes
     assert (control.OPS_SLOTS, control.STUBS, control.STACK_WORDS) == (256, 32, 32)
 
@@ -262,7 +265,7 @@ def test_a_call_puts_arguments_where_a_c_caller_does(
     """Six registers, then the words on the stack (ARG-2, ARG-3)."""
     command = control.call(0xF0, Prototype(arguments, LONG), words)
 
-    assert (Verb.CALL, (0xF0, *places), "") == decoded(command)
+    assert (Command.CALL, (0xF0, *places), "") == decoded(command)
 
 
 def test_a_call_without_a_prototype_has_six_words() -> None:

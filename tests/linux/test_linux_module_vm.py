@@ -5,95 +5,53 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
 import pytest
 
-from impl.linux.bpf import calls as links
-from impl.linux.bpf.programs import Bindings, Program, assemble
-from impl.linux.bpf.recorder import Recorder
-from impl.linux.guest import tools
+from impl.linux.bpf import commands
+from impl.linux.bpf.recorders import RecorderProgram, load
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Reply
-from impl.linux.guest.guest import Guest, GuestDiedError, boot
-from impl.linux.guest.packages import Kernel, fetch
+from impl.linux.guest.guest import Guest, GuestDiedError
 from impl.linux.laboratory import control
-from impl.linux.laboratory.build import Modules, build
+from impl.linux.laboratory.build import CORE
 from impl.linux.laboratory.control import (
     CONTROL,
     BeginRecord,
     BodyRecord,
+    Command,
     DirectRecord,
     Numbers,
     OpsRecord,
     Record,
     ValueRecord,
 )
-from impl.linux.probes.btf import Btf
-from impl.linux.probes.symbols import Symbols, parse_kallsyms
 from impl.linux.probes.tracefs import ROOT, set_patterns, set_tracer
-from impl.linux.station import btf_descriptors
+from impl.linux.station import Station
 from model.system import Model, system
 from spec import operations as op
-from spec.errors import BadInputError
-from spec.prototypes import Prototype, Type
 from spec.semantics import PRESETS
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, Trace
-from spec.worlds import ALL, Callee, Function, World, synthetic
+from tests.support.stations import draw_words, world
 
 pytestmark = pytest.mark.vm
 
-CORE = "massattach"
 OOPSED, WARNED = 1 << 7, 1 << 9
-EDGES = (0, 1, -1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0x7FFFFFFF, 0x80000000, 1 << 63)
-NAMES = "char 1;unsigned char 1;bool 1;short 2;unsigned short 2;int 4;unsigned int 4;long 8;unsigned long 8".split(";")
-INTEGERS = tuple(Type(name[:-2], "INT", int(name[-1])) for name in NAMES)
-OTHERS = (Type("void *", "PTR", 8), *(Type(f"enum e{size}", "ENUM", size) for size in (1, 2, 4, 8)))
-STRUCTS = tuple(Type(f"struct s{size}", "STRUCT", size) for size in range(1, 17))
-UNIONS = tuple(Type(f"union u{size}", "UNION", size) for size in (3, 8, 16))
-RETURNED = (*INTEGERS, *OTHERS, *STRUCTS, Type("void", "VOID", 0), Type("__int128", "INT", 16))
-
-
-@cache
-def world() -> World:
-    """The synthetic world, and random prototypes; some functions call those before them."""
-    draw = random.Random(13)
-    functions: list[Function] = []
-    for number in range(60):
-        scalars, wide = (*INTEGERS, *OTHERS), (*STRUCTS, *UNIONS)
-        kinds = [draw.choice(wide if draw.random() < 0.25 else scalars) for _ in range(draw.randrange(13))]
-        callees = tuple(called(draw, callee) for callee in draw.sample(functions, 2)) if number % 6 == 5 else ()
-        prototype = Prototype(tuple(kinds), draw.choice(RETURNED))
-        functions.append(Function(f"random{number}", prototype, 100 + number, None, ALL, callees))
-    base = synthetic().functions
-    return World("random", (*(f for f in base if not f.module), *functions, *(f for f in base if f.module)))
-
-
-def called(draw: random.Random, callee: Function) -> Callee:
-    assert callee.prototype is not None
-    return Callee(callee.name, tuple(("value", word(draw)) for _ in callee.prototype.slots))
-
-
-def word(draw: random.Random) -> int:
-    return draw.choice(EDGES) if draw.random() < 0.4 else draw.getrandbits(64)
-
-
-def words(draw: random.Random, function: Function) -> tuple[int, ...]:
-    assert function.prototype is not None
-    return tuple(word(draw) for _ in function.prototype.slots)
 
 
 @dataclass(slots=True)
 class Laboratory:
-    """A guest with our modules, and a model of it."""
+    """A station, and a model of it. ops: slots by name."""
 
-    kernel: Kernel
-    guest: Guest
-    modules: Modules
-    symbols: Symbols
+    station: Station
     model: Model
     ops: dict[str, int]
+
+    @property
+    def guest(self) -> Guest:
+        """The station's."""
+        return self.station.guest
 
     def submit(self, batch: Batch) -> tuple[Reply, ...]:
         """Carry a batch out."""
@@ -101,12 +59,8 @@ class Laboratory:
 
     def read(self, path: str) -> bytes:
         """A file of the guest."""
-        batch = Batch()
-        batch.read_file(path)
-        (reply,) = self.submit(batch)
-
-        assert reply.value >= 0, f"{path}: {errno_name(reply.value)}"
-        return reply.data[0] if reply.data else b""
+        (content,) = self.guest.read(path)
+        return content
 
     def taint(self) -> int:
         """The taint mask."""
@@ -114,7 +68,7 @@ class Laboratory:
 
     def address(self, name: str) -> int:
         """The address of a function of the world, or of its patched twin."""
-        return self.symbols.address(name, world().by_name[name.removesuffix("__patched")].module or CORE)
+        return self.station.symbols.address(name, world().by_name[name.removesuffix("__patched")].module or CORE)
 
     def command(self, command: bytes) -> int:
         """What a command's write returned."""
@@ -132,7 +86,7 @@ class Laboratory:
     def call(self, name: str, arguments: tuple[int, ...], at: int = 0) -> list[tuple[object, ...]]:
         """The events of a call of a function, or of another address with its prototype."""
         batch = Batch()
-        batch.write_file(CONTROL, control.clear())
+        batch.write_file(CONTROL, control.pack(Command.CLEAR))
         batch.write_file(CONTROL, control.call(at or self.address(name), world().by_name[name].prototype, arguments))
         batch.read_file(CONTROL)
         log = control.decode(self.submit(batch)[2].data[0])
@@ -160,7 +114,7 @@ class Laboratory:
 
     def site(self, address: int) -> str:
         """The function whose site or start is at an address."""
-        place = self.symbols.at(address)
+        place = self.station.symbols.at(address)
 
         assert place is not None
         assert place.offset in {0, 4}
@@ -192,43 +146,10 @@ def event_of(event: Event, name: str) -> Iterator[tuple[object, ...]]:
             yield from foretold(event.trace, event.function)
 
 
-@pytest.fixture(scope="module", params=["linux-6.1", "linux-6.12", "linux-7.3"])
-def station(request: pytest.FixtureRequest) -> Iterator[Laboratory]:
-    try:
-        tools.find("qemu-system-x86_64")
-        tools.find("qemu-img")
-        kernel = fetch(request.param)
-    except BadInputError as error:
-        pytest.skip(str(error))
-    modules = build(kernel, world())
-    guest = boot(kernel)
-    try:
-        yield prepared(kernel, guest, modules)
-    finally:
-        guest.close()
-
-
-def prepared(kernel: Kernel, guest: Guest, modules: Modules) -> Laboratory:
-    empty = system(world(), PRESETS[kernel.name])
-    lab = Laboratory(kernel, guest, modules, parse_kallsyms(b""), empty, {})
-    unloaded = parse_kallsyms(lab.read("/proc/kallsyms"))
-    batch = Batch()
-    loaded = [control.init_module(batch, modules.massattach, control.parameters(modules, unloaded.address))]
-    loaded += [control.init_module(batch, module) for module in modules.others.values()]
-    replies = lab.submit(batch)
-    assert [0, 0] == [replies[entry].value for entry in loaded], guest.console()
-    lab.symbols = parse_kallsyms(lab.read("/proc/kallsyms"))
-    guest.console()
-    guest.snapshot()
-    return lab
-
-
 @pytest.fixture
-def lab(station: Laboratory) -> Laboratory:
-    """The same guest as it was when the modules had been loaded."""
-    station.guest.restore()
-    station.guest.console()
-    return replace(station, model=system(world(), PRESETS[station.kernel.name]), ops={})
+def lab(station: Station) -> Laboratory:
+    """The station and a new model."""
+    return Laboratory(station, system(world(), PRESETS[station.kernel.name]), {})
 
 
 def test_traceable_functions_are_the_worlds_in_its_order(lab: Laboratory) -> None:
@@ -244,10 +165,8 @@ def test_traceable_functions_are_the_worlds_in_its_order(lab: Laboratory) -> Non
 
 def test_btf_describes_the_functions(lab: Laboratory) -> None:
     """The kernel takes a module's BTF; it has each function's shape, and ids in the world's order."""
-    vmlinux = Btf(lab.read("/sys/kernel/btf/vmlinux"))
-
     for module in (None, *world().modules):
-        btf = Btf(lab.read(f"/sys/kernel/btf/{module or CORE}"), vmlinux)
+        btf = lab.station.btfs[module or CORE]
         functions = [function for function in world().functions if function.module == module]
         ids = [btf.functions[function.name] for function in functions]
         assert sorted(ids) == ids
@@ -260,7 +179,7 @@ def test_every_function_receives_what_a_c_caller_passes(lab: Laboratory) -> None
 
     for function in world().functions:
         for _ in range(3):
-            arguments = words(draw, function)
+            arguments = draw_words(draw, function)
             expected = list(foretold(lab.model.call(function.name, arguments), function.name))
             assert expected == lab.call(function.name, arguments), (function, arguments)
 
@@ -270,8 +189,8 @@ def test_every_patched_twin_does_the_same_and_returns_1000_more(lab: Laboratory)
     draw = random.Random(2)
 
     for function in world().functions:
-        arguments = words(draw, function)
-        model = system(world(), PRESETS[lab.kernel.name])
+        arguments = draw_words(draw, function)
+        model = system(world(), PRESETS[lab.station.kernel.name])
         model.apply(op.Livepatch(function.name))
         expected = list(foretold(model.call(function.name, arguments), function.name))
         at = lab.address(f"{function.name}__patched")
@@ -374,7 +293,7 @@ def compare(lab: Laboratory, operations: tuple[op.Operation, ...]) -> None:
             continue
         assert str(lab.model.apply(operation)) == lab.apply(operation), operation
         for name in CALLED:
-            arguments = words(draw, world().by_name[name])
+            arguments = draw_words(draw, world().by_name[name])
             expected = list(foretold(lab.model.call(name, arguments), name))
             assert expected == lab.call(name, arguments), (operation, name)
 
@@ -402,25 +321,20 @@ def test_the_graph_tracer_may_run_at_the_same_time(lab: Laboratory) -> None:
     assert sorted(CALLED) == sorted(set(re.findall(r" (\w+) \[\w+\]\(\)", traced)))
 
 
-def loaded(lab: Laboratory, program: Program, bindings: Bindings, name: str) -> int:
+def load_for(lab: Laboratory, program: RecorderProgram, name: str) -> int:
     """The descriptor of a program for a function of massattach.ko, or -errno."""
-    btf = Btf(lab.read(f"/sys/kernel/btf/{CORE}"), Btf(lab.read("/sys/kernel/btf/vmlinux")))
-    fds = btf_descriptors(lab.guest, (CORE,))
-    bound = replace(bindings, nested=btf.functions["massattach_nested"])
+    station, fd = lab.station, lab.station.btf_fds[CORE]
     batch = Batch()
-    links.load_program(
-        batch, program, assemble(program, bound), btf_id=btf.functions[name], btf_fd=fds[CORE], nested_btf=fds[CORE]
-    )
+    load(batch, program, station.bindings, btf_id=station.btfs[CORE].functions[name], btf_fd=fd, nested_btf=fd)
     return lab.submit(batch)[0].value
 
 
 @pytest.mark.parametrize(("kind", "sleepable"), [("fmod_ret", False), ("fmod_ret", True), ("fexit", True)])
 def test_programs_attach_as_attributes_say(lab: Laboratory, kind: str, sleepable: bool) -> None:
     """Where the kernel takes an fmodret set, functions that are `fmod_ret` and `sleepable` take such programs."""
-    bindings = Bindings(Recorder.create(lab.guest).map_fd)
-    fd = loaded(lab, Program(0, kind, slots=2, sleepable=sleepable), bindings, "foo2")
+    fd = load_for(lab, RecorderProgram(0, kind, slots=2, sleepable=sleepable), "foo2")
 
-    if b"\0.massattach_fmodret_ids\0" in lab.modules.massattach:
+    if b"\0.massattach_fmodret_ids\0" in lab.station.modules.massattach:
         assert fd > 0
     else:
         assert -22 == fd
@@ -428,12 +342,12 @@ def test_programs_attach_as_attributes_say(lab: Laboratory, kind: str, sleepable
 
 def test_a_program_calls_a_function_through_the_kfunc(lab: Laboratory) -> None:
     """It passes zeros; a program that runs inside such a call makes none itself (PROG-5)."""
-    recorder = Recorder.create(lab.guest)
+    recorder = lab.station.recorder
     for name, slots in (("foo3", 3), ("foo2", 2)):
-        program = loaded(lab, Program(0, "fentry", slots=slots, nested=0), Bindings(recorder.map_fd), name)
+        program = load_for(lab, RecorderProgram(0, "fentry", slots=slots, nested=0), name)
         batch = Batch()
         recorder.set_nested(batch, 0, lab.address("foo2"))
-        attached = links.open_link(batch, program)
+        attached = commands.open_link(batch, program)
         assert lab.submit(batch)[attached].value > 0
         inner = [("body", "foo2", False, (0, 0)), ("value", 0)]
         assert [*inner, ("body", "foo3", False, (1, 2, 3)), ("value", 6)] == lab.call("foo3", (1, 2, 3))
@@ -445,7 +359,7 @@ def test_a_module_that_goes_takes_its_livepatches_along(lab: Laboratory) -> None
     batch = Batch()
     gone = control.delete_module(batch, "mod1")
     sites = batch.read_file(f"{ROOT}/enabled_functions")
-    again = control.init_module(batch, lab.modules.others["mod1"])
+    again = control.init_module(batch, lab.station.modules.others["mod1"])
     replies = lab.submit(batch)
 
     assert (0, 0, 0) == (replies[gone].value, replies[sites].value, replies[again].value)
@@ -485,7 +399,7 @@ def test_a_log_that_is_full_says_so(lab: Laboratory) -> None:
 def test_a_warning_taints_and_is_printed(lab: Laboratory) -> None:
     """The harness's own detector can be tested with it."""
     before = lab.taint()
-    assert lab.command(control.warn()) > 0
+    assert lab.command(control.pack(Command.WARN)) > 0
 
     assert (0, WARNED) == (before & WARNED, lab.taint() & WARNED)
     assert "massattach: a warning was asked for" in lab.guest.console()
@@ -494,4 +408,4 @@ def test_a_warning_taints_and_is_printed(lab: Laboratory) -> None:
 def test_an_oops_ends_the_guest(lab: Laboratory) -> None:
     """It happens in the agent, which is the guest's first process."""
     with pytest.raises(GuestDiedError, match="Attempted to kill init"):
-        lab.command(control.oops())
+        lab.command(control.pack(Command.OOPS))

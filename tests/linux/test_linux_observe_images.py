@@ -7,8 +7,9 @@ import struct
 
 import pytest
 
+from impl.linux.architectures.x86_64 import X86_64
 from impl.linux.instruments.image_files import Attached, Trampoline, image_file
-from impl.linux.probes.images import Helpers, Original, ProgramCall, entry_text, parse_image
+from impl.linux.probes.disassembly import Helpers, Original, ProgramCall, disassemble
 from impl.linux.probes.symbols import Symbols, Table
 from spec.errors import BadInputError
 from spec.images import Options, parse_image_file, print_image_file
@@ -52,7 +53,7 @@ HELPERS = Helpers(
 
 def test_image_of_6_1() -> None:
     """What stands before the comparison of the return slot is fmod_ret, whatever the address of its program."""
-    image = parse_image(*FENTRY_FMOD_RET_6_1, HELPERS)
+    image = disassemble(X86_64, *FENTRY_FMOD_RET_6_1, HELPERS)
 
     enter = 0xFFFFFFFF8123EEF0
     expected = (
@@ -66,7 +67,7 @@ def test_image_of_6_1() -> None:
 
 def test_image_with_cookie() -> None:
     """The constant that is stored before a program is its cookie; an image of fentry programs calls no original."""
-    image = parse_image(*COOKIE_6_12, HELPERS)
+    image = disassemble(X86_64, *COOKIE_6_12, HELPERS)
 
     (program,) = image.programs
     assert (0x1122334455667700, 0xFFFFFFFFC000064C) == (program.cookie, program.program)
@@ -75,13 +76,13 @@ def test_image_with_cookie() -> None:
 
 def test_image_of_7_3() -> None:
     """An image that is reached by jmp returns to the caller by itself; behind the original come fexit programs."""
-    image = parse_image(*ALL_KINDS_7_3, HELPERS)
+    image = disassemble(X86_64, *ALL_KINDS_7_3, HELPERS)
 
     kinds = ["fentry", "fmod_ret", "original", "fexit"]
     assert kinds == [step.kind if isinstance(step, ProgramCall) else "original" for step in image.steps]
     assert [0xFFFFFFFFC0000660, 0xFFFFFFFFC000081C, 0xFFFFFFFFC00009D8] == [call.program for call in image.programs]
     assert (Original(0xFFFFFFFF81928A79), False, 334) == (image.original, image.skips_frame, image.used)
-    assert "trampoline:fentry,fmod_ret,fexit" == entry_text(image, lambda call: call.kind)
+    assert ["fentry", "fmod_ret", "fexit"] == [call.kind for call in image.programs]
 
 
 def test_image_with_skipped_program() -> None:
@@ -91,7 +92,7 @@ def test_image_with_skipped_program() -> None:
     behind = code.index(bytes.fromhex("31c0488945f8"))
     patched = code[:at] + b"\xe9" + struct.pack("<i", behind - at - 5) + code[at + 5 :]
 
-    assert [True, False, False] == [call.skipped for call in parse_image(address, patched, HELPERS).programs]
+    assert [True, False, False] == [call.skipped for call in disassemble(X86_64, address, patched, HELPERS).programs]
 
 
 def test_image_that_takes_the_original_from_its_stack() -> None:
@@ -100,7 +101,7 @@ def test_image_that_takes_the_original_from_its_stack() -> None:
     call = code.index(bytes.fromhex("e82a1b23c1488945f8"))
     patched = code[:call] + bytes.fromhex("488b5d08ffd3488945f8") + code[call + 9 :]
 
-    assert Original(None) == parse_image(address, patched, HELPERS).original
+    assert Original(None) == disassemble(X86_64, address, patched, HELPERS).original
 
 
 def test_image_without_end() -> None:
@@ -108,7 +109,7 @@ def test_image_without_end() -> None:
     address, code = COOKIE_6_12
 
     with pytest.raises(BadInputError, match="the trampoline image at 0xffffffffc0000780 has no end in its 60 bytes"):
-        parse_image(address, code[:60], HELPERS)
+        disassemble(X86_64, address, code[:60], HELPERS)
 
 
 def test_image_file() -> None:
@@ -136,7 +137,7 @@ def test_image_file() -> None:
         lines=tuple(lines),
     )
     attached = Attached(("fentry",), Options(cookie=True), (0x1122334455667788,))
-    image = image_file("6.12", "6.12.117+deb12-amd64", attached, trampoline, symbols)
+    image = image_file(X86_64, ("6.12", "6.12.117+deb12-amd64"), attached, trampoline, symbols)
     document = json.loads(print_image_file(image))
 
     expected = {

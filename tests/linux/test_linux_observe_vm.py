@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 
-from impl.linux.guest.frames import Batch, Out, Struct
-from impl.linux.guest.guest import Guest, boot
-from impl.linux.guest.modules import closure
-from impl.linux.guest.packages import fetch
-from impl.linux.probes.btf import Btf
-from impl.linux.probes.enabled import (
-    EnabledFunction,
-    SiteCode,
-    decode_site,
-    direct_functions,
-    ops_of_trampoline,
-    parse_enabled_functions,
-    site_of,
-)
-from impl.linux.probes.images import Image, Original, ProgramCall, entry_text, helpers, parse_image
-from impl.linux.probes.ringbuffer import Event, Formats, add_reads, read_formats
-from impl.linux.probes.symbols import Symbols, module_sections, module_table, parse_kallsyms, read_sections
-from impl.linux.probes.tracefs import (
-    ROOT,
-    GraphTracer,
-    Limits,
-    add_instance,
-    record_numbers,
-    set_buffer,
-    set_patterns,
-    set_tracer,
-)
-from spec.errors import BadInputError
+from impl.linux.architectures import SiteCode
+from impl.linux.bpf.commands import close, open_link
+from impl.linux.bpf.features import load_empty
+from impl.linux.guest.batch import Batch, Out, Ref
+from impl.linux.guest.guest import Guest
+from impl.linux.laboratory.build import CORE
+from impl.linux.probes.disassembly import Disassembly, Original, ProgramCall, disassemble
+from impl.linux.probes.enabled import EnabledFunction, direct_functions, parse_enabled_functions, site_of
+from impl.linux.probes.ringbuffer import Event, add_reads
+from impl.linux.probes.symbols import Symbols, parse_kallsyms, read_module
+from impl.linux.probes.tracefs import ROOT, GraphTracer, Limits, add_instance, set_buffer, set_patterns, set_tracer
+from impl.linux.station import GRAPH_USERS, Station
 
 pytestmark = pytest.mark.vm
 
-KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 ONE_GRAPH_USER = "linux-6.1"
-SYS_BPF, SYS_CLOSE, SYS_SYSINFO = 321, 3, 99
-PROG_LOAD, TEST_RUN, RAW_TRACEPOINT_OPEN = 5, 10, 17
-FENTRY, FEXIT = 24, 25
-RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
+MOST_GRAPH_USERS = 16
 FUNCTION_INSTANCE = f"{ROOT}/instances/function"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A guest at its snapshot, and what does not change there."""
+    """A station, its users of the graph tracer, and the numbers of functions' records."""
 
-    name: str
-    guest: Guest
-    symbols: Symbols
-    formats: Formats
-    numbers: dict[str, str]
+    station: Station
     graph: GraphTracer
+    numbers: Mapping[str, str]
 
-    def read(self, path: str) -> bytes:
-        """A file of the guest."""
-        batch = Batch()
-        batch.read_file(path)
-        return self.guest.submit(batch)[0].data[0]
+    @property
+    def name(self) -> str:
+        """The kernel's."""
+        return self.station.kernel.name
+
+    @property
+    def guest(self) -> Guest:
+        """The station's."""
+        return self.station.guest
+
+    @property
+    def symbols(self) -> Symbols:
+        """The station's."""
+        return self.station.symbols
 
     def memory(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
         """Kernel memory, each place's bytes."""
@@ -75,11 +60,11 @@ class Machine:
     def site(self, function: str) -> SiteCode:
         """What is at a function's site."""
         address = self.symbols.address(function)
-        return decode_site(address, self.memory([(address, 16)])[0])
+        return self.station.kernel.architecture.decode_site(address, self.memory([(address, 16)])[0])
 
     def enabled(self) -> dict[str, EnabledFunction]:
         """Enabled_functions by symbol."""
-        text = self.read(f"{ROOT}/enabled_functions").decode()
+        text = self.guest.read(f"{ROOT}/enabled_functions")[0].decode()
         return {function.symbol: function for function in parse_enabled_functions(text)}
 
     def patterns(self, *functions: str) -> list[str]:
@@ -89,8 +74,8 @@ class Machine:
     def traced(self) -> str:
         """The graph tracer's events of one sysinfo(2), in the order of their times."""
         batch = Batch()
-        batch.syscall(SYS_SYSINFO, Out(256))
-        read = self.graph.add_reads(batch, self.formats)
+        batch.syscall("sysinfo", Out(256))
+        read = self.graph.add_reads(batch, self.station.formats)
         pages = read(self.guest.submit(batch))
         found = [(event.time, user, event) for user, own in pages.items() for page in own for event in page.events]
         return " ".join(self._spelled(user, event) for _, user, event in sorted(found, key=lambda one: one[0]))
@@ -102,102 +87,73 @@ class Machine:
         return f">{text}" if event.kind == "entry" else f"<{text}"
 
 
-@pytest.fixture(scope="module", params=KERNELS)
-def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    try:
-        guest = boot(fetch(request.param))
-    except BadInputError as error:
-        pytest.skip(str(error))
-    try:
-        yield prepared(request.param, guest)
-    finally:
-        guest.close()
-
-
-def prepared(name: str, guest: Guest) -> Machine:
-    batch = Batch()
-    texts = [batch.read_file(path) for path in ("/proc/kallsyms", f"{ROOT}/available_filter_functions")]
-    formats = read_formats(batch, ROOT)
-    answers = [add_instance(batch, "function"), set_buffer(batch, FUNCTION_INSTANCE)]
-    batch.write_file("/sys/kernel/rcu_expedited", b"1")
-    replies = guest.submit(batch)
-    assert [0, 0] == [answer(replies) for answer in answers]
-    graph = GraphTracer(guest.submit, 0 if name == ONE_GRAPH_USER else 17)
-    graph.prepare()
-    kallsyms, available = (replies[entry].data[0] for entry in texts)
-    numbers = {symbol: str(found[0]) for (symbol, _), found in record_numbers(available.decode()).items()}
-    guest.snapshot()
-    return Machine(name, guest, parse_kallsyms(kallsyms), formats(replies), numbers, graph)
+@pytest.fixture(scope="module")
+def numbers(shared_station: Station) -> dict[str, str]:
+    """The numbers of ftrace's records, from 1, by symbol: the first of each."""
+    shared_station.fresh()
+    (available,) = shared_station.guest.read(f"{ROOT}/available_filter_functions")
+    symbols = [line.split(" ")[0] for line in available.decode().splitlines()]
+    return {symbol: str(number) for number, symbol in reversed(list(enumerate(symbols, 1)))}
 
 
 @pytest.fixture
-def machine(booted: Machine) -> Machine:
-    booted.guest.restore()
-    booted.graph.forget()
-    return booted
+def machine(station: Station, numbers: dict[str, str]) -> Machine:
+    return Machine(station, station.graph, numbers)
 
 
 @pytest.fixture
 def many_users(machine: Machine) -> Machine:
+    """One user more than the kernel takes; the station has the first of their instances."""
     if machine.name == ONE_GRAPH_USER:
         pytest.skip("6.1 has one user of the graph tracer")
-    return machine
-
-
-def attribute(size: int, words: dict[int, int], pointers: dict[int, bytes] | None = None) -> Struct:
-    data = bytearray(size)
-    for at, word in words.items():
-        struct.pack_into("<I", data, at, word)
-    return Struct(bytes(data), pointers or {})
-
-
-def attach(machine: Machine, function: str, kind: int) -> tuple[int, int]:
-    """Descriptors of a program that returns 0, and of its link."""
-    target = Btf(machine.read("/sys/kernel/btf/vmlinux")).functions[function]
     batch = Batch()
-    words = {0: 26, 4: len(RETURN_0) // 8, 68: kind, 108: target}
-    batch.syscall(SYS_BPF, PROG_LOAD, attribute(144, words, {8: RETURN_0, 16: b"GPL\0"}), 144)
-    program = machine.guest.submit(batch)[0].value
-    batch = Batch()
-    batch.syscall(SYS_BPF, RAW_TRACEPOINT_OPEN, attribute(16, {8: program}), 16)
-    link = machine.guest.submit(batch)[0].value
-    assert min(program, link) > 0
-    return program, link
+    names = [f"graph{number}" for number in range(GRAPH_USERS, MOST_GRAPH_USERS + 1)]
+    answers = [add_instance(batch, name) for name in names]
+    answers += [set_buffer(batch, f"{ROOT}/instances/{name}") for name in names]
+    replies = machine.guest.submit(batch)
+    assert {0} == {answer(replies) for answer in answers}
+    return replace(machine, graph=GraphTracer(machine.guest.submit, MOST_GRAPH_USERS + 1))
 
 
-def close(machine: Machine, descriptor: int) -> None:
+def attach(machine: Machine, function: str, kind: str) -> int:
+    """The descriptor of the link of a program that returns 0."""
     batch = Batch()
-    batch.syscall(SYS_CLOSE, descriptor)
+    loaded = load_empty(batch, kind, machine.station.btfs[None].functions[function])
+    link = open_link(batch, Ref(loaded))
+    descriptor = machine.guest.submit(batch)[link].value
+    assert descriptor > 0
+    return descriptor
+
+
+def detach(machine: Machine, link: int) -> None:
+    batch = Batch()
+    close(batch, link)
     machine.guest.submit(batch)
 
 
-def image_at(machine: Machine, function: str) -> Image:
+def image_at(machine: Machine, function: str) -> Disassembly:
     """The image behind `direct-->`, by the kernel's own table."""
     entries = direct_functions(machine.memory, machine.symbols.address("direct_functions"))
     address = entries[machine.site(function).address] & ~1
     listed = machine.enabled()[function].entry
     assert listed
-    return parse_image(address, machine.memory([(address, listed.size)])[0], helpers(machine.symbols))
+    station = machine.station
+    (code,) = machine.memory([(address, listed.size)])
+    return disassemble(station.kernel.architecture, address, code, station.helpers)
 
 
 def test_module_symbols(machine: Machine) -> None:
     """A loaded module's symbols are those that kallsyms lists, worked out without it."""
-    if not machine.symbols.modules.keys() - {"bpf"}:
-        pytest.skip("this kernel's guest needs no modules")
-    assert machine.guest.kernel.modules
-    (ko,) = closure(machine.guest.kernel.modules, ("virtio_ring",))[:1]
-    batch = Batch()
-    read = read_sections(batch, "virtio_ring", module_sections(ko))
-    table = module_table(ko, read(machine.guest.submit(batch)))
+    listed = parse_kallsyms(*machine.guest.read("/proc/kallsyms")).modules[CORE].by_name
+    table = read_module(machine.guest, CORE, machine.station.modules.massattach)
 
-    listed = machine.symbols.modules["virtio_ring"].by_name
-    assert listed["virtqueue_add_sgs"] == table.by_name["virtqueue_add_sgs"]
+    assert len(listed["massattach_stub0"]) == 1
     assert {name: found for name, found in table.by_name.items() if name in listed} == dict(listed)
 
 
 def test_image_of_one_program(machine: Machine) -> None:
     """A site with a direct ops alone calls the image, which the kernel's table names, too."""
-    attach(machine, "bpf_fentry_test1", FENTRY)
+    attach(machine, "bpf_fentry_test1", "fentry")
     site = machine.site("bpf_fentry_test1")
     image = image_at(machine, "bpf_fentry_test1")
 
@@ -208,9 +164,9 @@ def test_image_of_one_program(machine: Machine) -> None:
 
 def test_image_order(machine: Machine) -> None:
     """The newest program of a kind runs first, and fexit programs behind the original."""
-    descriptors = [attach(machine, "bpf_fentry_test1", kind) for kind in (FENTRY, FEXIT, FENTRY)]
+    links = [attach(machine, "bpf_fentry_test1", kind) for kind in ("fentry", "fexit", "fentry")]
     image = image_at(machine, "bpf_fentry_test1")
-    close(machine, descriptors[2][1])
+    detach(machine, links[2])
     after = image_at(machine, "bpf_fentry_test1")
 
     first, second = image.programs[:2]
@@ -221,12 +177,12 @@ def test_image_order(machine: Machine) -> None:
     assert first.program != second.program
     assert image.skips_frame is (site.kind == "call")
     assert machine.enabled()["bpf_fentry_test1"].jmp is (site.kind == "jmp")
-    assert "trampoline:fentry,fexit" == entry_text(after, lambda call: call.kind)
+    assert ["fentry", "fexit"] == [call.kind for call in after.programs]
 
 
 def test_site_with_several_ops(machine: Machine) -> None:
     """The graph tracer beside BPF: the site calls ftrace_regs_caller, the entry stays; alone, its own trampoline."""
-    _, link = attach(machine, "bpf_fentry_test1", FENTRY)
+    link = attach(machine, "bpf_fentry_test1", "fentry")
     alone = machine.site("bpf_fentry_test1").target
     machine.graph.register("u", machine.patterns("bpf_fentry_test1"), Limits())
     both, site, image = (
@@ -234,15 +190,19 @@ def test_site_with_several_ops(machine: Machine) -> None:
         machine.site("bpf_fentry_test1"),
         image_at(machine, "bpf_fentry_test1"),
     )
-    close(machine, link)
-    (trampoline,) = machine.memory([(machine.site("bpf_fentry_test1").target or 0, 512)])
+    detach(machine, link)
+    trampoline = machine.enabled()["bpf_fentry_test1"].trampoline
 
     def spell(address: int) -> str:
         return "entry" if address == alone else str(machine.symbols.at(address))
 
     assert "(2) RD ftrace_regs_caller direct-->entry" == str(site_of(both, site, alone, spell))
     assert ["fentry"] == [call.kind for call in image.programs]
-    assert machine.symbols.address("graph_ops") == ops_of_trampoline(trampoline)
+    assert trampoline
+    assert (machine.site("bpf_fentry_test1").target, "ftrace_graph_func") == (
+        trampoline.at.address,
+        trampoline.func.symbol,
+    )
 
 
 def test_graph_nesting(machine: Machine) -> None:
@@ -327,14 +287,16 @@ def test_graph_slot_0(many_users: Machine) -> None:
 def test_function_tracer(machine: Machine) -> None:
     """The function tracer of an instance is one more ops, with events of its own."""
     batch = Batch()
+    made = add_instance(batch, "function")
+    buffered = set_buffer(batch, FUNCTION_INSTANCE)
     filtered = set_patterns(batch, f"{FUNCTION_INSTANCE}/set_ftrace_filter", machine.patterns("get_avenrun"))
     started = set_tracer(batch, FUNCTION_INSTANCE, "function")
     replies = machine.guest.submit(batch)
-    assert (0, 0) == (filtered(replies), started(replies))
+    assert [0] * 4 == [answer(replies) for answer in (made, buffered, filtered, started)]
     machine.graph.register("u", machine.patterns("get_avenrun"), Limits())
     batch = Batch()
-    batch.syscall(SYS_SYSINFO, Out(256))
-    read = add_reads(batch, FUNCTION_INSTANCE, machine.formats)
+    batch.syscall("sysinfo", Out(256))
+    read = add_reads(batch, FUNCTION_INSTANCE, machine.station.formats)
     events = [event for page in read(machine.guest.submit(batch)) for event in page.events]
 
     assert [("function", machine.site("get_avenrun").address, None)] == [

@@ -79,7 +79,6 @@ REFUSED = {
         (DIRECT, "ftrace_set_filter_ip o1 foo2", "EOPNOTSUPP"),
         (DIRECT, "ftrace_set_notrace o1 nowhere", "EOPNOTSUPP"),
     ],
-    "NAME-5": [(IPMODIFY, "ftrace_free_filter o3", "EOPNOTSUPP")],
     "NAME-6": [
         (
             ("bpf_prog_load p1 fexit", "bpf_raw_tracepoint_open l1 p1 foo3", "livepatch foo3", *IPMODIFY[:2]),
@@ -119,6 +118,7 @@ ASKED = [
     (DIRECT[:2], "ftrace_set_filter_ip o1 foo2 remove"),
     (DIRECT, "unregister_ftrace_direct foo2 T1"),
     (DIRECT, "unregister_ftrace_function o1"),
+    (IPMODIFY, "ftrace_free_filter o3"),
     (IPMODIFY[:2], "unregister_ftrace_function o3"),
     ((*IPMODIFY[:2], "livepatch foo3"), "unregister_ftrace_function o3"),
     (IPMODIFY, "ftrace_set_filter_ip o3 nowhere"),
@@ -151,6 +151,14 @@ def test_the_harness_answers_by_its_rules(rule: str, lines: tuple[str, ...], lin
 def test_the_system_is_asked_everything_else(lines: tuple[str, ...], line: str) -> None:
     """What a kernel answers itself, errors among it, is the system's to answer."""
     assert refusal(parse_operation(line), after(*lines)) is None
+
+
+def test_an_enabled_ops_is_not_freed_where_the_kernel_would_do_it() -> None:
+    """NAME-5: 6.1 and 6.12 free the hashes of an enabled ops without a warning."""
+    refused = refusal(parse_operation("ftrace_free_filter o3"), after(*IPMODIFY, semantics="linux-6.12"))
+
+    assert refused is not None
+    assert ("EOPNOTSUPP", "NAME-5") == (refused.name, refused.harness)
 
 
 def test_modules_stay_as_they_are_once_ftrace_has_died() -> None:

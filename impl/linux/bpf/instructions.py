@@ -1,4 +1,4 @@
-"""BPF instructions as bytes: those that recorder programs need.
+"""The BPF instructions that our programs need, as bytes.
 
 Encodings are those of the kernel's Documentation/bpf/standardization/instruction-set.rst; all loads and stores are of
 8 bytes. A function that gives more than one instruction says so.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 __all__ = [
     "BYTES",
-    "Instruction",
+    "BpfInstruction",
     "add",
     "add_register",
     "bitwise_and",
@@ -41,14 +41,14 @@ FROM_REGISTER = 0x08
 LD_IMM64, LDX_DW, ST_DW, STX_DW, ATOMIC_DW = 0x18, 0x79, 0x7A, 0x7B, 0xDB
 JEQ, JGE, JNE, CALL, EXIT = 0x15, 0x35, 0x55, 0x85, 0x95
 ATOMIC_FETCH_ADD = 0x01
-# what the source register of LD_IMM64 and CALL says
+# kinds of LD_IMM64 and CALL, which stand in place of the source register
 PSEUDO_MAP_VALUE, PSEUDO_KFUNC_CALL = 2, 2
 
 HALF = 1 << 31
-WORD = 1 << 64
+MODULUS = 1 << 64
 
 
-class Instruction(NamedTuple):
+class BpfInstruction(NamedTuple):
     """One eight-byte instruction: registers by number, `offset` in bytes or, for jumps, in instructions."""
 
     opcode: int
@@ -58,7 +58,7 @@ class Instruction(NamedTuple):
     immediate: int = 0
 
 
-def encode(instructions: Iterable[Instruction]) -> bytes:
+def encode(instructions: Iterable[BpfInstruction]) -> bytes:
     """The instructions as the kernel takes them."""
     return b"".join(
         INSTRUCTION.pack(opcode, source << 4 | destination, offset, immediate)
@@ -66,94 +66,94 @@ def encode(instructions: Iterable[Instruction]) -> bytes:
     )
 
 
-def move(register: int, value: int) -> tuple[Instruction, ...]:
-    """Any 64-bit value, signed or not: one instruction where 32 bits hold it with its sign, else two."""
-    signed = (value + WORD // 2) % WORD - WORD // 2
+def move(register: int, value: int) -> tuple[BpfInstruction, ...]:
+    """Set a register to a 64-bit value, signed or not: one instruction if 32 bits hold it with its sign, or two."""
+    signed = (value + MODULUS // 2) % MODULUS - MODULUS // 2
     if -HALF <= signed < HALF:
-        return (Instruction(MOV64, register, immediate=signed),)
+        return (BpfInstruction(MOV64, register, immediate=signed),)
     return _load_64(register, 0, signed & 0xFFFFFFFF, signed >> 32)
 
 
-def load_map_value(register: int, fd: int, offset: int) -> tuple[Instruction, ...]:
-    """The address of a byte of a one-entry array map's value; two instructions."""
+def load_map_value(register: int, fd: int, offset: int) -> tuple[BpfInstruction, ...]:
+    """Set a register to the address of a byte in the value of a one-entry array map; two instructions."""
     return _load_64(register, PSEUDO_MAP_VALUE, fd, offset)
 
 
-def _load_64(register: int, source: int, low: int, high: int) -> tuple[Instruction, ...]:
+def _load_64(register: int, source: int, low: int, high: int) -> tuple[BpfInstruction, ...]:
     low = low - 2 * HALF if low >= HALF else low
-    return Instruction(LD_IMM64, register, source, 0, low), Instruction(0, immediate=high)
+    return BpfInstruction(LD_IMM64, register, source, 0, low), BpfInstruction(0, immediate=high)
 
 
-def move_register(register: int, source: int) -> Instruction:
+def move_register(register: int, source: int) -> BpfInstruction:
     """Copy a register."""
-    return Instruction(MOV64 | FROM_REGISTER, register, source)
+    return BpfInstruction(MOV64 | FROM_REGISTER, register, source)
 
 
-def add(register: int, value: int) -> Instruction:
+def add(register: int, value: int) -> BpfInstruction:
     """Add a constant."""
-    return Instruction(ADD64, register, immediate=value)
+    return BpfInstruction(ADD64, register, immediate=value)
 
 
-def add_register(register: int, source: int) -> Instruction:
+def add_register(register: int, source: int) -> BpfInstruction:
     """Add a register."""
-    return Instruction(ADD64 | FROM_REGISTER, register, source)
+    return BpfInstruction(ADD64 | FROM_REGISTER, register, source)
 
 
-def bitwise_and(register: int, value: int) -> Instruction:
+def bitwise_and(register: int, value: int) -> BpfInstruction:
     """Keep these bits."""
-    return Instruction(AND64, register, immediate=value)
+    return BpfInstruction(AND64, register, immediate=value)
 
 
-def shift_left(register: int, bits: int) -> Instruction:
+def shift_left(register: int, bits: int) -> BpfInstruction:
     """Multiply by a power of two."""
-    return Instruction(LSH64, register, immediate=bits)
+    return BpfInstruction(LSH64, register, immediate=bits)
 
 
-def load(register: int, base: int, offset: int) -> Instruction:
-    """The word at base + offset."""
-    return Instruction(LDX_DW, register, base, offset)
+def load(register: int, base: int, offset: int) -> BpfInstruction:
+    """Load the word at base + offset."""
+    return BpfInstruction(LDX_DW, register, base, offset)
 
 
-def store(base: int, offset: int, register: int) -> Instruction:
-    """A register to base + offset."""
-    return Instruction(STX_DW, base, register, offset)
+def store(base: int, offset: int, register: int) -> BpfInstruction:
+    """Store a register at base + offset."""
+    return BpfInstruction(STX_DW, base, register, offset)
 
 
-def store_constant(base: int, offset: int, value: int) -> Instruction:
-    """A constant of 32 bits, with its sign, to base + offset."""
-    return Instruction(ST_DW, base, 0, offset, value)
+def store_constant(base: int, offset: int, value: int) -> BpfInstruction:
+    """Store a constant of 32 bits, with its sign, at base + offset."""
+    return BpfInstruction(ST_DW, base, 0, offset, value)
 
 
-def fetch_add(base: int, offset: int, register: int) -> Instruction:
+def fetch_add(base: int, offset: int, register: int) -> BpfInstruction:
     """Add a register to the word at base + offset in one step; the register gets what was there."""
-    return Instruction(ATOMIC_DW, base, register, offset, ATOMIC_FETCH_ADD)
+    return BpfInstruction(ATOMIC_DW, base, register, offset, ATOMIC_FETCH_ADD)
 
 
-def jump_if_at_least(register: int, value: int, count: int) -> Instruction:
+def jump_if_at_least(register: int, value: int, count: int) -> BpfInstruction:
     """Skip `count` instructions if the register is `value` or more, unsigned."""
-    return Instruction(JGE, register, 0, count, value)
+    return BpfInstruction(JGE, register, 0, count, value)
 
 
-def jump_if_zero(register: int, count: int) -> Instruction:
+def jump_if_zero(register: int, count: int) -> BpfInstruction:
     """Skip `count` instructions if the register is 0."""
-    return Instruction(JEQ, register, 0, count)
+    return BpfInstruction(JEQ, register, 0, count)
 
 
-def jump_if_not(register: int, value: int, count: int) -> Instruction:
+def jump_if_not(register: int, value: int, count: int) -> BpfInstruction:
     """Skip `count` instructions if the register is not `value`."""
-    return Instruction(JNE, register, 0, count, value)
+    return BpfInstruction(JNE, register, 0, count, value)
 
 
-def call_helper(number: int) -> Instruction:
+def call_helper(number: int) -> BpfInstruction:
     """Call a helper by its BPF_FUNC_ number."""
-    return Instruction(CALL, immediate=number)
+    return BpfInstruction(CALL, immediate=number)
 
 
-def call_kfunc(btf_id: int, fd_array_index: int = 0) -> Instruction:
-    """Call a kernel function by its BTF id: in vmlinux's BTF, or in that of an entry of fd_array, which are from 1."""
-    return Instruction(CALL, 0, PSEUDO_KFUNC_CALL, fd_array_index, btf_id)
+def call_kfunc(btf_id: int, fd_array_index: int = 0) -> BpfInstruction:
+    """Call a kernel function by its BTF id: in the BTF of vmlinux, or in that of an entry of fd_array, from 1."""
+    return BpfInstruction(CALL, 0, PSEUDO_KFUNC_CALL, fd_array_index, btf_id)
 
 
-def exit_program() -> Instruction:
+def exit_program() -> BpfInstruction:
     """Return R0."""
-    return Instruction(EXIT)
+    return BpfInstruction(EXIT)

@@ -1,1 +1,1 @@
-"""The machine: packages, QEMU, the agent, and batches of system calls for it. Nothing here knows of ftrace or BPF."""
+"""The guest: the files of its kernel, QEMU, the agent, and batches of system calls for it. Nothing of ftrace or BPF."""

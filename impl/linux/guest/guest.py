@@ -15,16 +15,17 @@ import re
 import shutil
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from impl.linux.guest import agent
-from impl.linux.guest.frames import Batch, Reply, parse_replies
+from impl.linux.guest.batch import Batch, Reply, parse_replies
+from impl.linux.guest.drivers import load_order
+from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.initramfs import pack
-from impl.linux.guest.modules import closure
 from impl.linux.guest.packages import Kernel
-from impl.linux.guest.qemu import Machine, MachineEndedError, Setup
-from impl.linux.guest.rundir import RunDirectory
+from impl.linux.guest.qemu import Qemu, QemuEndedError, Setup
+from impl.linux.host.run_directory import RunDirectory
 from spec.errors import BadInputError
 
 __all__ = ["Guest", "GuestDiedError", "boot"]
@@ -33,8 +34,8 @@ SNAPSHOT = "base"
 BOOT_TIMEOUT = 120.0
 TAIL_LINES = 60
 PANIC = re.compile(r"Kernel panic - not syncing: .*")
-# what the channel needs; all else comes with them
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+# the channel needs these, and what they depend on
 DRIVERS = ("virtio_pci", "virtio_console")
 
 
@@ -48,7 +49,7 @@ class GuestDiedError(Exception):
 
 
 class Guest:
-    """A machine with the agent in it. After a GuestDiedError only `restore`, `console` and `close` are of use."""
+    """A machine with the agent in it. After a GuestDiedError only `restore`, `console` and `close` do anything."""
 
     def __init__(self, kernel: Kernel, setup: Setup, directory: RunDirectory) -> None:
         self.kernel = kernel
@@ -56,9 +57,9 @@ class Guest:
         self._console_read = 0
         self._console_start = 0
         self._alive = True
-        # the one that runs, or none; a list, for it outlives us until the finalizer has run
-        self._machines: list[Machine] = []
-        self._release = weakref.finalize(self, _release, self._machines, directory)
+        # the process that runs, or none; a list, as the finalizer needs it when we are gone
+        self._running: list[Qemu] = []
+        self._release = weakref.finalize(self, _release, self._running, directory)
         try:
             self._start()
         except BaseException:
@@ -67,15 +68,33 @@ class Guest:
 
     def submit(self, batch: Batch, timeout: float = 60) -> tuple[Reply, ...]:
         """Carry a batch out: one reply for each entry. `timeout` is in seconds."""
-        machine, frame = self._running(), batch.encode()
-        # an exception between request and reply, Ctrl-C too, leaves a channel that is of no more use
+        qemu, frame = self._living(), batch.encode(self.kernel.architecture.syscalls)
+        # an exception between request and reply, Ctrl-C too, leaves a channel that nobody can use any more
         self._alive = False
         try:
-            body = _exchange(machine, frame, timeout)
-        except MachineEndedError as error:
-            raise self._died(error) from None
+            body = _exchange(qemu, frame, timeout)
+        except QemuEndedError as error:
+            raise self._bury(error) from None
         self._alive = True
         return parse_replies(body)
+
+    def read(self, *paths: str) -> list[bytes]:
+        """The content of files; BadInputError if one cannot be read."""
+        batch = Batch()
+        for path in paths:
+            batch.read_file(path)
+        replies = self.submit(batch)
+        for path, reply in zip(paths, replies, strict=True):
+            if reply.value < 0:
+                raise BadInputError(f"the kernel does not show {path}: {errno_name(reply.value)}")
+        return [reply.data[0] for reply in replies]
+
+    def read_memory(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The kernel's memory at each address and of each length; no bytes where there is none."""
+        batch = Batch()
+        for address, length in places:
+            batch.read_memory(address, length)
+        return [reply.data[0] for reply in self.submit(batch)] if places else []
 
     def console(self) -> str:
         """What the console printed since the last call.
@@ -85,7 +104,7 @@ class Guest:
         """
         text = self._printed_since(self._console_read)
         self._console_read += len(text)
-        return _readable(text)
+        return _decode(text)
 
     def snapshot(self) -> None:
         """Keep the guest's whole state, in place of what was kept before."""
@@ -101,11 +120,11 @@ class Guest:
 
     def poke(self, address: int, data: bytes) -> None:
         """Store bytes in the guest's kernel memory at a virtual address, text or not."""
-        machine = self._running()
+        qemu = self._living()
         try:
-            machine.write_memory(address, data)
-        except MachineEndedError as error:
-            raise self._died(error) from None
+            qemu.write_memory(address, data)
+        except QemuEndedError as error:
+            raise self._bury(error) from None
 
     def close(self) -> None:
         """End the machine, and remove all that it left. Called twice, it does nothing."""
@@ -113,25 +132,25 @@ class Guest:
         self._release()
 
     def _start(self, snapshot: str | None = None) -> None:
-        _kill(self._machines)
+        _kill(self._running)
         try:
-            self._machines.append(Machine(self._setup, snapshot=snapshot))
-        except MachineEndedError as error:
-            raise self._died(error) from None
+            self._running.append(Qemu(self._setup, snapshot=snapshot))
+        except QemuEndedError as error:
+            raise self._bury(error) from None
         self._alive = True
         self.submit(Batch(), timeout=BOOT_TIMEOUT)
 
-    def _running(self) -> Machine:
+    def _living(self) -> Qemu:
         if not self._alive:
             raise GuestDiedError("the guest died before, and was not restored since", "")
-        return self._machines[0]
+        return self._running[0]
 
     def _monitor(self, command: str) -> None:
-        machine = self._running()
+        qemu = self._living()
         try:
-            complaint = machine.monitor(command)
-        except MachineEndedError as error:
-            raise self._died(error) from None
+            complaint = qemu.monitor(command)
+        except QemuEndedError as error:
+            raise self._bury(error) from None
         if complaint:
             # a full disk is no more than an input/output error to QEMU
             free = shutil.disk_usage(self._setup.directory).free >> 20
@@ -143,10 +162,10 @@ class Guest:
             file.seek(start)
             return file.read()
 
-    def _died(self, error: MachineEndedError) -> GuestDiedError:
+    def _bury(self, error: QemuEndedError) -> GuestDiedError:
         self._alive = False
-        _kill(self._machines)
-        console = _readable(self._printed_since(self._console_start))
+        _kill(self._running)
+        console = _decode(self._printed_since(self._console_start))
         panic = PANIC.search(console)
         tail = "\n".join(console.splitlines()[-TAIL_LINES:])
         return GuestDiedError(panic[0] if panic else str(error), tail)
@@ -157,11 +176,11 @@ def boot(kernel: Kernel, *, memory: int = 256, extra_files: Mapping[str, bytes] 
 
     The machine ends with the thread that started it, at the latest.
     """
-    drivers = closure(kernel.modules, DRIVERS) if kernel.modules else []
+    drivers = load_order(kernel.modules, DRIVERS) if kernel.modules else []
     modules = {f"/modules/{place}.ko": module for place, module in enumerate(drivers)}
-    files = {"/init": agent.build(), **modules, **extra_files}
+    files = {"/init": agent.build(kernel.architecture), **modules, **extra_files}
     directory = RunDirectory()
-    setup = Setup(kernel.vmlinux, directory.path / "initramfs", memory, directory.path)
+    setup = Setup(kernel, directory.path / "initramfs", memory, directory.path)
     try:
         setup.prepare(pack(files))
     except BaseException:
@@ -170,39 +189,39 @@ def boot(kernel: Kernel, *, memory: int = 256, extra_files: Mapping[str, bytes] 
     return Guest(kernel, setup, directory)
 
 
-def _readable(console: bytes) -> str:
+def _decode(console: bytes) -> str:
     return console.decode(errors="replace").replace("\r\n", "\n")
 
 
-def _release(machines: list[Machine], directory: RunDirectory) -> None:
-    _kill(machines)
+def _release(running: list[Qemu], directory: RunDirectory) -> None:
+    _kill(running)
     directory.remove()
 
 
-def _kill(machines: list[Machine]) -> None:
-    while machines:
-        machines.pop().kill()
+def _kill(running: list[Qemu]) -> None:
+    while running:
+        running.pop().kill()
 
 
-def _exchange(machine: Machine, frame: bytes, timeout: float) -> bytes:
+def _exchange(qemu: Qemu, frame: bytes, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     try:
-        machine.channel.settimeout(timeout)
-        machine.channel.sendall(frame)
-        length = int.from_bytes(_receive(machine, 4, deadline), "little")
-        return _receive(machine, length, deadline)
+        qemu.channel.settimeout(timeout)
+        qemu.channel.sendall(frame)
+        length = int.from_bytes(_receive(qemu, 4, deadline), "little")
+        return _receive(qemu, length, deadline)
     except TimeoutError:
-        raise MachineEndedError(f"no answer within {timeout:g} s") from None
+        raise QemuEndedError(f"no answer within {timeout:g} s") from None
     except ConnectionError:
-        raise MachineEndedError(machine.reason()) from None
+        raise QemuEndedError(qemu.reason()) from None
 
 
-def _receive(machine: Machine, length: int, deadline: float) -> bytes:
+def _receive(qemu: Qemu, length: int, deadline: float) -> bytes:
     received = bytearray(length)
     view = memoryview(received)
     while view:
-        machine.channel.settimeout(max(0.001, deadline - time.monotonic()))
-        count = machine.channel.recv_into(view)
+        qemu.channel.settimeout(max(0.001, deadline - time.monotonic()))
+        count = qemu.channel.recv_into(view)
         if not count:
             raise ConnectionResetError
         view = view[count:]

@@ -1,4 +1,4 @@
-"""Debian's kernel headers where they were not installed: made so that `make -C HEADERS M=DIRECTORY modules` works.
+"""Adapts Debian's kernel headers, which were not installed, so that `make -C HEADERS M=DIRECTORY modules` works.
 
 Three things stand in the way: absolute paths in their Makefile; tools (modpost, objtool) that were linked against a
 newer C library than the machine has; and a configuration that names the compiler and the pahole of their build.
@@ -12,12 +12,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from impl.linux.guest.tools import find
+from impl.linux.architectures import Architecture
+from impl.linux.host.tools import find
 
 __all__ = ["needs_newer_libraries", "prepare", "use_libraries"]
 
-LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
-LOADER = "ld-linux-x86-64.so.2"
 WRAPPER = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
 libraries=$here/{libraries}
@@ -36,19 +35,22 @@ def prepare(root: Path, release: str) -> Path:
 
 def needs_newer_libraries(root: Path) -> list[Path]:
     """The build tools in the tree that do not start on this machine."""
-    return [tool for tool in _tools(root) if b"not found" in _ldd(tool)]
+    return [tool for tool in _list_tools(root) if b"not found" in _ldd(tool)]
 
 
-def use_libraries(root: Path, tools: list[Path]) -> None:
-    """Make these tools start with the C library that was unpacked into the same tree."""
+def use_libraries(root: Path, tools: list[Path], architecture: Architecture) -> None:
+    """Make these tools start with the C library that was unpacked into the same tree; architecture: this machine's."""
+    loader = Path(architecture.loader).name
     for tool in tools:
         program = tool.rename(tool.with_name(f"{tool.name}.bin"))
         up = "/".join([".."] * len(tool.parent.relative_to(root).parts))
-        tool.write_text(WRAPPER.format(libraries=f"{up}/{LIBRARIES}", loader=LOADER, tool=program.name))
+        tool.write_text(
+            WRAPPER.format(libraries=f"{up}/usr/lib/{architecture.multiarch}", loader=loader, tool=program.name)
+        )
         tool.chmod(0o755)
 
 
-def _tools(root: Path) -> Iterator[Path]:
+def _list_tools(root: Path) -> Iterator[Path]:
     for directory in sorted((root / "usr/lib").glob("linux-kbuild-*")):
         for path in sorted(directory.rglob("*")):
             if path.is_file() and not path.is_symlink() and _is_elf(path):
@@ -74,7 +76,7 @@ def _make_relative(makefile: Path) -> None:
 
 
 def _choose_compiler(headers: Path) -> None:
-    """The compiler of the build if it is there, else the machine's, without the options that it does not know."""
+    """Use the compiler of the build if it is here, else this machine's, without the options that it does not know."""
     variables = headers / ".kernelvariables"
     compiler = re.search(r"\)(gcc-[0-9]+)$", variables.read_text(), re.MULTILINE)
     if compiler is None or shutil.which(compiler[1]):
@@ -90,7 +92,7 @@ def _accepts(option: str) -> bool:
 
 
 def _choose_pahole(headers: Path) -> None:
-    """The options for pahole are those of the machine's version; without it, modules get no BTF from make."""
+    """Use pahole with the options of this machine's version; without it, make gives modules no BTF."""
     pahole = shutil.which("pahole")
     if pahole is None:
         _configure(headers, "DEBUG_INFO_BTF_MODULES", None)
@@ -100,7 +102,7 @@ def _choose_pahole(headers: Path) -> None:
 
 
 def _configure(headers: Path, name: str, value: str | None) -> None:
-    """Change what make reads of the configuration: a value, or with None no value at all."""
+    """Set a value of the configuration as make reads it, or with None remove it."""
     path = headers / "include/config/auto.conf"
     line = f"CONFIG_{name}={value}\n" if value else ""
     path.write_text(re.sub(rf"^CONFIG_{name}=.*\n", line, path.read_text(), flags=re.MULTILINE))

@@ -18,24 +18,24 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     Without that node, init has no standard output.
     """
     names = {name.strip("/"): content for name, content in files.items()}
-    entries = [_entry(name, DIRECTORY) for name in sorted({"dev", *_directories(names)})]
-    entries.append(_entry("dev/console", DEVICE, device=CONSOLE))
-    entries += [_entry(name, FILE, content) for name, content in names.items()]
-    return b"".join(entries) + _entry(END, 0)
+    entries = [_pack_entry(name, DIRECTORY) for name in sorted({"dev", *_list_directories(names)})]
+    entries.append(_pack_entry("dev/console", DEVICE, device=CONSOLE))
+    entries += [_pack_entry(name, FILE, content) for name, content in names.items()]
+    return b"".join(entries) + _pack_entry(END, 0)
 
 
-def _directories(names: Mapping[str, bytes]) -> Iterator[str]:
+def _list_directories(names: Mapping[str, bytes]) -> Iterator[str]:
     for name in names:
         yield from (str(parent) for parent in PurePosixPath(name).parents if str(parent) != ".")
 
 
-def _entry(name: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
+def _pack_entry(name: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
     # ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
     encoded = name.encode() + b"\0"
     fields = (0, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(encoded), 0)
     header = b"070701" + b"".join(b"%08x" % number for number in fields)
-    return _padded(header + encoded) + _padded(content)
+    return _pad(header + encoded) + _pad(content)
 
 
-def _padded(block: bytes) -> bytes:
+def _pad(block: bytes) -> bytes:
     return block + bytes(-len(block) % 4)

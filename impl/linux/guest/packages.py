@@ -6,17 +6,20 @@ import hashlib
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from impl.linux.guest import cache, headers, vmlinux
-from impl.linux.guest.apt import Apt, Package
+from impl.linux.architectures import Architecture
+from impl.linux.architectures.x86_64 import X86_64
+from impl.linux.guest import headers
+from impl.linux.host import cache
+from impl.linux.host.apt import Apt, required
 from spec.errors import BadInputError
 
-__all__ = ["Kernel", "fetch", "from_files", "newest", "required"]
+__all__ = ["Kernel", "fetch", "from_files", "is_part", "newest", "release_of"]
 
-# part of a cache entry's name: what was unpacked in another way is not looked at
+# part of the name of a cache entry: entries that were unpacked in another way are not looked at
 LAYOUT = 1
 # what the build tools of a newer Debian are linked against
 LIBRARIES = ("libc6", "libelf1t64", "libssl3t64", "libzstd1", "zlib1g")
@@ -26,8 +29,9 @@ LIBRARIES = ("libc6", "libelf1t64", "libssl3t64", "libzstd1", "zlib1g")
 class Kernel:
     """The files of one kernel.
 
-    `release` is what `uname -r` prints; `vmlinux` an ELF file; `modules` the directory lib/modules/RELEASE, or None
-    where all that the guest needs is built in; `headers` a build tree for `make -C`, or None.
+    `release` is what `uname -r` prints; `vmlinux` what QEMU boots, an ELF file; `modules` the directory
+    lib/modules/RELEASE, or None where all that the guest needs is built in; `headers` a build tree for `make -C`, or
+    None.
     """
 
     name: str
@@ -35,24 +39,31 @@ class Kernel:
     vmlinux: Path
     modules: Path | None
     headers: Path | None
+    architecture: Architecture
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a kernel is: suites, the pattern of its image's package with the release, and where newer libraries are."""
+    """Where a kernel is: suites, the pattern of its image's package, and the suite that has newer libraries.
+
+    The pattern's group, together with the architecture that follows it, is the release.
+    """
 
     suites: tuple[str, ...]
-    image: re.Pattern[str]
+    image: str
     library_suite: str
+    architecture: Architecture = X86_64
+
+    @property
+    def package(self) -> re.Pattern[str]:
+        """The pattern of the whole name; its group is the release."""
+        return re.compile(rf"linux-(?:image|binary)-({self.image}-{self.architecture.debian})")
 
 
-IMAGE_6_1 = re.compile(r"linux-image-(6\.1\.[0-9]+-[0-9]+-amd64)")
-IMAGE_6_12 = re.compile(r"linux-image-(6\.12\.[0-9.]+\+deb12-amd64)")
-IMAGE_7 = re.compile(r"linux-binary-(7\.[0-9.]+\+deb13-amd64)")
 SOURCES = {
-    "linux-6.1": _Source(("bookworm", "bookworm-security"), IMAGE_6_1, "bookworm"),
-    "linux-6.12": _Source(("bookworm-security", "bookworm-backports"), IMAGE_6_12, "bookworm"),
-    "linux-7.3": _Source(("trixie-backports",), IMAGE_7, "trixie"),
+    "linux-6.1": _Source(("bookworm", "bookworm-security"), r"6\.1\.[0-9]+-[0-9]+", "bookworm"),
+    "linux-6.12": _Source(("bookworm-security", "bookworm-backports"), r"6\.12\.[0-9.]+\+deb12", "bookworm"),
+    "linux-7.3": _Source(("trixie-backports",), r"7\.[0-9.]+\+deb13", "trixie"),
 }
 
 
@@ -63,10 +74,12 @@ def fetch(name: str) -> Kernel:
     """
     if name not in SOURCES:
         raise BadInputError(f"{name} is no kernel that can be fetched: write one of {', '.join(SOURCES)}")
-    directory = cache.entry(f"{name}-{LAYOUT}", lambda made: _make(name, SOURCES[name], made))
+    source = SOURCES[name]
+    directory = cache.entry(f"{name}-{LAYOUT}", lambda made: _make(name, source, made))
     release = (directory / "release").read_text()
     headers_tree = directory / "root/usr/src" / f"linux-headers-{release}"
-    return Kernel(name, release, directory / "vmlinux", _modules(directory / "root", release), headers_tree)
+    modules = _find_modules(directory / "root", release)
+    return Kernel(name, release, directory / "vmlinux", modules, headers_tree, source.architecture)
 
 
 def from_files(bzimage: Path, modules: Path | None) -> Kernel:
@@ -79,13 +92,13 @@ def from_files(bzimage: Path, modules: Path | None) -> Kernel:
     except OSError as error:
         raise BadInputError(f"the kernel cannot be read: {error.strerror}", str(bzimage)) from error
     key = hashlib.sha256(image).hexdigest()[:16]
-    elf = cache.entry(f"files-{key}", lambda made: _keep_elf(made, image, str(bzimage))) / "vmlinux"
-    release = vmlinux.release_of(elf.read_bytes(), str(bzimage))
-    return Kernel(bzimage.name, release, elf, modules, _build_tree(bzimage.resolve(), modules))
+    elf = cache.entry(f"files-{key}", lambda made: _unpack(image, str(bzimage), made, X86_64)) / "vmlinux"
+    release = release_of(elf.read_bytes(), str(bzimage))
+    return Kernel(bzimage.name, release, elf, modules, _find_build(bzimage.resolve(), modules), X86_64)
 
 
-def _build_tree(bzimage: Path, modules: Path | None) -> Path | None:
-    """Where a kernel was built: what its modules say, or what arch/x86/boot/bzImage lies in."""
+def _find_build(bzimage: Path, modules: Path | None) -> Path | None:
+    """Where a kernel was built: what its modules say, or the tree in whose arch/ARCH/boot it lies."""
     places = [modules / "build"] if modules else []
     places += list(bzimage.parents)[3:4]
     return next((place.resolve() for place in places if (place / "Module.symvers").exists()), None)
@@ -97,48 +110,49 @@ def newest(names: Iterable[str], pattern: re.Pattern[str]) -> str | None:
     return max(releases, key=lambda release: [int(number) for number in re.findall(r"[0-9]+", release)], default=None)
 
 
-def required(packages: Mapping[str, Package], names: Sequence[str]) -> list[Package]:
-    """These packages and what they depend on, as far as that belongs to the kernel."""
-    wanted: dict[str, Package] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name in packages and name not in wanted and name.startswith("linux-") and re.search("[0-9]", name):
-            wanted[name] = packages[name]
-            waiting += packages[name].depends
-    return list(wanted.values())
+def release_of(kernel: bytes, name: str) -> str:
+    """What `uname -r` prints, from the kernel's banner. name: for the error."""
+    banner = re.search(rb"Linux version ([!-~]+) \(", kernel)
+    if banner is None:
+        raise BadInputError("there is no `Linux version` in the kernel", name)
+    return banner[1].decode()
+
+
+def is_part(name: str) -> bool:
+    """Whether a package belongs to one release of the kernel."""
+    return name.startswith("linux-") and re.search("[0-9]", name) is not None
 
 
 def _make(name: str, source: _Source, made: Path) -> None:
     scratch = made / "apt"
-    apt = Apt(scratch)
+    apt = Apt(scratch, source.architecture.debian)
     _say(f"{name}: looking for the newest release")
     packages = apt.packages(source.suites)
-    release = newest(packages, source.image)
+    release = newest(packages, source.package)
     if release is None:
         raise BadInputError(f"the mirror has no package for {name} in {', '.join(source.suites)}")
     parts = [f"linux-{part}-{release}" for part in ("image", "binary", "modules", "headers")]
     _say(f"{name}: fetching {release}")
-    apt.unpack(required(packages, parts), made / "root")
-    _unpack_image(made, release)
+    apt.unpack(required(packages, parts, is_part), made / "root")
+    _unpack_image(made, release, source.architecture)
     _prepare_headers(apt, source, made / "root", release)
     shutil.rmtree(scratch)
     _say(f"{name}: ready")
 
 
-def _keep_elf(made: Path, image: bytes, name: str) -> None:
-    (made / "vmlinux").write_bytes(vmlinux.extract(image, name))
+def _unpack(image: bytes, name: str, made: Path, architecture: Architecture) -> None:
+    (made / "vmlinux").write_bytes(architecture.unpack_kernel(image, name))
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _unpack_image(made: Path, release: str) -> None:
+def _unpack_image(made: Path, release: str, architecture: Architecture) -> None:
     root = made / "root"
     paths = [root / "boot" / f"vmlinuz-{release}", root / "usr/lib/modules" / release / "vmlinuz"]
     image = next(path for path in paths if path.exists())
-    (made / "vmlinux").write_bytes(vmlinux.extract(image.read_bytes(), str(image)))
+    _unpack(image.read_bytes(), str(image), made, architecture)
     (made / "release").write_text(release)
 
 
@@ -148,9 +162,9 @@ def _prepare_headers(apt: Apt, source: _Source, root: Path, release: str) -> Non
     if tools:
         packages = apt.packages([source.library_suite])
         apt.unpack([packages[name] for name in LIBRARIES if name in packages], root)
-        headers.use_libraries(root, tools)
+        headers.use_libraries(root, tools, source.architecture)
 
 
-def _modules(root: Path, release: str) -> Path:
+def _find_modules(root: Path, release: str) -> Path:
     path = root / "lib/modules" / release
     return path if path.exists() else root / "usr/lib/modules" / release

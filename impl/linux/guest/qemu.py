@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impl.linux.guest.tools import find, run
+from impl.linux.guest.packages import Kernel
+from impl.linux.host.tools import find, run
 
-__all__ = ["Machine", "MachineEndedError", "Setup"]
+__all__ = ["Qemu", "QemuEndedError", "Setup"]
 
-COMMAND_LINE = "console=ttyS0 quiet loglevel=5 panic=-1 nokaslr tsc=reliable"
+# `quiet` alone would hide the backtraces of warnings
+COMMAND_LINE = "quiet loglevel=5 panic=-1 nokaslr"
 MONITOR_TIMEOUT = 60.0
 COMPLAINT = "complaint"
 DISK_SIZE = "16G"
 
 
-class MachineEndedError(Exception):
+class QemuEndedError(Exception):
     """QEMU no longer answers. The text is the reason."""
 
 
@@ -30,7 +32,7 @@ class MachineEndedError(Exception):
 class Setup:
     """What a machine is made of: kernel, initial file system, memory in MiB, and a directory for its files."""
 
-    kernel: Path
+    kernel: Kernel
     initramfs: Path
     memory: int
     directory: Path
@@ -57,12 +59,12 @@ class Setup:
         run("qemu-img", ["create", "-q", "-f", "qcow2", self.disk, DISK_SIZE])
 
 
-class Machine:
-    """A process that has the machine's channel and monitor on socket pairs, so that nobody else can connect."""
+class Qemu:
+    """A process whose channel and monitor are on socket pairs, so that nobody else can connect to them."""
 
     def __init__(self, setup: Setup, *, snapshot: str | None = None) -> None:
         self.setup = setup
-        program = _program()
+        program = _program(setup)
         self.channel, channel_end = socket.socketpair()
         self._monitor, monitor_end = socket.socketpair()
         with channel_end, monitor_end:
@@ -73,26 +75,26 @@ class Machine:
         self._lines = self._monitor.makefile("rb")
         try:
             self._execute("qmp_capabilities")
-        except MachineEndedError:
+        except QemuEndedError:
             self.kill()
             raise
 
     def monitor(self, command: str) -> str:
-        """What a command of the human monitor prints; nothing if it went well, mostly."""
+        """What a command of the human monitor prints, which is mostly nothing if all went well."""
         printed: str = self._execute("human-monitor-command", **{"command-line": command})
         return printed.strip()
 
     def write_memory(self, address: int, data: bytes) -> None:
         """Store bytes at a virtual address, through QEMU's debugger, which stops the machine meanwhile."""
         try:
-            with _connected(self.setup.debugger) as debugger:
+            with _connect(self.setup.debugger) as debugger:
                 _exchange(debugger, f"M{address:x},{len(data):x}:{data.hex()}", "OK")
                 _exchange(debugger, "D", "OK")
         except OSError as error:
-            raise MachineEndedError(f"QEMU's debugger does not answer: {error.strerror or error}") from None
+            raise QemuEndedError(f"QEMU's debugger does not answer: {error.strerror or error}") from None
 
     def kill(self) -> None:
-        """End the process, however it does."""
+        """End the process, in whatever state it is."""
         self.process.kill()
         self.process.wait()
         self._lines.close()
@@ -106,25 +108,27 @@ class Machine:
             for line in self._lines:
                 answer = json.loads(line)
                 if "error" in answer:
-                    raise MachineEndedError(f"QEMU's monitor: {answer['error']['desc']}")
+                    raise QemuEndedError(f"QEMU's monitor: {answer['error']['desc']}")
                 if "return" in answer:
                     return answer["return"]
         except TimeoutError:
-            raise MachineEndedError(f"QEMU's monitor did not answer within {MONITOR_TIMEOUT:g} s") from None
+            raise QemuEndedError(f"QEMU's monitor did not answer within {MONITOR_TIMEOUT:g} s") from None
         except ConnectionError:
-            raise MachineEndedError(self.reason()) from None
-        raise MachineEndedError(self.reason())
+            raise QemuEndedError(self.reason()) from None
+        raise QemuEndedError(self.reason())
 
     def reason(self) -> str:
-        """Why the process has ended, for an error; it is about to, as its sockets are closed."""
+        """Why the process has ended, or is about to, as its sockets are closed."""
         status = self.process.wait()
         complaint = (self.setup.directory / COMPLAINT).read_text(errors="replace").strip()
         return f"QEMU ended with status {status}" + (f": {complaint.splitlines()[-1]}" if complaint else "")
 
 
-def _program() -> list[str]:
-    # the kernel kills QEMU when the thread that started it ends, and so when we die, however we do
-    return [find("setpriv"), "--pdeathsig", "KILL", "--", find("qemu-system-x86_64")]
+def _program(setup: Setup) -> list[str]:
+    # the kernel kills QEMU when the thread that started it ends, and so when we die for whatever reason
+    architecture = setup.kernel.architecture
+    qemu = find(architecture.qemu, architecture.qemu_package)
+    return [find("setpriv"), "--pdeathsig", "KILL", "--", qemu]
 
 
 def _start(command: Sequence[str | Path], directory: Path, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
@@ -134,7 +138,7 @@ def _start(command: Sequence[str | Path], directory: Path, descriptors: tuple[in
             stdin=subprocess.DEVNULL,
             stdout=complaint,
             stderr=complaint,
-            # its options separate by commas: names without a directory have none
+            # commas separate QEMU's options, and names without a directory have none
             cwd=directory,
             pass_fds=descriptors,
             # Ctrl-C is for us to handle
@@ -144,10 +148,12 @@ def _start(command: Sequence[str | Path], directory: Path, descriptors: tuple[in
 
 def _options(setup: Setup, channel: int, monitor: int) -> list[str | Path]:
     """No second CPU: with one, emulated in a thread of its own, code that is patched while it runs livelocks QEMU."""
+    architecture = setup.kernel.architecture
+    command_line = f"{architecture.command_line} {COMMAND_LINE}"
     return [
-        *("-accel", "tcg", "-machine", "pc", "-smp", "1", "-m", str(setup.memory)),
+        *("-accel", "tcg", *architecture.machine, "-smp", "1", "-m", str(setup.memory)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-kernel", setup.kernel.absolute(), "-initrd", setup.initramfs.name, "-append", COMMAND_LINE),
+        *("-kernel", setup.kernel.vmlinux.absolute(), "-initrd", setup.initramfs.name, "-append", command_line),
         *("-chardev", f"file,id=console,append=on,path={setup.console.name}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=channel,fd={channel}", "-device", "virtio-serial-pci"),
@@ -158,7 +164,7 @@ def _options(setup: Setup, channel: int, monitor: int) -> list[str | Path]:
 
 
 @contextmanager
-def _connected(path: Path) -> Iterator[socket.socket]:
+def _connect(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as debugger:
         debugger.settimeout(MONITOR_TIMEOUT)
         debugger.connect(str(path))
@@ -173,8 +179,8 @@ def _exchange(debugger: socket.socket, packet: str, expected: str) -> None:
     while not (answers := re.findall(rb"\$([^T#][^#]*)#..", received)):
         more = debugger.recv(4096)
         if not more:
-            raise MachineEndedError("QEMU's debugger hung up")
+            raise QemuEndedError("QEMU's debugger hung up")
         received += more
     debugger.sendall(b"+")
     if answers[0].decode() != expected:
-        raise MachineEndedError(f"QEMU's debugger answered {answers[0].decode()} to {packet[:40]}")
+        raise QemuEndedError(f"QEMU's debugger answered {answers[0].decode()} to {packet[:40]}")

@@ -6,24 +6,40 @@ Nothing is detached: the guest goes back to its snapshot, so that every trampoli
 from __future__ import annotations
 
 import re
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from impl.linux.bpf.calls import LoadedProgram, create_link, loaded_program, open_link, program_info
-from impl.linux.bpf.instructions import Instruction, call_helper, call_kfunc, encode, exit_program, move, move_register
-from impl.linux.bpf.programs import ATTACH_TYPES, GET_FUNC_IP
+from impl.linux.architectures import Architecture
+from impl.linux.bpf.commands import (
+    SLEEPABLE,
+    LoadedProgram,
+    create_link,
+    load_program,
+    loaded_program,
+    open_link,
+    program_info,
+)
+from impl.linux.bpf.instructions import (
+    BpfInstruction,
+    call_helper,
+    call_kfunc,
+    encode,
+    exit_program,
+    move,
+    move_register,
+)
+from impl.linux.bpf.recorders import ATTACH_TYPES, GET_FUNC_IP
+from impl.linux.guest.batch import Batch, Ref, Reply
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest, GuestDiedError
 from impl.linux.instruments.image_files import Attached, Trampoline, image_file
-from impl.linux.probes.btf import Btf
-from impl.linux.probes.enabled import decode_site, parse_enabled_functions
-from impl.linux.probes.images import helpers, parse_image
-from impl.linux.probes.symbols import Symbols, Table, parse_kallsyms
-from impl.linux.probes.tracefs import ROOT
+from impl.linux.probes.btf import VMLINUX_BTF, Btf
+from impl.linux.probes.disassembly import disassemble, helpers
+from impl.linux.probes.enabled import parse_enabled_functions
+from impl.linux.probes.symbols import KALLSYMS, Symbols, Table, parse_kallsyms
+from impl.linux.probes.tracefs import AVAILABLE, ENABLED
 from spec.errors import BadInputError
 from spec.images import ImageFile, Options
 from spec.prototypes import Type
@@ -31,15 +47,11 @@ from spec.worlds import Function
 
 __all__ = ["Answer", "Attaching", "Dumper", "kernel_of"]
 
-RECORDS, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_functions"
-BTF, TAINTED = "/sys/kernel/btf/vmlinux", "/proc/sys/kernel/tainted"
-BPF, PROG_LOAD, TRACING, SLEEPABLE = 321, 5, 26, 16
-ATTRIBUTE_BYTES, INSTRUCTION_BYTES = 144, 8
-LICENSE = b"GPL\0"
+TAINTED = "/proc/sys/kernel/tainted"
 PROLOGUE_BYTES, MOST_BYTES = 16, 1 << 13
 # bpf_trampoline_compute_key() of the first BTF, vmlinux's
 VMLINUX_KEY = 1 << 32 | 0x80000000
-# the kernels whose images go by the series; those of others go by the version
+# an image file names these kernels by their series, and others by their version
 LONG_TERM = ("linux-6.1", "linux-6.12")
 VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 R0, R1, R6 = 0, 1, 6
@@ -49,9 +61,9 @@ COOKIE = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Attaching:
-    """Programs to attach to one function: their kinds in the order of attaching, and what all of them ask for.
+    """Programs to attach to one function: their kinds in the order of attaching, and the helpers that all of them call.
 
-    session_cookie: what the fsession programs ask for.
+    session_cookie: whether the fsession programs ask for their cookie.
     """
 
     kinds: tuple[str, ...]
@@ -68,13 +80,13 @@ class Attaching:
         return Attached(self.kinds, options, tuple(range(COOKIE, COOKIE + len(self.kinds))) if self.cookie else None)
 
     def cookie_of(self, place: int) -> int | None:
-        """That of the link of the program at a place; None: it is attached without one."""
+        """The cookie of a program's link, by the program's place; None: it is attached without one."""
         return COOKIE + place if self.cookie else None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of the programs of one function.
+    """What the kernel did with the programs of one function.
 
     loads, attaches: for each program the errno's name, or nothing for success; the attach of a program that was not
     loaded is None. image: what was built, if all succeeded. trouble: what went wrong beyond refusals: the guest died,
@@ -97,8 +109,8 @@ class _Attached:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Its site's bytes and its lines in enabled_functions; the image's address, and its size, which may be too much."""
+class _ImagePlace:
+    """An image: its site's bytes and lines in enabled_functions, its address, and its size, which may be too much."""
 
     attached: _Attached
     prologue: bytes
@@ -122,7 +134,8 @@ class Dumper:
     def __init__(self, guest: Guest, name: str) -> None:
         self._guest = guest
         self._name = name
-        kallsyms, records, blob, self._taint = self._files("/proc/kallsyms", RECORDS, BTF, TAINTED)
+        self._architecture = guest.kernel.architecture
+        kallsyms, records, blob, self._taint = guest.read(KALLSYMS, AVAILABLE, VMLINUX_BTF, TAINTED)
         self._symbols = parse_kallsyms(kallsyms)
         self._records = records.decode().splitlines()
         self._btf = Btf(blob)
@@ -141,14 +154,14 @@ class Dumper:
         for symbol, _, module in (record.partition(" ") for record in self._records):
             btf_id = self._btf.functions.get(symbol)
             if not module:
-                rows.append({"name": symbol} | (self._described(btf_id, index) if btf_id else {}))
+                rows.append({"name": symbol} | (self._describe(btf_id, index) if btf_id else {}))
         return {
             "kernel": self._guest.kernel.release,
             "types": [[kind.kind, kind.size, kind.name] for kind in types],
             "functions": rows,
         }
 
-    def _described(self, btf_id: int, index: Callable[[Type], int]) -> dict[str, Any]:
+    def _describe(self, btf_id: int, index: Callable[[Type], int]) -> dict[str, Any]:
         prototype = self._btf.prototype(btf_id)
         return {
             "btf_id": btf_id,
@@ -181,41 +194,37 @@ class Dumper:
         places = range(len(attaching.kinds))
         tried = [[self._add(batch, function, attaching, place) for place in places] for function in functions]
         replies = self._guest.submit(batch)
-        answers = [_answer(replies, entries) for entries in tried]
+        answers = [_read_answer(replies, entries) for entries in tried]
         attached = {
-            number: _Attached(functions[number], self._start(functions[number]), _programs(replies, tried[number]))
+            number: _Attached(functions[number], self._find(functions[number]), _read_programs(replies, tried[number]))
             for number, answer in enumerate(answers)
             if not any((*answer.loads, *answer.attaches))
         }
-        for number, found in zip(attached, self._images(list(attached.values()), attaching), strict=True):
+        for number, found in zip(attached, self._find_images(list(attached.values()), attaching), strict=True):
             answers[number] = replace(answers[number], **found)
         return answers
 
     def _add(self, batch: Batch, function: Function, attaching: Attaching, place: int) -> tuple[int, int, int]:
         """Load one program and attach it: the entries of the load, of the program's description, and of the attach."""
         kind, cookie = attaching.kinds[place], attaching.cookie_of(place)
-        load = batch.syscall(BPF, PROG_LOAD, self._attribute(function, attaching, place), ATTRIBUTE_BYTES)
+        load = load_program(
+            batch,
+            encode(_write_program(attaching, kind, self._session_cookie)),
+            ATTACH_TYPES[kind, False],
+            _program_name(place, kind),
+            sleepable=attaching.sleepable,
+            btf_id=function.btf_id or 0,
+        )
         info = program_info(batch, Ref(load))
         if cookie is None:
             return load, info, open_link(batch, Ref(load))
         return load, info, create_link(batch, Ref(load), ATTACH_TYPES[kind, False], cookie)
 
-    def _attribute(self, function: Function, attaching: Attaching, place: int) -> Struct:
-        """Of BPF_PROG_LOAD; the program's name tells its place and kind."""
-        kind = attaching.kinds[place]
-        text = encode(_instructions(attaching, kind, self._session_cookie))
-        data = bytearray(ATTRIBUTE_BYTES)
-        struct.pack_into("<II", data, 0, TRACING, len(text) // INSTRUCTION_BYTES)
-        struct.pack_into("<I16s", data, 44, SLEEPABLE if attaching.sleepable else 0, _name(place, kind).encode())
-        struct.pack_into("<I", data, 68, ATTACH_TYPES[kind, False])
-        struct.pack_into("<I", data, 108, function.btf_id or 0)
-        return Struct(bytes(data), {8: text, 16: LICENSE})
-
-    def _start(self, function: Function) -> int:
+    def _find(self, function: Function) -> int:
         """Where BPF looks for a function: kallsyms_lookup_name() finds the first symbol of a name."""
         return self._symbols.addresses(function.symbol)[0]
 
-    def _images(self, attached: Sequence[_Attached], attaching: Attaching) -> list[dict[str, Any]]:
+    def _find_images(self, attached: Sequence[_Attached], attaching: Attaching) -> list[dict[str, Any]]:
         """For each function its answer's image, or its trouble."""
         batch = Batch()
         listed = batch.read_file(ENABLED)
@@ -225,32 +234,26 @@ class Dumper:
         replies = self._guest.submit(batch)
         if replies[taint].data[0] != self._taint:
             raise _WarnedError(f"the kernel warns: {self._guest.console().strip()}")
-        lines = _lines(replies[listed].data[0].decode())
+        lines = _group_lines(replies[listed].data[0].decode())
         places = [
-            _place(each, prologue.data[0], lines.get(each.function.symbol, ()))
+            _find_image(self._architecture, each, prologue.data[0], lines.get(each.function.symbol, ()))
             for each, prologue in zip(attached, replies[taint + 1 :], strict=True)
         ]
-        images = self._read([(place.image, place.size) for place in places if isinstance(place, _Place)])
-        symbols = self._symbols.with_module("bpf", _table(attached, places, attaching))
+        wanted = [(place.image, place.size) for place in places if isinstance(place, _ImagePlace)]
+        images = dict(zip((address for address, _ in wanted), self._guest.read_memory(wanted), strict=True))
+        symbols = self._symbols.with_module("bpf", _list_symbols(attached, places, attaching))
         return [
-            self._found(place, images[place.image], symbols, attaching)
-            if isinstance(place, _Place)
+            self._check_image(place, images[place.image], symbols, attaching)
+            if isinstance(place, _ImagePlace)
             else {"trouble": place}
             for place in places
         ]
 
-    def _read(self, wanted: Sequence[tuple[int, int]]) -> dict[int, bytes]:
-        batch = Batch()
-        for address, size in wanted:
-            batch.read_memory(address, size)
-        replies = self._guest.submit(batch)
-        return {address: reply.data[0] for (address, _), reply in zip(wanted, replies, strict=True)}
-
-    def _found(self, place: _Place, code: bytes, symbols: Symbols, attaching: Attaching) -> dict[str, Any]:
+    def _check_image(self, place: _ImagePlace, code: bytes, symbols: Symbols, attaching: Attaching) -> dict[str, Any]:
         """The image, if it calls the programs that were attached, each as often as its kind says."""
         function = place.attached.function
         try:
-            image = parse_image(place.image, code, self._helpers)
+            image = disassemble(self._architecture, place.image, code, self._helpers)
         except BadInputError as error:
             return {"trouble": str(error)}
         called = Counter(call.program for call in image.programs)
@@ -272,18 +275,8 @@ class Dumper:
             place.lines,
         )
         release = self._guest.kernel.release
-        kernel = kernel_of(self._name, release)
-        return {"image": image_file(kernel, release, attaching.attached, trampoline, symbols)}
-
-    def _files(self, *paths: str) -> list[bytes]:
-        batch = Batch()
-        for path in paths:
-            batch.read_file(path)
-        replies = self._guest.submit(batch)
-        for path, reply in zip(paths, replies, strict=True):
-            if reply.value < 0:
-                raise BadInputError(f"the kernel does not show {path}: {errno_name(reply.value)}")
-        return [reply.data[0] for reply in replies]
+        names = kernel_of(self._name, release), release
+        return {"image": image_file(self._architecture, names, attaching.attached, trampoline, symbols)}
 
 
 def kernel_of(name: str, release: str) -> str:
@@ -292,33 +285,33 @@ def kernel_of(name: str, release: str) -> str:
     return name.removeprefix("linux-") if name in LONG_TERM or version is None else version[0]
 
 
-def _instructions(attaching: Attaching, kind: str, session_cookie: int) -> list[Instruction]:
-    """A program that asks for what it is to ask for, and returns 0. session_cookie: the kfunc's BTF id."""
+def _write_program(attaching: Attaching, kind: str, session_cookie: int) -> list[BpfInstruction]:
+    """A program that calls the helpers of `attaching` and returns 0. session_cookie: the kfunc's BTF id."""
     asks = [call_helper(GET_FUNC_IP)] if attaching.ip else []
     if attaching.session_cookie and kind == "fsession":
         asks = [move_register(R6, R1), *asks, move_register(R1, R6), call_kfunc(session_cookie)]
     return [*asks, *move(R0, 0), exit_program()]
 
 
-def _name(place: int, kind: str) -> str:
+def _program_name(place: int, kind: str) -> str:
     return f"c{place}_{kind}"
 
 
-def _answer(replies: Sequence[Reply], tried: Sequence[tuple[int, int, int]]) -> Answer:
-    loads = tuple(_refusal(replies[load]) for load, _, _ in tried)
-    attaches = (_refusal(replies[attach]) for _, _, attach in tried)
+def _read_answer(replies: Sequence[Reply], tried: Sequence[tuple[int, int, int]]) -> Answer:
+    loads = tuple(_read_refusal(replies[load]) for load, _, _ in tried)
+    attaches = (_read_refusal(replies[attach]) for _, _, attach in tried)
     return Answer(loads, tuple(None if load else attach for load, attach in zip(loads, attaches, strict=True)))
 
 
-def _refusal(reply: Reply) -> str:
+def _read_refusal(reply: Reply) -> str:
     return errno_name(reply.value) if reply.value < 0 else ""
 
 
-def _programs(replies: Sequence[Reply], tried: Sequence[tuple[int, int, int]]) -> tuple[LoadedProgram, ...]:
+def _read_programs(replies: Sequence[Reply], tried: Sequence[tuple[int, int, int]]) -> tuple[LoadedProgram, ...]:
     return tuple(loaded_program(replies[info]) for _, info, _ in tried)
 
 
-def _lines(text: str) -> dict[str, list[str]]:
+def _group_lines(text: str) -> dict[str, list[str]]:
     """The lines of enabled_functions by function; of several functions of one name those of one with a direct entry."""
     found: dict[str, list[str]] = {}
     block: list[str] = []
@@ -331,13 +324,15 @@ def _lines(text: str) -> dict[str, list[str]]:
     return found
 
 
-def _place(attached: _Attached, prologue: bytes, lines: Sequence[str]) -> _Place | str:
+def _find_image(
+    architecture: Architecture, attached: _Attached, prologue: bytes, lines: Sequence[str]
+) -> _ImagePlace | str:
     """Where the image of a function is, or what is wrong with its site."""
     name = attached.function.name
     if not lines:
         return f"enabled_functions does not show a direct entry of {name}"
     try:
-        target = decode_site(attached.start, prologue).target
+        target = architecture.decode_site(attached.start, prologue).target
     except BadInputError as error:
         return str(error)
     (listed,) = parse_enabled_functions("\n".join(lines))
@@ -345,16 +340,16 @@ def _place(attached: _Attached, prologue: bytes, lines: Sequence[str]) -> _Place
         return f"the site of {name} does not call its trampoline"
     # bpf_tree_comp() takes the end of an image for a part of it: where two adjoin, the list may name the first.
     size = MOST_BYTES if listed.entry.offset else listed.entry.size
-    return _Place(attached, prologue, tuple(lines), target, size)
+    return _ImagePlace(attached, prologue, tuple(lines), target, size)
 
 
-def _table(attached: Iterable[_Attached], places: Iterable[_Place | str], attaching: Attaching) -> Table:
+def _list_symbols(attached: Iterable[_Attached], places: Iterable[_ImagePlace | str], attaching: Attaching) -> Table:
     """Programs and trampolines as kallsyms lists them under `bpf`."""
     names = {
-        program.address: f"bpf_prog_{program.tag}_{_name(place, attaching.kinds[place])}"
+        program.address: f"bpf_prog_{program.tag}_{_program_name(place, attaching.kinds[place])}"
         for each in attached
         for place, program in enumerate(each.programs)
     }
-    names |= {place.image: place.symbol for place in places if isinstance(place, _Place)}
+    names |= {place.image: place.symbol for place in places if isinstance(place, _ImagePlace)}
     starts = sorted(names)
     return Table(starts, [names[start] for start in starts])

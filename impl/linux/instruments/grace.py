@@ -1,9 +1,9 @@
 """How many grace periods an operation waited for, by flavour.
 
-Two witnesses. An instance of the function tracer, bound to the agent's process, writes down each call of a function
-that waits; only what the operation itself calls is there, so a grace period that somebody else asked for, or that was
-merely under way, is not counted. The sequence numbers of RCU say how many grace periods began and ended meanwhile:
-each wait takes one of those for itself, so there cannot be fewer.
+There are two witnesses. An instance of the function tracer, bound to the agent's process, writes down each call of a
+function that waits; only what the operation itself calls is there, so that a grace period that somebody else asked for,
+or that was merely under way, is not counted. The sequence numbers of RCU say how many grace periods began and ended
+meanwhile: each wait takes one of those for itself, so there cannot be fewer.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from impl.linux.guest.frames import Batch, Reply
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.guest import Guest
-from impl.linux.laboratory.tuning import member_offset
 from impl.linux.probes.btf import Btf
 from impl.linux.probes.symbols import Symbols
 from impl.linux.probes.tracefs import ROOT, add_instance, set_patterns, set_tracer
@@ -28,7 +27,6 @@ FLAVOURS = ("rcu", "rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace", "srcu")
 
 INSTANCE = "grace"
 DIRECTORY = f"{ROOT}/instances/{INSTANCE}"
-SYS_GETPID = 39
 
 CALLS = {
     "synchronize_rcu": "rcu",
@@ -52,7 +50,7 @@ SEQUENCES = {
 """Symbol, type and member of each flavour's sequence numbers: SRCU has one for each user, and none here."""
 
 STATE_BITS = 2
-WORD = struct.Struct("<Q")
+SEQUENCE = struct.Struct("<Q")
 EVENT = re.compile(r"^ *(?P<task>.*-[0-9]+) +\[[0-9]+\].*?: (?P<call>\S+) <-(?P<caller>\S+)$", re.MULTILINE)
 WRITTEN = re.compile(r"entries-in-buffer/entries-written: (?P<kept>[0-9]+)/(?P<written>[0-9]+)")
 
@@ -109,16 +107,16 @@ class Watch:
         return self.read(batch)
 
     def read(self, batch: Batch) -> Callable[[Sequence[Reply]], Reading]:
-        """What there is to see here, in the same batch or a later one."""
+        """Read both witnesses, in the same batch as start() or in a later one."""
         entries = {
-            flavour: [batch.read_memory(address, WORD.size) for address in addresses]
+            flavour: [batch.read_memory(address, SEQUENCE.size) for address in addresses]
             for flavour, addresses in self.counters.items()
         }
         trace = batch.read_file(f"{DIRECTORY}/trace")
 
         def reading(replies: Sequence[Reply]) -> Reading:
             numbers = {
-                flavour: tuple(WORD.unpack(replies[entry].data[0])[0] for entry in words)
+                flavour: tuple(SEQUENCE.unpack(replies[entry].data[0])[0] for entry in words)
                 for flavour, words in entries.items()
             }
             return Reading(numbers, replies[trace].data[0].decode())
@@ -131,7 +129,7 @@ def watch(guest: Guest, symbols: Symbols, vmlinux: Btf) -> Watch:
     present = [name for name in (*CALLS, BLOCKED) if symbols.addresses(name)]
     batch = Batch()
     add_instance(batch, INSTANCE)
-    process = batch.syscall(SYS_GETPID)
+    process = batch.syscall("getpid")
     number = guest.submit(batch)[process].value
     batch = Batch()
     answers = [set_patterns(batch, f"{DIRECTORY}/set_ftrace_filter", present)]
@@ -141,13 +139,13 @@ def watch(guest: Guest, symbols: Symbols, vmlinux: Btf) -> Watch:
     replies = guest.submit(batch)
     if min(answer(replies) for answer in answers):
         raise BadInputError("the kernel does not trace the functions that wait for grace periods")
-    return Watch(frozenset(present), _counters(symbols, vmlinux))
+    return Watch(frozenset(present), _find_counters(symbols, vmlinux))
 
 
-def _counters(symbols: Symbols, vmlinux: Btf) -> dict[str, tuple[int, ...]]:
-    """Where the sequence numbers are, of flavours that the kernel counts so."""
+def _find_counters(symbols: Symbols, vmlinux: Btf) -> dict[str, tuple[int, ...]]:
+    """The addresses of the sequence numbers of each flavour that the kernel has."""
     return {
-        flavour: tuple(symbols.address(name) + member_offset(vmlinux, kind, member) for name, kind, member in places)
+        flavour: tuple(symbols.address(name) + vmlinux.member_offset(kind, member) for name, kind, member in places)
         for flavour, places in SEQUENCES.items()
         if symbols.addresses(places[0][0])
     }
@@ -174,10 +172,10 @@ def parse_waits(trace: str) -> dict[tuple[str, str], int]:
     by_task: dict[str, list[tuple[str, str]]] = {}
     for event in EVENT.finditer(trace):
         by_task.setdefault(event["task"], []).append((event["call"], event["caller"]))
-    return dict(Counter(wait for events in by_task.values() for wait in _waits_of(events)))
+    return dict(Counter(wait for events in by_task.values() for wait in _find_waits(events)))
 
 
-def _waits_of(events: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _find_waits(events: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Flavour and caller of each wait among the events of one task."""
     following = [call for call, _ in events[1:]] + [""]
     previous = ""

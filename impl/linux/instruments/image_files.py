@@ -6,16 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from impl.linux.probes.enabled import decode_site, parse_enabled_functions
-from impl.linux.probes.images import instructions
+from impl.linux.architectures import Architecture
+from impl.linux.probes.enabled import parse_enabled_functions
 from impl.linux.probes.symbols import Symbols
 from spec.images import HEAP, Address, CallEntry, Code, ImageFile, Options, ProgramEntry, TypeEntry
 from spec.prototypes import Prototype, Type
 
 __all__ = ["Attached", "Trampoline", "image_file"]
-
-# Immediates below are no addresses but cookies.
-KERNEL = 0xFFFF800000000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +43,16 @@ class Trampoline:
     lines: tuple[str, ...]
 
 
-def image_file(kernel: str, release: str, attached: Attached, trampoline: Trampoline, symbols: Symbols) -> ImageFile:
-    """The file of a live trampoline; the symbols are those of the time at which it is in place."""
-    site = decode_site(trampoline.start, trampoline.prologue)
-    calls, used = _find_calls(trampoline.image, trampoline.code, symbols)
+def image_file(
+    architecture: Architecture, names: tuple[str, str], attached: Attached, trampoline: Trampoline, symbols: Symbols
+) -> ImageFile:
+    """The file of a live trampoline; the symbols are those of the time at which it is in place.
+
+    names: the kernel's and its release's.
+    """
+    kernel, release = names
+    site = architecture.decode_site(trampoline.start, trampoline.prologue)
+    calls, used = _find_calls(architecture, trampoline, symbols)
     prototype = trampoline.prototype
     (listed,) = parse_enabled_functions("\n".join(trampoline.lines))
     return ImageFile(
@@ -81,18 +84,18 @@ def image_file(kernel: str, release: str, attached: Attached, trampoline: Trampo
     )
 
 
-def _find_calls(address: int, code: bytes, symbols: Symbols) -> tuple[tuple[CallEntry, ...], int]:
-    """The calls and immediates that are kernel addresses, and the bytes used; not a call through a register."""
+def _find_calls(
+    architecture: Architecture, trampoline: Trampoline, symbols: Symbols
+) -> tuple[tuple[CallEntry, ...], int]:
+    """The calls and constants that are kernel addresses, and the bytes used; other constants are cookies."""
     calls = []
     used = 0
-    for instruction in instructions(address, code):
+    for instruction in architecture.read_image(trampoline.image, trampoline.code):
         used = instruction.offset + instruction.size
-        if instruction.name not in {"call", "movabs"} or instruction.operands == "rbx":
-            continue
         target = instruction.number
-        if target >= KERNEL:
+        if instruction.listed and target is not None and target >= architecture.kernel_addresses:
             symbol = _spell(symbols, target)
-            calls.append(CallEntry(instruction.offset, instruction.name, Address(target), symbol))
+            calls.append(CallEntry(instruction.offset, instruction.listed, Address(target), symbol))
     return tuple(calls), used
 
 

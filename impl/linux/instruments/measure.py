@@ -9,22 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from impl.linux.bpf import calls as links
-from impl.linux.bpf.features import EMPTY
-from impl.linux.bpf.programs import Program
+from impl.linux.bpf import commands
+from impl.linux.bpf.features import EMPTY, load_empty
+from impl.linux.bpf.recorders import ATTACH_TYPES
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Reply
 from impl.linux.guest.guest import Guest, boot
 from impl.linux.guest.packages import Kernel
 from impl.linux.instruments.grace import Waits, Watch, watch
 from impl.linux.laboratory import control
-from impl.linux.laboratory.build import Modules, build
+from impl.linux.laboratory.build import CORE, build
 from impl.linux.laboratory.control import CONTROL, Numbers
-from impl.linux.probes.btf import Btf
+from impl.linux.probes.btf import VMLINUX_BTF, Btf
 from impl.linux.probes.enabled import parse_enabled_functions
-from impl.linux.probes.symbols import Symbols, parse_kallsyms
-from impl.linux.probes.tracefs import ROOT
-from spec.errors import BadInputError
+from impl.linux.probes.symbols import KALLSYMS, Symbols, parse_kallsyms
+from impl.linux.probes.tracefs import AVAILABLE, ENABLED
 from spec.operations import Operation
 from spec.worlds import synthetic
 
@@ -42,10 +41,7 @@ __all__ = [
     "tracing_multi",
 ]
 
-CORE = "massattach"
 OPS, STUB = "measured", "T1"
-KALLSYMS, BTF = "/proc/kallsyms", "/sys/kernel/btf/vmlinux"
-AVAILABLE, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_functions"
 PATIENCE = 600.0
 """Seconds that a guest may take for hundreds of grace periods on a busy machine."""
 
@@ -54,7 +50,7 @@ Step = Callable[[Batch], int]
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Attaching or detaching: seconds that its system calls took by the guest's clock, and what they waited for."""
+    """Attaching or detaching: the seconds of its system calls by the guest's clock, and their grace periods."""
 
     seconds: float
     waits: Waits
@@ -97,7 +93,7 @@ class Bench:
         return one and function in self.traceable and function in self.vmlinux.functions
 
     def enabled(self) -> frozenset[str]:
-        """The functions of enabled_functions, those left out that the watch traces."""
+        """The functions of enabled_functions, but for those that the watch traces."""
         batch = Batch()
         batch.read_file(ENABLED)
         text = self.guest.submit(batch, PATIENCE)[0].data[0].decode()
@@ -125,81 +121,67 @@ def prepare(kernel: Kernel, *, memory: int = 256, files: Mapping[str, bytes] | N
     """Boot a kernel, load massattach.ko, watch the agent and what it starts. memory in MiB; files: more of them."""
     guest = boot(kernel, memory=memory, extra_files=files or {})
     try:
-        return _prepared(guest, kernel)
+        return _prepare(guest, kernel)
     except BaseException:
         guest.close()
         raise
 
 
-def _prepared(guest: Guest, kernel: Kernel) -> Bench:
-    batch = Batch()
-    for path in (KALLSYMS, AVAILABLE, BTF):
-        batch.read_file(path)
-    kallsyms, available, blob = (reply.data[0] for reply in guest.submit(batch))
-    _load(guest, build(kernel, synthetic()), parse_kallsyms(kallsyms))
-    batch = Batch()
-    batch.read_file(KALLSYMS)
-    symbols, vmlinux = parse_kallsyms(guest.submit(batch)[0].data[0]), Btf(blob)
+def _prepare(guest: Guest, kernel: Kernel) -> Bench:
+    kallsyms, available, blob = guest.read(KALLSYMS, AVAILABLE, VMLINUX_BTF)
+    control.load_module(guest, build(kernel, synthetic()), CORE, parse_kallsyms(kallsyms).address)
+    symbols, vmlinux = parse_kallsyms(*guest.read(KALLSYMS)), Btf(blob)
     traceable = frozenset(line.split(" ")[0] for line in available.decode().splitlines())
     bench = Bench(guest, kernel, symbols, vmlinux, traceable, watch(guest, symbols, vmlinux))
     guest.snapshot()
     return bench
 
 
-def _load(guest: Guest, modules: Modules, symbols: Symbols) -> None:
-    batch = Batch()
-    control.init_module(batch, modules.massattach, control.parameters(modules, symbols.address))
-    refused = guest.submit(batch)[0].value
-    if refused:
-        raise BadInputError(f"the kernel refuses the module {CORE}.ko: {errno_name(refused)}")
-
-
 def one_by_one(bench: Bench, kinds: Sequence[str], functions: Sequence[str]) -> Measured:
     """A program of each kind for each function, and a link for each program; links are closed in the same order."""
     wanted = [(kind, function) for function in functions for kind in kinds]
-    loaded = [reply.value for reply in bench.submit([_loading(bench, *pair) for pair in wanted])]
-    attach, opened = bench.timed([partial(links.open_link, program=fd) for fd in loaded if fd >= 0])
+    loaded = [reply.value for reply in bench.submit([_load(bench, *pair) for pair in wanted])]
+    attach, opened = bench.timed([partial(commands.open_link, program=fd) for fd in loaded if fd >= 0])
     attached = bench.enabled()
-    detach, _ = bench.timed([partial(links.close, fd=fd) for fd in opened if fd >= 0])
+    detach, _ = bench.timed([partial(commands.close, fd=fd) for fd in opened if fd >= 0])
     answers = iter(opened)
     outcomes = zip(wanted, [fd if fd < 0 else next(answers) for fd in loaded], strict=True)
     refused = {f"{kind}:{function}": errno_name(value) for (kind, function), value in outcomes if value < 0}
     return Measured(attach, detach, attached, bench.enabled(), refused)
 
 
-def _loading(bench: Bench, kind: str, function: str) -> Step:
+def _load(bench: Bench, kind: str, function: str) -> Step:
     btf_id = bench.vmlinux.functions.get(function, 0)
-    return partial(links.load_program, program=Program(0, kind, slots=0), instructions=EMPTY, btf_id=btf_id)
+    return partial(load_empty, kind=kind, btf_id=btf_id)
 
 
 def tracing_multi(bench: Bench, wanted: Mapping[str, Sequence[str]]) -> Measured:
     """One program of each kind, and for each one link that has all of the kind's functions."""
-    programs = [Program(number, kind) for number, kind in enumerate(wanted)]
-    loads = [partial(links.load_program, program=one, instructions=EMPTY) for one in programs]
+    loads = [partial(load_empty, kind=kind, multi=True) for kind in wanted]
     creating = [
         partial(
-            links.create_multi_link,
+            commands.create_multi_link,
             program=loaded.value,
-            attach_type=one.attach_type,
+            attach_type=ATTACH_TYPES[kind, True],
             btf_ids=[bench.vmlinux.functions.get(function, 0) for function in functions],
         )
-        for loaded, one, functions in zip(bench.submit(loads), programs, wanted.values(), strict=True)
+        for loaded, (kind, functions) in zip(bench.submit(loads), wanted.items(), strict=True)
     ]
-    return _batch(bench, creating)
+    return _measure(bench, creating)
 
 
 def kprobe_multi(bench: Bench, functions: Sequence[str]) -> Measured:
     """One program and one link that has a fprobe on the entry of all functions."""
     addresses = [bench.symbols.address(function) for function in functions]
-    fd = bench.submit([partial(links.load_kprobe, instructions=EMPTY)])[0].value
-    return _batch(bench, [partial(links.create_kprobe_multi, program=fd, addresses=addresses)])
+    fd = bench.submit([partial(commands.load_kprobe, instructions=EMPTY)])[0].value
+    return _measure(bench, [partial(commands.create_kprobe_multi, program=fd, addresses=addresses)])
 
 
-def _batch(bench: Bench, creating: Sequence[Step]) -> Measured:
+def _measure(bench: Bench, creating: Sequence[Step]) -> Measured:
     attach, opened = bench.timed(creating)
     attached = bench.enabled()
-    detach, _ = bench.timed([partial(links.close, fd=fd) for fd in opened if fd >= 0])
-    return Measured(attach, detach, attached, bench.enabled(), _refusal(opened))
+    detach, _ = bench.timed([partial(commands.close, fd=fd) for fd in opened if fd >= 0])
+    return Measured(attach, detach, attached, bench.enabled(), _find_refusal(opened))
 
 
 def through_module(
@@ -216,10 +198,10 @@ def through_module(
     attach, made = bench.timed(commands(attaching))
     attached = bench.enabled()
     detach, undone = bench.timed(commands(detaching))
-    return Measured(attach, detach, attached, bench.enabled(), _refusal([*made, *undone]))
+    return Measured(attach, detach, attached, bench.enabled(), _find_refusal([*made, *undone]))
 
 
-def _refusal(values: Sequence[int]) -> dict[str, str]:
+def _find_refusal(values: Sequence[int]) -> dict[str, str]:
     """The first errno among what calls returned, if any."""
     errors = [errno_name(value) for value in values if value < 0]
     return {"": errors[0]} if errors else {}

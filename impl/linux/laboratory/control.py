@@ -1,4 +1,4 @@
-"""What the host says to massattach.ko, one write(2) to /proc/massattach a command, and what its log says back.
+"""The commands for massattach.ko, each of which is one write(2) to /proc/massattach, and the log that it keeps.
 
 A command is u32 verb, u32 number of words, the words (u64), and a text that fills the rest; the write returns the errno
 of the kernel's own call, or its length. The log is u64 bytes of records, u64 records that found no room, and the
@@ -7,14 +7,17 @@ records: u64 time, u16 kind, u16 number of words, u32 number, u64 ip, the words.
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from impl.linux.guest.frames import Batch
-from impl.linux.laboratory.build import Modules
+from impl.linux.guest.batch import Batch
+from impl.linux.guest.errnos import errno_name
+from impl.linux.guest.guest import Guest
+from impl.linux.laboratory.build import CORE, Modules
 from spec import operations as op
 from spec.abi import SYSTEM_V
 from spec.errors import BadInputError
@@ -22,11 +25,12 @@ from spec.prototypes import MODULUS, Prototype
 
 __all__ = [
     "CONTROL",
-    "ENCODED",
+    "ENCODINGS",
     "OPS_SLOTS",
     "STUBS",
     "BeginRecord",
     "BodyRecord",
+    "Command",
     "DirectRecord",
     "Log",
     "Numbers",
@@ -34,15 +38,13 @@ __all__ = [
     "Record",
     "ValueRecord",
     "call",
-    "clear",
     "decode",
     "delete_module",
     "encode",
-    "hold",
     "init_module",
-    "oops",
+    "load_module",
+    "pack",
     "parameters",
-    "warn",
 ]
 
 CONTROL = "/proc/massattach"
@@ -53,63 +55,35 @@ OPS_SLOTS = 256
 STUBS = 32
 """Direct stubs, as symbols massattach_stub0 and so on."""
 
-COMMAND = struct.Struct("<II")
+COMMAND_HEADER = struct.Struct("<II")
 LOG = struct.Struct("<QQ")
 RECORD = struct.Struct("<QHHIQ")
 STACK_WORDS = 32
-"""As STUBS and OPS_SLOTS a number of module/sizes.h."""
+"""Like STUBS and OPS_SLOTS a number of module/sizes.h."""
 
-SYS_INIT_MODULE, SYS_DELETE_MODULE = 175, 176
-O_NONBLOCK = 0o4000
 REMOVE, RESET = 1, 2
 
 
-class Verb(IntEnum):
-    """Places in the table `verbs` of module/core.c."""
+Command = IntEnum(
+    "Command",
+    "CLEAR WARN OOPS CALL "
+    "OPS_DECLARE OPS_FILTER_IP OPS_FILTER_IPS OPS_FILTER OPS_NOTRACE OPS_FREE OPS_REGISTER OPS_UNREGISTER "
+    "DIRECT_REGISTER DIRECT_UNREGISTER DIRECT_MODIFY MULTI_REGISTER MULTI_UNREGISTER MULTI_MODIFY "
+    "HASH_ADD HASH_DEL HASH_MOD LIVEPATCH UNLIVEPATCH HOLD",
+    start=0,
+)
+"""Places in the table `verbs` of module/core.c."""
 
-    CLEAR = 0
-    WARN = 1
-    OOPS = 2
-    CALL = 3
-    OPS_DECLARE = 4
-    OPS_FILTER_IP = 5
-    OPS_FILTER_IPS = 6
-    OPS_FILTER = 7
-    OPS_NOTRACE = 8
-    OPS_FREE = 9
-    OPS_REGISTER = 10
-    OPS_UNREGISTER = 11
-    DIRECT_REGISTER = 12
-    DIRECT_UNREGISTER = 13
-    DIRECT_MODIFY = 14
-    MULTI_REGISTER = 15
-    MULTI_UNREGISTER = 16
-    MULTI_MODIFY = 17
-    HASH_ADD = 18
-    HASH_DEL = 19
-    HASH_MOD = 20
-    LIVEPATCH = 21
-    UNLIVEPATCH = 22
-    HOLD = 23
-
-
-class Kind(IntEnum):
-    """Enum massattach_kind of module/massattach.h."""
-
-    BODY = 1
-    PATCHED = 2
-    OPS = 3
-    DIRECT = 4
-    VALUE = 5
-    BEGIN = 6
+RecordKind = IntEnum("RecordKind", "BODY PATCHED OPS DIRECT VALUE BEGIN")
+"""The enum massattach_kind of module/massattach.h."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """What the module knows names by.
+    """The numbers by which the module knows what has a name here.
 
     ops: slots, below OPS_SLOTS. stubs: numbers of direct stubs by trampoline, below STUBS. address: of a function, 0
-    for one that is not there. A livepatch needs that of NAME__patched, too.
+    for one that is not there. A livepatch asks for that of NAME__patched, too.
     """
 
     ops: Mapping[str, int]
@@ -119,7 +93,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class BodyRecord:
-    """The body of a function of the world ran (or its patched twin), with these words, each at its slot's width.
+    """The body of a function of the world ran, or its patched twin, with these words, each at its slot's width.
 
     number: the function's place in the world. time, here and below: ktime_get_mono_fast_ns().
     """
@@ -134,7 +108,7 @@ class BodyRecord:
 class OpsRecord:
     """The callback of the ops in a slot ran.
 
-    ip: of the site, which is at the function's address, or 4 behind it if the function begins with endbr64.
+    ip: of the site, which is at the function's address or a little behind it.
     """
 
     time: int
@@ -161,7 +135,7 @@ class BeginRecord:
 
 @dataclass(frozen=True, slots=True)
 class ValueRecord:
-    """The end of a call: all 64 bits of rax. The function's address if it was the host's call, else 0."""
+    """The end of a call: all 64 bits of the return register. address: of the function if the host called it, else 0."""
 
     time: int
     address: int
@@ -179,47 +153,35 @@ class Log:
     lost: int
 
 
-def clear() -> bytes:
-    """The command that empties the log."""
-    return _command(Verb.CLEAR)
-
-
-def warn() -> bytes:
-    """The command that makes the kernel warn."""
-    return _command(Verb.WARN)
-
-
-def oops() -> bytes:
-    """The command that makes the kernel oops in the writer."""
-    return _command(Verb.OOPS)
-
-
-def hold(first: int, behind: int) -> bytes:
-    """The command that takes the memory between two addresses, which a module has left, for good."""
-    return _command(Verb.HOLD, first, behind)
+def pack(command: Command, *words: int, text: str = "") -> bytes:
+    """A command as it is written. HOLD takes the memory between two addresses, which a module has left, for good."""
+    packed = struct.pack(f"<{len(words)}Q", *(word % MODULUS for word in words))
+    return COMMAND_HEADER.pack(command, len(words)) + packed + text.encode()
 
 
 def call(address: int, prototype: Prototype | None, arguments: tuple[int, ...]) -> bytes:
     """The command that calls a function with one argument a slot, converted as a C caller does it (ARG-2, ARG-3).
 
-    Without a prototype the first six arguments are passed in registers.
+    Without a prototype as many arguments are passed as there are registers for them.
     """
-    registers, stack = _places(prototype, arguments) if prototype else (_padded(arguments[: len(REGISTERS)]), ())
+    registers, stack = _place_arguments(prototype, arguments) if prototype else (_pad(arguments[: len(REGISTERS)]), ())
     if len(stack) > STACK_WORDS:
         raise BadInputError(f"a call with {len(stack)} words on the stack cannot be made: {STACK_WORDS} is the most")
-    return _command(Verb.CALL, address, *registers, *stack)
+    return pack(Command.CALL, address, *registers, *stack)
 
 
 def encode(operation: op.Operation, numbers: Numbers) -> bytes:
-    """The command of an operation, one of ENCODED; a KeyError for an ops or a trampoline that has no number."""
-    return ENCODERS[type(operation)](operation, numbers)
+    """The command of an operation of ENCODINGS; a KeyError for an ops or a trampoline that has no number."""
+    command, words = ENCODINGS[type(operation)]
+    text = operation.glob if isinstance(operation, op.FtraceSetFilter | op.FtraceSetNotrace) else ""
+    return pack(command, *words(operation, numbers), text=text)
 
 
 def decode(log: bytes) -> Log:
-    """What reading CONTROL gave. BadInputError if it is damaged."""
+    """The log, as it was read from CONTROL. BadInputError if it is damaged."""
     try:
         used, lost = LOG.unpack_from(log)
-        return Log(tuple(_records(log[LOG.size : LOG.size + used])), lost)
+        return Log(tuple(_read_records(log[LOG.size : LOG.size + used])), lost)
     except (struct.error, ValueError) as error:
         raise BadInputError(f"the log of massattach.ko is damaged: {error}", CONTROL) from error
 
@@ -231,21 +193,28 @@ def parameters(modules: Modules, address: Callable[[str], int]) -> bytes:
 
 def init_module(batch: Batch, image: bytes, parameters: bytes = b"") -> int:
     """Add the system call init_module; the entry's index in the reply."""
-    return batch.syscall(SYS_INIT_MODULE, image, len(image), parameters + b"\0")
+    return batch.syscall("init_module", image, len(image), parameters + b"\0")
+
+
+def load_module(guest: Guest, modules: Modules, name: str, address: Callable[[str], int]) -> None:
+    """Load CORE or a module of the world; BadInputError if the kernel refuses. address: of the kernel's functions."""
+    batch = Batch()
+    if name == CORE:
+        init_module(batch, modules.massattach, parameters(modules, address))
+    else:
+        init_module(batch, modules.others[name])
+    refused = guest.submit(batch)[0].value
+    if refused:
+        raise BadInputError(f"the kernel refuses the module {name}.ko: {errno_name(refused)}")
 
 
 def delete_module(batch: Batch, name: str) -> int:
     """Add the system call delete_module, which does not wait for users; the entry's index in the reply."""
-    return batch.syscall(SYS_DELETE_MODULE, name.encode() + b"\0", O_NONBLOCK)
+    return batch.syscall("delete_module", name.encode() + b"\0", os.O_NONBLOCK)
 
 
-def _command(verb: Verb, *words: int, text: str = "") -> bytes:
-    packed = struct.pack(f"<{len(words)}Q", *(word % MODULUS for word in words))
-    return COMMAND.pack(verb, len(words)) + packed + text.encode()
-
-
-def _places(prototype: Prototype, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The six registers and the stack words; an integer is extended to 64 bits by its sign."""
+def _place_arguments(prototype: Prototype, arguments: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The registers and the stack words; an integer is extended to 64 bits by its sign."""
     registers, stack = dict.fromkeys(REGISTERS, 0), dict[int, int]()
     for slot, word in zip(prototype.slots, prototype.words(arguments), strict=True):
         kind = prototype.arguments[slot.argument]
@@ -257,132 +226,89 @@ def _places(prototype: Prototype, arguments: tuple[int, ...]) -> tuple[tuple[int
     return tuple(registers.values()), tuple(stack[place] for place in sorted(stack))
 
 
-def _padded(words: tuple[int, ...]) -> tuple[int, ...]:
+def _pad(words: tuple[int, ...]) -> tuple[int, ...]:
     return words + (0,) * (len(REGISTERS) - len(words))
 
 
-def _records(packed: bytes) -> Iterator[Record]:
+def _read_records(packed: bytes) -> Iterator[Record]:
     at = 0
     while at < len(packed):
         time, kind, count, number, ip = RECORD.unpack_from(packed, at)
         words = struct.unpack_from(f"<{count}Q", packed, at + RECORD.size)
         at += RECORD.size + 8 * count
-        yield _record(Kind(kind), time, number, ip, words)
+        yield _make_record(RecordKind(kind), time, number, ip, words)
 
 
-def _record(kind: Kind, time: int, number: int, ip: int, words: tuple[int, ...]) -> Record:
-    if kind is Kind.OPS:
+def _make_record(kind: RecordKind, time: int, number: int, ip: int, words: tuple[int, ...]) -> Record:
+    if kind is RecordKind.OPS:
         return OpsRecord(time, number, ip)
-    if kind is Kind.DIRECT:
+    if kind is RecordKind.DIRECT:
         return DirectRecord(time, number, ip)
-    if kind is Kind.BEGIN:
+    if kind is RecordKind.BEGIN:
         return BeginRecord(time, ip)
-    if kind is Kind.VALUE:
+    if kind is RecordKind.VALUE:
         (value,) = words
         return ValueRecord(time, ip, value)
-    return BodyRecord(time, number, kind is Kind.PATCHED, words)
+    return BodyRecord(time, number, kind is RecordKind.PATCHED, words)
 
 
-def _how(operation: op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> int:
+def _encode_how(operation: op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> int:
     return REMOVE * operation.remove | RESET * operation.reset
 
 
-def _declare(operation: op.FtraceOps, numbers: Numbers) -> bytes:
+def _encode_flags(operation: op.FtraceOps) -> int:
+    """A bit for each flag, in the order of flags_of_bits of module/ops.c."""
     flags = ("save_regs", "ipmodify", "recursion", "rcu", "permanent", "dynamic")
-    bits = sum(1 << place for place, flag in enumerate(flags) if getattr(operation, flag))
-    return _command(Verb.OPS_DECLARE, numbers.ops[operation.ops], bits)
+    return sum(1 << place for place, flag in enumerate(flags) if getattr(operation, flag))
 
 
-def _filter_ip(operation: op.FtraceSetFilterIp, numbers: Numbers) -> bytes:
-    slot, address = numbers.ops[operation.ops], numbers.address(operation.function)
-    return _command(Verb.OPS_FILTER_IP, slot, _how(operation), address)
+def _encode_ops(operation: Any, numbers: Numbers) -> Iterable[int]:
+    yield numbers.ops[operation.ops]
 
 
-def _filter_ips(operation: op.FtraceSetFilterIps, numbers: Numbers) -> bytes:
-    slot, addresses = numbers.ops[operation.ops], map(numbers.address, operation.functions)
-    return _command(Verb.OPS_FILTER_IPS, slot, _how(operation), *addresses)
+def _encode_pattern(operation: op.FtraceSetFilter | op.FtraceSetNotrace, numbers: Numbers) -> Iterable[int]:
+    return numbers.ops[operation.ops], RESET * operation.reset
 
 
-def _glob(verb: Verb) -> Encoder:
-    def encoder(operation: op.FtraceSetFilter | op.FtraceSetNotrace, numbers: Numbers) -> bytes:
-        return _command(verb, numbers.ops[operation.ops], RESET * operation.reset, text=operation.glob)
-
-    return encoder
+def _encode_single(operation: op.RegisterFtraceDirect | op.UnregisterFtraceDirect, numbers: Numbers) -> Iterable[int]:
+    return numbers.address(operation.function), numbers.stubs[operation.tramp]
 
 
-def _of_ops(verb: Verb) -> Encoder:
-    def encoder(
-        operation: op.FtraceFreeFilter | op.RegisterFtraceFunction | op.UnregisterFtraceFunction, numbers: Numbers
-    ) -> bytes:
-        return _command(verb, numbers.ops[operation.ops])
-
-    return encoder
+def _encode_multi(operation: Any, numbers: Numbers) -> Iterable[int]:
+    return numbers.ops[operation.ops], numbers.stubs[operation.tramp]
 
 
-def _single(verb: Verb) -> Encoder:
-    def encoder(operation: op.RegisterFtraceDirect | op.UnregisterFtraceDirect, numbers: Numbers) -> bytes:
-        return _command(verb, numbers.address(operation.function), numbers.stubs[operation.tramp])
-
-    return encoder
-
-
-def _modify_single(operation: op.ModifyFtraceDirect, numbers: Numbers) -> bytes:
-    old, new = numbers.stubs[operation.old], numbers.stubs[operation.new]
-    return _command(Verb.DIRECT_MODIFY, numbers.address(operation.function), old, new)
+def _encode_entries(operation: Any, numbers: Numbers) -> Iterable[int]:
+    yield numbers.ops[operation.ops]
+    for function, tramp in operation.entries:
+        yield from (numbers.address(function), numbers.stubs[tramp])
 
 
-def _multi(verb: Verb) -> Encoder:
-    def encoder(operation: op.RegisterFtraceDirectMulti | op.ModifyFtraceDirectMulti, numbers: Numbers) -> bytes:
-        return _command(verb, numbers.ops[operation.ops], numbers.stubs[operation.tramp])
-
-    return encoder
-
-
-def _unregister_multi(operation: op.UnregisterFtraceDirectMulti, numbers: Numbers) -> bytes:
-    slot, stub = numbers.ops[operation.ops], numbers.stubs[operation.tramp]
-    return _command(Verb.MULTI_UNREGISTER, slot, stub, operation.free)
-
-
-def _hash(verb: Verb) -> Encoder:
-    def encoder(
-        operation: op.UpdateFtraceDirectAdd | op.UpdateFtraceDirectDel | op.UpdateFtraceDirectMod, numbers: Numbers
-    ) -> bytes:
-        pairs = ((numbers.address(function), numbers.stubs[tramp]) for function, tramp in operation.entries)
-        return _command(verb, numbers.ops[operation.ops], *(word for pair in pairs for word in pair))
-
-    return encoder
-
-
-def _livepatch(operation: op.Livepatch, numbers: Numbers) -> bytes:
-    patched = numbers.address(f"{operation.function}__patched")
-    return _command(Verb.LIVEPATCH, numbers.address(operation.function), patched)
-
-
-def _unlivepatch(operation: op.Unlivepatch, numbers: Numbers) -> bytes:
-    return _command(Verb.UNLIVEPATCH, numbers.address(operation.function))
-
-
-Encoder = Callable[[Any, Numbers], bytes]
-ENCODERS: dict[type[op.Operation], Encoder] = {
-    op.FtraceOps: _declare,
-    op.FtraceSetFilterIp: _filter_ip,
-    op.FtraceSetFilterIps: _filter_ips,
-    op.FtraceSetFilter: _glob(Verb.OPS_FILTER),
-    op.FtraceSetNotrace: _glob(Verb.OPS_NOTRACE),
-    op.FtraceFreeFilter: _of_ops(Verb.OPS_FREE),
-    op.RegisterFtraceFunction: _of_ops(Verb.OPS_REGISTER),
-    op.UnregisterFtraceFunction: _of_ops(Verb.OPS_UNREGISTER),
-    op.RegisterFtraceDirect: _single(Verb.DIRECT_REGISTER),
-    op.UnregisterFtraceDirect: _single(Verb.DIRECT_UNREGISTER),
-    op.ModifyFtraceDirect: _modify_single,
-    op.RegisterFtraceDirectMulti: _multi(Verb.MULTI_REGISTER),
-    op.UnregisterFtraceDirectMulti: _unregister_multi,
-    op.ModifyFtraceDirectMulti: _multi(Verb.MULTI_MODIFY),
-    op.UpdateFtraceDirectAdd: _hash(Verb.HASH_ADD),
-    op.UpdateFtraceDirectDel: _hash(Verb.HASH_DEL),
-    op.UpdateFtraceDirectMod: _hash(Verb.HASH_MOD),
-    op.Livepatch: _livepatch,
-    op.Unlivepatch: _unlivepatch,
+ENCODINGS: dict[type[op.Operation], tuple[Command, Callable[[Any, Numbers], Iterable[int]]]] = {
+    op.FtraceOps: (Command.OPS_DECLARE, lambda o, n: (n.ops[o.ops], _encode_flags(o))),
+    op.FtraceSetFilterIp: (Command.OPS_FILTER_IP, lambda o, n: (n.ops[o.ops], _encode_how(o), n.address(o.function))),
+    op.FtraceSetFilterIps: (
+        Command.OPS_FILTER_IPS,
+        lambda o, n: (n.ops[o.ops], _encode_how(o), *map(n.address, o.functions)),
+    ),
+    op.FtraceSetFilter: (Command.OPS_FILTER, _encode_pattern),
+    op.FtraceSetNotrace: (Command.OPS_NOTRACE, _encode_pattern),
+    op.FtraceFreeFilter: (Command.OPS_FREE, _encode_ops),
+    op.RegisterFtraceFunction: (Command.OPS_REGISTER, _encode_ops),
+    op.UnregisterFtraceFunction: (Command.OPS_UNREGISTER, _encode_ops),
+    op.RegisterFtraceDirect: (Command.DIRECT_REGISTER, _encode_single),
+    op.UnregisterFtraceDirect: (Command.DIRECT_UNREGISTER, _encode_single),
+    op.ModifyFtraceDirect: (
+        Command.DIRECT_MODIFY,
+        lambda o, n: (n.address(o.function), n.stubs[o.old], n.stubs[o.new]),
+    ),
+    op.RegisterFtraceDirectMulti: (Command.MULTI_REGISTER, _encode_multi),
+    op.UnregisterFtraceDirectMulti: (Command.MULTI_UNREGISTER, lambda o, n: (*_encode_multi(o, n), o.free)),
+    op.ModifyFtraceDirectMulti: (Command.MULTI_MODIFY, _encode_multi),
+    op.UpdateFtraceDirectAdd: (Command.HASH_ADD, _encode_entries),
+    op.UpdateFtraceDirectDel: (Command.HASH_DEL, _encode_entries),
+    op.UpdateFtraceDirectMod: (Command.HASH_MOD, _encode_entries),
+    op.Livepatch: (Command.LIVEPATCH, lambda o, n: (n.address(o.function), n.address(f"{o.function}__patched"))),
+    op.Unlivepatch: (Command.UNLIVEPATCH, lambda o, n: (n.address(o.function),)),
 }
-ENCODED = frozenset(ENCODERS)
-"""The operations that encode() knows; a kernel that lacks the call of one answers -EOPNOTSUPP."""
+"""The command of each operation that has one, and its words. Where a kernel lacks the call, it is -EOPNOTSUPP."""

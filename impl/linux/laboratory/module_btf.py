@@ -1,11 +1,15 @@
-"""BTF for a module that was just linked, and the sets of BTF ids in it, which BTF must be there for."""
+"""Adds BTF to a module that was just linked, and fills the sets of BTF ids in it, which takes that BTF."""
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
-from impl.linux.guest import tools
+from elftools.elf.elffile import ELFFile
+
+from impl.linux.architectures import Architecture
+from impl.linux.host import tools
 from impl.linux.laboratory.sources import fmodret_functions
 from impl.linux.probes.btf import Btf
 from spec.errors import BadInputError
@@ -24,27 +28,31 @@ WORD_BYTES, FUNC_BYTES = 4, 12
 
 
 def read_base(vmlinux: Path, base: Path) -> Btf:
-    """The BTF of a kernel, of its ELF file; `base` becomes a file with it."""
-    tools.run("objcopy", ["-O", "binary", "--only-section=.BTF", vmlinux, base])
-    return Btf(base.read_bytes())
+    """The BTF in a kernel's ELF file, which is also written to the file `base`."""
+    blob = _find_section(vmlinux, ".BTF")
+    if blob is None:
+        raise BadInputError("the kernel was built without BTF", str(vmlinux))
+    base.write_bytes(blob.content)
+    return Btf(blob.content)
 
 
-def add_btf(ko: Path, base: Path, vmlinux: Btf, functions: tuple[Function, ...]) -> None:
+def add_btf(ko: Path, base: Path, vmlinux: Btf, functions: tuple[Function, ...], architecture: Architecture) -> None:
     """Give a module its BTF, in which the world's functions have ids in ascending order, and fill its sets of ids."""
     tools.run("pahole", ["-J", "--btf_base", base, ko])
-    tools.run("objcopy", ["--strip-debug", ko])
-    names = [function.name for function in functions]
-    blob = _reordered(_section(ko, ".BTF"), vmlinux, names)
-    _replace(ko, ".BTF", blob)
+    tools.run(architecture.objcopy, ["--strip-debug", ko])
+    section = _find_section(ko, ".BTF")
+    assert section is not None, "pahole has just added it"
+    blob = _reorder(section.content, vmlinux, [function.name for function in functions])
+    _overwrite(ko, section, blob)
     ids = Btf(blob, vmlinux).functions
     _fill(ko, FMODRET_SET, [ids[name] for name, _ in fmodret_functions(functions)])
     _fill(ko, KFUNC_SET, [ids[KFUNC]] if KFUNC in ids else [])
 
 
-def _reordered(blob: bytes, vmlinux: Btf, names: list[str]) -> bytes:
+def _reorder(blob: bytes, vmlinux: Btf, names: list[str]) -> bytes:
     """A module's BTF with these functions in this order.
 
-    gcc describes functions in the reverse of their order, and pahole follows. Every FUNC is as long as every other, and
+    gcc describes functions in reverse order, and pahole follows. Every FUNC is as long as every other, and
     no type refers to one, so that they can change places.
     """
     btf = Btf(blob, vmlinux)
@@ -60,23 +68,34 @@ def _reordered(blob: bytes, vmlinux: Btf, names: list[str]) -> bytes:
     return bytes(moved)
 
 
-def _section(ko: Path, name: str) -> bytes:
-    content = ko.with_suffix(".section")
-    tools.run("objcopy", [f"--dump-section={name}={content}", ko, ko.with_suffix(".copy")])
-    return content.read_bytes()
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A section of an ELF file, and where it is in the file."""
+
+    offset: int
+    content: bytes
 
 
-def _replace(ko: Path, name: str, content: bytes) -> None:
-    file = ko.with_suffix(".section")
-    file.write_bytes(content)
-    tools.run("objcopy", [f"--update-section={name}={file}", ko])
+def _find_section(path: Path, name: str) -> _Section | None:
+    with path.open("rb") as file:
+        section = ELFFile(file).get_section_by_name(name)
+        return _Section(section["sh_offset"], section.data()) if section else None
 
 
-def _fill(ko: Path, section: str, ids: list[int]) -> None:
+def _overwrite(path: Path, section: _Section, content: bytes) -> None:
+    """Replace the bytes of a section by as many others."""
+    assert len(content) == len(section.content)
+    with path.open("r+b") as file:
+        file.seek(section.offset)
+        file.write(content)
+
+
+def _fill(ko: Path, name: str, ids: list[int]) -> None:
     """Give each member of a btf_id_set8 its id, and sort them as the kernel's search demands."""
-    # a kernel without such sets, or a module without such functions, has no section of this name
-    if f"\0{section}\0".encode() not in ko.read_bytes():
+    section = _find_section(ko, name)
+    if section is None:
+        # the kernel knows no such sets, or the module has no such functions
         return
-    head, *pairs = SET.iter_unpack(_section(ko, section))
+    head, *pairs = SET.iter_unpack(section.content)
     filled = sorted((number, flags) for number, (_, flags) in zip(ids, pairs, strict=True))
-    _replace(ko, section, b"".join(SET.pack(*pair) for pair in (head, *filled)))
+    _overwrite(ko, section, b"".join(SET.pack(*pair) for pair in (head, *filled)))

@@ -1,4 +1,4 @@
-"""C text of a world's functions: for each a traceable one and its patched twin, which record what they receive."""
+"""C text of a world's functions: each has a traceable one and its patched twin, which record what they receive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spec.errors import BadInputError
 from spec.prototypes import MODULUS, Prototype, Type
 from spec.worlds import Callee, Function, World
 
-__all__ = ["fmodret_functions", "functions_of", "functions_text", "module_text"]
+__all__ = ["UNKNOWN", "fmodret_functions", "functions_of", "functions_text", "module_text"]
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SCALARS = {
@@ -23,6 +23,8 @@ SCALARS = {
 ENUM_MODES = {1: "QI", 2: "HI", 4: "SI", 8: "DI"}
 UNSIGNED = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 UNKNOWN = Prototype((Type("unsigned long", "INT", 8),) * 6, Type("long", "INT", 8))
+"""Of a function whose prototype is not known."""
+
 PATCHED_ADDS = 1000
 
 HEAD = """\
@@ -54,6 +56,13 @@ MODULE_DESCRIPTION("Traceable functions of a module that can go");
 MODULE_LICENSE("Dual MIT/GPL");
 """
 
+NO_SETS = """\
+int notrace massattach_functions_init(void)
+{
+	return 0;
+}
+"""
+
 SETS = """\
 #ifdef MASSATTACH_FMODRET
 /* The ids are filled in after the link, from which BTF is made. */
@@ -69,18 +78,7 @@ int notrace massattach_functions_init(void)
 	return register_btf_fmodret_id_set(&fmodret);
 }}
 #else
-int notrace massattach_functions_init(void)
-{{
-	return 0;
-}}
-#endif
-"""
-
-NO_SETS = """\
-int notrace massattach_functions_init(void)
-{
-	return 0;
-}
+{without}#endif
 """
 
 
@@ -105,13 +103,13 @@ def functions_text(world: World, module: str | None, absent: frozenset[str] = fr
     functions = functions_of(world, module, absent)
     numbers = {function.name: number for number, function in enumerate(world.functions)}
     here = {function.name: function for function in functions}
-    parts = [HEAD, *_declared_types(functions)]
-    parts += [f"{_signature(f, suffix)};" for f in functions for suffix in ("", "__patched")]
+    parts = [HEAD, *_declare_types(functions)]
+    parts += [f"{_declare(f, suffix)};" for f in functions for suffix in ("", "__patched")]
     for function in functions:
         _check(function, here)
-        parts.append(_definition(function, numbers[function.name], here, patched=False))
-        parts.append(_definition(function, numbers[function.name], here, patched=True))
-    parts.append(_sets(functions))
+        parts.append(_define(function, numbers[function.name], here, patched=False))
+        parts.append(_define(function, numbers[function.name], here, patched=True))
+    parts.append(_fill_sets(functions))
     return "\n".join(parts)
 
 
@@ -131,13 +129,13 @@ def _check(function: Function, here: dict[str, Function]) -> None:
             raise BadInputError(f"the function {name} calls {callee.function}, which is not in its module")
 
 
-def _prototype(function: Function) -> Prototype:
+def _assume_prototype(function: Function) -> Prototype:
     return function.prototype or UNKNOWN
 
 
-def _declared_types(functions: tuple[Function, ...]) -> Iterator[str]:
-    used = {kind for f in functions for kind in (*_prototype(f).arguments, _prototype(f).returns)}
-    for word, kind, size in sorted({(_c_type(t), t.kind, t.size) for t in used if t.by_value or t.kind == "ENUM"}):
+def _declare_types(functions: tuple[Function, ...]) -> Iterator[str]:
+    used = {kind for f in functions for kind in (*_assume_prototype(f).arguments, _assume_prototype(f).returns)}
+    for word, kind, size in sorted({(_spell_type(t), t.kind, t.size) for t in used if t.by_value or t.kind == "ENUM"}):
         if kind == "ENUM":
             name = word.removeprefix("enum ").upper()
             yield f"{word} {{ {name} = 1 }} __attribute__((mode({ENUM_MODES[size]})));"
@@ -147,8 +145,8 @@ def _declared_types(functions: tuple[Function, ...]) -> Iterator[str]:
             yield f"{word} {{ u64 words[{size // 8}]; }};"
 
 
-def _c_type(kind: Type) -> str:
-    """The C type that is passed as values of this BTF type are."""
+def _spell_type(kind: Type) -> str:
+    """A C type whose values are passed as those of this BTF type are."""
     if kind.by_value and 0 < kind.size <= 16:
         return f"{kind.kind.lower()} massattach_{kind.kind.lower()}{kind.size}"
     if kind.kind == "VOID":
@@ -162,31 +160,32 @@ def _c_type(kind: Type) -> str:
     raise BadInputError(f"no module can hold a function with a {kind.name}, a {kind.kind} of {kind.size} bytes")
 
 
-def _signature(function: Function, suffix: str) -> str:
-    prototype = _prototype(function)
-    arguments = [f"{_c_type(kind)} a{place}" for place, kind in enumerate(prototype.arguments)]
+def _declare(function: Function, suffix: str) -> str:
+    prototype = _assume_prototype(function)
+    arguments = [f"{_spell_type(kind)} a{place}" for place, kind in enumerate(prototype.arguments)]
     dots = ["..."] if prototype.variadic and arguments else []
-    return f"{_c_type(prototype.returns)} {function.name}{suffix}({', '.join(arguments + dots) or 'void'})"
+    return f"{_spell_type(prototype.returns)} {function.name}{suffix}({', '.join(arguments + dots) or 'void'})"
 
 
-def _definition(function: Function, number: int, here: dict[str, Function], *, patched: bool) -> str:
-    prototype = _prototype(function)
-    words = ", ".join(_words(prototype)) or "0"
+def _define(function: Function, number: int, here: dict[str, Function], *, patched: bool) -> str:
+    prototype = _assume_prototype(function)
+    words = ", ".join(_take_words(prototype)) or "0"
+    terms = _call_callees(function, here) if function.callees else _add_members(prototype)
     lines = [
         f"u64 w[{len(prototype.slots) or 1}] = {{ {words} }}, total = {PATCHED_ADDS * patched};",
         "",
-        *_copies(prototype),
+        *_copy_structs(prototype),
         f"massattach_body({number}, {str(patched).lower()}, {len(prototype.slots)}, w);",
-        *(f"total += {term};" for term in (_calls(function, here) if function.callees else _members(prototype))),
-        *_returned(prototype.returns),
+        *(f"total += {term};" for term in terms),
+        *_return_total(prototype.returns),
     ]
-    head = _signature(function, "__patched" if patched else "")
+    head = _declare(function, "__patched" if patched else "")
     body = "\n".join(f"\t{line}" if line else "" for line in lines)
     return f"\n{'PATCHED' if patched else 'TRACEABLE'} {head}\n{{\n{body}\n}}"
 
 
-def _words(prototype: Prototype) -> Iterator[str]:
-    """One for each slot; those of by-value structs are filled by _copies()."""
+def _take_words(prototype: Prototype) -> Iterator[str]:
+    """An initial value for each slot's word; _copy_structs() fills those of by-value structs."""
     for slot in prototype.slots:
         kind, name = prototype.arguments[slot.argument], f"a{slot.argument}"
         if kind.by_value:
@@ -197,15 +196,15 @@ def _words(prototype: Prototype) -> Iterator[str]:
             yield f"({UNSIGNED[slot.size]}){name}"
 
 
-def _copies(prototype: Prototype) -> Iterator[str]:
+def _copy_structs(prototype: Prototype) -> Iterator[str]:
     for place, slot in enumerate(prototype.slots):
         kind = prototype.arguments[slot.argument]
         if kind.by_value and slot.offset == 0:
             yield f"__builtin_memcpy(&w[{place}], &a{slot.argument}, {kind.size});"
 
 
-def _members(prototype: Prototype) -> Iterator[str]:
-    """TRACE-2: what the body adds up."""
+def _add_members(prototype: Prototype) -> Iterator[str]:
+    """The terms that the body adds up (TRACE-2)."""
     for place, slot in enumerate(prototype.slots):
         kind = prototype.arguments[slot.argument]
         if kind.by_value or kind.kind == "ENUM":
@@ -214,49 +213,50 @@ def _members(prototype: Prototype) -> Iterator[str]:
             yield f"(u64)a{slot.argument}"
 
 
-def _calls(function: Function, here: dict[str, Function]) -> Iterator[str]:
-    """TRACE-4: the calls that a body makes, in their order, each as a statement expression."""
+def _call_callees(function: Function, here: dict[str, Function]) -> Iterator[str]:
+    """The calls that a body makes, in their order, each as a statement expression (TRACE-4)."""
     for callee in function.callees:
-        yield _call(callee, _prototype(here[callee.function]))
+        yield _call(callee, _assume_prototype(here[callee.function]))
 
 
 def _call(callee: Callee, prototype: Prototype) -> str:
     words = [f"w[{number}]" if source == "slot" else f"{number % MODULUS}ull" for source, number in callee.arguments]
-    value = _value(prototype.returns, f"{callee.function}({', '.join(_passed(prototype))})")
+    value = _evaluate(prototype.returns, f"{callee.function}({', '.join(_pass_words(prototype))})")
     ready = f"u64 c[{len(words) or 1}] = {{ {', '.join(words) or '0'} }}; (void)c; massattach_begin({callee.function});"
     return f"({{ {ready} massattach_end(({{ {value}; }})); }})"
 
 
-def _passed(prototype: Prototype) -> Iterator[str]:
-    """The arguments of a call, made of the words c, one a slot."""
+def _pass_words(prototype: Prototype) -> Iterator[str]:
+    """The arguments of a call, made of the array c, which has a word for each slot."""
     for place, slot in enumerate(prototype.slots):
-        c_type = _c_type(kind := prototype.arguments[slot.argument])
+        c_type = _spell_type(kind := prototype.arguments[slot.argument])
         if slot.offset == 0:
             yield f"*({c_type} *)&c[{place}]" if kind.by_value or kind.size > SLOT_BYTES else f"({c_type})c[{place}]"
 
 
-def _value(returns: Type, call: str) -> str:
-    """What a call is worth to its caller: the return word with its sign, 0 for void (ARG-5)."""
+def _evaluate(returns: Type, call: str) -> str:
+    """What the caller makes of a call: the return word with its sign, 0 for void (ARG-5)."""
     if returns.kind == "VOID":
         return f"{call}; 0ull"
     if returns.by_value:
-        return f"u64 v = 0; {_c_type(returns)} r = {call}; __builtin_memcpy(&v, &r, {min(returns.size, SLOT_BYTES)}); v"
+        copied = min(returns.size, SLOT_BYTES)
+        return f"u64 v = 0; {_spell_type(returns)} r = {call}; __builtin_memcpy(&v, &r, {copied}); v"
     return f"(u64){call}"
 
 
-def _returned(returns: Type) -> Iterator[str]:
+def _return_total(returns: Type) -> Iterator[str]:
     """The return statement; of a struct only the first word holds anything."""
     if returns.by_value:
-        yield f"{_c_type(returns)} value = {{ }};"
+        yield f"{_spell_type(returns)} value = {{ }};"
         yield f"__builtin_memcpy(&value, &total, {min(returns.size, SLOT_BYTES)});"
         yield "return value;"
     elif returns.kind != "VOID":
-        yield f"return ({_c_type(returns)})total;"
+        yield f"return ({_spell_type(returns)})total;"
 
 
-def _sets(functions: tuple[Function, ...]) -> str:
+def _fill_sets(functions: tuple[Function, ...]) -> str:
     marked = fmodret_functions(functions)
     if not marked:
         return "\n" + NO_SETS
     pairs = ", ".join(f"{{ 0, {'KF_SLEEPABLE' if sleepable else '0'} }}" for _, sleepable in marked)
-    return "\n" + SETS.format(count=len(marked), pairs=pairs)
+    return "\n" + SETS.format(count=len(marked), pairs=pairs, without=NO_SETS)

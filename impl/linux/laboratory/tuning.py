@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import struct
 
-from impl.linux.guest.frames import Batch
+from impl.linux.guest.batch import Batch
 from impl.linux.guest.guest import Guest
-from impl.linux.probes.btf import Btf, Kind
+from impl.linux.probes.btf import Btf
 from impl.linux.probes.symbols import Symbols
-from spec.errors import BadInputError
 
-__all__ = ["member_offset", "shorten_grace_periods", "untaint"]
+__all__ = ["shorten_grace_periods", "untaint"]
 
 FLAVOURS = ("rcu_tasks", "rcu_tasks_rude")
 WAITS = {"gp_sleep": 0, "init_fract": 1}
 """Jiffies that a grace period of RCU tasks sleeps before it looks for laggards; 0 and 1 are the least."""
 
-BITS_PER_BYTE = 8
-
 
 def shorten_grace_periods(guest: Guest, symbols: Symbols, vmlinux: Btf) -> None:
     """Let grace periods end as soon as they can: they stay what they are, but take milliseconds.
 
-    Source: rcu_tasks_kthread() and rcu_tasks_wait_gp() of kernel/rcu/tasks.h.
+    A flavour that the kernel lacks is left out. Source: rcu_tasks_kthread() and rcu_tasks_wait_gp() of
+    kernel/rcu/tasks.h.
     """
     batch = Batch()
     batch.write_file("/sys/kernel/rcu_expedited", b"1")
     guest.submit(batch)
-    for flavour in FLAVOURS:
+    for address in (address for flavour in FLAVOURS for address in symbols.addresses(flavour)):
         for name, value in WAITS.items():
-            address = symbols.address(flavour) + member_offset(vmlinux, "rcu_tasks", name)
-            guest.poke(address, struct.pack("<i", value))
+            guest.poke(address + vmlinux.member_offset("rcu_tasks", name), struct.pack("<i", value))
 
 
 def untaint(guest: Guest, symbols: Symbols, taint: int) -> None:
@@ -39,14 +36,3 @@ def untaint(guest: Guest, symbols: Symbols, taint: int) -> None:
     batch = Batch()
     batch.write_file("/sys/kernel/debug/clear_warn_once", b"1")
     guest.submit(batch)
-
-
-def member_offset(btf: Btf, wanted: str, member: str) -> int:
-    """The offset in bytes of a member of a struct; BadInputError if the kernel has none such."""
-    for number in range(1, btf.end_of_ids):
-        words, at = btf.place(number)
-        if words[at + 1] >> 24 & 0x1F == Kind.STRUCT and btf.name(words[at]) == wanted:
-            for place in range(at + 3, at + 3 + 3 * (words[at + 1] & 0xFFFF), 3):
-                if btf.name(words[place]) == member:
-                    return (words[place + 2] & 0xFFFFFF) // BITS_PER_BYTE
-    raise BadInputError(f"this kernel has no member {member} in its struct {wanted}")

@@ -11,85 +11,73 @@ from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
 
+from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
 
-__all__ = ["Btf"]
+__all__ = ["BTF_FILES", "VMLINUX_BTF", "Btf", "BtfKind"]
+
+BTF_FILES = "/sys/kernel/btf"
+VMLINUX_BTF = f"{BTF_FILES}/vmlinux"
 
 # magic, version, flags, length of this header; offset and length of the types, of the strings, and since 7.1 of the
-# layouts, which tell the size of kinds that a reader does not know
+# layouts, which hold the sizes of kinds, for readers that do not know them
 HEADER = struct.Struct("<HBB5I")
 LAYOUT_HEADER = struct.Struct("<2I")
 LAYOUT = struct.Struct("<BBH")
 MAGIC = 0xEB9F
 
-WORD = 4
+# BTF is made of words of four bytes
+WORD_BYTES = 4
 TYPE_WORDS = 3
 MEMBER_WORDS = 2
-WORD_BYTES = 8
 MOST_CONTEXT_WORDS = 12
 MOST_NESTED = 64
+BITS_PER_BYTE = 8
 
 
-class Kind(IntEnum):
-    """BTF_KIND_* of include/uapi/linux/btf.h."""
-
-    VOID = 0
-    INT = 1
-    PTR = 2
-    ARRAY = 3
-    STRUCT = 4
-    UNION = 5
-    ENUM = 6
-    FWD = 7
-    TYPEDEF = 8
-    VOLATILE = 9
-    CONST = 10
-    RESTRICT = 11
-    FUNC = 12
-    FUNC_PROTO = 13
-    VAR = 14
-    DATASEC = 15
-    FLOAT = 16
-    DECL_TAG = 17
-    TYPE_TAG = 18
-    ENUM64 = 19
-
+BtfKind = IntEnum(
+    "BtfKind",
+    "VOID INT PTR ARRAY STRUCT UNION ENUM FWD TYPEDEF VOLATILE CONST RESTRICT FUNC FUNC_PROTO VAR DATASEC FLOAT "
+    "DECL_TAG TYPE_TAG ENUM64",
+    start=0,
+)
+"""BTF_KIND_* of include/uapi/linux/btf.h."""
 
 # words of a type of this kind, and of each of its members
-SIZES = {kind.value: (TYPE_WORDS, 0) for kind in Kind} | {
-    Kind.INT.value: (TYPE_WORDS + 1, 0),
-    Kind.ARRAY.value: (TYPE_WORDS + 3, 0),
-    Kind.STRUCT.value: (TYPE_WORDS, 3),
-    Kind.UNION.value: (TYPE_WORDS, 3),
-    Kind.ENUM.value: (TYPE_WORDS, 2),
-    Kind.FUNC_PROTO.value: (TYPE_WORDS, MEMBER_WORDS),
-    Kind.VAR.value: (TYPE_WORDS + 1, 0),
-    Kind.DATASEC.value: (TYPE_WORDS, 3),
-    Kind.DECL_TAG.value: (TYPE_WORDS + 1, 0),
-    Kind.ENUM64.value: (TYPE_WORDS, 3),
+SIZES = {kind.value: (TYPE_WORDS, 0) for kind in BtfKind} | {
+    BtfKind.INT.value: (TYPE_WORDS + 1, 0),
+    BtfKind.ARRAY.value: (TYPE_WORDS + 3, 0),
+    BtfKind.STRUCT.value: (TYPE_WORDS, 3),
+    BtfKind.UNION.value: (TYPE_WORDS, 3),
+    BtfKind.ENUM.value: (TYPE_WORDS, 2),
+    BtfKind.FUNC_PROTO.value: (TYPE_WORDS, MEMBER_WORDS),
+    BtfKind.VAR.value: (TYPE_WORDS + 1, 0),
+    BtfKind.DATASEC.value: (TYPE_WORDS, 3),
+    BtfKind.DECL_TAG.value: (TYPE_WORDS + 1, 0),
+    BtfKind.ENUM64.value: (TYPE_WORDS, 3),
 }
 
 SIZED: dict[int, str] = {
-    Kind.INT: "INT",
-    Kind.PTR: "PTR",
-    Kind.STRUCT: "STRUCT",
-    Kind.UNION: "UNION",
-    Kind.ENUM: "ENUM",
-    Kind.ENUM64: "ENUM",
+    BtfKind.INT: "INT",
+    BtfKind.PTR: "PTR",
+    BtfKind.STRUCT: "STRUCT",
+    BtfKind.UNION: "UNION",
+    BtfKind.ENUM: "ENUM",
+    BtfKind.ENUM64: "ENUM",
 }
 QUALIFIERS: dict[int, str] = {
-    Kind.VOLATILE: "volatile ",
-    Kind.CONST: "const ",
-    Kind.RESTRICT: "restrict ",
-    Kind.TYPE_TAG: "",
+    BtfKind.VOLATILE: "volatile ",
+    BtfKind.CONST: "const ",
+    BtfKind.RESTRICT: "restrict ",
+    BtfKind.TYPE_TAG: "",
 }
 TAGS: dict[int, str] = {
-    Kind.STRUCT: "struct ",
-    Kind.UNION: "union ",
-    Kind.ENUM: "enum ",
-    Kind.ENUM64: "enum ",
-    Kind.FWD: "struct ",
+    BtfKind.STRUCT: "struct ",
+    BtfKind.UNION: "union ",
+    BtfKind.ENUM: "enum ",
+    BtfKind.ENUM64: "enum ",
+    BtfKind.FWD: "struct ",
 }
 
 
@@ -116,11 +104,11 @@ class Btf:
         self._strings = bytes(blob[length + strings_at :][:strings_bytes])
         self._first_string = base.end_of_strings if base else 0
         self._first_id = base.end_of_ids if base else 1
-        self._starts, functions = _walk(self._words, _sizes(blob, length))
+        self._starts, functions = _walk(self._words, _read_sizes(blob, length))
         self._types: dict[int, Type] = {}
         self._prototypes: dict[int, Prototype] = {}
         self._equal: dict[Prototype, Prototype] = {}
-        self.functions: Mapping[str, int] = MappingProxyType(self._named(functions))
+        self.functions: Mapping[str, int] = MappingProxyType(self._name_functions(functions))
 
     @property
     def end_of_ids(self) -> int:
@@ -132,7 +120,7 @@ class Btf:
         """The first string's offset in a blob that continues this one."""
         return self._first_string + len(self._strings)
 
-    def _named(self, functions: list[int]) -> dict[str, int]:
+    def _name_functions(self, functions: list[int]) -> dict[str, int]:
         """The first FUNC of a name is the one that the kernel finds by it (btf_find_by_name_kind)."""
         found: dict[str, int] = {}
         for place in functions:
@@ -140,27 +128,27 @@ class Btf:
         return found
 
     def prototype(self, function: int) -> Prototype:
-        """Of the FUNC with this id; equal prototypes are one object. BadInputError if the id is no FUNC's."""
-        kind, _, target = self._type(function)
-        if kind != Kind.FUNC:
+        """The prototype of the FUNC with this id; equal ones are one object. BadInputError if the id is no FUNC's."""
+        kind, _, target = self._read_type(function)
+        if kind != BtfKind.FUNC:
             raise BadInputError(f"type {function} of the BTF is no function")
         found = self._prototypes.get(target)
         if found is None:
-            found = self._prototypes[target] = self._prototype(target)
+            found = self._prototypes[target] = self._make_prototype(target)
         return found
 
     def declaration(self, function: int) -> str:
-        """The FUNC with this id as a line of C, its stars apart: `int f(const struct page * page, ...)`."""
-        _, name, target = self._type(function)
+        """The FUNC with this id as a line of C: `int f(const struct page * page, ...)`."""
+        _, name, target = self._read_type(function)
         words, at = self.place(target)
-        arguments, returned = self._signature(target)
+        arguments, returned = self._read_signature(target)
         members = at + TYPE_WORDS
         names = words[members : members + MEMBER_WORDS * len(arguments) : MEMBER_WORDS]
         spelled = [
-            f"{self._spelled(number)} {self.name(place)}".rstrip() if number else "..."
+            f"{self._spell(number)} {self.name(place)}".rstrip() if number else "..."
             for place, number in zip(names, arguments, strict=True)
         ]
-        return f"{self._spelled(returned)} {name}({', '.join(spelled) or 'void'})"
+        return f"{self._spell(returned)} {name}({', '.join(spelled) or 'void'})"
 
     def loadable(self, function: int) -> tuple[int, ...]:
         """The places in a program's context that the verifier of every kernel lets it load: slots, and the return's.
@@ -168,88 +156,101 @@ class Btf:
         btf_ctx_access() wants integers of at most 8 bytes, enums, structs, and pointers to void, integers, structs and
         unions; later kernels take more. No context word behind the twelfth can be loaded.
         """
-        arguments, returned = self._signature(self._type(function)[2])
+        arguments, returned = self._read_signature(self._read_type(function)[2])
         places: list[int] = []
         place = 0
         for number in (*arguments, returned):
-            words = -(-self._described(number).size // WORD_BYTES)
-            places += range(place, place + words) if self._loadable(number) else ()
+            words = -(-self._describe(number).size // SLOT_BYTES)
+            places += range(place, place + words) if self._is_loadable(number) else ()
             place += words
         return tuple(place for place in places if place < MOST_CONTEXT_WORDS)
 
-    def _loadable(self, number: int) -> bool:
-        kind, size, content = self._resolved(number)
-        if kind != Kind.PTR:
-            return kind == Kind.STRUCT or (kind in {Kind.INT, Kind.ENUM, Kind.ENUM64} and size <= WORD_BYTES)
-        return content == 0 or self._resolved(content)[0] in {Kind.INT, Kind.STRUCT, Kind.UNION}
+    def _is_loadable(self, number: int) -> bool:
+        kind, size, content = self._resolve(number)
+        if kind != BtfKind.PTR:
+            return kind == BtfKind.STRUCT or (
+                kind in {BtfKind.INT, BtfKind.ENUM, BtfKind.ENUM64} and size <= SLOT_BYTES
+            )
+        return content == 0 or self._resolve(content)[0] in {BtfKind.INT, BtfKind.STRUCT, BtfKind.UNION}
 
-    def _signature(self, target: int) -> tuple[list[int], int]:
+    def member_offset(self, struct_name: str, member: str) -> int:
+        """The offset in bytes of a member of a struct; BadInputError if there is none such."""
+        for number in range(self._first_id, self.end_of_ids):
+            kind, name, _ = self._read_type(number)
+            if kind == BtfKind.STRUCT and name == struct_name:
+                words, at = self.place(number)
+                for place in range(at + TYPE_WORDS, at + TYPE_WORDS + 3 * (words[at + 1] & 0xFFFF), 3):
+                    if self.name(words[place]) == member:
+                        return (words[place + 2] & 0xFFFFFF) // BITS_PER_BYTE
+        raise BadInputError(f"this kernel has no member {member} in its struct {struct_name}")
+
+    def _read_signature(self, target: int) -> tuple[list[int], int]:
         """The types of a FUNC_PROTO's arguments, and of its return value; 0 is void, and as the last argument `...`."""
         words, at = self.place(target)
         members = at + TYPE_WORDS
         arguments = words[members + 1 : members + MEMBER_WORDS * (words[at + 1] & 0xFFFFFF) : MEMBER_WORDS]
         return arguments.tolist(), words[at + 2]
 
-    def _prototype(self, target: int) -> Prototype:
-        arguments, returned = self._signature(target)
+    def _make_prototype(self, target: int) -> Prototype:
+        arguments, returned = self._read_signature(target)
         variadic = arguments[-1:] == [0]
-        described = tuple(self._described(number) for number in (arguments[:-1] if variadic else arguments))
-        prototype = Prototype(described, self._described(returned), variadic)
+        described = tuple(self._describe(number) for number in (arguments[:-1] if variadic else arguments))
+        prototype = Prototype(described, self._describe(returned), variadic)
         return self._equal.setdefault(prototype, prototype)
 
-    def _described(self, number: int) -> Type:
+    def _describe(self, number: int) -> Type:
         """The type of an argument or return value; one that the kernel cannot pass has kind VOID and size 0."""
         found = self._types.get(number)
         if found is None:
-            found = self._types[number] = Type(self._spelled(number), *self._sized(number))
+            found = self._types[number] = Type(self._spell(number), *self._measure(number))
         return found
 
-    def _sized(self, number: int) -> tuple[str, int]:
-        kind, size, _ = self._resolved(number)
+    def _measure(self, number: int) -> tuple[str, int]:
+        kind, size, _ = self._resolve(number)
         return SIZED.get(kind, "VOID"), size
 
-    def _resolved(self, number: int) -> tuple[int, int, int]:
+    def _resolve(self, number: int) -> tuple[int, int, int]:
         """Kind and size behind typedefs and qualifiers, size 0 for what cannot be passed; the target of a pointer."""
         for _ in range(MOST_NESTED):
-            kind, _, content = self._type(number)
-            if kind == Kind.PTR:
-                return kind, WORD_BYTES, content
-            if kind != Kind.TYPEDEF and kind not in QUALIFIERS:
+            kind, _, content = self._read_type(number)
+            if kind == BtfKind.PTR:
+                return kind, SLOT_BYTES, content
+            if kind != BtfKind.TYPEDEF and kind not in QUALIFIERS:
                 return kind, content if kind in SIZED else 0, 0
             number = content
         raise BadInputError(f"the BTF is damaged: type {number} is defined by itself")
 
-    def _spelled(self, number: int, depth: int = MOST_NESTED) -> str:
+    def _spell(self, number: int, depth: int = MOST_NESTED) -> str:
         """Qualifiers from the outside in, the innermost type, a star for each pointer: `const struct page * *`."""
         before = after = ""
         for left in range(depth, 0, -1):
-            kind, name, content = self._type(number)
-            if kind == Kind.ARRAY:
-                element, _, length = self._array(number)
-                return f"{before}{self._spelled(element, left - 1)}[{length}]{after}"
-            if kind == Kind.PTR:
+            kind, name, content = self._read_type(number)
+            if kind == BtfKind.ARRAY:
+                element, _, length = self._read_array(number)
+                return f"{before}{self._spell(element, left - 1)}[{length}]{after}"
+            if kind == BtfKind.PTR:
                 after += " *"
             elif kind in QUALIFIERS:
                 before += QUALIFIERS[kind]
             else:
-                return before + _core(kind, name) + after
+                return before + _spell_core(kind, name) + after
             number = content
         raise BadInputError(f"the BTF is damaged: type {number} is defined by itself")
 
-    def _array(self, number: int) -> list[int]:
+    def _read_array(self, number: int) -> list[int]:
         """The types of element and index, and the length."""
         words, at = self.place(number)
         return words[at + TYPE_WORDS : at + TYPE_WORDS + 3].tolist()
 
-    def _type(self, number: int) -> tuple[int, str, int]:
+    def _read_type(self, number: int) -> tuple[int, str, int]:
         """Kind, name, and the size or the type that it refers to."""
         if not number:
-            return Kind.VOID, "", 0
+            return BtfKind.VOID, "", 0
         words, at = self.place(number)
         return words[at + 1] >> 24 & 0x7F, self.name(words[at]), words[at + 2]
 
     def place(self, number: int) -> tuple[memoryview[int], int]:
-        """The words among which a type stands, and where."""
+        """The blob's words that hold a type, and its place in them."""
         if self._base and number < self._first_id:
             return self._base.place(number)
         if not self._first_id <= number < self.end_of_ids:
@@ -264,10 +265,10 @@ class Btf:
         return self._strings[start : self._strings.index(0, start)].decode()
 
 
-def _core(kind: int, name: str) -> str:
-    if kind == Kind.VOID:
+def _spell_core(kind: int, name: str) -> str:
+    if kind == BtfKind.VOID:
         return "void"
-    if kind == Kind.FUNC_PROTO:
+    if kind == BtfKind.FUNC_PROTO:
         return "func(*)"
     return TAGS.get(kind, "") + (name or "(anon)")
 
@@ -276,7 +277,7 @@ def _walk(words: memoryview[int], sizes: Mapping[int, tuple[int, int]]) -> tuple
     """Where each type starts, and which of them are functions."""
     starts: list[int] = []
     functions: list[int] = []
-    at, end, function = 0, len(words), Kind.FUNC.value
+    at, end, function = 0, len(words), BtfKind.FUNC.value
     while at < end:
         info = words[at + 1]
         kind = info >> 24 & 0x7F
@@ -290,11 +291,13 @@ def _walk(words: memoryview[int], sizes: Mapping[int, tuple[int, int]]) -> tuple
     return starts, functions
 
 
-def _sizes(blob: bytes, length: int) -> Mapping[int, tuple[int, int]]:
-    """Words of a type and of its members by kind, of kinds unknown here as the blob itself tells."""
+def _read_sizes(blob: bytes, length: int) -> Mapping[int, tuple[int, int]]:
+    """Words of a type and of its members by kind; for kinds that are unknown here, as the blob says itself."""
     if length < HEADER.size + LAYOUT_HEADER.size:
         return SIZES
     offset, size = LAYOUT_HEADER.unpack_from(blob, HEADER.size)
     layouts = LAYOUT.iter_unpack(blob[length + offset : length + offset + size])
-    told = {kind: (TYPE_WORDS + fixed // WORD, each // WORD) for kind, (fixed, each, _) in enumerate(layouts)}
-    return told | SIZES
+    own = {
+        kind: (TYPE_WORDS + fixed // WORD_BYTES, each // WORD_BYTES) for kind, (fixed, each, _) in enumerate(layouts)
+    }
+    return own | SIZES

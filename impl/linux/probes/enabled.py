@@ -1,7 +1,6 @@
-"""What is at ftrace's sites: the lines of enabled_functions, the sites' own bytes, and both as spec.sites.Site.
+"""What enabled_functions shows, which together with a site's own bytes is a spec.sites.Site.
 
-The bytes are the truth about what a site calls; the lines add who covers it. Source of the lines: t_show() of
-kernel/trace/ftrace.c.
+The bytes are the truth about what a site calls; the lines add who covers it. Source: t_show() of kernel/trace/ftrace.c.
 """
 
 from __future__ import annotations
@@ -11,36 +10,25 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from impl.linux.architectures import SiteCode
 from spec.errors import BadInputError
 from spec.sites import Site
 
 __all__ = [
     "EnabledFunction",
+    "OpsTrampoline",
     "Pointer",
-    "SiteCode",
-    "Subops",
-    "Trampoline",
-    "decode_site",
     "direct_functions",
-    "ops_of_trampoline",
     "parse_enabled_functions",
     "site_of",
 ]
 
-# Reads guest memory: (address, length) pairs in, the bytes of each out. One call is one round trip.
+# reads guest memory at (address, length) pairs in one round trip
 Reader = Callable[[Sequence[tuple[int, int]]], Sequence[bytes]]
-
-SITE_BYTES = 5
-# endbr64, and the nops that gen_endbr_poison() puts in its place where no indirect call comes; the last is 7.3's.
-ENDBR = (bytes.fromhex("f30f1efa"), bytes.fromhex("660f1f00"), bytes.fromhex("0f1f40d6"))
-NOP5 = bytes.fromhex("0f1f440000")
-CALLS = {0xE8: "call", 0xE9: "jmp"}
-LOAD_OPS = bytes.fromhex("488b15")
 
 POINTER = r"(?:0x[0-9a-f]+|[^\s()+{}]+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[^\]]+\])?)"
 LINE = re.compile(r"(?P<symbol>\S+)(?: \[(?P<module>[^\]]+)\])? \((?P<count>\d+)\)(?P<letters>[ RIDOM]*)(?P<rest>.*)")
 TRAMPOLINE = re.compile(rf"(?P<kind>tramp|ops): (?P<at>{POINTER}) \((?P<func>{POINTER})\)(?: ->(?P<calls>{POINTER}))?")
-SUBOPS = re.compile(rf"\{{ent:(?P<entry>{POINTER}) ret:(?P<returns>{POINTER})\}}")
 CALLER = re.compile(rf" ?->(?P<calls>{POINTER})")
 DIRECT = re.compile(rf"\tdirect(?P<jmp>\(jmp\))?-->(?P<entry>{POINTER})")
 
@@ -57,8 +45,8 @@ class Pointer:
 
 
 @dataclass(frozen=True, slots=True)
-class Trampoline:
-    """`tramp: AT (FUNC) ->CALLS` (or `ops:`): of the ops that covers a site alone; calls is None without an arrow."""
+class OpsTrampoline:
+    """`tramp: AT (FUNC) ->CALLS` (or `ops:`), of the only ops that covers a site; calls is None without an arrow."""
 
     at: Pointer
     func: Pointer
@@ -66,21 +54,12 @@ class Trampoline:
 
 
 @dataclass(frozen=True, slots=True)
-class Subops:
-    """A user of the graph tracer that covers the site, by its two callbacks."""
-
-    entry: Pointer
-    returns: Pointer
-
-
-@dataclass(frozen=True, slots=True)
 class EnabledFunction:
     """One function of enabled_functions.
 
-    count: ops that cover it. regs, ipmodify, direct, call_ops: its R, I, D, O. modified: M, which stays for ever where
-    the kernel prints it. trampoline: that of the only ops. calls: what the common caller calls, with several. subops:
-    users of the graph tracer, where the kernel tells them. entry: what stands behind `direct-->`. jmp: the entry is
-    reached by jmp.
+    count: how many ops cover it. regs, ipmodify, direct, call_ops: its R, I, D, O. modified: M, which stays for ever
+    where the kernel prints it. trampoline: that of the only ops. calls: what the common caller calls if there are
+    several. entry: what is behind `direct-->`. jmp: the entry is reached by jmp.
     """
 
     symbol: str
@@ -91,20 +70,10 @@ class EnabledFunction:
     direct: bool
     call_ops: bool = False
     modified: bool = False
-    trampoline: Trampoline | None = None
+    trampoline: OpsTrampoline | None = None
     calls: Pointer | None = None
-    subops: tuple[Subops, ...] = ()
     entry: Pointer | None = None
     jmp: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SiteCode:
-    """The instruction at a site. address: its own. kind: nop, call or jmp. target: what it calls, None for a nop."""
-
-    address: int
-    kind: str
-    target: int | None
 
 
 def parse_enabled_functions(text: str) -> tuple[EnabledFunction, ...]:
@@ -115,13 +84,13 @@ def parse_enabled_functions(text: str) -> tuple[EnabledFunction, ...]:
     found: list[EnabledFunction] = []
     for line in text.splitlines():
         if line.startswith("\tdirect") and found:
-            found[-1] = _with_entry(found[-1], line)
+            found[-1] = _add_entry(found[-1], line)
         elif not line.startswith("__ftrace_invalid_address___"):
-            found.append(_function(line))
+            found.append(_parse_line(line))
     return tuple(found)
 
 
-def _function(line: str) -> EnabledFunction:
+def _parse_line(line: str) -> EnabledFunction:
     match = LINE.fullmatch(line)
     if not match:
         raise BadInputError(f"enabled_functions: cannot read the line {line!r}")
@@ -136,25 +105,24 @@ def _function(line: str) -> EnabledFunction:
         "D" in letters,
         "O" in letters,
         "M" in letters,
-        trampoline=_trampoline(trampoline) if trampoline else None,
-        calls=_pointer(caller["calls"]) if caller else None,
-        subops=tuple(Subops(_pointer(one["entry"]), _pointer(one["returns"])) for one in SUBOPS.finditer(rest)),
+        trampoline=_parse_trampoline(trampoline) if trampoline else None,
+        calls=_parse_pointer(caller["calls"]) if caller else None,
     )
 
 
-def _trampoline(match: re.Match[str]) -> Trampoline:
-    calls = match["calls"]
-    return Trampoline(_pointer(match["at"]), _pointer(match["func"]), _pointer(calls) if calls else None)
+def _parse_trampoline(match: re.Match[str]) -> OpsTrampoline:
+    calls = _parse_pointer(match["calls"]) if match["calls"] else None
+    return OpsTrampoline(_parse_pointer(match["at"]), _parse_pointer(match["func"]), calls)
 
 
-def _with_entry(function: EnabledFunction, line: str) -> EnabledFunction:
+def _add_entry(function: EnabledFunction, line: str) -> EnabledFunction:
     match = DIRECT.fullmatch(line)
     if not match:
         raise BadInputError(f"enabled_functions: cannot read the line {line!r}")
-    return replace(function, entry=_pointer(match["entry"]), jmp=bool(match["jmp"]))
+    return replace(function, entry=_parse_pointer(match["entry"]), jmp=bool(match["jmp"]))
 
 
-def _pointer(text: str) -> Pointer:
+def _parse_pointer(text: str) -> Pointer:
     if text.startswith("0x"):
         return Pointer(None, address=int(text, 16))
     symbol, _, rest = text.rpartition("+")
@@ -163,36 +131,8 @@ def _pointer(text: str) -> Pointer:
     return Pointer(symbol, int(offset, 16), int(size, 16), module.strip("[]") or None)
 
 
-def decode_site(address: int, code: bytes) -> SiteCode:
-    """The site of the function at an address, from its first nine bytes: at once, or behind an endbr64.
-
-    A site in the middle of a text poke, or of any other form, is a BadInputError.
-    """
-    skipped = 4 if code[:4] in ENDBR else 0
-    site, instruction = address + skipped, code[skipped : skipped + SITE_BYTES]
-    if instruction == NOP5:
-        return SiteCode(site, "nop", None)
-    kind = CALLS.get(instruction[0]) if len(instruction) == SITE_BYTES else None
-    if kind is None:
-        raise BadInputError(f"no ftrace site at {site:#x}: its bytes are {instruction.hex()}")
-    return SiteCode(site, kind, site + SITE_BYTES + struct.unpack_from("<i", instruction, 1)[0])
-
-
-def ops_of_trampoline(code: bytes) -> int | None:
-    """The address of the ops that a private trampoline of ftrace was made for, or None if it is no such trampoline.
-
-    Code: its first 512 bytes. The trampoline loads its ops from a word behind its code, where its callbacks take the
-    pointer from. Source: create_trampoline() of arch/x86/kernel/ftrace.c.
-    """
-    at = code.find(LOAD_OPS)
-    if at < 0 or at + 7 > len(code):
-        return None
-    word = at + 7 + struct.unpack_from("<i", code, at + 3)[0]
-    return struct.unpack_from("<Q", code, word)[0] if 0 <= word <= len(code) - 8 else None
-
-
 def site_of(function: EnabledFunction, code: SiteCode, entry: int | None, spell: Callable[[int], str]) -> Site:
-    """What a line and its site's bytes say, as a Site.
+    """The Site that a line and the site's bytes describe.
 
     Entry: the address behind `direct-->` (direct_functions() tells it), None without one. Spell: how a seed spells an
     address that a site can call, such as `ftrace_caller`, `ops:NAME`, `direct:TRAMP` or `trampoline:KIND:PROG`.

@@ -1,22 +1,25 @@
 """Trace events in binary: pages of trace_pipe_raw as events in order, with the nanoseconds that text output rounds off.
 
-Where fields stand is read from the guest's own format files, never assumed. Source: include/linux/ring_buffer.h and
+The places of fields come from the guest's own format files. Source: include/linux/ring_buffer.h and
 events/header_page, events/header_event, events/ftrace/*/format in tracefs.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from impl.linux.guest.frames import Batch, Out, Ref, Reply
+from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Ref, Reply
+from impl.linux.guest.guest import Guest
 from spec.errors import BadInputError
 
 __all__ = [
+    "ROOT",
     "Event",
+    "EventField",
     "EventFormat",
-    "Field",
     "Formats",
     "Page",
     "add_reads",
@@ -26,7 +29,9 @@ __all__ = [
     "read_formats",
 ]
 
-# Which events of ftrace's own are told, and as what.
+ROOT = "/sys/kernel/tracing"
+BUFFER, PAGES_AT_ONCE = "per_cpu/cpu0/trace_pipe_raw", 2
+# ftrace's own events that are read, and their kinds
 KINDS = {
     "function": "function",
     "funcgraph_entry": "entry",
@@ -37,8 +42,6 @@ ADDRESS_FIELDS = ("ip", "func")
 
 # Bits of the header's commit field that are not part of the length. Source: RB_MISSED_* of ring_buffer.c.
 MISSED_EVENTS, MISSED_STORED = 1 << 31, 1 << 30
-SYS_READ, SYS_OPEN, SYS_CLOSE = 0, 2, 3
-O_NONBLOCK = 0o4000
 
 FIELD = re.compile(
     r"field:.*?(?P<name>\w+)(?:\[\w*\])?;"
@@ -47,8 +50,8 @@ FIELD = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """Where a field stands, in bytes."""
+class EventField:
+    """The place of a field in a record, in bytes."""
 
     offset: int
     size: int
@@ -66,18 +69,18 @@ class EventFormat:
 
     name: str
     id: int
-    fields: Mapping[str, Field]
+    fields: Mapping[str, EventField]
 
 
 @dataclass(frozen=True, slots=True)
 class Formats:
-    """All that is needed to read a page: fields of its header, numbers of types, where an event's id stands, events."""
+    """All that is needed to read a page: fields of its header, numbers of types, the field of an event's id, events."""
 
-    header: Mapping[str, Field]
+    header: Mapping[str, EventField]
     padding: int
     time_extend: int
     time_stamp: int
-    id: Field
+    id: EventField
     events: Mapping[int, EventFormat]
 
     @property
@@ -90,8 +93,8 @@ class Formats:
 class Event:
     """One event. time: nanoseconds of the trace clock. kind: entry, return or function.
 
-    address: the site, as ftrace knows it (behind an endbr64). depth: frames below on the task's shadow stack, None for
-    a function event. pid: the task. fields: the others, by name.
+    address: of the site. depth: how many frames are below on the task's shadow stack, None for a function event. pid:
+    the task. fields: the others, by name.
     """
 
     time: int
@@ -115,19 +118,19 @@ def parse_format(text: str) -> EventFormat:
     name, number = re.search(r"^name: (\S+)", text, re.MULTILINE), re.search(r"^ID: (\d+)", text, re.MULTILINE)
     if not name or not number:
         raise BadInputError("an event's format file has no name or no ID")
-    return EventFormat(name[1], int(number[1]), _fields(text))
+    return EventFormat(name[1], int(number[1]), _parse_fields(text))
 
 
-def _fields(text: str) -> dict[str, Field]:
+def _parse_fields(text: str) -> dict[str, EventField]:
     return {
-        match["name"]: Field(int(match["offset"]), int(match["size"]), match["signed"] == "1")
+        match["name"]: EventField(int(match["offset"]), int(match["size"]), match["signed"] == "1")
         for match in FIELD.finditer(text)
     }
 
 
 def parse_formats(header_page: str, header_event: str, formats: Sequence[str]) -> Formats:
     """The formats by the texts of their files."""
-    header = _fields(header_page)
+    header = _parse_fields(header_page)
     types = {name: int(number) for name, number in re.findall(r"(\w+)\s*: type == (\d+)", header_event)}
     events = [parse_format(text) for text in formats]
     if not {"timestamp", "commit", "data"} <= header.keys() or len(types) != 3 or not events:
@@ -142,18 +145,15 @@ def parse_formats(header_page: str, header_event: str, formats: Sequence[str]) -
     )
 
 
-def read_formats(batch: Batch, root: str) -> Callable[[Sequence[Reply]], Formats]:
-    """Add the reads of the format files below the tracefs at `root`; what is returned makes Formats of the reply."""
-    page = batch.read_file(f"{root}/events/header_page")
-    event = batch.read_file(f"{root}/events/header_event")
-    names = [batch.read_file(f"{root}/events/ftrace/{name}/format") for name in KINDS]
-
-    def result(replies: Sequence[Reply]) -> Formats:
-        # Not every kernel has every event.
-        formats = [replies[entry].data[0].decode() for entry in names if replies[entry].value > 0]
-        return parse_formats(replies[page].data[0].decode(), replies[event].data[0].decode(), formats)
-
-    return result
+def read_formats(guest: Guest) -> Formats:
+    """The formats that a guest has."""
+    batch = Batch()
+    for name in KINDS:
+        batch.read_file(f"{ROOT}/events/ftrace/{name}/format")
+    # not every kernel has every event
+    formats = [reply.data[0].decode() for reply in guest.submit(batch) if reply.value > 0]
+    page, event = guest.read(f"{ROOT}/events/header_page", f"{ROOT}/events/header_event")
+    return parse_formats(page.decode(), event.decode(), formats)
 
 
 def parse_page(page: bytes, formats: Formats) -> Page:
@@ -165,16 +165,16 @@ def parse_page(page: bytes, formats: Formats) -> Page:
     end = start + (commit & ~(MISSED_EVENTS | MISSED_STORED))
     if end > len(page):
         raise BadInputError(f"a page of the ring buffer ends at {end}, behind its {len(page)} bytes")
-    records = _records(page, start, end, formats)
-    found = (_event(time, page, at, formats) for time, at in records)
+    records = _walk_records(page, start, end, formats)
+    found = (_read_event(time, page, at, formats) for time, at in records)
     return Page(tuple(event for event in found if event), bool(commit & MISSED_EVENTS))
 
 
-def _records(page: bytes, at: int, end: int, formats: Formats) -> Iterator[tuple[int, int]]:
+def _walk_records(page: bytes, at: int, end: int, formats: Formats) -> Iterator[tuple[int, int]]:
     """Time and place of each record."""
     time = formats.header["timestamp"].read(page)
     while at + 4 <= end:
-        word, array = _word(page, at), _word(page, at + 4)
+        word, array = _read_u32(page, at), _read_u32(page, at + 4)
         kind, delta = word & 31, word >> 5
         if kind == formats.padding:
             if not delta:
@@ -185,30 +185,30 @@ def _records(page: bytes, at: int, end: int, formats: Formats) -> Iterator[tuple
             time += delta | array << 27
             at += 8
         elif kind == formats.time_stamp:
-            time = _absolute(delta | array << 27, time)
+            time = _complete_stamp(delta | array << 27, time)
             at += 8
         else:
             time += delta
             yield time, at + (4 if kind else 8)
-            at += 4 + (4 * kind if kind else _aligned(array))
+            at += 4 + (4 * kind if kind else _align(array))
 
 
-def _word(page: bytes, at: int) -> int:
+def _read_u32(page: bytes, at: int) -> int:
     return int.from_bytes(page[at : at + 4], "little")
 
 
-def _aligned(length: int) -> int:
+def _align(length: int) -> int:
     return (length + 3) // 4 * 4
 
 
-def _absolute(stamp: int, before: int) -> int:
+def _complete_stamp(stamp: int, before: int) -> int:
     # An absolute stamp has 59 bits; the rest are those of the time before. Source: rb_fix_abs_ts().
     high = before >> 59 << 59
     full = stamp | high
     return full if full >= before else full + (1 << 59)
 
 
-def _event(time: int, page: bytes, at: int, formats: Formats) -> Event | None:
+def _read_event(time: int, page: bytes, at: int, formats: Formats) -> Event | None:
     found = formats.events.get(formats.id.read(page, at))
     if not found:
         return None
@@ -219,24 +219,19 @@ def _event(time: int, page: bytes, at: int, formats: Formats) -> Event | None:
     return Event(time, KINDS[found.name], address, depth, pid, values)
 
 
-def add_reads(
-    batch: Batch, directory: str, formats: Formats, *, cpus: int = 1, pages: int = 2
-) -> Callable[[Sequence[Reply]], tuple[Page, ...]]:
-    """Add reads of up to so many pages of each CPU's buffer, which take the events out of it.
+def add_reads(batch: Batch, directory: str, formats: Formats) -> Callable[[Sequence[Reply]], tuple[Page, ...]]:
+    """Add reads of two pages of a tracer's buffer, which take the events out of it; a guest has one CPU.
 
-    Directory: that of the tracer's instance. What is returned makes Pages of the reply; if there are as many pages
-    as were asked for, more may wait. A tracer cannot be switched while its buffer is open, so it is closed again.
+    directory: that of the tracer's instance. What is returned makes Pages of the reply; if there are two, more may
+    wait. A tracer cannot be switched while its buffer is open, so it is closed again.
     """
-    entries: list[int] = []
-    for cpu in range(cpus):
-        path = f"{directory}/per_cpu/cpu{cpu}/trace_pipe_raw\0".encode()
-        descriptor = batch.syscall(SYS_OPEN, path, O_NONBLOCK, 0)
-        size = formats.page_size
-        entries += [batch.syscall(SYS_READ, Ref(descriptor), Out(size), size) for _ in range(pages)]
-        batch.syscall(SYS_CLOSE, Ref(descriptor))
+    size = formats.page_size
+    descriptor = batch.syscall("openat", AT_FDCWD, f"{directory}/{BUFFER}\0".encode(), os.O_NONBLOCK, 0)
+    entries = [batch.syscall("read", Ref(descriptor), Out(size), size) for _ in range(PAGES_AT_ONCE)]
+    batch.syscall("close", Ref(descriptor))
 
     def result(replies: Sequence[Reply]) -> tuple[Page, ...]:
-        # An empty buffer answers -EAGAIN.
+        # an empty buffer answers -EAGAIN
         return tuple(parse_page(replies[entry].data[0], formats) for entry in entries if replies[entry].value > 0)
 
     return result

@@ -6,26 +6,29 @@ worked out from its .ko and from where the kernel put its sections, which costs 
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from io import BytesIO
 
-from impl.linux.guest.frames import Batch, Reply
+from elftools.common.exceptions import ELFError
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from impl.linux.guest.batch import Batch
+from impl.linux.guest.guest import Guest
 from spec.errors import BadInputError
 
-__all__ = ["Place", "Symbols", "Table", "module_sections", "module_table", "parse_kallsyms", "read_sections"]
+__all__ = ["KALLSYMS", "Place", "Symbols", "Table", "module_sections", "module_table", "parse_kallsyms", "read_module"]
 
-# Beyond the last symbol of a table nothing says where the text ends.
-REACH = 4096
-# Symbols below are offsets into the per-CPU area, not addresses.
-LOWEST = 1 << 63
-
-ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
-SYMBOL = struct.Struct("<IBBHQQ")
-SHF_ALLOC, SHT_SYMTAB, STT_SECTION, STT_FILE, SHN_LORESERVE = 2, 2, 3, 4, 0xFF00
+KALLSYMS = "/proc/kallsyms"
+# no symbol says where the text behind the last one ends
+LAST_SYMBOL_BYTES = 4096
+# symbols below are offsets into the per-CPU area
+LOWEST_ADDRESS = 1 << 63
+NO_SYMBOLS = {"STT_SECTION", "STT_FILE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Table:
         if not after:
             return None
         start = self.starts[after - 1]
-        if start < LOWEST or (after == len(self.starts) and address - start >= REACH):
+        if start < LOWEST_ADDRESS or (after == len(self.starts) and address - start >= LAST_SYMBOL_BYTES):
             return None
         first = after - 1
         while first and self.starts[first - 1] == start:
@@ -77,11 +80,11 @@ class Symbols:
     modules: Mapping[str, Table] = field(default_factory=dict)
 
     def with_module(self, module: str, table: Table) -> Symbols:
-        """The same with this table for the module, whatever was known of it."""
+        """These symbols, with this table for the module in place of any other."""
         return replace(self, modules={**self.modules, module: table})
 
     def without_module(self, module: str) -> Symbols:
-        """The same after the module has gone."""
+        """These symbols, without those of the module."""
         return replace(self, modules={name: table for name, table in self.modules.items() if name != module})
 
     def addresses(self, name: str, module: str | None = None) -> Sequence[int]:
@@ -98,7 +101,7 @@ class Symbols:
         return found[0]
 
     def at(self, address: int) -> Place | None:
-        """Where an address lies: in the kernel, else in the module whose nearest symbol is closest; None for data."""
+        """The place of an address: in the kernel, or in the module with the nearest symbol before it; None for data."""
         inside = self.kernel.at(address)
         if inside:
             return Place(*inside, None)
@@ -116,97 +119,73 @@ def parse_kallsyms(text: bytes) -> Symbols:
     words = text[:boundary].decode().split()
     if len(words) % 3:
         raise BadInputError("kallsyms: a line is not ADDRESS TYPE NAME")
-    return Symbols(_table(zip(map(_hex, words[::3]), words[2::3], strict=True)), _modules(text[boundary:].decode()))
+    return Symbols(
+        _make_table(zip(map(_parse_address, words[::3]), words[2::3], strict=True)),
+        _parse_modules(text[boundary:].decode()),
+    )
 
 
-def _modules(text: str) -> dict[str, Table]:
+def _parse_modules(text: str) -> dict[str, Table]:
     pairs: dict[str, list[tuple[int, str]]] = {}
     for line in text.splitlines():
         words = line.split()
         if len(words) != 4:
             raise BadInputError(f"kallsyms: a module's line is not ADDRESS TYPE NAME [MODULE]: {line}")
-        pairs.setdefault(words[3].strip("[]"), []).append((_hex(words[0]), words[2]))
-    return {module: _table(found) for module, found in pairs.items()}
+        pairs.setdefault(words[3].strip("[]"), []).append((_parse_address(words[0]), words[2]))
+    return {module: _make_table(found) for module, found in pairs.items()}
 
 
-def _hex(word: str) -> int:
+def _parse_address(word: str) -> int:
     try:
         return int(word, 16)
     except ValueError:
         raise BadInputError(f"kallsyms: {word} is no address") from None
 
 
-def _table(pairs: Iterable[tuple[int, str]]) -> Table:
+def _make_table(pairs: Iterable[tuple[int, str]]) -> Table:
     ordered = sorted(pairs, key=lambda pair: pair[0])
     return Table([start for start, _ in ordered], [name for _, name in ordered])
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    name: str
-    kind: int
-    flags: int
-    content: bytes
-    link: int
-
-
-def _sections(ko: bytes) -> list[_Section]:
-    # The last field of the ELF header is the index of the section that holds the sections' names.
-    fields = ELF_HEADER.unpack_from(ko)
-    if fields[0][:6] != b"\x7fELF\x02\x01":
-        raise BadInputError("a module is no little-endian 64-bit ELF file")
-    at, count, names = fields[6], fields[12], fields[13]
-    headers = [SECTION_HEADER.unpack_from(ko, at + SECTION_HEADER.size * index) for index in range(count)]
-    strings = _content(ko, headers[names])
-    return [
-        _Section(_string(strings, header[0]), header[1], header[2], _content(ko, header), header[6])
-        for header in headers
-    ]
-
-
-def _content(ko: bytes, header: Sequence[int]) -> bytes:
-    return ko[header[4] : header[4] + header[5]]
-
-
-def _string(strings: bytes, at: int) -> str:
-    return strings[at : strings.index(b"\0", at)].decode()
-
-
-def _defined(ko: bytes) -> list[tuple[str, str, int]]:
+@lru_cache(maxsize=8)
+def _read_elf_symbols(ko: bytes) -> Sequence[tuple[str, str, int]]:
     """Symbols of a .ko: section, name, offset in the section; none of .init, whose memory the kernel takes back."""
-    sections = _sections(ko)
-    found = []
-    for table in (section for section in sections if section.kind == SHT_SYMTAB):
-        strings = sections[table.link].content
-        for name, info, _, index, value, _ in SYMBOL.iter_unpack(table.content):
-            if not name or index >= SHN_LORESERVE or info & 15 in {STT_SECTION, STT_FILE}:
-                continue
-            section = sections[index]
-            if section.flags & SHF_ALLOC and not section.name.startswith(".init"):
-                found.append((section.name, _string(strings, name), value))
-    return found
+    try:
+        elf = ELFFile(BytesIO(ko))
+        table = elf.get_section_by_name(".symtab")
+        kept = {
+            index: section.name
+            for index, section in enumerate(elf.iter_sections())
+            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and not section.name.startswith(".init")
+        }
+        return [
+            (kept[symbol["st_shndx"]], symbol.name, symbol["st_value"])
+            for symbol in (table.iter_symbols() if isinstance(table, SymbolTableSection) else ())
+            if symbol.name and symbol["st_shndx"] in kept and symbol["st_info"]["type"] not in NO_SYMBOLS
+        ]
+    except ELFError as error:
+        raise BadInputError("a module is no ELF file") from error
 
 
 def module_sections(ko: bytes) -> tuple[str, ...]:
     """The sections of a module's .ko whose addresses are needed for its symbols, in the order of their names."""
-    return tuple(sorted({section for section, _, _ in _defined(ko)}))
+    return tuple(sorted({section for section, _, _ in _read_elf_symbols(ko)}))
 
 
 def module_table(ko: bytes, addresses: Mapping[str, int]) -> Table:
     """The symbols of a loaded module, by the addresses of its sections; a section without one is left out."""
-    return _table((addresses[section] + offset, name) for section, name, offset in _defined(ko) if section in addresses)
+    symbols = _read_elf_symbols(ko)
+    return _make_table((addresses[section] + offset, name) for section, name, offset in symbols if section in addresses)
 
 
-def read_sections(batch: Batch, module: str, sections: Sequence[str]) -> Callable[[Sequence[Reply]], dict[str, int]]:
-    """Add the reads of a loaded module's section addresses; what is returned makes them of the reply.
+def read_module(guest: Guest, module: str, ko: bytes) -> Table:
+    """The symbols of a module that is loaded, by what /sys/module/NAME/sections says of its sections.
 
-    A section that the kernel did not keep is left out. Source: /sys/module/NAME/sections.
+    The symbols of sections that the kernel did not keep are left out.
     """
-    entries = {section: batch.read_file(f"/sys/module/{module}/sections/{section}") for section in sections}
-
-    def result(replies: Sequence[Reply]) -> dict[str, int]:
-        return {
-            section: int(replies[entry].data[0], 16) for section, entry in entries.items() if replies[entry].value > 0
-        }
-
-    return result
+    batch = Batch()
+    sections = module_sections(ko)
+    for section in sections:
+        batch.read_file(f"/sys/module/{module}/sections/{section}")
+    answers = zip(sections, guest.submit(batch), strict=True)
+    return module_table(ko, {section: int(reply.data[0], 16) for section, reply in answers if reply.value > 0})

@@ -12,32 +12,33 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from impl.linux.guest.frames import Batch, Ref, Reply
-from impl.linux.probes.ringbuffer import Formats, Page, add_reads
+from impl.linux.guest.batch import AT_FDCWD, Batch, Ref, Reply
+from impl.linux.probes.ringbuffer import ROOT, Formats, Page, add_reads
 from spec.errors import BadInputError
 
 __all__ = [
+    "AVAILABLE",
+    "ENABLED",
     "ROOT",
     "GraphTracer",
     "Limits",
     "add_instance",
-    "record_numbers",
     "set_buffer",
     "set_patterns",
     "set_tracer",
 ]
 
-ROOT = "/sys/kernel/tracing"
-SYS_WRITE, SYS_OPEN, SYS_CLOSE, SYS_MKDIR = 1, 2, 3, 83
 
-# Makes of a reply what the entries that were added to a batch have come to: 0, or the first -errno.
+AVAILABLE, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_functions"
+
+# makes of a reply what became of the entries that were added to a batch: 0, or the first -errno
 Answer = Callable[[Sequence[Reply]], int]
 Submit = Callable[[Batch], tuple[Reply, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What holds for all users of the graph tracer: set_graph_function, set_graph_notrace (globs), max_graph_depth."""
+    """Settings for all users of the graph tracer: set_graph_function, set_graph_notrace (globs), max_graph_depth."""
 
     function: tuple[str, ...] = ()
     notrace: tuple[str, ...] = ()
@@ -46,12 +47,12 @@ class Limits:
 
 def add_instance(batch: Batch, name: str) -> Answer:
     """Make an instance of the tracer, in the directory ROOT/instances/NAME."""
-    return _answer([batch.syscall(SYS_MKDIR, _path(f"{ROOT}/instances/{name}"), 0o755)])
+    return _first_error([batch.syscall("mkdirat", AT_FDCWD, _terminate(f"{ROOT}/instances/{name}"), 0o755)])
 
 
 def set_buffer(batch: Batch, directory: str, kibibytes: int = 64) -> Answer:
     """Give the tracer in a directory the clock that programs and modules use, and a small buffer for each CPU."""
-    return _answer(
+    return _first_error(
         [
             batch.write_file(f"{directory}/trace_clock", b"mono"),
             batch.write_file(f"{directory}/buffer_size_kb", str(kibibytes).encode()),
@@ -61,37 +62,27 @@ def set_buffer(batch: Batch, directory: str, kibibytes: int = 64) -> Answer:
 
 def set_tracer(batch: Batch, directory: str, tracer: str) -> Answer:
     """Switch the tracer in a directory: function_graph, function or nop. Set its filter before."""
-    return _answer([batch.write_file(f"{directory}/current_tracer", tracer.encode())])
+    return _first_error([batch.write_file(f"{directory}/current_tracer", tracer.encode())])
 
 
 def set_patterns(batch: Batch, path: str, patterns: Sequence[str]) -> Answer:
     """Set a filter file to these patterns, and to nothing else; -EINVAL if one matches nothing.
 
-    A pattern is a glob, in set_ftrace_filter also GLOB:mod:MODULE, or the number of a record (record_numbers), which
-    spares the kernel the look at every record: microseconds for 50 ms. No pattern means no restriction.
+    A pattern is a glob, in set_ftrace_filter also GLOB:mod:MODULE, or the number of a record, for which the kernel need
+    not look at every record (microseconds instead of 50 ms). No pattern means no restriction.
     """
-    # One write takes one pattern only; what was written takes effect when the file is closed, whatever failed.
-    descriptor = batch.syscall(SYS_OPEN, _path(path), os.O_WRONLY | os.O_TRUNC, 0)
+    # one write takes one pattern only; those that were taken have their effect when the file is closed
+    descriptor = batch.syscall("openat", AT_FDCWD, _terminate(path), os.O_WRONLY | os.O_TRUNC, 0)
     words = [f"{pattern} ".encode() for pattern in patterns]
-    writes = [batch.syscall(SYS_WRITE, Ref(descriptor), word, len(word)) for word in words]
-    return _answer([descriptor, *writes, batch.syscall(SYS_CLOSE, Ref(descriptor))])
+    writes = [batch.syscall("write", Ref(descriptor), word, len(word)) for word in words]
+    return _first_error([descriptor, *writes, batch.syscall("close", Ref(descriptor))])
 
 
-def record_numbers(available_filter_functions: str) -> Mapping[tuple[str, str | None], tuple[int, ...]]:
-    """The numbers of ftrace's records, from 1, by symbol and module; modules follow in the order of loading."""
-    found: dict[tuple[str, str | None], tuple[int, ...]] = {}
-    for number, line in enumerate(available_filter_functions.splitlines(), 1):
-        symbol, _, module = line.partition(" ")
-        key = symbol, module.strip("[]") or None
-        found[key] = (*found.get(key, ()), number)
-    return found
-
-
-def _path(path: str) -> bytes:
+def _terminate(path: str) -> bytes:
     return path.encode() + b"\0"
 
 
-def _answer(entries: Sequence[int]) -> Answer:
+def _first_error(entries: Sequence[int]) -> Answer:
     def result(replies: Sequence[Reply]) -> int:
         return next((replies[entry].value for entry in entries if replies[entry].value < 0), 0)
 
@@ -101,8 +92,8 @@ def _answer(entries: Sequence[int]) -> Answer:
 class GraphTracer:
     """The users of the graph tracer of one guest, and the limits that are set for all of them.
 
-    Submit: carries a batch out. Users: how many instances to keep; 0 where the top-level tracer is the only user. One
-    more than the kernel takes (16) lets it refuse the last itself.
+    submit: carries a batch out. users: how many instances to make; 0 where the top-level tracer is the only user. With
+    one more than the kernel takes (16) the kernel refuses the last itself.
     """
 
     def __init__(self, submit: Submit, users: int) -> None:
@@ -149,37 +140,30 @@ class GraphTracer:
         Only where there is no obstacle. What fails leaves no user, and no limit that was not there.
         """
         directory = next(one for one in self._directories if one not in self._users.values())
-        # A tracer whose filter was refused must not start: its filter is empty, so it would trace everything.
-        error = self._set(f"{directory}/set_ftrace_filter", patterns) or self._limit(limits)
-        if not error:
-            batch = Batch()
-            answer = set_tracer(batch, directory, "function_graph")
-            error = answer(self._submit(batch))
+        # a tracer whose filter was refused must not start: its filter is empty, so that it would trace everything
+        error = (
+            self._set(f"{directory}/set_ftrace_filter", patterns)
+            or self._limit(limits)
+            or self._apply(lambda batch: set_tracer(batch, directory, "function_graph"))
+        )
         if not error:
             self._users[user] = directory
         return error
 
     def unregister(self, user: str) -> int:
         """unregister_ftrace_graph(): 0 or -errno."""
-        batch = Batch()
-        answer = set_tracer(batch, self._users[user], "nop")
-        error = answer(self._submit(batch))
+        error = self._apply(lambda batch: set_tracer(batch, self._users[user], "nop"))
         if not error:
             del self._users[user]
         return error
 
-    def add_reads(
-        self, batch: Batch, formats: Formats, *, cpus: int = 1, pages: int = 2
-    ) -> Callable[[Sequence[Reply]], Mapping[str, tuple[Page, ...]]]:
+    def add_reads(self, batch: Batch, formats: Formats) -> Callable[[Sequence[Reply]], Mapping[str, tuple[Page, ...]]]:
         """Add reads of every user's buffer, as ringbuffer.add_reads does for one."""
-        readers = {
-            user: add_reads(batch, directory, formats, cpus=cpus, pages=pages)
-            for user, directory in self._users.items()
-        }
+        readers = {user: add_reads(batch, directory, formats) for user, directory in self._users.items()}
         return lambda replies: {user: read(replies) for user, read in readers.items()}
 
     def _limit(self, limits: Limits) -> int:
-        """Set what differs, in the order in which registering checks it; what was refused is taken back."""
+        """Set the limits that differ, in the order in which registering checks them; undo all if one is refused."""
         before = self._limits
         for name in ("function", "notrace"):
             wanted, present = getattr(limits, name), getattr(self._limits, name)
@@ -189,13 +173,16 @@ class GraphTracer:
                 self._set(f"{ROOT}/set_graph_notrace", before.notrace)
                 return error
         if limits.depth != before.depth:
-            batch = Batch()
-            batch.write_file(f"{ROOT}/max_graph_depth", str(limits.depth).encode())
-            self._submit(batch)
+            depth = str(limits.depth).encode()
+            self._apply(lambda batch: _first_error([batch.write_file(f"{ROOT}/max_graph_depth", depth)]))
         self._limits = limits
         return 0
 
     def _set(self, path: str, patterns: Sequence[str]) -> int:
+        return self._apply(lambda batch: set_patterns(batch, path, patterns))
+
+    def _apply(self, add: Callable[[Batch], Answer]) -> int:
+        """Carry out what is added to a batch of its own."""
         batch = Batch()
-        answer = set_patterns(batch, path, patterns)
+        answer = add(batch)
         return answer(self._submit(batch))

@@ -18,7 +18,7 @@
 #define BTF_SET8_KFUNCS 0
 #endif
 
-/* Words: the function's address, the six registers, the words on the stack. */
+/* Words: the function's address, the registers, the words on the stack. */
 long massattach_call(const struct massattach_command *command)
 {
 	struct massattach_call call = { .address = command->words[0] };

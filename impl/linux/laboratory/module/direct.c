@@ -6,7 +6,7 @@
 
 #include "massattach.h"
 
-/* The stubs of stubs.S, which calls this for each of their runs. */
+/* The stubs of stubs_SRCARCH.S, which calls this for each of their runs. */
 extern const unsigned long massattach_stubs[MASSATTACH_STUBS];
 void massattach_stub_ran(u32 number, unsigned long return_address);
 

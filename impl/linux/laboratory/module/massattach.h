@@ -35,7 +35,7 @@ struct massattach_command {
 	size_t length;
 };
 
-/* Registers and stack of a call, and the function's address: the layout that massattach_enter() in stubs.S reads. */
+/* Registers and stack of a call, and the function's address: the layout that massattach_enter() in stubs_SRCARCH.S reads. */
 struct massattach_call {
 	u64 registers[MASSATTACH_REGISTERS];
 	u64 stack[MASSATTACH_STACK];

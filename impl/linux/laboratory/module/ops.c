@@ -51,7 +51,7 @@ void massattach_ops_forget(u64 slot)
 	slots[slot] = NULL;
 }
 
-/* The callbacks of stubs.S, one for each slot, which all go on here. */
+/* The callbacks of stubs_SRCARCH.S, one for each slot, which all go on here. */
 extern const unsigned long massattach_callbacks[MASSATTACH_SLOTS];
 void massattach_ops_ran(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops, struct ftrace_regs *fregs);
 
@@ -123,7 +123,9 @@ long massattach_ops_free(const struct massattach_command *command)
 	if (!ops)
 		return -EBADF;
 	ftrace_free_filter(ops);
-	massattach_ops_forget(command->words[0]);
+	/* Where an enabled ops is left alone, with a warning, it goes on calling us. */
+	if (!(ops->flags & FTRACE_OPS_FL_ENABLED))
+		massattach_ops_forget(command->words[0]);
 	return 0;
 }
 

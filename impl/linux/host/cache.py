@@ -22,7 +22,7 @@ def directory() -> Path:
 
 
 def entry(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory `name` of the cache; what is not there yet, `make` puts into an empty directory that becomes it."""
+    """The directory `name` of the cache. If it is not there, `make` fills an empty directory, which then becomes it."""
     path = directory() / name
     if path.is_dir():
         return path
@@ -37,7 +37,7 @@ def entry(name: str, make: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
-    # the lock goes with the process that holds it, so that its file may stay
+    # the lock ends with the process that holds it, so that its file may stay
     locks = directory() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with (locks / name).open("w") as file:
@@ -46,7 +46,7 @@ def _lock(name: str) -> Iterator[None]:
 
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:
-    # only the lock's holder makes this entry: what is here under its name is of a process that died
+    # only the holder of the lock makes this entry, so that any leftover is that of a process that died
     for leftover in path.parent.glob(f".{path.name}.*"):
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as made:

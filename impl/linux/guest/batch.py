@@ -1,11 +1,11 @@
-"""Frames: a batch of system calls as the bytes that the guest's agent carries out, and its reply.
+"""A batch of system calls as the bytes that the guest's agent carries out, which are called a frame, and its reply.
 
 A frame is one block of memory; offsets count from its start. It holds, without gaps and little endian:
 
     header    u32 magic, bytes sent, bytes in the guest's memory (those not sent are zero), and how many of each follow
     entries   u32 kind, u32 system call number, u64 six arguments
     pointers  u32 at, u32 target: before the batch runs, the address of the byte `target` is stored at `at`
-    refs      u32 entry, u32 at, u32 of, u32 width: before `entry` runs, so many bytes of the result of `of` go to `at`
+    refs      u32 entry, u32 at, u32 of, u32 width: before `entry` runs, `width` bytes of the result of `of` go to `at`
     outs      u32 entry, u32 at, u32 size: after `entry` has run, these bytes become part of its reply
     data      buffers that have bytes; then, not sent, buffers that have none
 
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-__all__ = ["Batch", "Out", "Ref", "Reply", "Struct", "parse_replies"]
+__all__ = ["AT_FDCWD", "Batch", "Out", "Ref", "Reply", "Struct", "parse_replies"]
 
 HEADER = struct.Struct("<8I")
 ENTRY = struct.Struct("<2I6Q")
@@ -31,6 +31,7 @@ RESULT = struct.Struct("<qQII")
 SIZE = struct.Struct("<I")
 
 MAGIC = 0x6D617331
+AT_FDCWD = -100
 SYSCALL, READ_FILE, WRITE_FILE, READ_MEMORY, SPAWN = range(5)
 ARGUMENTS_AT = 8
 
@@ -64,7 +65,7 @@ class Struct:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of one entry: its value (or -errno), its duration, its output buffers in the order of the arguments.
+    """The reply to one entry: its value or -errno, its duration, its output buffers in the order of the arguments.
 
     A Struct's own bytes come before those of what it points to.
     """
@@ -80,14 +81,16 @@ Argument = int | Buffer | Ref
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """syscall: its name; empty if the entry is of another kind."""
+
     kind: int
-    number: int
+    syscall: str
     arguments: tuple[Argument, ...]
 
 
 @dataclass(slots=True)
 class _Tables:
-    """Places are ("data" or "zeros" or "entries", offset there) until the tables' sizes are known."""
+    """A place is ("data", "zeros" or "entries", offset there), as the tables have their sizes only at the end."""
 
     data: bytearray = field(default_factory=bytearray)
     zeros: int = 0
@@ -99,12 +102,12 @@ class _Tables:
         """Give a buffer, and all that it points to, its place in the frame."""
         if isinstance(buffer, Out):
             place = ("zeros", self.zeros)
-            self.zeros += _aligned(buffer.size)
+            self.zeros += _align(buffer.size)
             self.outs.append((entry, place, buffer.size))
             return place
         place = ("data", len(self.data))
         content = buffer if isinstance(buffer, bytes) else buffer.data
-        self.data += content.ljust(_aligned(len(content)), b"\0")
+        self.data += content.ljust(_align(len(content)), b"\0")
         if isinstance(buffer, Struct):
             self._place_members(entry, place[1], buffer)
         return place
@@ -117,7 +120,7 @@ class _Tables:
             self.pointers.append((("data", start + offset), self.place(entry, target)))
         for offset, ref in buffer.refs.items():
             _check_inside(buffer, offset, 4)
-            self.refs.append((entry, ("data", start + offset), _earlier(ref, entry), 4))
+            self.refs.append((entry, ("data", start + offset), _check_earlier(ref, entry), 4))
 
     def argument(self, entry: int, position: int, argument: Argument) -> int:
         """The immediate value of an argument: 0 where a pointer or a result will be stored."""
@@ -125,14 +128,14 @@ class _Tables:
         if isinstance(argument, int):
             return argument & 0xFFFFFFFFFFFFFFFF
         if isinstance(argument, Ref):
-            self.refs.append((entry, at, _earlier(argument, entry), 8))
+            self.refs.append((entry, at, _check_earlier(argument, entry), 8))
         else:
             self.pointers.append((at, self.place(entry, argument)))
         return 0
 
 
 class Batch:
-    """System calls that are carried out in order, whatever each returns.
+    """System calls, which are carried out in order whatever each returns.
 
     Every method adds one entry, and returns its index in the reply.
     """
@@ -143,26 +146,29 @@ class Batch:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def syscall(self, number: int, *arguments: int | bytes | Out | Struct | Ref) -> int:
-        """A system call by its x86-64 number; a buffer is passed by its address. Strings need their NUL."""
+    def syscall(self, name: str, *arguments: int | bytes | Out | Struct | Ref) -> int:
+        """A system call by the name that an Architecture has it by; a buffer is passed by its address.
+
+        Strings need their NUL.
+        """
         if len(arguments) > 6:
             raise ValueError("a system call has at most six arguments")
-        return self._add(SYSCALL, number, arguments)
+        return self._add(SYSCALL, name, arguments)
 
     def read_file(self, path: str) -> int:
         """The whole file becomes data[0]; the value is its length, or -errno."""
-        return self._add(READ_FILE, 0, (_string(path),))
+        return self._add(READ_FILE, "", (_terminate(path),))
 
     def write_file(self, path: str, data: bytes, append: bool = False) -> int:
         """One write(2) to a file that is truncated, or with `append` opened for appending, and made if it can be.
 
         The value is what write returned, or -errno of open or write.
         """
-        return self._add(WRITE_FILE, 0, (_string(path), data, len(data), int(append)))
+        return self._add(WRITE_FILE, "", (_terminate(path), data, len(data), int(append)))
 
     def read_memory(self, address: int, length: int) -> int:
         """Kernel memory, through /proc/kcore, becomes data[0]; the value is its length, or -errno."""
-        return self._add(READ_MEMORY, 0, (address, length))
+        return self._add(READ_MEMORY, "", (address, length))
 
     def spawn(self, path: str, arguments: Sequence[str], output: str | None = None, *, wait: bool = True) -> int:
         """Run a program of the guest, `arguments` without its name, its output and errors into a file of the guest.
@@ -170,19 +176,19 @@ class Batch:
         The value is its exit status (128 + signal if it was killed), or without `wait` its process id; -errno if it
         could not be started.
         """
-        words = [_string(word) for word in (path, *arguments)]
+        words = [_terminate(word) for word in (path, *arguments)]
         pointers = {8 * place: word for place, word in enumerate(words)}
         argv = Struct(bytes(8 * len(words) + 8), pointers)
-        return self._add(SPAWN, 0, (words[0], argv, _string(output) if output else 0, int(wait)))
+        return self._add(SPAWN, "", (words[0], argv, _terminate(output) if output else 0, int(wait)))
 
-    def _add(self, kind: int, number: int, arguments: tuple[Argument, ...]) -> int:
-        self._entries.append(_Entry(kind, number, arguments))
+    def _add(self, kind: int, syscall: str, arguments: tuple[Argument, ...]) -> int:
+        self._entries.append(_Entry(kind, syscall, arguments))
         return len(self._entries) - 1
 
-    def encode(self) -> bytes:
-        """The frame as it is sent."""
+    def encode(self, syscalls: Mapping[str, int]) -> bytes:
+        """The frame as it is sent. syscalls: the numbers of system calls by name."""
         tables = _Tables()
-        entries = b"".join(_encode_entry(tables, index, entry) for index, entry in enumerate(self._entries))
+        entries = b"".join(_encode_entry(tables, index, entry, syscalls) for index, entry in enumerate(self._entries))
         lengths = (
             HEADER.size,
             len(entries),
@@ -190,7 +196,7 @@ class Batch:
             REF.size * len(tables.refs),
             OUT.size * len(tables.outs),
         )
-        data_at = _aligned(sum(lengths))
+        data_at = _align(sum(lengths))
         sent = data_at + len(tables.data)
         starts = {"entries": HEADER.size, "data": data_at, "zeros": sent}
         counts = (len(self._entries), len(tables.pointers), len(tables.refs), len(tables.outs), 0)
@@ -214,9 +220,10 @@ def parse_replies(body: bytes) -> tuple[Reply, ...]:
     return tuple(replies)
 
 
-def _encode_entry(tables: _Tables, index: int, entry: _Entry) -> bytes:
+def _encode_entry(tables: _Tables, index: int, entry: _Entry, syscalls: Mapping[str, int]) -> bytes:
+    number = syscalls[entry.syscall] if entry.syscall else 0
     values = [tables.argument(index, position, argument) for position, argument in enumerate(entry.arguments)]
-    return ENTRY.pack(entry.kind, entry.number, *values, *[0] * (6 - len(values)))
+    return ENTRY.pack(entry.kind, number, *values, *[0] * (6 - len(values)))
 
 
 def _encode_tables(tables: _Tables, starts: Mapping[str, int]) -> bytes:
@@ -229,16 +236,16 @@ def _encode_tables(tables: _Tables, starts: Mapping[str, int]) -> bytes:
     return b"".join(pointers + refs + outs)
 
 
-def _aligned(size: int) -> int:
-    # an empty buffer has an address of its own, too
+def _align(size: int) -> int:
+    # even an empty buffer has an address of its own
     return max(8, (size + 7) // 8 * 8)
 
 
-def _string(text: str) -> bytes:
+def _terminate(text: str) -> bytes:
     return text.encode() + b"\0"
 
 
-def _earlier(ref: Ref, entry: int) -> int:
+def _check_earlier(ref: Ref, entry: int) -> int:
     if not 0 <= ref.index < entry:
         raise ValueError(f"entry {entry} refers to the result of entry {ref.index}, which is not an earlier one")
     return ref.index

@@ -1,12 +1,12 @@
-"""The map that recorder programs write to: mapped into the agent's memory, so that its unused part need not be read."""
+"""The map that recorder programs write to. It is mapped into the agent's memory, so that only its used part is read."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 
-from impl.linux.bpf.calls import create_array
-from impl.linux.bpf.programs import (
+from impl.linux.bpf.commands import create_array
+from impl.linux.bpf.recorders import (
     COUNT_AT,
     HEADER_BYTES,
     NESTED_AT,
@@ -15,48 +15,46 @@ from impl.linux.bpf.programs import (
     RECORD_BYTES,
     RECORDS,
     VALUE_BYTES,
-    Record,
+    RunRecord,
     decode,
 )
+from impl.linux.guest.batch import Batch, Out, Ref, Reply, Struct
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.frames import Batch, Out, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest
 from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
 
-__all__ = ["Recorder", "Recording"]
+__all__ = ["RecordMap", "Recording"]
 
-MMAP, GETPID, PROCESS_VM_READV, PROCESS_VM_WRITEV = 9, 39, 310, 311
 READ_WRITE, SHARED = 3, 1
-# of a call's runs, so many come with the frame that makes the call
+# how many records of a call come with the frame that makes the call
 AT_ONCE = 16
 IOVEC = struct.Struct("<QQ")
-WORD = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Records in the order in which the runs began. runs: how many there were; more than RECORDS are not recorded."""
 
-    records: tuple[Record, ...]
+    records: tuple[RunRecord, ...]
     runs: int
 
 
 @dataclass(frozen=True, slots=True)
-class Recorder:
-    """The map: its descriptor, which programs are bound to, and where the agent, a process, has it in memory."""
+class RecordMap:
+    """The map: its descriptor, to which programs are bound, and its address in the memory of the agent, a process."""
 
     map_fd: int
     address: int
     process: int
 
     @classmethod
-    def create(cls, guest: Guest) -> Recorder:
-        """Make it; as long as the guest lives, or until it goes back to a snapshot taken before."""
+    def create(cls, guest: Guest) -> RecordMap:
+        """Make it; it stays as long as the guest, or until the guest goes back to an earlier snapshot."""
         batch = Batch()
         made = create_array(batch, VALUE_BYTES)
-        mapped = batch.syscall(MMAP, 0, VALUE_BYTES, READ_WRITE, SHARED, Ref(made), 0)
-        process = batch.syscall(GETPID)
+        mapped = batch.syscall("mmap", 0, VALUE_BYTES, READ_WRITE, SHARED, Ref(made), 0)
+        process = batch.syscall("getpid")
         replies = guest.submit(batch)
         for index, what in ((made, "make an array map"), (mapped, "map an array into memory")):
             if -4096 < replies[index].value < 0:
@@ -78,7 +76,7 @@ class Recorder:
         return self._read(batch, 0, HEADER_BYTES + AT_ONCE * RECORD_BYTES)
 
     def recording(self, guest: Guest, reply: Reply) -> Recording:
-        """What was recorded since clear(); a second frame fetches it if it is much."""
+        """What was recorded since clear(); a second frame fetches what did not fit into the reply."""
         data = reply.data[0]
         runs = int.from_bytes(data[:8], "little")
         count = min(runs, RECORDS)
@@ -89,12 +87,12 @@ class Recorder:
         return Recording(decode(data[HEADER_BYTES : HEADER_BYTES + count * RECORD_BYTES]), runs)
 
     def _write(self, batch: Batch, at: int, word: int) -> None:
-        local = Struct(IOVEC.pack(0, SLOT_BYTES), {0: WORD.pack(word)})
-        batch.syscall(PROCESS_VM_WRITEV, self.process, local, 1, self._remote(at, SLOT_BYTES), 1, 0)
+        local = Struct(IOVEC.pack(0, SLOT_BYTES), {0: word.to_bytes(SLOT_BYTES, "little")})
+        batch.syscall("process_vm_writev", self.process, local, 1, self._remote(at, SLOT_BYTES), 1, 0)
 
     def _read(self, batch: Batch, at: int, size: int) -> int:
         local = Struct(IOVEC.pack(0, size), {0: Out(size)})
-        return batch.syscall(PROCESS_VM_READV, self.process, local, 1, self._remote(at, size), 1, 0)
+        return batch.syscall("process_vm_readv", self.process, local, 1, self._remote(at, size), 1, 0)
 
     def _remote(self, at: int, size: int) -> Struct:
         return Struct(IOVEC.pack(self.address + at, size))

@@ -13,7 +13,9 @@ from functools import lru_cache
 from typing import Final
 
 from impl.linux.bpf import instructions as code
-from impl.linux.bpf.instructions import Instruction
+from impl.linux.bpf.commands import load_program
+from impl.linux.bpf.instructions import BpfInstruction
+from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
 from spec.abi import SLOT_BYTES
 from spec.prototypes import Prototype
@@ -30,13 +32,14 @@ __all__ = [
     "RECORD_BYTES",
     "VALUE_BYTES",
     "Bindings",
-    "Program",
-    "Record",
+    "RecorderProgram",
+    "RunRecord",
     "assemble",
     "decode",
+    "load",
 ]
 
-# enum bpf_attach_type; a program of several functions has a type of its own, but for fmod_ret, which the kernel refuses
+# enum bpf_attach_type; a program of several functions has a type of its own, except fmod_ret, which the kernel refuses
 ATTACH_TYPES: Final[Mapping[tuple[str, bool], int]] = {
     ("fentry", False): 24,
     ("fexit", False): 25,
@@ -75,14 +78,14 @@ CONTEXT_REGISTER, RECORD_REGISTER, RETURN_REGISTER, CALL_REGISTER = 6, 7, 8, 9
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class RecorderProgram:
     """A program to be loaded.
 
-    number: what its records are known by, from 0. loads: the places of its target's context that can be loaded, as
-    Btf.loadable() gives them. slots: of its target, None for a program of several functions, which can load none.
-    nested: the entry of the map's header that has the address of a function, which the program calls each time it runs,
-    through massattach_nested(); None: no call. Programs with the same entry count as one that runs: in such a call they
-    neither run nor leave a record (PROG-6).
+    number: which its records have, from 0. loads: the places of its target's context that can be loaded, as
+    Btf.loadable() gives them. slots: how many its target has; None for a program of several functions, which can load
+    none. nested: the entry of the map's header with the address of a function that the program calls each time it runs,
+    through massattach_nested(); None: no call. Programs with the same entry count as one: in such a call none of them
+    runs or leaves a record (PROG-6).
     """
 
     number: int
@@ -120,7 +123,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """What code refers to: the map of the records, and kernel functions by BTF id, 0 where the kernel lacks one.
+    """The map of the records, and kernel functions that programs call, by BTF id; 0 where the kernel lacks one.
 
     massattach_nested is looked up in the BTF that is entry 1 of the program's fd_array.
     """
@@ -131,16 +134,25 @@ class Bindings:
     nested: int = 0
 
 
+def load(
+    batch: Batch, program: RecorderProgram, bindings: Bindings, *, btf_id: int = 0, btf_fd: int = 0, nested_btf: int = 0
+) -> int:
+    """Load a program, as load_program() does. nested_btf: the BTF that has massattach_nested."""
+    text, name = assemble(program, bindings), f"m{program.number}"
+    places = {"btf_id": btf_id, "btf_fd": btf_fd, "kfunc_btf": nested_btf}
+    return load_program(batch, text, program.attach_type, name, sleepable=program.sleepable, **places)
+
+
 @lru_cache(maxsize=4096)
-def assemble(program: Program, bindings: Bindings) -> bytes:
-    """The program's instructions."""
+def assemble(program: RecorderProgram, bindings: Bindings) -> bytes:
+    """The instructions of a program."""
     body = [
         *_take_record(bindings),
-        *_seen(program),
-        *_context(program),
-        *_arguments(MOST_SLOTS if program.slots is None else min(program.slots, MOST_SLOTS)),
-        *(_session(program, bindings) if program.kind == "fsession" else ()),
-        *(_nested(program.nested, bindings) if program.nested is not None else ()),
+        *_call_helpers(program),
+        *_load_context(program),
+        *_get_arguments(MOST_SLOTS if program.slots is None else min(program.slots, MOST_SLOTS)),
+        *(_use_session(program, bindings) if program.kind == "fsession" else ()),
+        *(_call_nested(program.nested, bindings) if program.nested is not None else ()),
     ]
     ends = [*code.move(R0, program.returns), code.exit_program()]
     start = [
@@ -154,8 +166,8 @@ def assemble(program: Program, bindings: Bindings) -> bytes:
     return code.encode([*start, *body, *ends])
 
 
-def _skip_if_nested(entry: int, bindings: Bindings) -> list[Instruction]:
-    """End with 0 inside a call that this program has made."""
+def _skip_if_nested(entry: int, bindings: Bindings) -> list[BpfInstruction]:
+    """Return 0 inside a call that this program has made."""
     return [
         *code.load_map_value(R1, bindings.map_fd, NESTED_AT + NESTED_BYTES * entry),
         code.load(R0, R1, UNDER_WAY),
@@ -165,8 +177,8 @@ def _skip_if_nested(entry: int, bindings: Bindings) -> list[Instruction]:
     ]
 
 
-def _take_record(bindings: Bindings) -> list[Instruction]:
-    """The address of the record whose number is in R0."""
+def _take_record(bindings: Bindings) -> list[BpfInstruction]:
+    """Set RECORD_REGISTER to the address of the record whose number is in R0."""
     return [
         code.shift_left(R0, RECORD_BITS),
         *code.load_map_value(RECORD_REGISTER, bindings.map_fd, HEADER_BYTES),
@@ -174,7 +186,8 @@ def _take_record(bindings: Bindings) -> list[Instruction]:
     ]
 
 
-def _seen(program: Program) -> list[Instruction]:
+def _call_helpers(program: RecorderProgram) -> list[BpfInstruction]:
+    """Call each helper but bpf_get_func_arg(), and keep the answers."""
     return [
         code.call_helper(KTIME_GET_NS),
         _keep(TIME),
@@ -183,29 +196,29 @@ def _seen(program: Program) -> list[Instruction]:
         *(_ask(GET_FUNC_IP, FUNC_IP) if program.func_ip else ()),
         *_ask(GET_FUNC_ARG_CNT, ARG_CNT),
         *_ask(GET_ATTACH_COOKIE, COOKIE),
-        *_into(R2, RET_VALUE),
+        *_point_to(R2, RET_VALUE),
         *_ask(GET_FUNC_RET, RET),
     ]
 
 
-def _context(program: Program) -> list[Instruction]:
-    words: list[Instruction] = []
+def _load_context(program: RecorderProgram) -> list[BpfInstruction]:
+    words: list[BpfInstruction] = []
     for place in filter(program.reads, program.loads):
         words.append(code.load(R1, CONTEXT_REGISTER, SLOT_BYTES * place))
         words.append(code.store(RECORD_REGISTER, SLOT_BYTES * (CONTEXT + place), R1))
     return words
 
 
-def _arguments(last: int) -> list[Instruction]:
-    asked: list[Instruction] = []
+def _get_arguments(last: int) -> list[BpfInstruction]:
+    asked: list[BpfInstruction] = []
     for number in range(last + 1):
         answer = ARGUMENTS + 2 * number
-        asked += [*code.move(R2, number), *_into(R3, answer + 1), *_ask(GET_FUNC_ARG, answer)]
+        asked += [*code.move(R2, number), *_point_to(R3, answer + 1), *_ask(GET_FUNC_ARG, answer)]
     return asked
 
 
-def _session(program: Program, bindings: Bindings) -> list[Instruction]:
-    """What the session cookie holds; at entry the program leaves its number in it, plus one."""
+def _use_session(program: RecorderProgram, bindings: Bindings) -> list[BpfInstruction]:
+    """Keep what the session cookie holds; at entry, leave the program's number plus one in it."""
     return [
         code.move_register(R1, CONTEXT_REGISTER),
         code.call_kfunc(bindings.session_is_return),
@@ -221,8 +234,8 @@ def _session(program: Program, bindings: Bindings) -> list[Instruction]:
     ]
 
 
-def _nested(entry: int, bindings: Bindings) -> list[Instruction]:
-    """PROG-5: a call of the function whose address the map's header holds, if any."""
+def _call_nested(entry: int, bindings: Bindings) -> list[BpfInstruction]:
+    """Call the function whose address the map's header holds, if any (PROG-5)."""
     call = [
         code.store_constant(CALL_REGISTER, UNDER_WAY, 1),
         code.call_kfunc(bindings.nested, 1),
@@ -236,22 +249,22 @@ def _nested(entry: int, bindings: Bindings) -> list[Instruction]:
     ]
 
 
-def _ask(helper: int, word: int) -> tuple[Instruction, ...]:
+def _ask(helper: int, word: int) -> tuple[BpfInstruction, ...]:
     """Call a helper with the context, and keep its answer."""
     return code.move_register(R1, CONTEXT_REGISTER), code.call_helper(helper), _keep(word)
 
 
-def _keep(word: int) -> Instruction:
+def _keep(word: int) -> BpfInstruction:
     return code.store(RECORD_REGISTER, SLOT_BYTES * word, R0)
 
 
-def _into(register: int, word: int) -> tuple[Instruction, ...]:
-    """The address of a word of the record."""
+def _point_to(register: int, word: int) -> tuple[BpfInstruction, ...]:
+    """Set a register to the address of a word of the record."""
     return code.move_register(register, RECORD_REGISTER), code.add(register, SLOT_BYTES * word)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RunRecord:
     """One run as it was written down. Words that its program does not write are those of older records.
 
     time: bpf_ktime_get_ns(). number: the program's.
@@ -263,7 +276,7 @@ class Record:
 
     def run(
         self,
-        program: Program,
+        program: RecorderProgram,
         prog: str,
         prototype: Prototype,
         symbol: Callable[[int], str],
@@ -274,24 +287,24 @@ class Record:
         symbol: a function's name by its address. sessions: programs' names by their numbers.
         """
         words = self.words
-        arguments = self._arguments(prototype)
+        arguments = self._read_arguments(prototype)
         return ProgramRun(
             kind=program.kind,
             prog=prog,
-            context=self._context(program, prototype),
+            context=self._read_context(program, prototype),
             func_ip=symbol(words[FUNC_IP]) if program.func_ip else None,
             arg_cnt=words[ARG_CNT],
             args=arguments,
-            ret=_answer(words[RET], prototype.returned(words[RET_VALUE])),
+            ret=_read_answer(words[RET], prototype.returned(words[RET_VALUE])),
             cookie=words[COOKIE],
             is_return=bool(words[IS_RETURN]),
-            session=self._session(sessions) if program.kind == "fsession" else None,
+            session=self._read_session(sessions) if program.kind == "fsession" else None,
         )
 
-    def _context(self, program: Program, prototype: Prototype) -> tuple[int, ...]:
-        """Loaded words, and in place of those that a program cannot load, what the helpers gave."""
+    def _read_context(self, program: RecorderProgram, prototype: Prototype) -> tuple[int, ...]:
+        """The words that the program loaded, and for those that it cannot load the answers of the helpers."""
         words = [
-            _narrow(self.words[CONTEXT + place if program.reads(place) else _argument(place) + 1], slot.size)
+            _truncate(self.words[CONTEXT + place if program.reads(place) else _argument_word(place) + 1], slot.size)
             for place, slot in enumerate(prototype.slots[:MOST_SLOTS])
         ]
         if program.sees_return:
@@ -299,35 +312,35 @@ class Record:
             words.append(prototype.returned(self.words[CONTEXT + last if program.reads(last) else RET_VALUE]))
         return tuple(words)
 
-    def _arguments(self, prototype: Prototype) -> tuple[int | str, ...]:
+    def _read_arguments(self, prototype: Prototype) -> tuple[int | str, ...]:
         sizes = [slot.size for slot in prototype.slots[:MOST_SLOTS]]
         return tuple(
-            _answer(self.words[_argument(place)], _narrow(self.words[_argument(place) + 1], size))
+            _read_answer(self.words[_argument_word(place)], _truncate(self.words[_argument_word(place) + 1], size))
             for place, size in enumerate([*sizes, SLOT_BYTES])
         )
 
-    def _session(self, sessions: Mapping[int, str]) -> str:
+    def _read_session(self, sessions: Mapping[int, str]) -> str:
         held = self.words[SESSION]
         return sessions.get(held - 1, f"{held:#x}") if held else ""
 
 
-def _argument(place: int) -> int:
+def _argument_word(place: int) -> int:
     return ARGUMENTS + 2 * place
 
 
-def _narrow(word: int, size: int) -> int:
+def _truncate(word: int, size: int) -> int:
     return word % (1 << 8 * size)
 
 
-def _answer(answer: int, value: int) -> int | str:
+def _read_answer(answer: int, value: int) -> int | str:
     """A helper's value, or the name of the errno that it returned."""
     return errno_name(answer - (1 << 64)) if answer else value
 
 
-def decode(data: bytes) -> tuple[Record, ...]:
+def decode(data: bytes) -> tuple[RunRecord, ...]:
     """Records from their bytes; an incomplete last one is left out."""
     found = []
     for at in range(0, len(data) - RECORD_BYTES + 1, RECORD_BYTES):
         words = RECORD.unpack_from(data, at)
-        found.append(Record(words[TIME], words[NUMBER], words))
+        found.append(RunRecord(words[TIME], words[NUMBER], words))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Kernel modules that a guest needs before its agent can talk: found, unpacked, in the order of their dependencies."""
+"""The drivers that a guest loads before its agent can talk: kernel modules, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from impl.linux.guest.tools import run
+from impl.linux.host.tools import run
 from spec.errors import BadInputError
 
-__all__ = ["closure"]
+__all__ = ["load_order"]
 
 PACKED: Mapping[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -21,10 +21,10 @@ PACKED: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-def closure(directory: Path, names: tuple[str, ...]) -> list[bytes]:
-    """The modules of these names and all that they depend on, in an order in which they load; without built-in ones."""
-    builtin = _names(directory, "modules.builtin")
-    files = _names(directory, "modules.order")
+def load_order(directory: Path, names: tuple[str, ...]) -> list[bytes]:
+    """The modules of these names and all that they depend on, in an order in which they load; no built-in ones."""
+    builtin = _read_list(directory, "modules.builtin")
+    files = _read_list(directory, "modules.order")
     ordered: dict[str, bytes] = {}
 
     def visit(name: str) -> None:
@@ -33,7 +33,7 @@ def closure(directory: Path, names: tuple[str, ...]) -> list[bytes]:
         if name not in files:
             raise BadInputError(f"neither a module nor built in: {name}", str(directory))
         content = _read(directory, files[name])
-        for dependency in _depends(content):
+        for dependency in _read_dependencies(content):
             visit(dependency)
         ordered[name] = content
 
@@ -42,13 +42,13 @@ def closure(directory: Path, names: tuple[str, ...]) -> list[bytes]:
     return list(ordered.values())
 
 
-def _depends(module: bytes) -> list[str]:
+def _read_dependencies(module: bytes) -> list[str]:
     """What a module's own .modinfo says that it depends on."""
     found = re.search(rb"\0depends=([!-~]*)\0", module)
     return [name.replace("-", "_") for name in found[1].decode().split(",") if name] if found else []
 
 
-def _names(directory: Path, listing: str) -> dict[str, str]:
+def _read_list(directory: Path, listing: str) -> dict[str, str]:
     path = directory / listing
     if not path.exists():
         raise BadInputError(f"there is no {listing}: write the kernel's directory lib/modules/RELEASE", str(directory))

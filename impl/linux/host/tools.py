@@ -1,4 +1,4 @@
-"""The machine's own tools that this package starts: where they are, and how a missing or failing one is reported."""
+"""Tools of this machine: where they are, how they are run, and what is said when one is missing or fails."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from spec.errors import BadInputError
 
-__all__ = ["find", "run"]
+__all__ = ["PACKAGES", "find", "run"]
 
+# the package of each tool, but of an architecture's emulator
 PACKAGES = {
     "apt-cache": "apt",
     "apt-config": "apt",
@@ -20,18 +21,19 @@ PACKAGES = {
     "gcc": "gcc libc6-dev",
     "ldd": "libc-bin",
     "make": "make",
+    "objcopy": "binutils",
+    "pahole": "dwarves",
     "qemu-img": "qemu-utils",
-    "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "zstd": "zstd",
 }
 
 
-def find(tool: str) -> str:
-    """The path of a tool, or a sentence that says how to install it."""
+def find(tool: str, package: str = "") -> str:
+    """The path of a tool; BadInputError says how to install it: from `package`, or from its line in PACKAGES."""
     path = shutil.which(tool)
     if path is None:
-        raise BadInputError(f"{tool} is needed and not installed: apt-get install {PACKAGES[tool]}")
+        raise BadInputError(f"{tool} is needed and not installed: apt-get install {package or PACKAGES[tool]}")
     return path
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import gzip
 import lzma
-import re
 import struct
 import zlib
 
-from impl.linux.guest.tools import run
+from impl.linux.host.tools import run
 from spec.errors import BadInputError
 
-__all__ = ["extract", "release_of"]
+__all__ = ["extract"]
 
 ELF = b"\x7fELF"
 SETUP_SECTORS_AT = 0x1F1
@@ -38,14 +37,6 @@ def extract(image: bytes, name: str) -> bytes:
     if not elf.startswith(ELF):
         raise BadInputError("the bzImage's payload is no ELF file", name)
     return elf
-
-
-def release_of(elf: bytes, name: str) -> str:
-    """What `uname -r` prints, from the kernel's banner."""
-    banner = re.search(rb"Linux version ([!-~]+) \(", elf)
-    if banner is None:
-        raise BadInputError("there is no `Linux version` in the kernel", name)
-    return banner[1].decode()
 
 
 def _payload(image: bytes) -> bytes:

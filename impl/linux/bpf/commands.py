@@ -1,4 +1,4 @@
-"""bpf(2) and what goes with it, as entries of a frame: maps, programs, links, BTF objects.
+"""The commands of bpf(2), and close(2), as entries of a batch: maps, programs, links, BTF objects.
 
 Every function adds entries to a batch, and returns the index of the reply whose value is the new descriptor, or -errno.
 A descriptor may be that of an earlier entry of the batch. Layouts are those of union bpf_attr in
@@ -8,51 +8,45 @@ include/uapi/linux/bpf.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from impl.linux.bpf.instructions import BYTES
-from impl.linux.bpf.programs import Program
-from impl.linux.guest.frames import Batch, Out, Ref, Reply, Struct
+from impl.linux.guest.batch import Batch, Out, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest
 
 __all__ = [
     "JIT_LIMIT",
-    "BtfObject",
+    "SLEEPABLE",
     "LoadedProgram",
-    "btf_object",
-    "btf_objects",
     "close",
+    "close_all",
     "create_array",
     "create_kprobe_multi",
     "create_link",
     "create_multi_link",
-    "find_btf",
     "load_kprobe",
     "load_program",
     "loaded_program",
+    "open_btfs",
     "open_link",
-    "prog_test_run",
     "program_info",
     "without_jit_charge",
 ]
 
-CLOSE, CAPSET, BPF = 3, 126, 321
-
 # enum bpf_cmd
-MAP_CREATE, PROG_LOAD, TEST_RUN, GET_INFO, RAW_TRACEPOINT_OPEN = 0, 5, 10, 15, 17
+MAP_CREATE, PROG_LOAD, GET_INFO, RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
 BTF_FD_BY_ID, BTF_NEXT_ID, LINK_CREATE = 19, 23, 28
 MAP_TYPE_ARRAY, MMAPABLE = 2, 1 << 10
 PROG_TYPE_KPROBE, PROG_TYPE_TRACING = 2, 26
 SLEEPABLE = 1 << 4
 TRACE_KPROBE_MULTI, KPROBE_MULTI_RETURN = 42, 1
 NAME_BYTES = 16
-LOG_BYTES = 1 << 18
 
 # offsets in struct bpf_prog_info and struct bpf_btf_info
 PROG_INFO_BYTES, PROG_ID, PROG_TAG, PROG_NR_KSYMS, PROG_KSYMS = 128, 4, 8, 104, 112
 TAG_BYTES = 8
-BTF_INFO_BYTES, BTF_ID, BTF_NAME, BTF_NAME_BYTES = 32, 12, 16, 24
+BTF_INFO_BYTES, BTF_NAME, BTF_NAME_BYTES = 32, 16, 24
 MODULE_NAME_BYTES = 64
 BTFS_AT_ONCE = 16
 
@@ -96,18 +90,26 @@ class _Attribute:
         self.pointers[at] = target
         return self
 
-    def made(self, *, out: bool = False) -> Struct:
-        """What a batch takes."""
+    def build(self, *, out: bool = False) -> Struct:
+        """The finished struct, as a batch takes it."""
         return Struct(bytes(self.data), self.pointers, self.refs, out)
 
 
-def _bpf(batch: Batch, command: int, attribute: _Attribute, *, out: bool = False) -> int:
-    return batch.syscall(BPF, command, attribute.made(out=out), attribute.size)
+def _bpf(batch: Batch, command: int, attribute: _Attribute) -> int:
+    return batch.syscall("bpf", command, attribute.build(), attribute.size)
 
 
 def close(batch: Batch, fd: Descriptor) -> int:
     """Close a descriptor. The last descriptor of a link detaches it, before the call returns."""
-    return batch.syscall(CLOSE, fd)
+    return batch.syscall("close", fd)
+
+
+def close_all(guest: Guest, fds: Iterable[int]) -> None:
+    """Close descriptors in one frame."""
+    batch = Batch()
+    for fd in fds:
+        close(batch, fd)
+    guest.submit(batch)
 
 
 def create_array(batch: Batch, value_bytes: int) -> int:
@@ -118,35 +120,34 @@ def create_array(batch: Batch, value_bytes: int) -> int:
 
 def load_program(
     batch: Batch,
-    program: Program,
     instructions: bytes,
+    attach_type: int,
+    name: str,
     *,
+    sleepable: bool = False,
     btf_id: int = 0,
     btf_fd: Descriptor = 0,
-    nested_btf: Descriptor = 0,
-    log: bool = False,
+    kfunc_btf: Descriptor = 0,
 ) -> int:
-    """BPF_PROG_LOAD of a recorder.
+    """BPF_PROG_LOAD of a tracing program.
 
-    btf_id: its target, 0 for a program of several functions. btf_fd: the BTF that has the target, or for a program of
-    several functions all of them, 0 for vmlinux. nested_btf: the BTF that has massattach_nested. log: what the verifier
-    says becomes data[0], and a load that would succeed may be -ENOSPC.
+    attach_type: one of recorders.ATTACH_TYPES. name: as it is in kallsyms. btf_id: its target, 0 for a program of
+    several functions. btf_fd: the BTF that has the target, or all functions of the program; 0 for vmlinux's. kfunc_btf:
+    entry 1 of fd_array, the BTF of a module whose kfuncs it calls.
     """
-    attribute = _load_attribute(instructions, PROG_TYPE_TRACING, program.attach_type, f"m{program.number}")
-    attribute.words(44, SLEEPABLE if program.sleepable else 0).words(108, btf_id, btf_fd)
-    if nested_btf:
-        attribute.pointer(120, _Attribute(8).words(4, nested_btf).made())
-    if log:
-        attribute.words(24, 1, LOG_BYTES).pointer(32, Out(LOG_BYTES))
+    attribute = _fill_load(instructions, PROG_TYPE_TRACING, attach_type, name)
+    attribute.words(44, SLEEPABLE if sleepable else 0).words(108, btf_id, btf_fd)
+    if kfunc_btf:
+        attribute.pointer(120, _Attribute(8).words(4, kfunc_btf).build())
     return _bpf(batch, PROG_LOAD, attribute)
 
 
 def load_kprobe(batch: Batch, instructions: bytes) -> int:
     """A program for create_kprobe_multi()."""
-    return _bpf(batch, PROG_LOAD, _load_attribute(instructions, PROG_TYPE_KPROBE, TRACE_KPROBE_MULTI, "kprobe"))
+    return _bpf(batch, PROG_LOAD, _fill_load(instructions, PROG_TYPE_KPROBE, TRACE_KPROBE_MULTI, "kprobe"))
 
 
-def _load_attribute(instructions: bytes, program_type: int, attach_type: int, name: str) -> _Attribute:
+def _fill_load(instructions: bytes, program_type: int, attach_type: int, name: str) -> _Attribute:
     attribute = _Attribute(144).words(0, program_type, len(instructions) // BYTES)
     attribute.pointer(8, instructions).pointer(16, LICENSE).words(68, attach_type)
     attribute.data[48 : 48 + NAME_BYTES] = name.encode()[: NAME_BYTES - 1].ljust(NAME_BYTES, b"\0")
@@ -175,7 +176,7 @@ def create_multi_link(
     attribute = _Attribute(40).words(0, program).words(8, attach_type).words(32, len(btf_ids))
     attribute.pointer(16, struct.pack(f"<{len(btf_ids)}I", *btf_ids))
     if cookies is not None:
-        attribute.pointer(24, _quads(cookies))
+        attribute.pointer(24, _pack_quads(cookies))
     return _bpf(batch, LINK_CREATE, attribute)
 
 
@@ -189,23 +190,14 @@ def create_kprobe_multi(
 ) -> int:
     """BPF_LINK_CREATE: a fprobe over functions by their addresses, at their entry or their return."""
     attribute = _Attribute(48).words(0, program).words(8, TRACE_KPROBE_MULTI)
-    attribute.words(16, KPROBE_MULTI_RETURN if at_return else 0, len(addresses)).pointer(32, _quads(addresses))
+    attribute.words(16, KPROBE_MULTI_RETURN if at_return else 0, len(addresses)).pointer(32, _pack_quads(addresses))
     if cookies is not None:
-        attribute.pointer(40, _quads(cookies))
+        attribute.pointer(40, _pack_quads(cookies))
     return _bpf(batch, LINK_CREATE, attribute)
 
 
-def _quads(values: Sequence[int]) -> bytes:
+def _pack_quads(values: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(values)}Q", *(value % (1 << 64) for value in values))
-
-
-def prog_test_run(batch: Batch, program: Descriptor) -> int:
-    """BPF_PROG_TEST_RUN: the kernel calls functions that it has for tests, whatever is attached to them.
-
-    Of a fentry, fexit or fsession program these are bpf_fentry_test1 and its successors, of a fmod_ret program
-    bpf_modify_return_test and the like; the kernel's verdict is the 32-bit word at 4 of data[0].
-    """
-    return _bpf(batch, TEST_RUN, _Attribute(80).words(0, program), out=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,81 +212,63 @@ class LoadedProgram:
 def program_info(batch: Batch, program: Descriptor) -> int:
     """BPF_OBJ_GET_INFO_BY_FD; its reply is for loaded_program()."""
     info = _Attribute(PROG_INFO_BYTES).words(PROG_NR_KSYMS, 1).pointer(PROG_KSYMS, Out(8))
-    return _info(batch, program, info)
+    return _get_info(batch, program, info)
 
 
 def loaded_program(reply: Reply) -> LoadedProgram:
-    """What program_info() found out."""
+    """The program of a reply to program_info()."""
     info, addresses = reply.data
     tag = info[PROG_TAG : PROG_TAG + TAG_BYTES].hex()
-    return LoadedProgram(_word(info, PROG_ID), tag, int.from_bytes(addresses, "little"))
+    return LoadedProgram(_read_word(info, PROG_ID), tag, int.from_bytes(addresses, "little"))
 
 
-@dataclass(frozen=True, slots=True)
-class BtfObject:
-    """A BTF in the kernel: its id, and its module's name, `vmlinux`, or nothing for a program's.
-
-    fd: its descriptor here, where find_btf() found it.
-    """
-
-    id: int
-    name: str
-    fd: int = -1
-
-
-def find_btf(guest: Guest, name: str, after: int = 0) -> BtfObject | None:
-    """The BTF of a loaded module, or of vmlinux; `after` is an id known to be lower. Its descriptor is the caller's."""
-    while True:
-        objects, more = _opened(guest, after)
-        after += BTFS_AT_ONCE
-        found = next((each for each in objects if each.name == name), None)
+def open_btfs(guest: Guest, names: Collection[str]) -> dict[str, int]:
+    """Open the BTF of modules that are loaded, or of `vmlinux`: descriptors by name. The caller closes them."""
+    found: dict[str, int] = {}
+    first, more = 1, True
+    while more and len(found) < len(names):
         batch = Batch()
-        for each in objects:
-            if each is not found:
-                close(batch, each.fd)
-        guest.submit(batch)
-        if found or not more:
-            return found
+        opened = [_open_btf(batch, number) for number in range(first, first + BTFS_AT_ONCE)]
+        first += BTFS_AT_ONCE
+        following = _bpf(batch, BTF_NEXT_ID, _Attribute(12).words(0, first - 1))
+        replies = guest.submit(batch)
+        there = [
+            (replies[index].value, _read_btf_name(replies[index + 1])) for index in opened if replies[index].value >= 0
+        ]
+        found |= {name: fd for fd, name in there if name in names}
+        close_all(guest, [fd for fd, name in there if name not in names])
+        more = replies[following].value >= 0
+    return found
 
 
-def _opened(guest: Guest, after: int) -> tuple[list[BtfObject], bool]:
-    """Those with the next ids, and whether there are further ones."""
-    batch = Batch()
-    entries = [btf_object(batch, number) for number in range(after + 1, after + 1 + BTFS_AT_ONCE)]
-    more = _bpf(batch, BTF_NEXT_ID, _Attribute(12).words(0, after + BTFS_AT_ONCE))
-    replies = guest.submit(batch)
-    there = [entry for entry in entries if replies[entry].value >= 0]
-    return [replace(btf_objects(replies[at + 1]), fd=replies[at].value) for at in there], replies[more].value >= 0
-
-
-def btf_object(batch: Batch, number: int) -> int:
-    """BPF_BTF_GET_FD_BY_ID, then its info: the next reply, which is for btf_objects()."""
+def _open_btf(batch: Batch, number: int) -> int:
+    """BPF_BTF_GET_FD_BY_ID; the next entry asks for its name."""
     index = _bpf(batch, BTF_FD_BY_ID, _Attribute(12).words(0, number))
     info = _Attribute(BTF_INFO_BYTES).pointer(BTF_NAME, Out(MODULE_NAME_BYTES)).words(BTF_NAME_BYTES, MODULE_NAME_BYTES)
-    _info(batch, Ref(index), info)
+    _get_info(batch, Ref(index), info)
     return index
 
 
-def btf_objects(reply: Reply) -> BtfObject:
-    """What btf_object() found out."""
-    info, name = reply.data
-    return BtfObject(_word(info, BTF_ID), name.split(b"\0", 1)[0].decode())
+def _read_btf_name(reply: Reply) -> str:
+    """The name of a module, `vmlinux`, or nothing for the BTF of a program."""
+    _, name = reply.data
+    return name.split(b"\0", 1)[0].decode()
 
 
-def _info(batch: Batch, fd: Descriptor, info: _Attribute) -> int:
-    attribute = _Attribute(16).words(0, fd, info.size).pointer(8, info.made(out=True))
+def _get_info(batch: Batch, fd: Descriptor, info: _Attribute) -> int:
+    attribute = _Attribute(16).words(0, fd, info.size).pointer(8, info.build(out=True))
     return _bpf(batch, GET_INFO, attribute)
 
 
-def _word(data: bytes, at: int) -> int:
+def _read_word(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
 
 
 def without_jit_charge(batch: Batch, add: Callable[[Batch], int], restore: bytes, limit: int = 1) -> int:
-    """What `add` adds, under a limit of JIT memory in bytes that refuses the charge for an image (-EPERM).
+    """Add the call that `add` adds, under a limit of JIT memory in bytes that refuses an image its memory (-EPERM).
 
-    The limit does not bind who has CAP_BPF or CAP_SYS_ADMIN, so the call is made without them; commands that want them
-    for themselves (BPF_MAP_CREATE, BPF_PROG_LOAD) are -EPERM in any case. restore: the limit's present text.
+    The limit does not bind those who have CAP_BPF or CAP_SYS_ADMIN, so that the call is made without them; commands
+    that need them (BPF_MAP_CREATE, BPF_PROG_LOAD) are -EPERM in any case. restore: the present text of the limit.
     """
     batch.write_file(JIT_LIMIT, str(limit).encode())
     _set_effective(batch, ALL_CAPABILITIES & ~(1 << CAP_BPF | 1 << CAP_SYS_ADMIN))
@@ -305,7 +279,7 @@ def without_jit_charge(batch: Batch, add: Callable[[Batch], int], restore: bytes
 
 
 def _set_effective(batch: Batch, capabilities: int) -> None:
-    """capset(2); the permitted set stays as it is, full."""
+    """Set the effective capabilities by capset(2); all are permitted."""
     low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
     header = struct.pack("<2I", CAPABILITY_VERSION, 0)
-    batch.syscall(CAPSET, header, struct.pack("<6I", low, 0xFFFFFFFF, 0, high, 0xFFFFFFFF, 0))
+    batch.syscall("capset", header, struct.pack("<6I", low, 0xFFFFFFFF, 0, high, 0xFFFFFFFF, 0))

@@ -1,4 +1,4 @@
-"""One call of a function: made by our module, and put together from the records of all that ran in it."""
+"""Calls a function, through our module, and puts its trace together from the records of all that ran in it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from impl.linux.attachments import Attachments
-from impl.linux.bpf.programs import Record
+from impl.linux.bpf.recorders import RunRecord
 from impl.linux.directory import Directory
-from impl.linux.guest.frames import Batch
+from impl.linux.guest.batch import Batch
 from impl.linux.laboratory import control
-from impl.linux.laboratory.control import CONTROL
+from impl.linux.laboratory.control import CONTROL, Command
+from impl.linux.laboratory.sources import UNKNOWN
 from impl.linux.probes.ringbuffer import Event as TracerEvent
-from impl.linux.timeline import Begin, End, Mark, folded
-from spec.prototypes import Prototype, Type
+from impl.linux.timeline import Begin, End, Mark, Thing, fold
 from spec.traces import Body, DirectCall, Event, GraphEntry, GraphReturn, OpsCall, Trace
 
 __all__ = ["Caller", "LostRecordsError"]
 
-UNKNOWN = Prototype((Type("unsigned long", "INT", 8),) * 6, Type("long", "INT", 8))
 TIMEOUT = 30.0
 
 
@@ -42,7 +41,7 @@ class Caller:
             return Trace((), None)
         station = self.directory.station
         batch = Batch()
-        batch.write_file(CONTROL, control.clear())
+        batch.write_file(CONTROL, control.pack(Command.CLEAR))
         station.recorder.clear(batch)
         for entry, callee in self.attachments.callees():
             station.recorder.set_nested(batch, entry, callee)
@@ -52,17 +51,18 @@ class Caller:
         replies = station.guest.submit(batch, TIMEOUT)
         records = control.decode(replies[log].data[0])
         recording = station.recorder.recording(station.guest, replies[runs])
-        events = {user: [e for page in many for e in page.events] for user, many in pages(replies).items()}
         if records.lost or recording.runs > len(recording.records):
             raise LostRecordsError(f"a call of {name}: {records.lost} records of the module, {recording.runs} runs")
-        marks = [*self._module(records.records), *self._programs(recording.records), *self._graph(events)]
-        return folded(marks, name)
+        marks = [
+            *_mark((record.time, self._read_record(record)) for record in records.records),
+            *_mark((record.time, self._read_run(record)) for record in recording.records),
+        ]
+        for user, traced in pages(replies).items():
+            events = (event for page in traced for event in page.events)
+            marks += _mark((event.time, self._read_event(user, event)) for event in events)
+        return fold(marks, name)
 
-    def _module(self, records: Iterable[control.Record]) -> Iterator[Mark]:
-        for place, record in enumerate(records):
-            yield Mark(record.time, place, self._made(record))
-
-    def _made(self, record: control.Record) -> Event | Begin | End | Callable[[str], Event]:
+    def _read_record(self, record: control.Record) -> Thing:
         match record:
             case control.OpsRecord():
                 return OpsCall(self.ops(record.slot))
@@ -71,22 +71,15 @@ class Caller:
             case control.BodyRecord():
                 return Body(record.words, record.patched)
             case control.BeginRecord():
-                return Begin(self._function(record))
+                return Begin(self.directory.function_at(record.address))
             case control.ValueRecord():
-                return End(lambda function: self._value(function, record.value))
+                return End(lambda function: self._extend(function, record.value))
 
-    def _function(self, record: control.BeginRecord) -> str:
-        return self.directory.function_at(record.address)
-
-    def _value(self, function: str, register: int) -> int:
-        """What the caller makes of rax (ARG-5)."""
+    def _extend(self, function: str, register: int) -> int:
+        """What the caller makes of the return register (ARG-5)."""
         return (self.directory.prototype(function) or UNKNOWN).returns.extend(register)
 
-    def _programs(self, records: Iterable[Record]) -> Iterator[Mark]:
-        for place, record in enumerate(records):
-            yield Mark(record.time, place, self._run(record))
-
-    def _run(self, record: Record) -> Callable[[str], Event]:
+    def _read_run(self, record: RunRecord) -> Callable[[str], Event]:
         """What a program saw can be read only by the prototype of the function that it ran for."""
         loaded = self.attachments.numbered[record.number]
         assert loaded is not None, "only a program that was loaded has a number"
@@ -99,9 +92,11 @@ class Caller:
 
         return event
 
-    def _graph(self, events: dict[str, list[TracerEvent]]) -> Iterator[Mark]:
-        for user, many in events.items():
-            for place, event in enumerate(many):
-                function, depth = self.directory.function_at(event.address), event.depth or 0
-                kind = GraphEntry if event.kind == "entry" else GraphReturn
-                yield Mark(event.time, place, kind(user, function, depth))
+    def _read_event(self, user: str, event: TracerEvent) -> Event:
+        kind = GraphEntry if event.kind == "entry" else GraphReturn
+        return kind(user, self.directory.function_at(event.address), event.depth or 0)
+
+
+def _mark(things: Iterable[tuple[int, Thing]]) -> Iterator[Mark]:
+    """What one recorder saw, in its order, with the times."""
+    return (Mark(time, place, thing) for place, (time, thing) in enumerate(things))

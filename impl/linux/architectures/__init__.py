@@ -1,0 +1,99 @@
+"""What differs from one processor architecture to the next: the type of its record, and a folder for each architecture.
+
+A new architecture is a folder beside x86_64, its stubs in laboratory/module and its registers in sizes.h there, and a
+line for each of its kernels in guest/packages.py. Nothing else here names a register, an opcode or a system call's
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+__all__ = ["Architecture", "ImageInstruction", "Meaning", "SiteCode"]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCode:
+    """The instruction at a site. address: its own. kind: nop, call or jmp. target: what it calls, None for a nop."""
+
+    address: int
+    kind: str
+    target: int | None
+
+
+class Meaning(Enum):
+    """What an instruction of a BPF trampoline image does, as far as that tells which programs the image calls."""
+
+    CALL = auto()
+    SKIP = auto()
+    """It jumps behind a program, as bpf_trampoline_skip_prog() lets it do."""
+    ARGUMENT = auto()
+    """It sets the register of a callee's first argument, to `number` if that is a constant."""
+    COOKIE = auto()
+    """It stores that register in the frame."""
+    TEST_RETURN = auto()
+    """It tests the return slot, as it is done behind each fmod_ret program."""
+    DROP_FRAME = auto()
+    """It drops a return address, so that the image returns to the function's caller."""
+    OTHER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInstruction:
+    """One instruction of an image.
+
+    number: the target of a call or a jump, or the constant that it loads; None where a register holds it. listed: how
+    an image file names the instruction, which lists calls and 64-bit constants; empty for all others.
+    """
+
+    offset: int
+    size: int
+    meaning: Meaning
+    number: int | None
+    listed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Everything that impl/linux knows of one architecture.
+
+    debian: how packages call it. multiarch: how Debian calls the directory of its libraries. loader: the path of its
+    dynamic loader, without the leading slash.
+
+    compiler and objcopy: the tools that make its code here. make: what kbuild is told of it.
+
+    qemu and qemu_package: the emulator, and the package that has it. machine: the emulator's options. command_line:
+    what the kernel is told of the machine, the serial console among it. unpack_kernel: makes the file that QEMU boots
+    out of a kernel as it is packed, whose name is for errors.
+
+    syscalls: numbers by name; a call that an older one could make too (open, mkdir, rmdir) has only its *at form.
+
+    kernel_addresses: the lowest address that is the kernel's. page_bytes: of a page. site_offset: the most bytes from
+    a function's address to its site. site_bytes: so many from there on are enough for decode_site. decode_site: what a
+    function at an address has at its site, by its first bytes; BadInputError if that is no site. read_image: the
+    instructions of an image at an address, the last included; BadInputError if there is none in these bytes.
+
+    The C files that know an architecture are laboratory/module/stubs_ARCH.S and laboratory/module/sizes.h.
+    """
+
+    name: str
+    debian: str
+    multiarch: str
+    loader: str
+    compiler: str
+    objcopy: str
+    make: tuple[str, ...]
+    qemu: str
+    qemu_package: str
+    machine: tuple[str, ...]
+    command_line: str
+    unpack_kernel: Callable[[bytes, str], bytes]
+    syscalls: Mapping[str, int]
+    kernel_addresses: int
+    page_bytes: int
+    site_offset: int
+    site_bytes: int
+    decode_site: Callable[[int, bytes], SiteCode]
+    read_image: Callable[[int, bytes], Iterator[ImageInstruction]]

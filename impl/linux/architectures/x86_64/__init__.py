@@ -1,0 +1,57 @@
+"""x86-64, as Debian's amd64 kernels have it."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from impl.linux.architectures import Architecture
+from impl.linux.architectures.x86_64 import code
+from impl.linux.architectures.x86_64.bzimage import extract
+
+__all__ = ["X86_64"]
+
+# arch/x86/entry/syscalls/syscall_64.tbl
+SYSCALLS = {
+    "read": 0,
+    "write": 1,
+    "close": 3,
+    "poll": 7,
+    "mmap": 9,
+    "writev": 20,
+    "nanosleep": 35,
+    "getpid": 39,
+    "wait4": 61,
+    "kill": 62,
+    "sysinfo": 99,
+    "capset": 126,
+    "init_module": 175,
+    "delete_module": 176,
+    "openat": 257,
+    "mkdirat": 258,
+    "unlinkat": 263,
+    "process_vm_readv": 310,
+    "process_vm_writev": 311,
+    "bpf": 321,
+}
+
+X86_64 = Architecture(
+    name="x86_64",
+    debian="amd64",
+    multiarch="x86_64-linux-gnu",
+    loader="lib64/ld-linux-x86-64.so.2",
+    compiler="gcc",
+    objcopy="objcopy",
+    make=("ARCH=x86_64",),
+    qemu="qemu-system-x86_64",
+    qemu_package="qemu-system-x86",
+    machine=("-machine", "pc"),
+    command_line="console=ttyS0 tsc=reliable",
+    unpack_kernel=extract,
+    syscalls=MappingProxyType(SYSCALLS),
+    kernel_addresses=0xFFFF800000000000,
+    page_bytes=4096,
+    site_offset=code.ENDBR_BYTES,
+    site_bytes=code.ENDBR_BYTES + code.CALL_BYTES,
+    decode_site=code.decode_site,
+    read_image=code.read_image,
+)

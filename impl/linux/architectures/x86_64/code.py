@@ -1,0 +1,83 @@
+"""x86-64 machine code at ftrace's sites and in BPF trampoline images.
+
+Source of images: arch_prepare_bpf_trampoline() and invoke_bpf_prog() of arch/x86/net/bpf_jit_comp.c.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+import capstone  # type: ignore[import-untyped]
+
+from impl.linux.architectures import ImageInstruction, Meaning, SiteCode
+from spec.errors import BadInputError
+
+__all__ = ["CALL_BYTES", "ENDBR_BYTES", "decode_site", "read_image"]
+
+ENDBR_BYTES, CALL_BYTES = 4, 5
+# endbr64, and the nops that gen_endbr_poison() puts in its place where no indirect call comes; the last is 7.3's
+ENDBR = (bytes.fromhex("f30f1efa"), bytes.fromhex("660f1f00"), bytes.fromhex("0f1f40d6"))
+NOP5 = bytes.fromhex("0f1f440000")
+CALLS = {0xE8: "call", 0xE9: "jmp"}
+
+DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+NUMBER = re.compile(r"-?0x[0-9a-f]+|-?\d+")
+MODULUS = 1 << 64
+RETURN_SLOT = "qword ptr [rbp - 8]"
+
+
+def decode_site(address: int, code: bytes) -> SiteCode:
+    """The site of the function at an address, from its first nine bytes: at once, or behind an endbr64.
+
+    A site in the middle of a text poke, or of any other form, is a BadInputError.
+    """
+    skipped = ENDBR_BYTES if code[:ENDBR_BYTES] in ENDBR else 0
+    site, instruction = address + skipped, code[skipped : skipped + CALL_BYTES]
+    if instruction == NOP5:
+        return SiteCode(site, "nop", None)
+    kind = CALLS.get(instruction[0]) if len(instruction) == CALL_BYTES else None
+    if kind is None:
+        raise BadInputError(f"no ftrace site at {site:#x}: its bytes are {instruction.hex()}")
+    return SiteCode(site, kind, site + CALL_BYTES + struct.unpack_from("<i", instruction, 1)[0])
+
+
+def read_image(address: int, code: bytes) -> Iterator[ImageInstruction]:
+    """The instructions through `ret`, or through the jump to a return thunk."""
+    for at, size, name, operands in DECODER.disasm_lite(code, address):
+        # a call through a register is that of an original whose address the image takes from its stack
+        number = _read_number(name, operands)
+        yield ImageInstruction(
+            at - address,
+            size,
+            _classify(name, operands),
+            number,
+            name if name == "movabs" or (name == "call" and number is not None) else "",
+        )
+        if name == "ret" or (name == "jmp" and not address <= (number or 0) < address + len(code)):
+            return
+    raise BadInputError(f"the trampoline image at {address:#x} has no end in its {len(code)} bytes")
+
+
+def _classify(name: str, operands: str) -> Meaning:
+    if name == "call":
+        return Meaning.CALL
+    if name == "jmp":
+        return Meaning.SKIP
+    if operands.startswith(("rdi, ", "edi, ")):
+        return Meaning.ARGUMENT
+    if operands.startswith("qword ptr [rbp") and operands.endswith(", rdi"):
+        return Meaning.COOKIE
+    if name == "cmp" and operands == f"{RETURN_SLOT}, 0":
+        return Meaning.TEST_RETURN
+    return Meaning.DROP_FRAME if name == "add" and operands == "rsp, 8" else Meaning.OTHER
+
+
+def _read_number(name: str, operands: str) -> int | None:
+    """The target of a call or jump, or the constant that an instruction loads; None if that is in a register."""
+    if name == "xor":
+        return 0
+    last = operands.rpartition(", ")[2]
+    immediate = name in {"call", "jmp", "mov", "movabs"} and NUMBER.fullmatch(last)
+    return int(last, 0) % MODULUS if immediate else None
