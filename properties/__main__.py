@@ -23,7 +23,7 @@ INTERRUPTED, TERMINATED = 130, 143
 USAGE = "python -m properties VERB ..."
 
 
-class Verb(Protocol):
+class VerbModule(Protocol):
     """What a verb's module provides."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run(verb: str, words: Sequence[str]) -> int:
-    module = cast("Verb", importlib.import_module(f"properties.verbs.{verb}"))
+    module = cast("VerbModule", importlib.import_module(f"properties.verbs.{verb}"))
     parser = argparse.ArgumentParser(
         prog=f"python -m properties {verb}",
         description=SUMMARIES[verb],

@@ -76,8 +76,8 @@ def shrink(trial: Trial, steps: Sequence[Operation], divergence: Divergence) -> 
     """A sequence that diverges in the same aspect, from which no step can be dropped and no word simplified."""
     best = trial.diverges(tuple(steps)) or (tuple(steps), divergence)
     size = -1
-    while size != _weight(best[0]) and not trial.expired():
-        size = _weight(best[0])
+    while size != _weigh(best[0]) and not trial.expired():
+        size = _weigh(best[0])
         best = _drop_steps(trial, best)
         best = _drop_pairs(trial, best)
         best = _simplify(trial, best)
@@ -85,8 +85,8 @@ def shrink(trial: Trial, steps: Sequence[Operation], divergence: Divergence) -> 
     return best
 
 
-def _weight(steps: Steps) -> int:
-    """What must fall for another round to make sense: the length of the text."""
+def _weigh(steps: Steps) -> int:
+    """The length of the text, which must fall for another round to make sense."""
     return sum(len(repr(operation)) for operation in steps)
 
 
@@ -94,7 +94,7 @@ Best = tuple[Steps, Divergence]
 
 
 def _drop_steps(trial: Trial, best: Best) -> Best:
-    """Leave out stretches, long ones first, from the end on: later steps need earlier ones, not the other way round."""
+    """Leave out stretches, long ones first, and from the end on, because only later steps need earlier ones."""
     length = max(len(best[0]) // 2, 1)
     while length:
         end = len(best[0])
@@ -122,7 +122,7 @@ def _simplify(trial: Trial, best: Best) -> Best:
     """Put simpler operations in the places of the steps, as long as one is accepted."""
     place = 0
     while place < len(best[0]):
-        for simpler in _simpler(best[0][place]):
+        for simpler in _propose_simpler(best[0][place]):
             accepted = trial.diverges((*best[0][:place], simpler, *best[0][place + 1 :]))
             if accepted:
                 best = accepted
@@ -132,8 +132,8 @@ def _simplify(trial: Trial, best: Best) -> Best:
     return best
 
 
-def _simpler(operation: Operation) -> Iterator[Operation]:
-    """The operation with one word less or a simpler one, and the call for one function instead of that for many."""
+def _propose_simpler(operation: Operation) -> Iterator[Operation]:
+    """Operations that are simpler by one word, or that name one function instead of many."""
     match operation:
         case op.FtraceSetFilterIps(ops, (function,), remove, reset):
             yield op.FtraceSetFilterIp(ops, function, remove, reset)
@@ -142,11 +142,11 @@ def _simpler(operation: Operation) -> Iterator[Operation]:
         case op.BpfLinkCreate(link, prog, ((function, cookie),)):
             yield op.BpfRawTracepointOpen(link, prog, function, cookie)
     for entry in fields(operation):
-        for value in _simpler_values(entry, getattr(operation, entry.name)):
+        for value in _propose_values(entry, getattr(operation, entry.name)):
             yield replace(operation, **{entry.name: value})
 
 
-def _simpler_values(entry: Field[Any], value: Any) -> Iterator[Any]:
+def _propose_values(entry: Field[Any], value: Any) -> Iterator[Any]:
     match entry.metadata["form"]:
         case "flag" | "option":
             if value != entry.default:
@@ -165,8 +165,8 @@ def _simpler_values(entry: Field[Any], value: Any) -> Iterator[Any]:
 
 
 def _rename(trial: Trial, best: Best) -> Best:
-    """Names in the order of their appearance from 1 on, each kind by itself; then functions as simple as can be."""
-    best = trial.diverges(_numbered(best[0])) or best
+    """Number the names of each kind in the order of their appearance; then exchange functions for the simplest."""
+    best = trial.diverges(_number_names(best[0])) or best
     for name in _functions(best[0], trial.world):
         for simpler in FUNCTIONS:
             if simpler == name:
@@ -178,7 +178,7 @@ def _rename(trial: Trial, best: Best) -> Best:
     return best
 
 
-def _numbered(steps: Steps) -> Steps:
+def _number_names(steps: Steps) -> Steps:
     """The names of ops, programs, links, users and trampolines, numbered as they appear."""
     numbers: dict[tuple[str, str], str] = {}
     for name in (name for operation in steps for name in names_of(operation)):

@@ -1,1 +1,4 @@
-"""What is checked of real kernels: conformance with the model, the rules confirmed, costs, and shapes to dump."""
+"""Real kernels: their runs against the model, the rules that these confirm, what attaching costs, what to dump.
+
+It prints nothing, and knows no verb.
+"""

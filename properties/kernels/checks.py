@@ -29,7 +29,7 @@ __all__ = ["Job", "Random", "debian", "job_checks", "short_checks"]
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """What random runs may take, in operations and seconds, and where findings are written."""
+    """The limits of random runs, in operations and seconds, their random seed, and where findings are written."""
 
     operations: float
     budget: float
@@ -39,9 +39,10 @@ class Random:
 
 @dataclass(eq=False)
 class Job:
-    """A kernel to be checked. files: fetches them where they are not there yet. known: the rules that it must confirm.
+    """A kernel to be checked.
 
-    lab: the world of its own, in which random runs take place.
+    files: fetches its files if they are not in the cache. lab: the world in which random runs take place. known: the
+    rules that it must confirm.
     """
 
     name: str
@@ -52,12 +53,12 @@ class Job:
 
     @cached_property
     def conforming(self) -> Conforming:
-        """Its runs."""
+        """The runs of the kernel, whose files are fetched now."""
         return Conforming(self.files(), self.semantics, self.lab)
 
     @property
     def evidence(self) -> Evidence | None:
-        """What its runs gave; None if none was begun."""
+        """What the runs showed; None if none was begun."""
         return self.conforming.evidence if "conforming" in self.__dict__ else None
 
 
@@ -68,15 +69,15 @@ def debian(name: str) -> Job:
 
 
 def short_checks(names: Sequence[str], seconds: float, directory: Path) -> Iterator[Check]:
-    """Random runs of some seconds on each of these kernels."""
+    """A check for each of these kernels: random runs of some seconds."""
     for name in names:
         random = Random(math.inf, seconds, RANDOM_SEED, directory)
-        yield Check(f"a real kernel agrees: {name}", partial(_short, debian(name), random))
+        yield Check(f"a real kernel agrees: {name}", partial(_run_short, debian(name), random))
 
 
-def _short(job: Job, random: Random) -> CheckResult:
+def _run_short(job: Job, random: Random) -> CheckResult:
     try:
-        return _random(job, random)
+        return _take_random_runs(job, random)
     finally:
         linux.close()
 
@@ -85,25 +86,25 @@ def job_checks(job: Job, random: Random) -> Iterator[Check]:
     """Every check of a kernel, in the order in which they must be made."""
     for world, runs in groupby(fixed_runs(job.semantics, job.lab), key=lambda run: run.world.name):
         name = f"{job.name}: seeds and directed runs agree: {world}"
-        yield Check(name, partial(_fixed, job, tuple(runs), random.directory))
+        yield Check(name, partial(_take_fixed_runs, job, tuple(runs), random.directory))
     if random.operations:
-        yield Check(f"{job.name}: random sequences agree: {job.lab.name}", partial(_random, job, random))
-    yield Check(f"{job.name}: every rule that was confirmed before is confirmed", partial(_confirmed, job))
+        yield Check(f"{job.name}: random sequences agree: {job.lab.name}", partial(_take_random_runs, job, random))
+    yield Check(f"{job.name}: every rule that was confirmed before is confirmed", partial(_compare_with_known, job))
 
 
-def _fixed(job: Job, runs: Sequence[FixedRun], directory: Path) -> CheckResult:
-    return _counted(job, runs[0].world, "runs", lambda: job.conforming.fixed(runs), directory)
+def _take_fixed_runs(job: Job, runs: Sequence[FixedRun], directory: Path) -> CheckResult:
+    return _collect(job, runs[0].world, "runs", lambda: job.conforming.fixed(runs), directory)
 
 
-def _random(job: Job, random: Random) -> CheckResult:
+def _take_random_runs(job: Job, random: Random) -> CheckResult:
     def search() -> None:
         job.conforming.random(random.operations, random.budget, random.seed)
 
-    return _counted(job, job.lab, "examples", search, random.directory)
+    return _collect(job, job.lab, "examples", search, random.directory)
 
 
-def _counted(job: Job, world: World, unit: str, take: Callable[[], object], directory: Path) -> CheckResult:
-    """What taking some runs adds to the evidence."""
+def _collect(job: Job, world: World, unit: str, take: Callable[[], object], directory: Path) -> CheckResult:
+    """Take some runs; the result is what they add to the evidence."""
     before = job.conforming.evidence
     take()
     after = job.conforming.evidence
@@ -127,8 +128,8 @@ def _save(difference: Difference, directory: Path) -> str:
     return f"{difference.run}: the seed is {path}\n{difference}"
 
 
-def _confirmed(job: Job) -> CheckResult:
-    """A rule that the fixed runs confirmed before and do not now makes it fall; new ones are told."""
+def _compare_with_known(job: Job) -> CheckResult:
+    """The check falls if a rule that was confirmed before is not confirmed now; it names new ones, too."""
     evidence = job.evidence
     if evidence is None or not evidence.steps:
         return CheckResult(Verdict.NOT_RUN, 0, detail="no run of this kernel was made")

@@ -1,4 +1,4 @@
-"""The rules that each kernel confirms by the runs that are not drawn: what must not be lost again."""
+"""The rules that the fixed runs of each kernel have confirmed: none of them may be lost again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = Path(__file__).with_name("confirmed.json")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What differs from the file. lost: rules that stand in it and were not confirmed; new: the other way round."""
+    """What differs from the file. lost: rules in it that were not confirmed; new: confirmed rules that it lacks."""
 
     lost: tuple[str, ...]
     new: tuple[str, ...]
@@ -27,7 +27,7 @@ class Compared:
 
 
 def known() -> dict[str, tuple[str, ...]]:
-    """By the name of a kernel's semantics, the rules that its fixed runs confirm."""
+    """The rules that the fixed runs of a kernel confirm, by the name of its semantics."""
     return {name: tuple(rules) for name, rules in json.loads(FILE.read_text(encoding="utf-8")).items()}
 
 
@@ -38,12 +38,12 @@ def confirmed(evidence: Evidence) -> tuple[str, ...]:
 
 
 def compare(evidence: Evidence, before: tuple[str, ...]) -> Compared:
-    """Hold what was confirmed against what was before."""
+    """Compare the rules that were confirmed with those that were confirmed before."""
     now = confirmed(evidence)
     return Compared(tuple(r for r in before if r not in now), tuple(r for r in now if r not in before))
 
 
 def text(evidences: dict[str, tuple[str, ...]]) -> str:
-    """The file's text: a kernel a line."""
+    """The text of the file, which has a line for each kernel."""
     lines = (f"  {json.dumps(name)}: {json.dumps(list(rules))}" for name, rules in evidences.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,4 +1,4 @@
-"""One kernel against the model: seeds, directed runs and random runs, each step either taken or left with a reason."""
+"""Runs one kernel against the model: seeds, directed runs and random runs. Each step is taken, or left for a reason."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ RANDOM_SEED = 1
 
 
 def fixed_runs(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
-    """Every run that is not drawn: seeds and directed runs in their own worlds, then those of the laboratory.
+    """Every fixed run: seeds and directed runs in their own worlds, then those of the laboratory.
 
-    A world that had to be changed may answer otherwise than a seed expects.
+    Where a world had to be changed for the kernel, the seed's expectations are dropped: they may not hold.
     """
     worlds: dict[str, World] = {}
     for run in sorted((*seeds(semantics), *directed(semantics)), key=lambda run: run.world.name):
         world = worlds.setdefault(run.world.name, like_a_kernel(run.world, semantics))
         changed = [f.attributes for f in world.functions] != [f.attributes for f in run.world.functions]
-        yield FixedRun(run.name, world, _without_expectations(run.seed) if changed else run.seed)
+        yield FixedRun(run.name, world, _drop_expectations(run.seed) if changed else run.seed)
     for run in linux_directed(semantics, lab):
-        yield run if lab is laboratory_of(semantics) else replace(run, seed=_without_expectations(run.seed))
+        yield run if lab is laboratory_of(semantics) else replace(run, seed=_drop_expectations(run.seed))
 
 
-def _without_expectations(seed: Seed) -> Seed:
+def _drop_expectations(seed: Seed) -> Seed:
     return replace(seed, steps=tuple(replace(step, expected=None) for step in seed.steps))
 
 
 @dataclass(slots=True)
 class Conforming:
-    """The runs of one kernel, and what they gave. lab: the world of its random runs. One guest runs at a time."""
+    """The runs of one kernel, and what they showed. lab: the world of its random runs. One guest runs at a time."""
 
     kernel: Kernel
     semantics: Semantics
@@ -67,15 +67,15 @@ class Conforming:
 
     @property
     def evidence(self) -> Evidence:
-        """What the runs gave so far."""
+        """What the runs have shown so far."""
         return self.collected.evidence(self.kernel.name, self.kernel.release)
 
     def fixed(self, runs: Iterable[FixedRun], tell: Callable[[str], None] = lambda _: None) -> None:
-        """Take these runs, of one world after the other; `tell` is told the name of each before."""
-        with self._timed():
+        """Take these runs, of one world after the other; `tell` gets the name of each before it begins."""
+        with self._measure_time():
             for run in runs:
                 tell(run.name)
-                self._take(run, self._ready(run.world))
+                self._take(run, self._prepare(run.world))
 
     def random(
         self,
@@ -83,12 +83,12 @@ class Conforming:
         budget: float,
         random_seed: int = RANDOM_SEED,
     ) -> Found | None:
-        """Random runs: so many operations, or for so many seconds; the first finding ends them.
+        """Take random runs until there were so many operations, the budget in seconds ends, or something is found.
 
-        Shrinking it may take as long again.
+        Shrinking a finding may take as long again.
         """
-        with self._timed():
-            factory = self._ready(self.lab)
+        with self._measure_time():
+            factory = self._prepare(self.lab)
             search = Search(
                 self.lab,
                 self.semantics,
@@ -108,15 +108,15 @@ class Conforming:
             return found
 
     @contextmanager
-    def _timed(self) -> Iterator[None]:
+    def _measure_time(self) -> Iterator[None]:
         started = time.monotonic()
         try:
             yield
         finally:
             self.collected.seconds += time.monotonic() - started
 
-    def _ready(self, world: World) -> SystemFactory:
-        """The factory of systems in this world, whose guest is up; the guest of another world is ended."""
+    def _prepare(self, world: World) -> SystemFactory:
+        """Boot a guest for this world, and end that of another one; the factory of systems that run in it."""
         if self._world is not None and self._world != world.name:
             linux.close()
         self._world = world.name
@@ -131,12 +131,12 @@ class Conforming:
         return make
 
     def _take(self, run: FixedRun, factory: SystemFactory) -> None:
-        """One run from the snapshot on, undone at its end."""
+        """Take one run from the snapshot on, and undo it at its end."""
         collected = self.collected
         collected.runs += 1
         lockstep = Lockstep(run.world, self.semantics, [factory], tally=collected.tally, witness=collected)
         try:
-            found = self._steps(run, lockstep) or lockstep.undo()
+            found = self._take_steps(run, lockstep) or lockstep.undo()
             found += lockstep.close()
         except EmulatorLimitError as error:
             collected.left.append(f"{run.name}: {error}")
@@ -145,8 +145,8 @@ class Conforming:
             seed = Seed(run.world.name, self.semantics.name, tuple(Step(step.operation) for step in lockstep.history))
             collected.differences.append(Difference(run.name, found[0], seed))
 
-    def _steps(self, run: FixedRun, lockstep: Lockstep) -> tuple[Divergence, ...]:
-        """Every step that is not declined. What a seed expects holds only as long as none was left out."""
+    def _take_steps(self, run: FixedRun, lockstep: Lockstep) -> tuple[Divergence, ...]:
+        """Take every step that is not declined. The seed's expectations count only until the first one that is."""
         whole = True
         for step in run.seed.steps:
             operation = step.operation

@@ -1,7 +1,7 @@
 """What attaching to many functions costs on real kernels, beside what the model says of the same operations.
 
-Grace periods have their stock length here. Each way of attaching is one case: how it is measured, and the operations
-that it comes to for the model.
+Grace periods have the length that the kernel gives them. Each way of attaching is one case: how it is measured, and the
+operations that the model carries out for it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from impl.linux.guest import packages
 from impl.linux.guest.guest import GuestDiedError
 from impl.linux.instruments import bpftrace, measure
 from impl.linux.instruments.measure import OPS, STUB, Bench, Measured
-from model.system import Model
+from model import system
 from properties.kernels.cost_rows import Costs, Prediction, Row
 from spec import operations as op
 from spec import populations
 from spec.errors import BadInputError
 from spec.globs import matcher
-from spec.operations import Operation
+from spec.operations import Operation, names_of
 from spec.outcomes import Errno
 from spec.semantics import PRESETS, Semantics
+from spec.system import System
 from spec.worlds import Function, World
 
-__all__ = ["Case", "Plan", "cases", "client_case", "cold", "measured_rows", "predict", "run"]
+__all__ = ["Case", "Steps", "cases", "client_case", "cold", "measured_rows", "predict", "run"]
 
 SIZES = (10, 50, 200)
 LARGE = (1000, 5000)
@@ -55,8 +56,8 @@ FPROBE_SITE = "bpf_fentry_test1"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Operations for the model: those before, those that attach, those that detach. also: further functions named."""
+class Steps:
+    """The model's operations: those before, those that attach, those that detach. also: further functions in them."""
 
     before: tuple[Operation, ...] = ()
     attach: tuple[Operation, ...] = ()
@@ -66,22 +67,22 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A row to be: what it is called, its functions, how it is measured, and its plan; None where the kernel lacks it.
+    """A way of attaching: its name, its functions, how it is measured, and the model's steps, if the kernel has it.
 
-    group: the first case of a group is what its others are compared with. chosen: the client leaves out by itself what
-    cannot be attached.
+    group: the other cases of a group are compared with its first. chosen: the client itself leaves out the functions
+    that cannot be attached.
     """
 
     what: str
     functions: tuple[Function, ...]
     measure: Callable[[Bench], Measured]
-    plan: Plan | None
+    steps: Steps | None
     group: str = ""
     chosen: bool = False
 
 
 def run(kernels: Sequence[str], console: Console) -> Costs:
-    """Measure everything on these kernels; a line a row goes to the console. BadInputError: something is missing."""
+    """Measure everything on these kernels, and print each row. BadInputError: something is missing."""
     started = time.monotonic()
     rows: list[Row] = []
     for kernel in kernels:
@@ -92,7 +93,7 @@ def run(kernels: Sequence[str], console: Console) -> Costs:
 
 
 def measured_rows(kernel: str) -> Iterator[Row]:
-    """The rows of one kernel, as they are measured: our own programs first, then bpftrace."""
+    """Measure the rows of one kernel: our own programs first, then bpftrace."""
     if kernel not in CLIENT_SUITES:
         raise BadInputError(f"no costs are known for '{kernel}': write one of {', '.join(CLIENT_SUITES)}")
     world, semantics = populations.load(kernel), PRESETS[kernel]
@@ -118,8 +119,8 @@ def _bench(bench: Bench) -> Iterator[Bench]:
 
 
 def _row(case: Case, bench: Bench, world: World, semantics: Semantics) -> Row:
-    plan, functions = case.plan, case.functions
-    expected = predict((*functions, *plan.also), semantics, plan) if plan else Prediction.nothing()
+    steps, functions = case.steps, case.functions
+    expected = predict((*functions, *steps.also), semantics, steps) if steps else Prediction.nothing()
     try:
         measured, trouble = case.measure(bench), ""
     except (BadInputError, GuestDiedError) as error:
@@ -128,7 +129,7 @@ def _row(case: Case, bench: Bench, world: World, semantics: Semantics) -> Row:
 
 
 def cold(world: World, has: Callable[[str], bool]) -> list[Function]:
-    """Functions for a mass attach: idle, with a name of their own, and such that any kernel takes all kinds on them."""
+    """Functions for a mass attach: they are idle, their names are unique, and every kernel takes all kinds on them."""
     named = Counter(function.symbol for function in world.functions)
     matches = [matcher(pattern) for pattern in COLD]
     return [
@@ -150,7 +151,7 @@ def _takes_all(function: Function) -> bool:
 
 
 def cases(world: World, semantics: Semantics, has: Callable[[str], bool]) -> Iterator[Case]:
-    """All ways to attach that a kernel has, in every size."""
+    """Every way of attaching that a kernel has, in every size."""
     pool = cold(world, has)
     for size in SIZES:
         yield _one_by_one("BPF links, one by one", ("fentry",), _spread(pool, size), str(size))
@@ -173,9 +174,9 @@ def _one_by_one(what: str, kinds: tuple[str, ...], functions: tuple[Function, ..
     return Case(what, functions, measuring, _single_links(kinds, symbols), group)
 
 
-def _single_links(kinds: Sequence[str], symbols: Sequence[str]) -> Plan:
+def _single_links(kinds: Sequence[str], symbols: Sequence[str]) -> Steps:
     wanted = [(f"{kind}:{symbol}", kind, symbol) for symbol in symbols for kind in kinds]
-    return Plan(
+    return Steps(
         tuple(op.BpfProgLoad(name, kind, target=symbol) for name, kind, symbol in wanted),
         tuple(op.BpfRawTracepointOpen(name, name) for name, _, _ in wanted),
         tuple(op.BpfLinkDetach(name) for name, _, _ in wanted),
@@ -184,25 +185,25 @@ def _single_links(kinds: Sequence[str], symbols: Sequence[str]) -> Plan:
 
 def _tracing_multi(what: str, wanted: dict[str, tuple[Function, ...]], group: str) -> Case:
     symbols = {kind: [function.symbol for function in functions] for kind, functions in wanted.items()}
-    plan = Plan(
+    steps = Steps(
         tuple(op.BpfProgLoad(kind, kind, multi=True) for kind in wanted),
         tuple(op.BpfLinkCreate(kind, kind, tuple((name, None) for name in names)) for kind, names in symbols.items()),
         tuple(op.BpfLinkDetach(kind) for kind in wanted),
     )
     functions = tuple(dict.fromkeys(function for some in wanted.values() for function in some))
-    return Case(what, functions, partial(measure.tracing_multi, wanted=symbols), plan, group)
+    return Case(what, functions, partial(measure.tracing_multi, wanted=symbols), steps, group)
 
 
 def _kprobe_multi(kernel: str, functions: tuple[Function, ...]) -> Case:
     symbols = [function.symbol for function in functions]
-    plan = _fprobe(kernel, symbols) if kernel in FPROBE_OPS_DYNAMIC else None
+    steps = _fprobe(kernel, symbols) if kernel in FPROBE_OPS_DYNAMIC else None
     measuring = partial(measure.kprobe_multi, functions=symbols)
-    return Case("one kprobe_multi link", functions, measuring, plan, str(len(symbols)))
+    return Case("one kprobe_multi link", functions, measuring, steps, str(len(symbols)))
 
 
-def _fprobe(kernel: str, symbols: Sequence[str]) -> Plan:
-    """A fprobe as the ops that it registers."""
-    return Plan(
+def _fprobe(kernel: str, symbols: Sequence[str]) -> Steps:
+    """The operations of a fprobe, which registers an ops."""
+    return Steps(
         (op.FtraceOps("fprobe", dynamic=FPROBE_OPS_DYNAMIC[kernel]),),
         (op.FtraceSetFilterIps("fprobe", tuple(symbols)), op.RegisterFtraceFunction("fprobe")),
         (op.UnregisterFtraceFunction("fprobe"),),
@@ -210,36 +211,36 @@ def _fprobe(kernel: str, symbols: Sequence[str]) -> Plan:
 
 
 def _through_module(semantics: Semantics, functions: tuple[Function, ...]) -> Iterator[Case]:
-    """The interfaces of ftrace itself, with an ops that is dynamic, as BPF's are where each trampoline has one."""
+    """The interfaces of ftrace itself, with a dynamic ops: so is that of each BPF trampoline where each has one."""
     symbols = tuple(function.symbol for function in functions)
     declared, filled = op.FtraceOps(OPS, dynamic=True), op.FtraceSetFilterIps(OPS, symbols)
     pairs = tuple((symbol, STUB) for symbol in symbols)
-    plans = {
-        "register_ftrace_direct_multi": Plan(
+    ways = {
+        "register_ftrace_direct_multi": Steps(
             (declared,),
             (filled, op.RegisterFtraceDirectMulti(OPS, STUB)),
             (op.UnregisterFtraceDirectMulti(OPS, STUB),),
         ),
-        "register_ftrace_function": Plan(
+        "register_ftrace_function": Steps(
             (declared,), (filled, op.RegisterFtraceFunction(OPS)), (op.UnregisterFtraceFunction(OPS),)
         ),
     }
     if semantics.hash_direct:
         adding, deleting = op.UpdateFtraceDirectAdd(OPS, pairs), op.UpdateFtraceDirectDel(OPS, pairs)
-        plans["update_ftrace_direct_add"] = Plan((declared,), (adding,), (deleting,))
+        ways["update_ftrace_direct_add"] = Steps((declared,), (adding,), (deleting,))
     if semantics.single_direct:
-        plans["register_ftrace_direct, one by one"] = Plan(
+        ways["register_ftrace_direct, one by one"] = Steps(
             (),
             tuple(op.RegisterFtraceDirect(*pair) for pair in pairs),
             tuple(op.UnregisterFtraceDirect(*pair) for pair in pairs),
         )
-    for what, plan in plans.items():
-        measuring = partial(measure.through_module, before=plan.before, attaching=plan.attach, detaching=plan.detach)
-        yield Case(what, functions, measuring, plan, str(len(symbols)))
+    for what, steps in ways.items():
+        measuring = partial(measure.through_module, before=steps.before, attaching=steps.attach, detaching=steps.detach)
+        yield Case(what, functions, measuring, steps, str(len(symbols)))
 
 
 def _snooping(world: World, semantics: Semantics) -> Iterator[Case]:
-    """What retsnoop does: fentry and fexit on what globs allow and others do not deny; one by one all are tried."""
+    """What retsnoop does: fentry and fexit on functions that globs allow and none denies; one by one it tries all."""
     kinds = ("fentry", "fexit")
     functions = _matching(world, ALLOWED, DENIED)
     what = "fentry and fexit on allowed globs minus denied ones"
@@ -251,7 +252,7 @@ def _snooping(world: World, semantics: Semantics) -> Iterator[Case]:
 
 
 def _matching(world: World, allowed: Sequence[str], denied: Sequence[str] = ()) -> tuple[Function, ...]:
-    """Functions of the kernel proper under their symbols; of several with one name the first."""
+    """Functions of the kernel proper by their symbols; of several with one symbol the first."""
     left_out = [matcher(pattern) for pattern in denied]
     found = [function for pattern in allowed for function in world.matching(pattern, frozenset())]
     return tuple(
@@ -269,35 +270,34 @@ def client_case(world: World, client: bpftrace.Client, pattern: str) -> Case:
         if function.prototype is None or len(function.prototype.arguments) <= CLIENT_ARGUMENTS
     )
     links = _single_links(("fentry",), [function.symbol for function in functions])
-    trying = _fprobe(world.name, [FPROBE_SITE]) if world.name in FPROBE_OPS_DYNAMIC else Plan()
+    trying = _fprobe(world.name, [FPROBE_SITE]) if world.name in FPROBE_OPS_DYNAMIC else Steps()
     tried = (*trying.attach, *trying.detach)
     also = tuple(world.by_name[name] for name in (FPROBE_SITE,) if tried)
-    plan = Plan((*links.before, *trying.before), (*tried, *links.attach), links.detach, also)
-    script = f"kfunc:{pattern} {{ @[probe] = count(); }}"
+    steps = Steps((*links.before, *trying.before), (*tried, *links.attach), links.detach, also)
+    program = f"kfunc:{pattern} {{ @[probe] = count(); }}"
     what = f"bpftrace {client.version} kfunc:{pattern}"
-    return Case(what, functions, partial(bpftrace.trace, script=script), plan, chosen=True)
+    return Case(what, functions, partial(bpftrace.trace, script=program), steps, chosen=True)
 
 
-def predict(functions: Sequence[Function], semantics: Semantics, plan: Plan) -> Prediction:
-    """What the model says of a plan, in a world of these functions alone."""
-    model = Model(World("measured", tuple(dict.fromkeys(functions))), semantics)
+def predict(functions: Sequence[Function], semantics: Semantics, steps: Steps) -> Prediction:
+    """What the model says of a steps, in a world of these functions alone."""
+    model = system(World("measured", tuple(dict.fromkeys(functions))), semantics)
     refused: dict[str, str] = {}
-    for operation in plan.before:
+    for operation in steps.before:
         _apply(model, operation, refused)
     before = model.cost().grace_periods
-    for operation in plan.attach:
+    for operation in steps.attach:
         _apply(model, operation, refused)
     attached, between = frozenset(model.sites()), model.cost().grace_periods
-    for operation in plan.detach:
+    for operation in steps.detach:
         _apply(model, operation, refused)
     after = model.cost().grace_periods
     return Prediction(_difference(before, between), _difference(between, after), attached, refused)
 
 
-def _apply(model: Model, operation: Operation, refused: dict[str, str]) -> None:
-    """One operation, unless what it needs was refused; the first errno is noted by program, or under nothing."""
-    names = {getattr(operation, "prog", None), getattr(operation, "link", None)}
-    if names & refused.keys():
+def _apply(model: System, operation: Operation, refused: dict[str, str]) -> None:
+    """Apply an operation, unless what it needs was refused; the first errno is noted by program, or by no name."""
+    if {name.text for name in names_of(operation) if name.space in {"prog", "link"}} & refused.keys():
         return
     outcome = model.apply(operation)
     if isinstance(outcome, Errno):

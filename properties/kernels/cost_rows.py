@@ -33,13 +33,13 @@ class Prediction:
 
     @classmethod
     def nothing(cls) -> Prediction:
-        """Of what the kernel lacks."""
+        """The prediction for what the kernel lacks."""
         return cls({}, {}, frozenset(), {"": "EOPNOTSUPP"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One attach and detach. measured is None if that failed for the reason in trouble; the rest is as in Case."""
+    """One attach and detach. measured: None if it failed, for the reason in trouble. The rest is as in Case."""
 
     kernel: str
     what: str
@@ -63,11 +63,11 @@ class Row:
                 yield f"{name} waited for {periods(phase.waits.waited)}, the model says {periods(expected)} ({callers})"
             for flavour in phase.waits.impossible:
                 yield f"{name} waited for more grace periods of {flavour} than there were"
-        yield from _sites("are attached", measured.attached, self.expected.attached)
-        yield from _sites("stay attached", measured.left, frozenset())
+        yield from _compare_sites("are attached", measured.attached, self.expected.attached)
+        yield from _compare_sites("stay attached", measured.left, frozenset())
         if not self.chosen and dict(measured.refused) != dict(self.expected.refused):
             differing = sorted(set(measured.refused.items()) ^ set(self.expected.refused.items()))
-            yield f"refusals differ: {_some([' '.join(pair) for pair in differing])}"
+            yield f"refusals differ: {_list_some([' '.join(pair) for pair in differing])}"
 
     @property
     def verdict(self) -> Verdict:
@@ -159,8 +159,8 @@ class Costs:
             f"{len(row.measured.attached):,}",
             f"{attach.seconds:.3f} s",
             f"{detach.seconds:.3f} s",
-            _beside(attach.waits.waited, row.expected.attach),
-            _beside(detach.waits.waited, row.expected.detach),
+            _show_waits(attach.waits.waited, row.expected.attach),
+            _show_waits(detach.waits.waited, row.expected.detach),
             self._ratio(row),
             row.verdict.value,
         )
@@ -187,17 +187,17 @@ def periods(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[flavour]} {flavour}" for flavour in FLAVOURS if counts.get(flavour)) or "-"
 
 
-def _beside(measured: Mapping[str, int], expected: Mapping[str, int]) -> str:
+def _show_waits(measured: Mapping[str, int], expected: Mapping[str, int]) -> str:
     shown = periods(measured)
     return shown if dict(measured) == dict(expected) else f"{shown} (model: {periods(expected)})"
 
 
-def _sites(what: str, measured: frozenset[str], expected: frozenset[str]) -> Iterator[str]:
-    if measured - expected:
-        yield f"{len(measured - expected)} functions {what} against the model: {_some(sorted(measured - expected))}"
-    if expected - measured:
-        yield f"{len(expected - measured)} functions are not attached: {_some(sorted(expected - measured))}"
+def _compare_sites(what: str, measured: frozenset[str], expected: frozenset[str]) -> Iterator[str]:
+    if more := measured - expected:
+        yield f"{len(more)} functions {what} against the model: {_list_some(sorted(more))}"
+    if fewer := expected - measured:
+        yield f"{len(fewer)} functions are not attached: {_list_some(sorted(fewer))}"
 
 
-def _some(names: Sequence[str]) -> str:
+def _list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -1,6 +1,6 @@
-"""Directed runs in a kernel's laboratory: what the other fixed runs leave out, since a kernel declines a part of them.
+"""Directed runs in a kernel's laboratory, for what the other fixed runs do not reach, as a kernel declines some steps.
 
-They say nothing of what the model answers but where a list would otherwise miss what it is for.
+They expect an answer only where a list would otherwise miss its point.
 """
 
 from __future__ import annotations

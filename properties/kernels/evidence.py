@@ -1,4 +1,4 @@
-"""What a kernel's runs showed: which rules it confirmed, what it declined, where it diverged."""
+"""What the runs of a kernel showed: the rules that it confirmed, what it declined, where it diverged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What all runs of one kernel gave.
+    """What all runs of one kernel showed.
 
     rules: by rule, the steps that confirmed it: the model cited it, and the kernel did the same. outcomes: by verb and
     answer. declined: why the kernel was not asked, and how often. left: the first step that each run had to leave out,
@@ -50,12 +50,12 @@ class Evidence:
 
     @property
     def steps(self) -> int:
-        """All that the kernel was given: operations, calls and looks at a site."""
+        """How many steps the kernel took: operations, calls and looks at a site."""
         return sum(self.outcomes.values())
 
     @property
     def calls(self) -> int:
-        """Calls of functions among the steps."""
+        """How many of the steps are calls of functions."""
         return self.outcomes.get(("call", "observed"), 0)
 
     @property
@@ -82,15 +82,15 @@ class Collected:
         self.tally = Tally(self.semantics)
 
     def agreed(self, _operation: Operation, _observed: str, rules: tuple[str, ...]) -> None:
-        """A step on which the kernel did what the model says."""
+        """The kernel did what the model says, so the rules that the model cited are confirmed."""
         self.rules.update(rules)
 
     def declined(self, _operation: Operation, reason: str) -> None:
-        """A step that the kernel was not given."""
+        """The kernel was not given a step, for this reason."""
         self.reasons[reason] += 1
 
     def evidence(self, kernel: str, release: str) -> Evidence:
-        """As it stands."""
+        """The evidence so far."""
         return Evidence(
             kernel,
             release,

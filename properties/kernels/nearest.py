@@ -1,4 +1,4 @@
-"""Which preset's semantics a kernel of a developer's has: the one that shares most of the facts that can be tried."""
+"""Which semantics a kernel of unknown kind has: the preset that shares most of the facts that can be tried."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ API = {
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The semantics chosen. differing: probed facts that are otherwise in them."""
+    """The semantics that were chosen. differing: the probed facts that they have otherwise."""
 
     semantics: Semantics
     facts: Mapping[str, bool]
@@ -54,13 +54,13 @@ def nearest(kernel: Kernel) -> Nearest:
 
 
 def chosen(facts: Mapping[str, bool]) -> Nearest:
-    """The kernel's preset that differs in the fewest facts; of several the newest."""
+    """The preset that differs in the fewest facts; of several the newest."""
     presets = [PRESETS[name] for name in reversed(KERNELS)]
-    judged = [Nearest(preset, facts, _differing(preset, facts)) for preset in presets]
+    judged = [Nearest(preset, facts, _compare(preset, facts)) for preset in presets]
     return min(judged, key=lambda one: len(one.differing))
 
 
-def _differing(preset: Semantics, facts: Mapping[str, bool]) -> tuple[str, ...]:
+def _compare(preset: Semantics, facts: Mapping[str, bool]) -> tuple[str, ...]:
     return tuple(name for name, value in facts.items() if _fact(preset, name) != value)
 
 
@@ -69,9 +69,9 @@ def _fact(preset: Semantics, name: str) -> bool:
 
 
 def probed(guest: Guest) -> dict[str, bool]:
-    """Facts of Semantics by name as the guest shows them; graph_users: whether there is more than one.
+    """The facts of Semantics that the guest shows, by name; graph_users: whether there is more than one.
 
-    BPF's are tried, the others are in kallsyms and tracefs.
+    Those of BPF are tried; the others are read from kallsyms and tracefs.
     """
     batch = Batch()
     reads = [batch.read_file(path) for path in (KALLSYMS, VMLINUX_BTF)]

@@ -1,4 +1,4 @@
-"""What a kernel in a virtual machine needs of this machine, and whether it is here: no fetching, no starting."""
+"""Whether this machine has what a kernel in a virtual machine needs. Nothing is fetched or started here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_fetched(name: str) -> bool:
 
 
 def missing_kernel(name: str) -> str:
-    """Why a kernel cannot be run without fetching anything, a sentence; empty if it can."""
+    """A sentence that says why a kernel cannot be run without fetching anything; empty if it can."""
     return missing_tools() or ("" if is_fetched(name) else f"its files are not in the cache: {FETCH} --kernel {name}")
 
 

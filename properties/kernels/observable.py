@@ -1,4 +1,4 @@
-"""Which rules a real kernel in the emulator cannot confirm, and why: one reason for each, in one place."""
+"""The rules that a real kernel in the emulator cannot confirm, each with its reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from properties.kernels.evidence import Evidence
 from properties.lockstep.coverage import lacking, rule_ids
 from spec.semantics import Semantics
 
-__all__ = ["NOT_OBSERVABLE", "Standing", "State", "reachable", "standing"]
+__all__ = ["NOT_OBSERVABLE", "Knowledge", "Standing", "reachable", "standing"]
 
 _HARNESS = "the harness answers in the kernel's stead"
 _WAITS = "a wait: grace periods are short here, the cost table counts them"
@@ -34,7 +34,7 @@ NOT_OBSERVABLE: Mapping[str, str] = {rule: reason for rules, reason in _REASONS.
 """The reason by rule. Where a rule has parts, it stands here only if no part of it can be seen."""
 
 
-class State(Enum):
+class Knowledge(Enum):
     """What is known of a rule on a kernel; the values are the table's words."""
 
     CONFIRMED = "confirmed"
@@ -47,7 +47,7 @@ class State(Enum):
 class Standing:
     """A rule on a kernel. steps: those that confirmed it. reason: why it cannot be observed."""
 
-    state: State
+    state: Knowledge
     steps: int = 0
     reason: str = ""
 
@@ -56,19 +56,19 @@ class Standing:
 
 
 def standing(evidence: Evidence) -> dict[str, Standing]:
-    """Every rule of spec/README.md, in its order."""
+    """What is known of every rule, in the order of spec/README.md."""
     absent = lacking(evidence.semantics)
-    return {rule: _standing(rule, evidence.rules.get(rule, 0), rule in absent) for rule in rule_ids()}
+    return {rule: _judge(rule, evidence.rules.get(rule, 0), rule in absent) for rule in rule_ids()}
 
 
 def reachable(semantics: Semantics) -> frozenset[str]:
-    """The rules that runs of these semantics on a kernel could confirm."""
+    """The rules that runs on a kernel of these semantics can confirm."""
     return frozenset(rule_ids()) - NOT_OBSERVABLE.keys() - lacking(semantics)
 
 
-def _standing(rule: str, steps: int, absent: bool) -> Standing:
+def _judge(rule: str, steps: int, absent: bool) -> Standing:
     if rule in NOT_OBSERVABLE:
-        return Standing(State.NOT_OBSERVABLE, reason=NOT_OBSERVABLE[rule])
+        return Standing(Knowledge.NOT_OBSERVABLE, reason=NOT_OBSERVABLE[rule])
     if absent:
-        return Standing(State.LACKING)
-    return Standing(State.CONFIRMED, steps) if steps else Standing(State.NEVER)
+        return Standing(Knowledge.LACKING)
+    return Standing(Knowledge.CONFIRMED, steps) if steps else Standing(Knowledge.NEVER)

@@ -1,4 +1,4 @@
-"""Which functions `dump` takes of a running kernel, and what the spec says becomes of programs attached to them."""
+"""The functions of a running kernel that are dumped, and what the spec says of attaching programs to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Answers = tuple[tuple[str, ...], tuple[str | None, ...]]
 
 
 def parse_programs(text: str) -> tuple[str, ...]:
-    """The kinds of `fentry=2,fexit=1`, each as often as it is written, in this order."""
+    """The kinds that `fentry=2,fexit=1` stands for: fentry, fentry, fexit."""
     kinds: list[str] = []
     for part in text.split(","):
         kind, _, number = part.partition("=")
@@ -40,7 +40,7 @@ def parse_programs(text: str) -> tuple[str, ...]:
 
 
 def label(attaching: Attaching) -> str:
-    """As in the name of an image file: `fentry2_fexit1.cookie.ip.flags16`."""
+    """The part of an image file's name that tells the programs: `fentry2_fexit1.cookie.ip.flags16`."""
     kinds = "_".join(f"{kind}{attaching.kinds.count(kind)}" for kind in dict.fromkeys(attaching.kinds))
     given = asdict(attaching.attached.options)
     options = (name if value is True else f"{name}{value}" for name, value in given.items() if value)
@@ -62,27 +62,27 @@ def shape(function: Function) -> tuple[object, ...]:
 
 
 def representatives(world: World, attaching: Attaching, is_unique: Callable[[Function], bool]) -> list[Function]:
-    """One function for each shape, in address order: of those that take the programs the last whose name is unique.
+    """One function for each shape, in address order: the last one that accepts the programs and has a unique name.
 
     Late in the kernel's text are drivers and protocols, which do not run while their trampolines are looked at.
     """
     chosen: dict[tuple[object, ...], tuple[bool, bool, int]] = {}
     for number, function in enumerate(world.functions):
         if function.btf_id is not None:
-            rank = (_takes(function, attaching), is_unique(function), number)
+            rank = (_accepts(function, attaching), is_unique(function), number)
             chosen[shape(function)] = max(rank, chosen.get(shape(function), rank))
     return [world.functions[number] for number in sorted(number for _, _, number in chosen.values())]
 
 
-def _takes(function: Function, attaching: Attaching) -> bool:
-    """Whether the function's attributes let all programs be attached."""
+def _accepts(function: Function, attaching: Attaching) -> bool:
+    """Whether the attributes of the function allow all programs."""
     needed = {"fmod_ret"} if "fmod_ret" in attaching.kinds else set()
     needed |= {"sleepable"} if attaching.sleepable else set()
     return needed <= function.attributes and not function.attributes & {"deny", "noreturn"}
 
 
 def matching(world: World, pattern: str) -> list[Function]:
-    """The functions that a glob selects, as far as BTF names them; BadInputError if there are none."""
+    """The functions that a glob selects and BTF names; BadInputError if there are none."""
     found = [function for function in world.matching(pattern) if function.btf_id is not None]
     if not found:
         raise BadInputError(f"--functions {pattern}: none of the traceable functions that BTF names matches")
@@ -93,9 +93,9 @@ def predicted(function: Function, attaching: Attaching, semantics: Semantics) ->
     """What the model answers to the loads, then to the attaches."""
     system = model.system(World("dump", (function,)), semantics)
     places = range(len(attaching.kinds))
-    loads = _answered(system.apply, (_load(function, attaching, place) for place in places))
+    loads = _apply_all(system.apply, (_load(function, attaching, place) for place in places))
     links = (op.BpfRawTracepointOpen(f"l{place}", f"p{place}", cookie=attaching.cookie_of(place)) for place in places)
-    attaches = [None if load else _answered(system.apply, [link])[0] for load, link in zip(loads, links, strict=True)]
+    attaches = [None if load else _apply_all(system.apply, [link])[0] for load, link in zip(loads, links, strict=True)]
     return loads, tuple(attaches)
 
 
@@ -109,6 +109,6 @@ def _load(function: Function, attaching: Attaching, place: int) -> Operation:
     )
 
 
-def _answered(apply: Callable[[Operation], object], operations: Iterable[Operation]) -> tuple[str, ...]:
+def _apply_all(apply: Callable[[Operation], object], operations: Iterable[Operation]) -> tuple[str, ...]:
     outcomes = [apply(operation) for operation in operations]
     return tuple(outcome.name if isinstance(outcome, Errno) else "" for outcome in outcomes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from properties.kernels.evidence import Evidence
-from properties.kernels.observable import NOT_OBSERVABLE, State, standing
+from properties.kernels.observable import NOT_OBSERVABLE, Knowledge, standing
 from properties.lockstep.coverage import rule_ids
 from properties.report.grid import Column, Grid, Line
 
@@ -27,7 +27,7 @@ def summary_table(evidences: Sequence[Evidence]) -> Grid:
     columns = (
         Column("kernel", wrap="fold"),
         Column("release", wrap="fold"),
-        *(Column(state.value, right=True) for state in State),
+        *(Column(state.value, right=True) for state in Knowledge),
         Column("steps", right=True),
         Column("which were never reached"),
     )
@@ -37,8 +37,8 @@ def summary_table(evidences: Sequence[Evidence]) -> Grid:
 def _summarize(evidence: Evidence) -> Line:
     stands = standing(evidence)
     counts = Counter(each.state for each in stands.values())
-    never = [rule for rule, each in stands.items() if each.state is State.NEVER]
-    numbers = (str(counts[state]) for state in State)
+    never = [rule for rule, each in stands.items() if each.state is Knowledge.NEVER]
+    numbers = (str(counts[state]) for state in Knowledge)
     return Line((evidence.kernel, evidence.release, *numbers, f"{evidence.steps:,}", ", ".join(never) or "none"))
 
 

@@ -1,4 +1,4 @@
-"""What a run reached: operations with their outcomes, and rules; and what the semantics have that stayed at zero."""
+"""What runs reached: outcomes of operations, and rules; and what of the semantics they did not reach."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rule_ids() -> tuple[str, ...]:
 
 
 def lacking(semantics: Semantics) -> frozenset[str]:
-    """The rules that these semantics cannot reach, by declared facts."""
+    """The rules that these semantics cannot reach, by their facts."""
     return frozenset(rule for lacks, rules in LACKING if lacks(semantics) for rule in rules.split())
 
 
@@ -57,16 +57,16 @@ class Tally:
         self.rules: Counter[str] = Counter()
 
     def count(self, operation: Operation, outcome: str) -> None:
-        """One operation that gave this outcome; calls and sites give `observed`."""
+        """Count an operation with its outcome; that of calls and sites is `observed`."""
         self.outcomes[operation.verb, outcome] += 1
 
     def add_rules(self, reached: Mapping[str, int]) -> None:
-        """The rules that one run of the model cited."""
+        """Add the rules that one run of the model cited."""
         self.rules.update(reached)
 
     @property
     def steps(self) -> int:
-        """Operations executed."""
+        """How many operations were executed."""
         return self.outcomes.total()
 
     def rules_at_zero(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def _block(text: str) -> str:
 
 
 def site_lines(sites: Mapping[str, Site], other: Mapping[str, Site]) -> str:
-    """The lines of enabled_functions that the other side does not have like this; at most 12 of them."""
+    """The lines of enabled_functions in which the other side differs; at most 12 of them."""
     names = sorted(name for name in {*sites, *other} if sites.get(name) != other.get(name))
     lines = [f"{name} {sites.get(name, 'nop')}" for name in names]
     more = [f"... and {len(lines) - 12} more"] if len(lines) > 12 else []
@@ -66,7 +66,7 @@ def site_lines(sites: Mapping[str, Site], other: Mapping[str, Site]) -> str:
 
 
 def cost_lines(cost: Cost, other: Cost, names: tuple[str, ...]) -> str:
-    """The totals among these names that the other side has differently."""
+    """The totals of these names in which the other side differs."""
     return ", ".join(
         f"{entry.name} {_total(getattr(cost, entry.name))}"
         for entry in fields(Cost)

@@ -1,4 +1,4 @@
-"""The journal: a seed file that holds every step before it is executed: a dead process leaves its sequence behind."""
+"""The journal: a seed file that has each step before it is executed, so that a dead process leaves its steps behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Journal:
         self._file.flush()
 
     def write(self, step: Step) -> None:
-        """Put a step down; it has left this process when this returns."""
+        """Write a step; the file has it when this returns."""
         self._file.write(f"{step}\n")
         self._file.flush()
 

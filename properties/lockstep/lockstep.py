@@ -53,7 +53,7 @@ class Reference(System, Protocol):
 
 
 class Witness(Protocol):
-    """Is told of each step that was taken or declined."""
+    """Somebody who hears of each step that was taken or declined."""
 
     def agreed(self, operation: Operation, observed: str, rules: tuple[str, ...], /) -> None:
         """Every system did what the model says, which cited these rules; observed as in Taken.
@@ -109,7 +109,7 @@ class _Crashed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runner:
-    """A system in the run. place: of its factory."""
+    """A system in the run. place: the place of its factory among those given."""
 
     system: System
     name: str
@@ -125,7 +125,7 @@ class _Runner:
 
 
 def reference(world: World, semantics: Semantics) -> Reference:
-    """The model at its start."""
+    """A new model."""
     from model import system  # noqa: PLC0415  # lockstep can be used with another reference
 
     return system(world, semantics)
@@ -213,9 +213,9 @@ class Lockstep:
         self.history.append(step)
         operation = step.operation
         if isinstance(operation, ObserveSite):
-            return self._observe(step, lambda system: _seen_site(system, operation))
+            return self._observe(step, lambda system: _see_site(system, operation))
         if isinstance(operation, Call):
-            taken = self._observe(step, lambda system: _seen_trace(system, operation))
+            taken = self._observe(step, lambda system: _see_trace(system, operation))
         else:
             taken = self._apply(step)
         if self._witness is not None and not taken.divergences and not taken.harness:
@@ -272,10 +272,10 @@ class Lockstep:
             answer = runner.system.apply(step.operation)
             self._harness = self._harness or answer.harness
             return (
-                _outcomes(outcome, answer, runner.system)
-                or _sites(sites, runner.system.sites())
-                or _costs(cost, runner, self._model)
-                or _expected(step.expected, str(outcome))
+                _compare_outcomes(outcome, answer, runner.system)
+                or _compare_sites(sites, runner.system.sites())
+                or _compare_costs(cost, runner, self._model)
+                or _compare_expected(step.expected, str(outcome))
             )
 
         divergences = self._each(step, judge)
@@ -291,14 +291,14 @@ class Lockstep:
         def judge(runner: _Runner) -> Difference | None:
             seen, other = see(runner.system)
             if value != other:
-                return aspect, *_told(value, other)
-            return _expected(step.expected, seen)
+                return aspect, *_describe(value, other)
+            return _compare_expected(step.expected, seen)
 
         divergences = self._each(step, judge)
         return Taken(text, self._against_seed(step, text) + divergences)
 
     def _against_seed(self, step: Step, text: str) -> tuple[Divergence, ...]:
-        difference = _expected(step.expected, text)
+        difference = _compare_expected(step.expected, text)
         return (self._divergence(step, None, difference),) if difference else ()
 
     def _each(self, step: Step | None, judge: Callable[[_Runner], Difference | None]) -> tuple[Divergence, ...]:
@@ -351,18 +351,18 @@ def _check_arguments(call: Call, world: World) -> None:
         raise UnsupportedError(f"'call': {call.function} takes {wanted}, not {given}")
 
 
-def _seen_trace(system: System, call: Call) -> tuple[str, Trace]:
+def _see_trace(system: System, call: Call) -> tuple[str, Trace]:
     trace = system.call(call.function, call.arguments)
     return str(trace), trace
 
 
-def _seen_site(system: System, observed: ObserveSite) -> tuple[str, Site | None]:
+def _see_site(system: System, observed: ObserveSite) -> tuple[str, Site | None]:
     site = system.sites().get(observed.function)
     return ("nop" if site is None else site.target), site
 
 
-def _told(value: object, other: object) -> tuple[str, str]:
-    """Two observations as text; in full where the short text hides the difference."""
+def _describe(value: object, other: object) -> tuple[str, str]:
+    """Two observations as text, in full if the short texts are the same."""
     short = _short(value), _short(other)
     return short if short[0] != short[1] else (_full(value), _full(other))
 
@@ -375,21 +375,21 @@ def _full(value: object) -> str:
     return "\n".join([str(value), *map(repr, value.events)]) if isinstance(value, Trace) else repr(value)
 
 
-def _outcomes(expected: Outcome, outcome: Outcome, system: System) -> Difference | None:
+def _compare_outcomes(expected: Outcome, outcome: Outcome, system: System) -> Difference | None:
     if expected == outcome:
         return None
     console = capabilities.console(system) if outcome.warn else ""
     return "outcome", str(expected), f"{outcome}\n{console}".strip()
 
 
-def _sites(expected: Mapping[str, Site], sites: Mapping[str, Site]) -> Difference | None:
+def _compare_sites(expected: Mapping[str, Site], sites: Mapping[str, Site]) -> Difference | None:
     if expected == sites:
         return None
     return "sites", site_lines(expected, sites), site_lines(sites, expected)
 
 
-def _costs(expected: Cost, runner: _Runner, model: Reference) -> Difference | None:
-    """What differs among the costs that the system counts."""
+def _compare_costs(expected: Cost, runner: _Runner, model: Reference) -> Difference | None:
+    """The first difference among the costs that the system counts."""
     cost, level = runner.system.cost(), runner.level
     waits = tuple(name for name in WAITS if name in runner.counts)
     if any(getattr(expected, name) != getattr(cost, name) for name in waits):
@@ -405,7 +405,7 @@ def _costs(expected: Cost, runner: _Runner, model: Reference) -> Difference | No
     return None
 
 
-def _expected(expectation: Expectation | None, text: str) -> Difference | None:
+def _compare_expected(expectation: Expectation | None, text: str) -> Difference | None:
     if expectation is None:
         return None
     wanted = expectation.words or tuple(str(expectation).split())

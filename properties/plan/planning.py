@@ -54,7 +54,7 @@ def plan(probes: Sequence[Probe], semantics: Semantics) -> Plan:
     return Plan(
         semantics,
         attached,
-        tuple(_refused(probe, singly, semantics) for probe in probes),
+        tuple(_explain_refusals(probe, singly, semantics) for probe in probes),
         _sets(attached),
         {
             **_ways(ONE_BY_ONE, singly.costs),
@@ -65,7 +65,7 @@ def plan(probes: Sequence[Probe], semantics: Semantics) -> Plan:
     )
 
 
-def _refused(probe: Probe, singly: Singly, semantics: Semantics) -> dict[Reason, list[Function]]:
+def _explain_refusals(probe: Probe, singly: Singly, semantics: Semantics) -> dict[Reason, list[Function]]:
     """The functions that refuse a probe, by reason."""
     refused: dict[Reason, list[Function]] = {}
     for function in probe.matched:

@@ -1,4 +1,4 @@
-"""Fixed runs, and those among them that are files: the corpus of seeds."""
+"""Fixed runs, and the corpus: fixed runs that are seed files."""
 
 from __future__ import annotations
 

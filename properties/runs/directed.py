@@ -33,7 +33,7 @@ def directed(semantics: Semantics) -> Iterator[FixedRun]:
 
 
 def wide(count: int) -> World:
-    """A world of many functions of one argument, wide1 and on, from the 101st on in three modules."""
+    """A world of many functions of one argument, wide1, wide2 and so on; those from the 101st on are in modules."""
     prototype = Prototype((LONG,), LONG)
     modules = (None if n <= 100 else f"mod{n % 3 + 1}" for n in range(1, count + 1))
     named = enumerate(modules, 1)
@@ -41,7 +41,7 @@ def wide(count: int) -> World:
 
 
 def _kinds(semantics: Semantics) -> tuple[str, ...]:
-    """The kinds whose programs a trampoline counts."""
+    """The kinds of these semantics that count for a trampoline's limit."""
     present = {"fentry": True, "fexit": True, "fmod_ret": semantics.fmod_ret, "fsession": semantics.fsession}
     return tuple(kind for kind, exists in present.items() if exists)
 
@@ -393,13 +393,13 @@ def _regs_of_direct_calls(s: Semantics) -> Lines:
     yield "bpf_link_detach l1 -> 0"
     yield "site foo1 -> ftrace_caller"
     if s.single_direct:
-        yield from _narrowed_direct(("register_ftrace_direct", "unregister_ftrace_direct"), "{} T1")
+        yield from _narrow_direct(("register_ftrace_direct", "unregister_ftrace_direct"), "{} T1")
     if s.hash_direct:
         yield "ftrace_ops o1"
-        yield from _narrowed_direct(("update_ftrace_direct_add o1", "update_ftrace_direct_del o1"), "{}=T1")
+        yield from _narrow_direct(("update_ftrace_direct_add o1", "update_ftrace_direct_del o1"), "{}=T1")
 
 
-def _narrowed_direct(calls: tuple[str, str], pair: str) -> Lines:
+def _narrow_direct(calls: tuple[str, str], pair: str) -> Lines:
     """Two functions join one direct ops, and leave it in turn: twice foo1 first, then as the last."""
     add, remove = calls
     first, second = pair.format("foo1"), pair.format("foo2")

@@ -1,4 +1,4 @@
-"""What the fixed runs reach: directed runs, sweep and seeds together, every answer and every rule of a preset."""
+"""What the fixed runs reach: directed runs, sweep and seeds together reach every answer and rule of a preset."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Reached:
 
     @property
     def holds(self) -> bool:
-        """Nothing diverged, nothing stayed at zero, nothing came that no rule allows."""
+        """Whether nothing diverged, everything was reached, and no answer came that no rule allows."""
         return not (self.divergence or self.unseen or self.forbidden or self.rules)
 
     def __str__(self) -> str:

@@ -267,7 +267,7 @@ def sweep(semantics: Semantics) -> Iterator[FixedRun]:
 
 
 def _full(semantics: Semantics) -> tuple[str, ...]:
-    """A function with as many programs as it takes, and one call more that attaches to it."""
+    """Fill a function with as many programs as it takes, then attach one more."""
     multi = " multi" if semantics.tracing_multi else ""
     loads = (f"bpf_prog_load p{n} fentry" for n in range(semantics.max_links))
     opens = (f"bpf_raw_tracepoint_open l{n} p{n} foo1" for n in range(semantics.max_links))
@@ -292,7 +292,7 @@ def _records() -> World:
 
 
 def _run(name: str, lines: tuple[str, ...], world: World, semantics: Semantics) -> FixedRun:
-    """The lines that these semantics have, as a run."""
+    """A run of the lines whose operations these semantics have."""
     supported = alphabet(semantics)
     steps = [line for line in lines if OPERATIONS[line.split()[0]] in supported]
     return fixed_run(name, world, semantics, steps)

@@ -1,6 +1,6 @@
-"""The verb `bench`: the performance figures of the design, as ratios within one run, held against their bounds.
+"""The verb `bench`: measures the performance figures of the design, as ratios within one run, against their bounds.
 
-Times are medians of repeated runs, and what is compared takes turns.
+Times are medians of repeated runs, and actions that are compared take turns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WITHOUT_ANGR = "Two more figures compare the prover with angr, which has an envi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `bench`."""
+    """Declare the options of `bench`."""
     parser.epilog = "Exit status: 0 every figure holds, 1 one does not, 2 the input is bad or a tool is missing."
     parser.add_argument(
         "--json",
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures every figure, prints a table, writes JSON, and returns 0 if all hold, else 1."""
+    """Measure every figure, print a table, write JSON, and return 0 if all hold, else 1."""
     console = Console()
     wanted = against_angr.measures(arguments.angr) if arguments.angr else measures()
     figures = [
@@ -52,5 +52,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def measures() -> list[Measure]:
-    """All that need nothing but what the project depends on."""
+    """The figures that need nothing but what the project depends on."""
     return [*attaching.measures(), *stepping.measures(), *calling.measures(), *proving.measures()]

@@ -1,4 +1,4 @@
-"""The checks that `verify` runs: one for each property and setting, in the order in which they are told."""
+"""The checks that `verify` runs: one for each property and setting, in the order of the report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROPOSAL = "proposal-2021"
 
 
 def checks(worlds: Sequence[World], budget: float) -> list[Check]:
-    """Every check on these worlds; budget: seconds that those which search share equally."""
+    """Every check on these worlds. budget: the seconds that the searching checks share equally."""
     settings = [(world, semantics) for world in worlds for semantics in _semantics_of(world)]
     seconds = budget / max(1, len(settings))
     found = [Check("seeds agree", partial(seeds_agree, SEEDS))]
@@ -50,7 +50,7 @@ def checks(worlds: Sequence[World], budget: float) -> list[Check]:
 
 
 def proofs() -> list[Check]:
-    """The checks of machine code: a few seconds in all."""
+    """The checks of machine code, which take a few seconds in all."""
     # SLEIGH, z3 and unicorn are loaded where something is to be proved.
     from properties.proofs.checks import image_check, matrix_checks, placed_check  # noqa: PLC0415
 
@@ -129,7 +129,8 @@ def _save(found: Found) -> str:
 def _semantics_of(world: World) -> Sequence[Semantics]:
     """The semantics under which a world is checked.
 
-    All for the small one. For a real one its own, and the newest, which has mass attach, or else the proposal.
+    A small world is checked under all. A real one is checked under its own and the newest, which have mass attach; if
+    its own are the newest, under the proposal.
     """
     if len(world.functions) < LARGE:
         return tuple(PRESETS.values())

@@ -1,4 +1,4 @@
-"""The verb `linux`: real kernels in a virtual machine against the model, then the rules that each of them confirmed."""
+"""The verb `linux`: runs real kernels against the model, and shows the rules that each of them confirmed."""
 
 from __future__ import annotations
 
@@ -74,26 +74,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the checks and return 0, 1 or 2 (`exit_status`)."""
-    _consistent(arguments)
-    names = _names(arguments)
+    _check_options(arguments)
+    names = _choose(arguments)
     if arguments.fetch:
         return _fetch(names)
     require_tools()
     console = Console(width=show.log_width())
     random = Random(arguments.operations, arguments.budget, arguments.random_seed, arguments.save)
-    jobs = [_own(arguments, console)] if arguments.bzimage else [debian(name) for name in names]
+    jobs = [_make_job(arguments, console)] if arguments.bzimage else [debian(name) for name in names]
     checks = [check for job in jobs for check in job_checks(job, random)]
     costs = _Costs(names, console)
     if arguments.cost:
         checks.append(Check("grace periods are counted as the model counts them", costs.measure))
     done = run_checks(checks, console)
-    _tell(jobs, done, costs, arguments.junit, console)
+    _report(jobs, done, costs, arguments.junit, console)
     return exit_status(done)
 
 
 @dataclass(slots=True)
 class _Costs:
-    """What attaching costs on these kernels, once it was measured."""
+    """Measures what attaching costs on these kernels. State: the costs, once they were measured."""
 
     kernels: Sequence[str]
     console: Console
@@ -106,8 +106,8 @@ class _Costs:
         return CheckResult(self.measured.verdict, rows, "ways", detail=details)
 
 
-def _consistent(arguments: argparse.Namespace) -> None:
-    """Options of a kernel of one's own, and of Debian's, do not go together."""
+def _check_options(arguments: argparse.Namespace) -> None:
+    """BadInputError if options of a kernel of the user's and options of Debian's kernels are mixed."""
     if arguments.bzimage is None:
         given = [f"--{name}" for name in ("modules", "semantics") if getattr(arguments, name) is not None]
         if given:
@@ -118,7 +118,7 @@ def _consistent(arguments: argparse.Namespace) -> None:
         raise BadInputError(f"{' and '.join(given)} are for Debian's kernels: leave --bzimage out")
 
 
-def _names(arguments: argparse.Namespace) -> tuple[str, ...]:
+def _choose(arguments: argparse.Namespace) -> tuple[str, ...]:
     chosen = arguments.kernel or [ALL]
     return KERNELS if ALL in chosen else tuple(dict.fromkeys(chosen))
 
@@ -129,8 +129,8 @@ def _fetch(names: Sequence[str]) -> int:
     return 0
 
 
-def _own(arguments: argparse.Namespace, console: Console) -> Job:
-    """A developer's kernel; whose rules it follows is told."""
+def _make_job(arguments: argparse.Namespace, console: Console) -> Job:
+    """The job of the user's own kernel; a line says whose rules it follows."""
     kernel = packages.from_files(arguments.bzimage, arguments.modules)
     if kernel.headers is None:
         how = "give the bzImage where it was built, or --modules lib/modules/RELEASE with its link `build`"
@@ -145,8 +145,8 @@ def _own(arguments: argparse.Namespace, console: Console) -> Job:
     return Job(kernel.name, lambda: kernel, semantics, without_own(laboratory_of(semantics)), known()[semantics.name])
 
 
-def _tell(jobs: Sequence[Job], done: Sequence[Finished], costs: _Costs, junit: Path, console: Console) -> None:
-    """Tables and summary on the console, and everything in three files."""
+def _report(jobs: Sequence[Job], done: Sequence[Finished], costs: _Costs, junit: Path, console: Console) -> None:
+    """Print tables and summary, and write everything into three files."""
     evidences = [evidence for job in jobs if (evidence := job.evidence)]
     console.print(show.rich_table(show.table(done, TITLE)))
     short = summary_table(evidences)

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan; 0, or BadInputError for a pattern that is none or matches nothing."""
+    """Print the plan and return 0; BadInputError if a pattern is malformed or matches nothing."""
     presets = [semantics_named(arguments.semantics)] if arguments.semantics else list(PRESETS.values())
     world = world_named(arguments.world)
     probes = [parse_probe(text, number, world) for number, text in enumerate(arguments.pattern, 1)]
@@ -64,7 +64,7 @@ def _print(console: Console, world: World, probes: Sequence[Probe], plans: Seque
 
 
 def _plain(title: str) -> Table:
-    """A table without lines, which reads the same in a log; its first column has no heading."""
+    """A table without lines, so that it reads the same in a log; its first column has no heading."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     return table
@@ -99,7 +99,7 @@ def _reasons(refused: Sequence[dict[Reason, list[Function]]]) -> dict[Reason, li
 
 
 def _alike(plans: Iterable[Plan]) -> list[list[Plan]]:
-    """Kernels under which the same programs meet on the same functions, together."""
+    """Plans in groups: in each, the same programs meet on the same functions."""
     groups: list[list[Plan]] = []
     for each in plans:
         same = next((group for group in groups if group[0].sets == each.sets), None)
@@ -111,7 +111,7 @@ def _alike(plans: Iterable[Plan]) -> list[list[Plan]]:
 
 
 def _mixing_table(probes: Sequence[Probe], plans: Sequence[Plan]) -> Table | str:
-    """Which programs meet on which functions: a line is one trampoline, times the shapes that it has to serve."""
+    """Which programs meet on which functions: each line is a trampoline, for as many shapes as it has to serve."""
     where = ", ".join(each.semantics.name for each in plans)
     sets = plans[0].sets
     if not sets:
@@ -159,7 +159,7 @@ def _cost_table(plans: Sequence[Plan]) -> Table:
 
 
 def _figures(costs: Sequence[Cost | None]) -> Iterator[tuple[str, list[int | None]]]:
-    """The rows of one way: what is counted, and how often by each kernel's rules; what none has is left out."""
+    """The rows of one way of attaching: a count by each kernel's rules. A wait that no kernel has is left out."""
     yield "text-poke rounds", [None if cost is None else cost.poke_rounds for cost in costs]
     yield "sites patched", [None if cost is None else cost.sites_patched for cost in costs]
     for flavour in ("rcu_tasks", "rcu_tasks_rude"):
@@ -189,7 +189,7 @@ def _notes(probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
 
 
 def _batch_notes(each: Plan) -> Iterator[str]:
-    """What makes a whole batch fail."""
+    """Sentences about what makes a whole batch fail."""
     name = each.semantics.name
     rules = {reason.rule for refused in each.refused for reason in refused} & {"LINK-3", "LINK-4"}
     if each.semantics.tracing_multi and rules:

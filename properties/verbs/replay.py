@@ -24,7 +24,7 @@ AGREE, DIVERGE, BAD_INPUT = 0, 1, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `replay`."""
+    """Declare the options of `replay`."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a seed file")
     parser.add_argument(
         "--system",
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0: all sides agree in all files. 1: one diverges. 2: one file cannot be used; the others are replayed still."""
+    """0: all sides agree in all files. 1: one diverges. 2: a file cannot be used, but the others are replayed."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     systems = {name: resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system or DEFAULT_SYSTEMS}
     worst = AGREE
@@ -52,15 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
 def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -> int:
     """Replay one file on systems by their names, and print it; BadInputError if it cannot be used.
 
-    That is raised before anything is executed, but where a system declines a step only in the state that it has then.
+    It is raised before anything is executed, unless a system declines a step only in the state that it has by then.
     """
     seed = read_seed(path)
-    lockstep = _started(seed, path, systems)
+    lockstep = _start(seed, path, systems)
     console.print(f"{path}: world {seed.world}, semantics {seed.semantics}, {', '.join(lockstep.names)}")
     diverged = 0
     for step in seed.steps:
-        taken = _taken(lockstep, step, path)
-        console.print(f"{step.line:>6}  {_without_expectation(step)} -> {taken.observed}")
+        taken = _take(lockstep, step, path)
+        console.print(f"{step.line:>6}  {_drop_expectation(step)} -> {taken.observed}")
         for divergence in taken.divergences:
             console.print(str(divergence))
         diverged += len(taken.divergences)
@@ -72,8 +72,8 @@ def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -
     return DIVERGE if diverged else AGREE
 
 
-def _started(seed: Seed, path: Path, systems: Mapping[str, SystemFactory]) -> Lockstep:
-    """Lockstep at its start, every step having been checked."""
+def _start(seed: Seed, path: Path, systems: Mapping[str, SystemFactory]) -> Lockstep:
+    """Start lockstep, and check every step before the first is taken."""
     try:
         semantics = semantics_named(seed.semantics)
         world = made_for(systems, world_named(seed.world, path.parent), semantics)
@@ -81,14 +81,14 @@ def _started(seed: Seed, path: Path, systems: Mapping[str, SystemFactory]) -> Lo
     except BadInputError as error:
         raise BadInputError(str(error), str(path)) from error
     for step in seed.steps:
-        with _placed(path, step):
+        with _locate(path, step):
             lockstep.check(step)
     return lockstep
 
 
-def _taken(lockstep: Lockstep, step: Step, path: Path) -> Taken:
+def _take(lockstep: Lockstep, step: Step, path: Path) -> Taken:
     try:
-        with _placed(path, step):
+        with _locate(path, step):
             return lockstep.step(step)
     except BadInputError:
         lockstep.close()
@@ -96,13 +96,13 @@ def _taken(lockstep: Lockstep, step: Step, path: Path) -> Taken:
 
 
 @contextmanager
-def _placed(path: Path, step: Step) -> Iterator[None]:
-    """A step that cannot be taken is told with its file and line."""
+def _locate(path: Path, step: Step) -> Iterator[None]:
+    """Add file and line to the complaint about a step that cannot be taken."""
     try:
         yield
     except UnsupportedError as error:
         raise BadInputError(str(error), str(path), step.line) from error
 
 
-def _without_expectation(step: Step) -> Step:
+def _drop_expectation(step: Step) -> Step:
     return Step(step.operation)

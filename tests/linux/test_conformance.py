@@ -14,7 +14,7 @@ from properties.kernels.conformance import fixed_runs
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
 from properties.kernels.nearest import chosen
-from properties.kernels.observable import NOT_OBSERVABLE, State, reachable, standing
+from properties.kernels.observable import NOT_OBSERVABLE, Knowledge, reachable, standing
 from properties.kernels.tables import as_json, reasons_table, rule_table, summary_table
 from properties.lockstep.coverage import lacking, rule_ids
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
@@ -202,9 +202,9 @@ def test_each_rule_stands_somehow() -> None:
 
     assert tuple(stands) == rule_ids()
     assert "confirmed 3" == str(stands["OPS-1"])
-    assert State.NEVER is stands["OPS-4"].state
-    assert (State.NOT_OBSERVABLE, NOT_OBSERVABLE["COST-1"]) == (stands["COST-1"].state, stands["COST-1"].reason)
-    assert {State.LACKING} == {stands[rule].state for rule in lacking(NEWEST) - NOT_OBSERVABLE.keys()}
+    assert Knowledge.NEVER is stands["OPS-4"].state
+    assert (Knowledge.NOT_OBSERVABLE, NOT_OBSERVABLE["COST-1"]) == (stands["COST-1"].state, stands["COST-1"].reason)
+    assert {Knowledge.LACKING} == {stands[rule].state for rule in lacking(NEWEST) - NOT_OBSERVABLE.keys()}
 
 
 def test_every_reason_belongs_to_a_rule() -> None:

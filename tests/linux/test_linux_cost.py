@@ -137,8 +137,8 @@ def test_dependencies_are_followed_once_and_virtual_ones_left_out() -> None:
 def test_the_model_prices_links_one_by_one(kernel: str, attach: dict[str, int], detach: dict[str, int]) -> None:
     """Ten links wait for twenty grace periods where each trampoline has an ops, and for none in 7.3."""
     first = next(cases(populations.load(kernel), PRESETS[kernel], lambda _: True))
-    assert first.plan is not None
-    prediction = predict(first.functions, PRESETS[kernel], first.plan)
+    assert first.steps is not None
+    prediction = predict(first.functions, PRESETS[kernel], first.steps)
 
     assert (attach, detach, {}) == (prediction.attach, prediction.detach, prediction.refused)
     assert {function.symbol for function in first.functions} == prediction.attached
@@ -239,7 +239,7 @@ def test_ten_functions_cost_what_the_model_says(bench: Bench) -> None:
     for case in ten(bench):
         bench.fresh()
         semantics = PRESETS[bench.kernel.name]
-        expected = predict(case.functions, semantics, case.plan) if case.plan else Prediction.nothing()
+        expected = predict(case.functions, semantics, case.steps) if case.steps else Prediction.nothing()
         done = Row(bench.kernel.name, case.what, len(case.functions), case.measure(bench), expected)
         told += [str(done)] if done.differences else []
 
@@ -257,8 +257,8 @@ def test_a_wildcard_of_bpftrace_attaches_what_the_model_accepts() -> None:
         pytest.skip(str(error))
     prepared = measure.prepare(kernel, memory=bpftrace.MEMORY, files=client.files)
     case = client_case(world, client, "vfs_*")
-    assert case.plan is not None
-    expected = predict((*case.functions, *case.plan.also), semantics, case.plan)
+    assert case.steps is not None
+    expected = predict((*case.functions, *case.steps.also), semantics, case.steps)
     with closing(prepared.guest):
         outcome = case.measure(prepared)
 

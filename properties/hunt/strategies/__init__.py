@@ -1,6 +1,6 @@
 """All Hypothesis strategies: operations biased to what exists, words, worlds, mutated texts, plans for large worlds.
 
-No other module draws from raw strategies.
+No other module draws from strategies of Hypothesis itself.
 """
 
 from properties.hunt.strategies.operations import CONCEPTS, drawn_for, operations

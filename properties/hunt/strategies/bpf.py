@@ -40,7 +40,7 @@ def kinds(semantics: Semantics) -> tuple[str, ...]:
 
 
 def load(draw: DrawFn, at: Setting) -> op.Operation:
-    """A program; where all names are used, an attach instead."""
+    """Load a program; if all names are used, attach one instead."""
     if all_used(PROGRAMS, at.inventory.programs) and not rarely(draw, 8):
         return attach(draw, at)
     return _load_as(draw, at, multi=at.batch and draw(st.booleans()))
@@ -66,7 +66,7 @@ def _load_as(draw: DrawFn, at: Setting, *, multi: bool) -> op.Operation:
 
 
 def _callee(draw: DrawFn, at: Setting) -> str | None:
-    """What a program calls: rarely, and for few programs, as the runs multiply."""
+    """The function that a program calls. Few programs call any, as their runs multiply."""
     calling = sum(program.calls is not None for program in at.inventory.programs.values())
     if calling >= MOST_CALLING_PROGRAMS or not rarely(draw, 5):
         return None
@@ -85,7 +85,7 @@ def _cookie(draw: DrawFn, at: Setting) -> int | None:
 
 
 def attach(draw: DrawFn, at: Setting) -> op.Operation:
-    """A link to one function."""
+    """Attach a program to one function."""
     if all_used(LINKS, at.inventory.links) and not rarely(draw, 6):
         return detach(draw, at)
     prog = _program(draw, at, multi=False)
@@ -103,7 +103,7 @@ def attach(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:
-    """A link to many functions."""
+    """Attach a program to many functions."""
     if all_used(LINKS, at.inventory.links) and not rarely(draw, 6):
         return detach(draw, at)
     prog = _program(draw, at, multi=at.batch)
@@ -120,13 +120,13 @@ LINK_GLOBS = ("foo[12]", "foo*", "bar*", "*2", "*", "foo[!1]", "nowhere*")
 
 
 def _with_cookies(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
-    """No cookies, all, or only the first: which function has which must show."""
+    """Give a cookie to none, to all or to the first function. Each is different, so that a mix-up shows."""
     count = pick(draw, (0, MOST_FUNCTIONS, 1)) if at.semantics.cookies or rarely(draw, 32) else 0
     return tuple((function, place + 1 if place < count else None) for place, function in enumerate(functions))
 
 
 def detach(draw: DrawFn, at: Setting) -> op.Operation:
-    """The end of a link."""
+    """Detach a link."""
     if not at.inventory.links:
         return attach(draw, at)
     return op.BpfLinkDetach(existing(draw, LINKS, tuple(at.inventory.links)))

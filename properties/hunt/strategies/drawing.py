@@ -1,4 +1,4 @@
-"""What makers share: the pools of names, draws with a bias, and the setting that a draw is made in."""
+"""What makers share: pools of names, biased draws, and the setting in which an operation is drawn."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ Maker = Callable[[DrawFn, Setting], op.Operation]
 
 @lru_cache(maxsize=4096)
 def one_of(values: tuple[Value, ...]) -> SearchStrategy[Value]:
-    """One of the values, the first the simplest."""
+    """A strategy for one of the values; the first is the simplest."""
     return st.sampled_from(values)
 
 
 @lru_cache(maxsize=32)
 def one_in(count: int) -> SearchStrategy[bool]:
-    """True once in so many."""
+    """A strategy that is true once in so many draws."""
     return st.integers(0, count - 1).map(lambda number: number == count - 1)
 
 
@@ -103,7 +103,7 @@ def rarely(draw: DrawFn, count: int = 16) -> bool:
 
 
 def fresh(draw: DrawFn, pool: tuple[str, ...], used: tuple[str, ...]) -> str:
-    """The first name that is not in use; rarely, and where there is none, any."""
+    """Draw the first name that is not in use; any name if there is none, and rarely otherwise."""
     free = [name for name in pool if name not in used]
     return free[0] if free and not rarely(draw) else pick(draw, pool)
 
@@ -114,12 +114,12 @@ def all_used(pool: tuple[str, ...], used: Container[str]) -> bool:
 
 
 def existing(draw: DrawFn, pool: tuple[str, ...], used: tuple[str, ...]) -> str:
-    """A name that is in use; rarely any."""
+    """Draw a name that is in use; rarely any name."""
     return pick(draw, used if used and not rarely(draw) else pool)
 
 
 def favourites(world: World) -> tuple[str, ...]:
-    """A few functions of a world: the known ones, or else some spread over all of it."""
+    """A few functions of a world: those with a favourite name, or else some spread over all of it."""
     known = tuple(name for name in FAVOURITES if name in world.by_name)
     stride = max(1, len(world.functions) // MOST_FUNCTIONS)
     if FAVOURITES[0] in known:
@@ -129,7 +129,7 @@ def favourites(world: World) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _pool(favourites: tuple[str, ...], touched: tuple[str, ...]) -> tuple[str, ...]:
-    """Functions to draw from: those used last stand several times, one is unknown."""
+    """The functions to draw from. Those used last occur several times, and one does not exist."""
     known = [name for name in touched if name != UNKNOWN]
     return (*favourites, *(3 * known), *favourites, UNKNOWN)
 

@@ -52,7 +52,7 @@ __all__ = [
 
 
 def _ops(draw: DrawFn, at: Setting, wanted: Callable[[OpsRecord], bool]) -> str | None:
-    """A declared ops as wanted; rarely another one or any name, None if there is none."""
+    """Draw a declared ops that is as wanted, None if there is none; rarely any ops, or any name."""
     fitting = tuple(name for name, record in at.inventory.ops.items() if wanted(record))
     if rarely(draw):
         return pick(draw, (*at.inventory.ops, *OPS))
@@ -76,7 +76,7 @@ def _flags(draw: DrawFn, choices: tuple[tuple[str, ...], ...]) -> dict[str, bool
 
 
 def declare_more(draw: DrawFn, at: Setting) -> op.Operation:
-    """Declares an ops while there are few; then rarely."""
+    """Declare an ops while there are few, and rarely later."""
     if all_used(OPS, at.inventory.ops) and not rarely(draw, 8):
         return set_filter(draw, at)
     return _declare(draw, at)
@@ -87,7 +87,7 @@ def _declare(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _make_room(draw: DrawFn, at: Setting) -> op.Operation:
-    """Where no ops can become direct: one more, or else an end of one that is in use."""
+    """Declare one more ops, or end the use of one, because none can become direct."""
     if not all_used(OPS, at.inventory.ops):
         return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), dynamic=draw(st.booleans()))
     name = pick(draw, tuple(at.inventory.ops))
@@ -194,7 +194,7 @@ def register_single(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _single_entry(draw: DrawFn, at: Setting) -> tuple[str, str]:
-    """A function and the address of its entry; rarely others."""
+    """Draw a function and the address of its entry; rarely any others."""
     entries = tuple(at.inventory.entries(SINGLE_API).items())
     if not entries or rarely(draw, 6):
         return a_function(draw, at), pick(draw, TRAMPOLINES)
@@ -236,7 +236,7 @@ def update_del(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _known_entries(draw: DrawFn, at: Setting, name: str) -> tuple[tuple[str, str], ...]:
-    """Some entries of an ops, as they are; rarely any."""
+    """Draw some entries of an ops as they are; rarely any others."""
     entries = tuple(at.inventory.entries(name).items())[:MOST_FUNCTIONS]
     if not entries or rarely(draw, 8):
         return _new_entries(draw, at)
@@ -289,18 +289,18 @@ def unregister_graph(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def livepatch(draw: DrawFn, at: Setting) -> op.Operation:
-    """An IPMODIFY user comes."""
+    """Livepatch a function: an IPMODIFY user comes."""
     return op.Livepatch(a_function(draw, at))
 
 
 def unlivepatch(draw: DrawFn, at: Setting) -> op.Operation:
-    """An IPMODIFY user goes."""
+    """Undo a livepatch: an IPMODIFY user goes."""
     present = at.inventory.livepatches
     return op.Unlivepatch(pick(draw, present) if present and not rarely(draw, 8) else a_function(draw, at))
 
 
 def ipmodify_ops(draw: DrawFn, at: Setting) -> op.Operation:
-    """A plain IPMODIFY user: declared, given a filter, registered, and then its filter changed."""
+    """The next step of a plain IPMODIFY user: it is declared, gets a filter, is registered, and its filter changes."""
     name = _ops(draw, at, lambda record: record.ipmodify)
     if name is None:
         return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), ipmodify=True, save_regs=draw(st.booleans()))

@@ -1,7 +1,7 @@
 """Operations biased to what exists.
 
-A concept is a group of operations by kernel concept, such as `direct`; each maker draws one operation of it. Where what
-a maker needs does not exist yet, it draws the operation that makes it. All shrinks to o1, p1, l1, foo1 and no options.
+A concept, such as `direct`, is a group of operations; each maker draws one of them. If what a maker needs does not
+exist yet, it draws the operation that makes it. Draws shrink to o1, p1, l1, foo1 and no options.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain 
 
 @lru_cache(maxsize=256)
 def _makers(concept: str, supports: frozenset[type[op.Operation]]) -> tuple[Maker, ...]:
-    """The makers of a concept, each as often as its weight says; observation where the systems have nothing of it."""
+    """The makers of a concept, each as often as its weight says; a call if the systems support none of them."""
     makers = tuple(maker for kind, weight, maker in CONCEPTS[concept] if kind in supports for _ in range(weight))
     return makers or (_call,)
 
@@ -165,7 +165,7 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     """
     machine = draw(st.runner())
     at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past)
-    drawn = _drawn(draw, concept, at)
+    drawn = _draw_operations(draw, concept, at)
     if isinstance(drawn[-1], op.Call | op.ObserveSite):
         return Drawn(drawn)
     named = (*covered_functions(drawn[-1]), *at.recent[:1])
@@ -173,12 +173,12 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
 
 
-def _drawn(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
     if concept == "faults":
         fault = _fail(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
     if concept == "programs" and rarely(draw, 24):
-        return _filling(draw, at)
+        return _fill(draw, at)
     return (_draw_from(draw, concept, at),)
 
 
@@ -192,8 +192,8 @@ def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ..
     return (op.Call(chosen.name, _arguments(draw, chosen.prototype)),)
 
 
-def _filling(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """Programs up to the limit of one function, or one less."""
+def _fill(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """Attach programs to one function up to its limit, or to one or two less."""
     if any(name.startswith("q") for name in at.inventory.programs):
         return (bpf.attach(draw, at),)
     function, kind = a_function(draw, at), pick(draw, bpf.kinds(at.semantics))

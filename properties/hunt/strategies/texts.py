@@ -1,4 +1,4 @@
-"""Texts that were valid before somebody edited them."""
+"""Valid texts with random edits."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ ONE_BY_ONE = 12
 
 @dataclass
 class Drawing:
-    """A plan under way: its steps, and what it has attached and not detached yet, by kind."""
+    """A plan that is being drawn: its steps so far, and the names of what is attached, by kind."""
 
     world: World
     semantics: Semantics
@@ -60,14 +60,14 @@ class Drawing:
 
 @st.composite
 def plans(draw: DrawFn, world: World, semantics: Semantics, length: int) -> tuple[op.Operation, ...]:
-    """So many attaches and detaches, each followed by calls of a function that it names and of any other."""
+    """So many attaches and detaches. Calls of a function that it names and of any function follow each."""
     drawing = Drawing(world, semantics)
     for _ in range(length):
         pattern = draw(_pattern(world))
         move = draw(st.sampled_from(_moves(drawing)))
         drawing.steps += move(draw, drawing, pattern)
         for function in (draw(st.sampled_from(_matching(world, pattern))), draw(st.sampled_from(world.functions))):
-            drawing.steps.append(_called(function, draw(st.integers(0, 1 << 63))))
+            drawing.steps.append(_call(function, draw(st.integers(0, 1 << 63))))
     return tuple(drawing.steps)
 
 
@@ -81,7 +81,7 @@ def _matching(world: World, pattern: str) -> Sequence[Function]:
     return [function for function in world.functions if match(function.symbol)]
 
 
-def _called(function: Function, seed: int) -> op.Call:
+def _call(function: Function, seed: int) -> op.Call:
     slots = len(function.prototype.slots) if function.prototype else 0
     return op.Call(function.name, tuple((seed * (number + 1)) % (1 << 64) for number in range(slots)))
 
@@ -90,7 +90,7 @@ Move = Callable[[DrawFn, Drawing, str], list[op.Operation]]
 
 
 def _moves(drawing: Drawing) -> list[Move]:
-    """What may come next; attaching twice as likely as detaching one of what is attached."""
+    """The moves that are possible now. An attach is about twice as likely as a detach."""
     facts = drawing.semantics
     attaches: list[Move] = [_batch, _batch, _batch] if facts.tracing_multi else [_one_by_one, _one_by_one]
     attaches += [_direct_multi, _plain, _graph, _livepatch]
@@ -108,7 +108,7 @@ def _moves(drawing: Drawing) -> list[Move]:
 
 
 def _batch(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operation]:
-    """One link over a wildcard, sometimes over two."""
+    """One link over a wildcard."""
     kinds = ("fentry", "fexit", "fsession") if drawing.semantics.fsession else ("fentry", "fexit")
     prog, link = drawing.fresh("p"), drawing.fresh("l")
     cookie = draw(st.sampled_from((None, 7))) if drawing.semantics.cookies else None
@@ -133,7 +133,7 @@ def _one_by_one(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operati
 
 
 def _detach(draw: DrawFn, drawing: Drawing, _pattern: str) -> list[op.Operation]:
-    return [op.BpfLinkDetach(_taken(draw, drawing.links))]
+    return [op.BpfLinkDetach(_take(draw, drawing.links))]
 
 
 def _plain(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operation]:
@@ -156,11 +156,11 @@ def _narrow(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operation]:
 
 
 def _unregister(draw: DrawFn, drawing: Drawing, _pattern: str) -> list[op.Operation]:
-    return [op.UnregisterFtraceFunction(_taken(draw, drawing.plain))]
+    return [op.UnregisterFtraceFunction(_take(draw, drawing.plain))]
 
 
 def _direct_multi(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operation]:
-    """Direct calls of a wildcard in one registration; -EBUSY where anybody's stand already."""
+    """Register direct calls of a wildcard at once; -EBUSY if one of the sites has one already."""
     ops = drawing.fresh("o")
     drawing.direct.append(ops)
     dynamic = draw(st.booleans())
@@ -173,7 +173,7 @@ def _direct_multi(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Opera
 
 
 def _undirect(draw: DrawFn, drawing: Drawing, _pattern: str) -> list[op.Operation]:
-    return [op.UnregisterFtraceDirectMulti(_taken(draw, drawing.direct), "T2")]
+    return [op.UnregisterFtraceDirectMulti(_take(draw, drawing.direct), "T2")]
 
 
 def _hash_direct(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operation]:
@@ -196,19 +196,19 @@ def _graph(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operation]:
 
 
 def _ungraph(draw: DrawFn, drawing: Drawing, _pattern: str) -> list[op.Operation]:
-    return [op.UnregisterFtraceGraph(_taken(draw, drawing.users))]
+    return [op.UnregisterFtraceGraph(_take(draw, drawing.users))]
 
 
 def _livepatch(draw: DrawFn, drawing: Drawing, pattern: str) -> list[op.Operation]:
     function = draw(st.sampled_from(_matching(drawing.world, pattern)))
     drawing.patched.append(function.name)
-    return [op.Livepatch(function.name), _called(function, 1)]
+    return [op.Livepatch(function.name), _call(function, 1)]
 
 
 def _unpatch(draw: DrawFn, drawing: Drawing, _pattern: str) -> list[op.Operation]:
-    return [op.Unlivepatch(_taken(draw, drawing.patched))]
+    return [op.Unlivepatch(_take(draw, drawing.patched))]
 
 
-def _taken(draw: DrawFn, names: list[str]) -> str:
-    """One of the names, which is then no longer among them."""
+def _take(draw: DrawFn, names: list[str]) -> str:
+    """Draw one of the names, and take it off the list."""
     return names.pop(draw(st.integers(0, len(names) - 1)))

@@ -17,7 +17,7 @@ WORDS = (0, 1, 2, -1, *POWERS, *(power - 1 for power in POWERS), (1 << 64) - 1)
 
 
 def argument_words() -> SearchStrategy[int]:
-    """A 64-bit argument word: where conversions change their mind, or any."""
+    """A 64-bit argument word: one at the edge of a type, or any."""
     return st.sampled_from(WORDS) | st.integers(-(1 << 63), (1 << 64) - 1)
 
 
