@@ -1,4 +1,7 @@
-"""Filters: a hash is a boolean array over functions, its last element the entry for address 0 (FILTER-*)."""
+"""Filters (FILTER-*), and declaring and freeing the ops that have them.
+
+A hash is a boolean array over functions; its last element is the entry for address 0.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,45 @@ from impl.batched.functions import Functions, Indices, Mask
 from impl.batched.state import Ops, State
 from spec import operations as op
 from spec.globs import record_index, without_bang
+from spec.outcomes import Ok
 
-__all__ = ["empty_hash", "select", "set_filter", "set_filter_ip", "set_filter_ips", "set_notrace"]
+__all__ = [
+    "declare",
+    "difference",
+    "empty_hash",
+    "free_filter",
+    "select",
+    "set_filter",
+    "set_filter_ips",
+    "set_notrace",
+]
 
 
 def empty_hash(functions: Functions) -> Mask:
     """A hash that holds nothing."""
     return np.zeros(functions.count + 1, np.bool_)
+
+
+def declare(state: State, operation: op.FtraceOps) -> None:
+    """A struct ftrace_ops of the caller's (OPS-1)."""
+    state.ops[operation.ops] = Ops(
+        operation.ops,
+        state.next_code,
+        empty_hash(state.functions),
+        empty_hash(state.functions),
+        save_regs=operation.save_regs,
+        ipmodify=operation.ipmodify,
+        dynamic=operation.dynamic,
+    )
+    state.next_code += 1
+
+
+def free_filter(state: State, operation: op.FtraceFreeFilter) -> Ok:
+    """ftrace_free_filter(): the ops is gone, and its name free; a warning says that it is enabled (NAME-5)."""
+    if state.ops[operation.ops].enabled:
+        return Ok(warn=True)
+    del state.ops[operation.ops]
+    return Ok()
 
 
 def select(state: State, pattern: str) -> Indices:
@@ -29,48 +64,40 @@ def select(state: State, pattern: str) -> Indices:
     return state.functions.matching(pattern, state.sites.loaded)
 
 
-def set_filter_ip(state: State, operation: op.FtraceSetFilterIp) -> None:
-    """ftrace_set_filter_ip()."""
-    _set_ips(state, operation.ops, (operation.function,), remove=operation.remove, reset=operation.reset)
-
-
-def set_filter_ips(state: State, operation: op.FtraceSetFilterIps) -> None:
-    """ftrace_set_filter_ips()."""
-    _set_ips(state, operation.ops, operation.functions, remove=operation.remove, reset=operation.reset)
+def set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> None:
+    """ftrace_set_filter_ip() and ftrace_set_filter_ips()."""
+    functions = (operation.function,) if isinstance(operation, op.FtraceSetFilterIp) else operation.functions
+    ops = _begin_setting(state, operation.ops)
+    new = empty_hash(state.functions) if operation.reset else ops.filter_hash.copy()
+    where = state.site_indices(functions)
+    if operation.remove:
+        _refuse_removal(new, where)
+    elif (where < 0).any():
+        raise Refused("EINVAL")
+    new[where] = not operation.remove
+    _move(state, ops, new, ops.notrace_hash)
 
 
 def set_filter(state: State, operation: op.FtraceSetFilter) -> None:
     """ftrace_set_filter()."""
-    ops = _editable(state, operation.ops)
-    new = _edited_by_glob(state, ops.filter_hash, operation.glob, reset=operation.reset)
+    ops = _begin_setting(state, operation.ops)
+    new = _edit_by_glob(state, ops.filter_hash, operation.glob, reset=operation.reset)
     _move(state, ops, new, ops.notrace_hash)
 
 
 def set_notrace(state: State, operation: op.FtraceSetNotrace) -> None:
     """ftrace_set_notrace()."""
-    ops = _editable(state, operation.ops)
-    new = _edited_by_glob(state, ops.notrace_hash, operation.glob, reset=operation.reset)
+    ops = _begin_setting(state, operation.ops)
+    new = _edit_by_glob(state, ops.notrace_hash, operation.glob, reset=operation.reset)
     if ops.ipmodify:
         raise Refused("EINVAL")
     _move(state, ops, ops.filter_hash, new)
 
 
-def _editable(state: State, name: str) -> Ops:
+def _begin_setting(state: State, name: str) -> Ops:
     state.refuse_if_dead()
     state.faults.stop_at("alloc")
     return state.ops[name]
-
-
-def _set_ips(state: State, name: str, functions: tuple[str, ...], *, remove: bool, reset: bool) -> None:
-    ops = _editable(state, name)
-    new = empty_hash(state.functions) if reset else ops.filter_hash.copy()
-    where = state.site_indices(functions)
-    if remove:
-        _refuse_removal(new, where)
-    elif (where < 0).any():
-        raise Refused("EINVAL")
-    new[where] = not remove
-    _move(state, ops, new, ops.notrace_hash)
 
 
 def _refuse_removal(present: Mask, where: Indices) -> None:
@@ -82,7 +109,7 @@ def _refuse_removal(present: Mask, where: Indices) -> None:
         raise Refused("EINVAL" if where[wrong[0]] < 0 else "ENOENT")
 
 
-def _edited_by_glob(state: State, present: Mask, glob: str, *, reset: bool) -> Mask:
+def _edit_by_glob(state: State, present: Mask, glob: str, *, reset: bool) -> Mask:
     pattern, remove = without_bang(glob)
     found = select(state, pattern)
     if not len(found):
@@ -98,7 +125,7 @@ def _move(state: State, ops: Ops, filter_hash: Mask, notrace_hash: Mask) -> None
         raise Refused("EINVAL")
     bill, sites, regs = Bill(), state.sites, ops.regs
     narrowed = state.facts.notrace_leaves_regs or notrace_hash is ops.notrace_hash
-    joined, left, silent = _moved(state, ops, filter_hash, notrace_hash)
+    joined, left, silent = _find_moved(state, ops, filter_hash, notrace_hash)
     if ops.ipmodify:
         _refuse_newly_covered(state, joined)
     if narrowed or not regs:
@@ -124,7 +151,7 @@ class _Moved(NamedTuple):
     silent: Indices
 
 
-def _moved(state: State, ops: Ops, filter_hash: Mask, notrace_hash: Mask) -> _Moved:
+def _find_moved(state: State, ops: Ops, filter_hash: Mask, notrace_hash: Mask) -> _Moved:
     if not ops.enabled:
         nothing = np.empty(0, np.intp)
         return _Moved(nothing, nothing, nothing)

@@ -1,4 +1,4 @@
-"""IPMODIFY users and the handshake with direct calls on their sites; livepatches (IPMODIFY-*)."""
+"""The SHARE_IPMODIFY handshake between IPMODIFY users and direct calls (IPMODIFY-2 to IPMODIFY-4)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from impl.batched.cost import Bill
 from impl.batched.direct_functions import BPF
 from impl.batched.faults import ERRNO_OF, Refused
 from impl.batched.functions import Indices
-from impl.batched.sites import KLP
 from impl.batched.state import State
-from spec import operations as op
 
-__all__ = ["NOBODY", "Peers", "cleanup", "commit", "livepatch", "prepare", "unlivepatch", "unpatch", "unpatch_bill"]
+__all__ = ["NOBODY", "Peers", "cleanup", "commit", "prepare"]
 
 _NONE: Final = np.empty(0, np.intp)
 
@@ -81,51 +79,3 @@ def commit(state: State, peers: Peers, *, share: bool) -> None:
     """The trampolines set or drop SHARE_IPMODIFY, and the new images take their places."""
     state.trampolines.share[peers.told] = share
     state.ledger.built += state.trampolines.put(peers.rebuilt)
-
-
-def livepatch(state: State, operation: op.Livepatch) -> None:
-    """klp_patch_func() (IPMODIFY-7)."""
-    index = state.site(operation.function)
-    if index < 0 or state.livepatched[index]:
-        raise Refused("EINVAL" if index < 0 else "EBUSY")
-    state.faults.stop_at("alloc")
-    state.refuse_if_dead()
-    state.faults.stop_at("filter")
-    bill = Bill()
-    where = np.array([index])
-    peers = prepare(state, where, bill)
-    if state.sites.ipmodify[index]:
-        raise Refused("EBUSY")
-    state.faults.stop_at("register")
-    bill.patch(state.sites.joining(where, regs=False))
-    state.settle(bill)
-    state.livepatched[index] = state.sites.ipmodify[index] = True
-    state.sites.join(where, KLP)
-    commit(state, peers, share=True)
-
-
-def unlivepatch(state: State, operation: op.Unlivepatch) -> None:
-    """klp_unpatch_func() (IPMODIFY-8)."""
-    index = state.functions.index(operation.function)
-    if index < 0 or not state.livepatched[index]:
-        raise Refused("EINVAL")
-    state.refuse_if_dead()
-    bill = Bill()
-    peers = unpatch_bill(state, index, bill)
-    state.settle(bill)
-    unpatch(state, index, peers)
-
-
-def unpatch_bill(state: State, index: int, bill: Bill) -> Peers:
-    """What taking a livepatch away costs, and the trampolines that are told."""
-    where = np.array([index])
-    bill.patch(state.sites.leaving(where, regs=False))
-    bill.wait_dynamic(state.facts)
-    return cleanup(state, where, bill)
-
-
-def unpatch(state: State, index: int, peers: Peers) -> None:
-    """Take a livepatch away."""
-    state.livepatched[index] = state.sites.ipmodify[index] = False
-    state.sites.leave(np.array([index]), KLP)
-    commit(state, peers, share=False)

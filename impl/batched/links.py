@@ -1,4 +1,4 @@
-"""Attaching programs to one function or to many in one call (LINK-1..11); `unlink` has the way back."""
+"""Links: attaching programs to one function, or to many in one call, and detaching them (LINK-*)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impl.batched.direct import bill_growth
 from impl.batched.direct_functions import BPF, NO_ENTRY
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
-from impl.batched.parts import cut_parts, parts_met
+from impl.batched.parts import cut_parts, end_parts, parts_met
 from impl.batched.programs import EXTENSION, REFUSALS, RETURN_READERS, refuse_target, verdicts
 from impl.batched.sets import LISTS
 from impl.batched.sites import DIRECT
@@ -20,8 +20,9 @@ from impl.batched.state import Link, Program, State
 from impl.batched.targets import Targets, resolve, words
 from spec import operations as op
 from spec.globs import is_glob
+from spec.outcomes import Ok
 
-__all__ = ["create", "open_raw_tracepoint"]
+__all__ = ["create", "detach", "open_raw_tracepoint"]
 
 UNNAMED: Final = -1
 ERRNOS: Final = ("", "EBUSY", "E2BIG")
@@ -74,7 +75,7 @@ def _attach_one(state: State, link: str, program: Program, function: str | None,
     kept = where[len(first) :]
     state.settle(_bill(state, first, kept))
     state.trampolines.share[index] = shared
-    _commit(state, where, first, node)
+    _put_images(state, where, first, node)
     _enter(state, link, program, where)
 
 
@@ -142,7 +143,7 @@ def _attach_many(state: State, link: str, program: Program, targets: Targets) ->
     _place_many(state, program, first, kept)
     state.settle(_bill(state, first, kept))
     nodes = state.trampolines.nodes(program.number, program.kind, targets.cookies)
-    _commit(state, where, first, nodes)
+    _put_images(state, where, first, nodes)
     _enter(state, link, program, where)
 
 
@@ -211,7 +212,7 @@ def _bill(state: State, first: Indices, kept: Indices) -> Bill:
     return bill
 
 
-def _commit(state: State, where: Indices, first: Indices, nodes: NDArray[np.int32]) -> None:
+def _put_images(state: State, where: Indices, first: Indices, nodes: NDArray[np.int32]) -> None:
     """The program joins the lists, and new images take their places."""
     trampolines = state.trampolines
     if len(first):
@@ -229,3 +230,86 @@ def _commit(state: State, where: Indices, first: Indices, nodes: NDArray[np.int3
 def _enter(state: State, link: str, program: Program, where: Indices) -> None:
     program.links += 1
     state.links[link] = Link(program, where.astype(np.int32))
+
+
+def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
+    """The last reference of a link goes; WARN where an image stays that should have gone."""
+    link = state.links.pop(operation.link)
+    link.program.links -= 1
+    where = link.functions.astype(np.intp)
+    if link.program.kind == EXTENSION:
+        state.trampolines.extended[where] = False
+        del state.trampolines.extension[int(where[0])]
+        return Ok()
+    weight = state.trampolines.sets.weight[state.trampolines.sets.of[where]]
+    last = weight == len(LISTS[link.program.kind])
+    stays = _unlink(state, link.program, where[last], where[~last])
+    return Ok(warn=stays)
+
+
+def _unlink(state: State, program: Program, lost: Indices, kept: Indices) -> bool:
+    """Functions that lose their last program, and those that keep some; whether an old image stays anywhere."""
+    changed = _charge(state, kept)
+    narrowed = _leaves_others(state, lost)
+    bill = Bill()
+    if state.dead:
+        gone = lost[:0]
+    else:
+        gone = lost
+        bill.patch(state.sites.leaving(lost, regs=True, narrowed=narrowed))
+        bill.change_entries(state.sites.alone(changed))
+        bill.wait_dynamic(state.facts, _count_waits(state, lost), direct=True)
+    try:
+        state.settle(bill)
+    except Refused:
+        gone, changed = lost[:0], kept[:0]
+        state.version += 1
+    _take_off(state, program, (lost, kept), gone, changed)
+    state.sites.leave(gone, DIRECT, regs=True, narrowed=narrowed)
+    return len(gone) + len(changed) < len(lost) + len(kept)
+
+
+def _charge(state: State, kept: Indices) -> Indices:
+    """Those that keep programs and whose new images get as far as their places (LINK-13)."""
+    failed = state.faults.reach("jit_charge", len(kept))
+    if failed:
+        order = np.argsort(state.functions.rank[kept], kind="stable")
+        kept = np.delete(kept, order[failed - 1])
+    if len(kept) and (state.dead or state.faults.reach("register")):
+        return kept[:0]
+    return kept
+
+
+def _leaves_others(state: State, lost: Indices) -> bool:
+    """Whether the ops of these images keeps other sites; one for each function, or part, keeps none (SITE-6)."""
+    return state.facts.single_direct_ops and bool(np.count_nonzero(state.direct.entry == BPF) > len(lost))
+
+
+def _count_waits(state: State, lost: Indices) -> int:
+    """How many dynamic ops are unregistered with these functions (COST-5)."""
+    if state.facts.has_parts:
+        return parts_met(state.trampolines, lost)
+    return 0 if state.facts.single_direct_ops else len(lost)
+
+
+def _take_off(
+    state: State,
+    program: Program,
+    linked: tuple[Indices, Indices],
+    gone: Indices,
+    changed: Indices,
+) -> None:
+    """The program leaves the lists; gone lose their images, changed get new ones, and all others keep the old."""
+    trampolines = state.trampolines
+    lost, kept = linked
+    if len(gone) + len(changed) < len(lost) + len(kept):
+        stale = np.setdiff1d(np.concatenate(linked), np.concatenate([gone, changed]))
+        trampolines.keep_stale(stale, trampolines.images(stale))
+    trampolines.sets.detach(np.concatenate(linked), program.number)
+    trampolines.share[lost] = False
+    if len(gone):
+        state.direct.remove(gone)
+        trampolines.forget(gone)
+    if len(trampolines.part):
+        end_parts(trampolines, lost)
+    state.ledger.built += trampolines.put(changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from impl.batched import ipmodify
+from impl.batched import registration
 from impl.batched.cost import Bill
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices, Mask
@@ -43,9 +43,9 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
         raise Refused("EAGAIN")
     for index in where[state.livepatched[where]].tolist():
         bill = Bill()
-        peers = ipmodify.unpatch_bill(state, index, bill)
+        peers = registration.unpatch_bill(state, index, bill)
         state.ledger.add(bill)
-        ipmodify.unpatch(state, index, peers)
+        registration.unpatch(state, index, peers)
     addresses = state.unload(operation.module, where)
     for ops in state.ops.values():
         ops.keep_addresses(where, addresses)

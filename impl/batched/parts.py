@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from impl.batched.functions import Functions, Indices
-from impl.batched.images import Trampolines
+from impl.batched.trampolines import Trampolines
 
 __all__ = ["cut_parts", "end_parts", "parts_met"]
 

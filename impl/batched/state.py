@@ -11,8 +11,8 @@ from impl.batched.cost import Bill, Ledger
 from impl.batched.direct_functions import NOWHERE, Addresses, DirectFunctions
 from impl.batched.faults import Faults, Refused
 from impl.batched.functions import Functions, Indices, Mask
-from impl.batched.images import Trampolines
 from impl.batched.sites import FIRST_OPS, Sites
+from impl.batched.trampolines import Trampolines
 from spec.semantics import Semantics
 
 __all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State"]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from impl.batched import direct, filters, graph, ipmodify, links, modules, ops, programs, unlink
+from impl.batched import direct, filters, graph, links, modules, programs, registration
+from impl.batched.enabled_functions import show_sites
 from impl.batched.faults import Refused
 from impl.batched.functions import functions_of
 from impl.batched.machine.kernel import Kernel
 from impl.batched.machine.text import Text
-from impl.batched.show import show_sites
 from impl.batched.state import State
 from spec import operations as op
 from spec.alphabet import alphabet
@@ -35,14 +35,14 @@ def _fail(state: State, operation: op.Fail) -> None:
 
 
 HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]] = {
-    op.FtraceOps: ops.declare,
-    op.FtraceSetFilterIp: filters.set_filter_ip,
+    op.FtraceOps: filters.declare,
+    op.FtraceSetFilterIp: filters.set_filter_ips,
     op.FtraceSetFilterIps: filters.set_filter_ips,
     op.FtraceSetFilter: filters.set_filter,
     op.FtraceSetNotrace: filters.set_notrace,
-    op.FtraceFreeFilter: ops.free_filter,
-    op.RegisterFtraceFunction: ops.register,
-    op.UnregisterFtraceFunction: ops.unregister,
+    op.FtraceFreeFilter: filters.free_filter,
+    op.RegisterFtraceFunction: registration.register,
+    op.UnregisterFtraceFunction: registration.unregister,
     op.RegisterFtraceDirect: direct.register_direct,
     op.UnregisterFtraceDirect: direct.unregister_direct,
     op.ModifyFtraceDirect: direct.modify_direct,
@@ -54,12 +54,12 @@ HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]
     op.UpdateFtraceDirectMod: direct.update_direct_mod,
     op.RegisterFtraceGraph: graph.register,
     op.UnregisterFtraceGraph: graph.unregister,
-    op.Livepatch: ipmodify.livepatch,
-    op.Unlivepatch: ipmodify.unlivepatch,
+    op.Livepatch: registration.livepatch,
+    op.Unlivepatch: registration.unlivepatch,
     op.BpfProgLoad: programs.load,
     op.BpfRawTracepointOpen: links.open_raw_tracepoint,
     op.BpfLinkCreate: links.create,
-    op.BpfLinkDetach: unlink.detach,
+    op.BpfLinkDetach: links.detach,
     op.InitModule: modules.init_module,
     op.DeleteModule: modules.delete_module,
     op.Fail: _fail,

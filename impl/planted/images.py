@@ -55,7 +55,7 @@ def shapes_share_an_image(_original: Original, functions: Functions, _level: str
 
 
 @planted(
-    "unlink._waits",
+    "links._count_waits",
     rule="COST-5",
     semantics="proposal-2021",
     minimal="""

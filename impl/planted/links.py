@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
-from impl.batched.images import Trampolines
 from impl.batched.links import BUSY, TOO_BIG
 from impl.batched.programs import EXTENSION
 from impl.batched.sets import ProgramSets
 from impl.batched.state import Program, State
 from impl.batched.targets import Targets, words
+from impl.batched.trampolines import Trampolines
 from impl.planted.planting import Original, planted
 
 __all__ = [
@@ -94,7 +94,7 @@ def re_attach(original: Original, state: State, link: str, program: Program, *wa
 
 
 @planted(
-    "images.Trampolines.keep_stale",
+    "trampolines.Trampolines.keep_stale",
     rule="IMAGE-2",
     origin="#66 0253073fb7d7",
     semantics="linux-7.3",

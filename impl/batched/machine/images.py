@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impl.batched.functions import Functions, Indices
-from impl.batched.images import FRESH, Trampolines
 from impl.batched.jit.generate import template
 from impl.batched.jit.plan import Link, Plan
 from impl.batched.jit.template import Template, relocate_many
@@ -24,6 +23,7 @@ from impl.batched.machine.entries import body_addresses, entry_addresses
 from impl.batched.machine.routines import routines
 from impl.batched.machine.structs import ProgramObject
 from impl.batched.state import State
+from impl.batched.trampolines import FRESH, Trampolines
 from spec.abi import SLOT_BYTES
 from spec.prototypes import Prototype, Shape
 

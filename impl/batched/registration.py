@@ -1,4 +1,4 @@
-"""Declaring, registering and unregistering plain ops (OPS-*)."""
+"""Registering and unregistering ops, and livepatches, whose ops the kernel makes itself (OPS-*, IPMODIFY-7, -8)."""
 
 from __future__ import annotations
 
@@ -8,34 +8,11 @@ from impl.batched import ipmodify
 from impl.batched.cost import Bill
 from impl.batched.direct import shutdown
 from impl.batched.faults import Refused
-from impl.batched.state import Ops, State
+from impl.batched.sites import KLP
+from impl.batched.state import State
 from spec import operations as op
-from spec.outcomes import Ok
 
-__all__ = ["declare", "free_filter", "register", "unregister"]
-
-
-def declare(state: State, operation: op.FtraceOps) -> None:
-    """A struct ftrace_ops of the caller's (OPS-1)."""
-    size = state.functions.count + 1
-    state.ops[operation.ops] = Ops(
-        operation.ops,
-        state.next_code,
-        np.zeros(size, np.bool_),
-        np.zeros(size, np.bool_),
-        save_regs=operation.save_regs,
-        ipmodify=operation.ipmodify,
-        dynamic=operation.dynamic,
-    )
-    state.next_code += 1
-
-
-def free_filter(state: State, operation: op.FtraceFreeFilter) -> Ok:
-    """ftrace_free_filter(): the ops is gone, and its name free; a warning says that it is enabled (NAME-5)."""
-    if state.ops[operation.ops].enabled:
-        return Ok(warn=True)
-    del state.ops[operation.ops]
-    return Ok()
+__all__ = ["livepatch", "register", "unlivepatch", "unpatch", "unpatch_bill", "unregister"]
 
 
 def register(state: State, operation: op.RegisterFtraceFunction) -> None:
@@ -87,3 +64,51 @@ def unregister(state: State, operation: op.UnregisterFtraceFunction) -> None:
     if ops.ipmodify:
         state.sites.ipmodify[covered] = False
         ipmodify.commit(state, peers, share=False)
+
+
+def livepatch(state: State, operation: op.Livepatch) -> None:
+    """klp_patch_func() (IPMODIFY-7)."""
+    index = state.site(operation.function)
+    if index < 0 or state.livepatched[index]:
+        raise Refused("EINVAL" if index < 0 else "EBUSY")
+    state.faults.stop_at("alloc")
+    state.refuse_if_dead()
+    state.faults.stop_at("filter")
+    bill = Bill()
+    where = np.array([index])
+    peers = ipmodify.prepare(state, where, bill)
+    if state.sites.ipmodify[index]:
+        raise Refused("EBUSY")
+    state.faults.stop_at("register")
+    bill.patch(state.sites.joining(where, regs=False))
+    state.settle(bill)
+    state.livepatched[index] = state.sites.ipmodify[index] = True
+    state.sites.join(where, KLP)
+    ipmodify.commit(state, peers, share=True)
+
+
+def unlivepatch(state: State, operation: op.Unlivepatch) -> None:
+    """klp_unpatch_func() (IPMODIFY-8)."""
+    index = state.functions.index(operation.function)
+    if index < 0 or not state.livepatched[index]:
+        raise Refused("EINVAL")
+    state.refuse_if_dead()
+    bill = Bill()
+    peers = unpatch_bill(state, index, bill)
+    state.settle(bill)
+    unpatch(state, index, peers)
+
+
+def unpatch_bill(state: State, index: int, bill: Bill) -> ipmodify.Peers:
+    """What taking a livepatch away costs, and the trampolines that are told."""
+    where = np.array([index])
+    bill.patch(state.sites.leaving(where, regs=False))
+    bill.wait_dynamic(state.facts)
+    return ipmodify.cleanup(state, where, bill)
+
+
+def unpatch(state: State, index: int, peers: ipmodify.Peers) -> None:
+    """Take a livepatch away."""
+    state.livepatched[index] = state.sites.ipmodify[index] = False
+    state.sites.leave(np.array([index]), KLP)
+    ipmodify.commit(state, peers, share=False)
