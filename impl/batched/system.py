@@ -10,7 +10,7 @@ from impl.batched import direct, filters, graph, links, modules, programs, regis
 from impl.batched.enabled_functions import show_sites
 from impl.batched.faults import Refused
 from impl.batched.functions import functions_of
-from impl.batched.machine.kernel import Kernel
+from impl.batched.machine.kernel import EmulatedKernel
 from impl.batched.machine.text import Text
 from impl.batched.state import State
 from spec import operations as op
@@ -111,9 +111,9 @@ class Batched:
         return self._cost[1]
 
     @cached_property
-    def kernel(self) -> Kernel:
+    def kernel(self) -> EmulatedKernel:
         """What calls run on; made when the first one comes."""
-        return Kernel(self.state, self.text)
+        return EmulatedKernel(self.state, self.text)
 
     def close(self) -> None:
         """The memory of images goes to the next system."""

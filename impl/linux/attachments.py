@@ -15,7 +15,7 @@ from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.errnos import errno_name
 from impl.linux.probes.disassembly import ProgramCall
-from impl.linux.run import Run
+from impl.linux.run import RunState
 from spec import operations as op
 from spec.globs import is_glob
 from spec.outcomes import Errno, Ok, Outcome
@@ -49,7 +49,7 @@ class Attachments:
     """
 
     directory: Directory
-    run: Run
+    run: RunState
     numbered: list[Loaded | None] = field(default_factory=list)
     _loaded: dict[tuple[str, str], Loaded] = field(default_factory=dict)
     _links: dict[str, tuple[int, tuple[Loaded, ...]]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from impl.linux.guest.batch import Batch
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Command
 from impl.linux.laboratory.sources import UNKNOWN
-from impl.linux.probes.ringbuffer import Event as TracerEvent
+from impl.linux.probes.ringbuffer import TracerEvent
 from impl.linux.timeline import Begin, End, Mark, Thing, fold
 from spec.traces import Body, DirectCall, Event, GraphEntry, GraphReturn, OpsCall, Trace
 
@@ -64,7 +64,7 @@ class Caller:
 
     def _read_record(self, record: control.Record) -> Thing:
         match record:
-            case control.OpsRecord():
+            case control.OpsCallRecord():
                 return OpsCall(self.ops(record.slot))
             case control.DirectRecord():
                 return DirectCall(self.tramp(record.stub))

@@ -9,7 +9,7 @@ from typing import Any
 from impl.linux.directory import PATCHED, Directory
 from impl.linux.laboratory.control import OPS_SLOTS, STUBS
 from impl.linux.probes.tracefs import Limits
-from impl.linux.run import Run
+from impl.linux.run import RunState
 from spec import operations as op
 from spec.globs import is_glob, matcher, record_index, without_bang
 from spec.inventory import Inventory
@@ -28,7 +28,7 @@ class Decliner:
     """retries: a second try to attach works (DEFECT-2)."""
 
     directory: Directory
-    run: Run
+    run: RunState
     retries: bool
 
     @property

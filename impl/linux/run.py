@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from spec.inventory import Inventory
 
-__all__ = ["Run"]
+__all__ = ["RunState"]
 
 
 @dataclass(slots=True)
-class Run:
+class RunState:
     """State of one run.
 
     inventory: what exists by the kernel's answers; nothing that can be observed is answered from it. charge_fails: the

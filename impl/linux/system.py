@@ -15,7 +15,7 @@ from impl.linux.guest.errnos import errno_name
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Command, Numbers
 from impl.linux.observation import Observer, Spelling
-from impl.linux.run import Run
+from impl.linux.run import RunState
 from impl.linux.station import Station
 from spec import operations as op
 from spec.alphabet import alphabet
@@ -47,7 +47,7 @@ class Linux:
         self.name = station.kernel.name
         self.supports = alphabet(semantics)
         self._station = station
-        self._run = Run(Inventory.at_start(world, semantics))
+        self._run = RunState(Inventory.at_start(world, semantics))
         self._directory = Directory.of(station)
         self._attachments = Attachments(self._directory, self._run)
         self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)

@@ -11,7 +11,7 @@ import numpy as np
 from impl.batched.direct_functions import BPF
 from impl.batched.machine import addresses as at
 from impl.batched.machine.entries import SITE_BYTES, site_offsets
-from impl.batched.machine.kernel import Kernel
+from impl.batched.machine.kernel import EmulatedKernel
 from impl.batched.machine.routines import Routines, routines
 from impl.batched.machine.tables import Tables
 from impl.batched.sites import Sites
@@ -46,7 +46,7 @@ def subops_accounting(original: Original, users: list[GraphUser], sites: Sites) 
 
 
 @planted(
-    "machine.kernel.Kernel.call",
+    "machine.kernel.EmulatedKernel.call",
     rule="GRAPH-2",
     origin="#35 d2a68c4effd8",
     semantics="linux-6.12",
@@ -57,7 +57,7 @@ def subops_accounting(original: Original, users: list[GraphUser], sites: Sites) 
     call foo2 1 2
     """,
 )
-def graph_from_dyn_tramp(original: Original, kernel: Kernel, index: int, arguments: tuple[int, ...]) -> Any:
+def graph_from_dyn_tramp(original: Original, kernel: EmulatedKernel, index: int, arguments: tuple[int, ...]) -> Any:
     """Whatever has a site for any ops is graph traced, in spite of the users' filters."""
     state = kernel.state
     bare = [replace(user, filter_hash=None) for user in state.graph.users]

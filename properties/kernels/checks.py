@@ -17,7 +17,7 @@ from properties.kernels.confirmed import compare, confirmed, known
 from properties.kernels.conformance import RANDOM_SEED, Conforming, fixed_runs
 from properties.kernels.evidence import Difference, Evidence
 from properties.kernels.tables import reasons_table
-from properties.report.results import Check, CheckResult, Verdict
+from properties.report.results import Check, CheckResult, CheckVerdict
 from properties.runs.corpus import FixedRun
 from properties.systems.kernels import laboratory_of
 from properties.systems.naming import semantics_named
@@ -111,7 +111,7 @@ def _collect(job: Job, world: World, unit: str, take: Callable[[], object], dire
     cases = after.runs - before.runs if unit == "runs" else after.examples - before.examples
     found = after.differences[len(before.differences) :]
     return CheckResult(
-        Verdict.FELL if found else Verdict.HOLDS if after.steps > before.steps else Verdict.NOT_RUN,
+        CheckVerdict.FELL if found else CheckVerdict.HOLDS if after.steps > before.steps else CheckVerdict.NOT_RUN,
         cases,
         unit,
         {world.name: len(world.functions)},
@@ -132,8 +132,8 @@ def _compare_with_known(job: Job) -> CheckResult:
     """The check falls if a rule that was confirmed before is not confirmed now; it names new ones, too."""
     evidence = job.evidence
     if evidence is None or not evidence.steps:
-        return CheckResult(Verdict.NOT_RUN, 0, detail="no run of this kernel was made")
+        return CheckResult(CheckVerdict.NOT_RUN, 0, detail="no run of this kernel was made")
     compared = compare(evidence, job.known)
-    verdict = Verdict.FELL if compared.lost else Verdict.HOLDS
+    verdict = CheckVerdict.FELL if compared.lost else CheckVerdict.HOLDS
     detail = str(compared) if job.known else ""
     return CheckResult(verdict, len(confirmed(evidence)), "rules", detail=detail, tally=reasons_table(evidence))

@@ -9,14 +9,14 @@ from typing import Any
 from impl.linux.instruments.grace import FLAVOURS
 from impl.linux.instruments.measure import Measured
 from properties.report.grid import Column, Grid, Line
-from properties.report.results import Verdict
+from properties.report.results import CheckVerdict
 
 __all__ = ["Costs", "Prediction", "Row"]
 
 NAMED = 8
 """So many functions of a difference are named."""
 
-STYLES = {Verdict.HOLDS: "", Verdict.FELL: "bold red", Verdict.NOT_RUN: "yellow"}
+STYLES = {CheckVerdict.HOLDS: "", CheckVerdict.FELL: "bold red", CheckVerdict.NOT_RUN: "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,16 @@ class Row:
             yield f"refusals differ: {_list_some([' '.join(pair) for pair in differing])}"
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> CheckVerdict:
         """Whether the kernel did what the model says."""
         if self.measured is None:
-            return Verdict.NOT_RUN
-        return Verdict.FELL if self.differences else Verdict.HOLDS
+            return CheckVerdict.NOT_RUN
+        return CheckVerdict.FELL if self.differences else CheckVerdict.HOLDS
 
     @property
     def lacking(self) -> bool:
         """Whether the kernel has nothing of this kind."""
-        return self.measured is not None and self.verdict is Verdict.HOLDS and "" in self.measured.refused
+        return self.measured is not None and self.verdict is CheckVerdict.HOLDS and "" in self.measured.refused
 
     def __str__(self) -> str:
         return f"{self.kernel}, {self.what}, {self.count:,}: {self._tell()}"
@@ -121,17 +121,17 @@ class Costs:
     seconds: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> CheckVerdict:
         """Fell if one row did; holds if all do."""
         verdicts = [row.verdict for row in self.rows]
-        if Verdict.FELL in verdicts:
-            return Verdict.FELL
-        return Verdict.NOT_RUN if Verdict.NOT_RUN in verdicts or not verdicts else Verdict.HOLDS
+        if CheckVerdict.FELL in verdicts:
+            return CheckVerdict.FELL
+        return CheckVerdict.NOT_RUN if CheckVerdict.NOT_RUN in verdicts or not verdicts else CheckVerdict.HOLDS
 
     @property
     def details(self) -> tuple[str, ...]:
         """A line for each row that does not hold."""
-        return tuple(str(row) for row in self.rows if row.verdict is not Verdict.HOLDS)
+        return tuple(str(row) for row in self.rows if row.verdict is not CheckVerdict.HOLDS)
 
     def table(self) -> Grid:
         """One line per row; what the model says stands in brackets where the kernel differs."""

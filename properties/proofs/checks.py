@@ -19,7 +19,7 @@ from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict as Proved
 from properties.prover.x86_64 import X86_64
 from properties.report.grid import Column, Grid, Line
-from properties.report.results import Check, CheckResult, Verdict
+from properties.report.results import Check, CheckResult, CheckVerdict
 from properties.runs.corpus import SEEDS
 from properties.systems.naming import semantics_named, world_named
 from spec.operations import Call, ObserveSite
@@ -94,7 +94,7 @@ def images_are_proved(folder: Path) -> CheckResult:
     """The images in a folder do, as they are and while programs are detached. BadInputError if a file is no image."""
     dumps = [read_image(path) for path in sorted(folder.glob("*.json"))]
     if not dumps:
-        return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no image in {folder}")
+        return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no image in {folder}")
     cases = [case for dump in dumps for case in _cases(dump)]
     verdicts = [case.verdict for case in cases]
     told = f"{len(dumps)} images, {_count_obligations(verdicts, sum(case.seconds for case in cases))}"
@@ -106,7 +106,7 @@ def placed_are_proved(folder: Path) -> CheckResult:
     """The images of `batched` at each sharing level do, after every step of every seed, by the bytes in its memory."""
     cases = [case for path in sorted(folder.glob("*.seed")) for case in _placed(path)]
     if not cases:
-        return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
+        return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
     verdicts = [case.verdict for case in cases]
     told = _count_obligations(verdicts, sum(case.seconds for case in cases))
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
@@ -146,9 +146,9 @@ def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: s
     """What is undecided is not proved, and not refuted either: the check could not be carried out."""
     outcomes = {verdict.outcome for verdict in verdicts}
     worst = next((outcome for outcome in ("refuted", "undecided") if outcome in outcomes), "proved")
-    verdict = {"refuted": Verdict.FELL, "undecided": Verdict.NOT_RUN, "proved": Verdict.HOLDS}[worst]
+    verdict = {"refuted": CheckVerdict.FELL, "undecided": CheckVerdict.NOT_RUN, "proved": CheckVerdict.HOLDS}[worst]
     tally = replace(table, title=f"{table.title}: {told}")
-    detail = "" if verdict is Verdict.HOLDS else "\n".join(lines)
+    detail = "" if verdict is CheckVerdict.HOLDS else "\n".join(lines)
     return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=tally)
 
 

@@ -26,7 +26,7 @@ from properties.prover.unknowns import defaults
 from spec.abi import SLOT_BYTES
 from spec.semantics import Semantics
 
-__all__ = ["BPF_CTX_ADDRESS", "Call", "calls", "image_of"]
+__all__ = ["BPF_CTX_ADDRESS", "HelperCall", "calls", "image_of"]
 
 CONTEXT_PLACE: Final = 1 << 32
 """Where the context is on the line of places, and one further each, what the helper's other pointers point at."""
@@ -47,7 +47,7 @@ Named = Callable[[str, int], Value]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class HelperCall:
     """A call of a helper by a program of a kind, whose context has this many slots. It is a Subject.
 
     metadata: ctx[-1] has more than that number. index_bits: of the argument n that the caller sets, the others being 0;
@@ -141,7 +141,7 @@ class Call:
             others.append(span)
 
 
-def calls(semantics: Semantics, slots: Iterable[int]) -> Iterator[tuple[Inline, Call]]:
+def calls(semantics: Semantics, slots: Iterable[int]) -> Iterator[tuple[Inline, HelperCall]]:
     """Every helper's code in one kernel, and its calls by programs of every kind that may ask it, for so many slots.
 
     An lsm program calls the function, which makes 32 bits of the index; others must have done so themselves.
@@ -152,7 +152,7 @@ def calls(semantics: Semantics, slots: Iterable[int]) -> Iterator[tuple[Inline, 
             continue
         code = inline(helper, semantics, kind)
         for count in numbers:
-            yield code, Call(helper, kind, count, semantics.fsession, 64 if kind == "lsm" else 32)
+            yield code, HelperCall(helper, kind, count, semantics.fsession, 64 if kind == "lsm" else 32)
 
 
 def image_of(code: Inline, *, function: bool = True) -> Image:
@@ -170,20 +170,20 @@ def _index(named: Named, architecture: Architecture) -> Value:
     return extract(named(architecture.convention.arguments[1], 64), 0, 32)
 
 
-def _func_arg(call: Call, named: Named, architecture: Architecture) -> Value:
+def _func_arg(call: HelperCall, named: Named, architecture: Architecture) -> Value:
     return ite(ult(_index(named, architecture), call.slots, 32), 0, -errno.EINVAL % (1 << 64), 64)
 
 
-def _func_ret(call: Call, _: Named, __: Architecture) -> Value:
+def _func_ret(call: HelperCall, _: Named, __: Architecture) -> Value:
     return 0 if call.sees_slot else -errno.EOPNOTSUPP % (1 << 64)
 
 
-def _session_cookie(call: Call, named: Named, architecture: Architecture) -> Value:
+def _session_cookie(call: HelperCall, named: Named, architecture: Architecture) -> Value:
     index = extract(call.meta(named), COOKIE_INDEX, INDEX_BITS)
     return sub(named(architecture.convention.arguments[0], 64), shl(zext(index, 64), 3, 64), 64)
 
 
-_RESULTS: Final[dict[str, tuple[str, Callable[[Call, Named, Architecture], Value]]]] = {
+_RESULTS: Final[dict[str, tuple[str, Callable[[HelperCall, Named, Architecture], Value]]]] = {
     "bpf_get_func_ip": ("ctx[-2]", lambda _, named, __: named("ctx[-2]", 64)),
     "bpf_get_func_arg": ("0, or -EINVAL from the number of slots on", _func_arg),
     "bpf_get_func_arg_cnt": ("the number of slots", lambda call, _, __: call.slots),
@@ -197,7 +197,7 @@ _RESULTS: Final[dict[str, tuple[str, Callable[[Call, Named, Architecture], Value
 }
 
 
-def _stored(call: Call, named: Named, architecture: Architecture) -> Value:
+def _stored(call: HelperCall, named: Named, architecture: Architecture) -> Value:
     """What is at `*value` in the end: the word asked for; what was there where the helper fails."""
     stored = named(OUT, 64)
     if call.helper == "bpf_get_func_ret":
@@ -211,7 +211,7 @@ def _stored(call: Call, named: Named, architecture: Architecture) -> Value:
 class _Contract:
     """What must hold where a helper's code ends. end: the address behind it."""
 
-    def __init__(self, call: Call, architecture: Architecture, end: int) -> None:
+    def __init__(self, call: HelperCall, architecture: Architecture, end: int) -> None:
         self._call = call
         self._architecture = architecture
         self._end = end

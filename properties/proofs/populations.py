@@ -14,7 +14,7 @@ from spec.errors import BadInputError
 from spec.images import ImageFile, print_image_file
 from spec.worlds import Function
 
-__all__ = ["Proof", "Prover", "count", "exceptions", "outcome_of", "statement"]
+__all__ = ["ImageProof", "Prover", "count", "exceptions", "outcome_of", "statement"]
 
 CLEARED = (
     "By whole words all is kept but the upper half of the only argument on the stack, where it has at most 4 bytes: "
@@ -23,7 +23,7 @@ CLEARED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ImageProof:
     """The judgement of one image. label: names the programs that it runs. path: where its file is, or would be."""
 
     function: Function
@@ -56,17 +56,17 @@ class Prover:
         text = print_image_file(image)
         self._entries.append(_Entry(function, label, path, text, self._judges.submit(text, str(path))))
 
-    def proofs(self, progress: Callable[[int], None]) -> list[Proof]:
+    def proofs(self, progress: Callable[[int], None]) -> list[ImageProof]:
         """The proofs of all images, when they are done. If one is not proved, its file is written anew.
 
         progress: is called with the number of those done.
         """
-        found: list[Proof] = []
+        found: list[ImageProof] = []
         for entry in self._entries:
             judgement = entry.judged.result()
             if judgement.outcome != "proved":
                 _write(entry)
-            found.append(Proof(entry.function, entry.label, entry.path, judgement))
+            found.append(ImageProof(entry.function, entry.label, entry.path, judgement))
             progress(len(found))
         return found
 
@@ -82,13 +82,13 @@ def _write(entry: _Entry) -> None:
         raise BadInputError(f"cannot be written: {error.strerror}", str(entry.path)) from error
 
 
-def outcome_of(proofs: Iterable[Proof]) -> Outcome:
+def outcome_of(proofs: Iterable[ImageProof]) -> Outcome:
     """The worst outcome."""
     found = {proof.judgement.outcome for proof in proofs}
     return next((outcome for outcome in ("refuted", "undecided") if outcome in found), "proved")
 
 
-def statement(subject: str, ways: int, proofs: Sequence[Proof], refused: Mapping[str, int]) -> Iterator[str]:
+def statement(subject: str, ways: int, proofs: Sequence[ImageProof], refused: Mapping[str, int]) -> Iterator[str]:
     """What has been proved, in sentences.
 
     subject: which functions were taken. ways: of attaching. refused: as predicted, by step and errno.
@@ -109,12 +109,12 @@ def _among(text: str) -> str:
     return f" ({text})" if text else ""
 
 
-def _count_cleared(proofs: Iterable[Proof]) -> str:
+def _count_cleared(proofs: Iterable[ImageProof]) -> str:
     number = sum(proof.judgement.words.cleared is not None for proof in proofs)
     return f", {number:,} but for an argument whose upper half the kernel clears" if number else ""
 
 
-def exceptions(proofs: Sequence[Proof]) -> Iterator[str]:
+def exceptions(proofs: Sequence[ImageProof]) -> Iterator[str]:
     """Lines that name each image that is not proved, or does not keep whole words, with the reason."""
     for proof in proofs:
         judgement = proof.judgement
@@ -128,7 +128,7 @@ def exceptions(proofs: Sequence[Proof]) -> Iterator[str]:
         yield from sorted(lines)
 
 
-def _name_argument(proof: Proof) -> str:
+def _name_argument(proof: ImageProof) -> str:
     place = proof.judgement.words.cleared
     assert place is not None
     assert proof.function.prototype is not None

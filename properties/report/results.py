@@ -8,10 +8,10 @@ from enum import Enum
 
 from properties.report.grid import Grid
 
-__all__ = ["Check", "CheckResult", "Finished", "Verdict", "exit_status", "summary"]
+__all__ = ["Check", "CheckResult", "CheckVerdict", "Finished", "exit_status", "summary"]
 
 
-class Verdict(Enum):
+class CheckVerdict(Enum):
     """What became of a check; the values are the table's words."""
 
     HOLDS = "holds"
@@ -29,7 +29,7 @@ class CheckResult:
     headline: it is shown as well.
     """
 
-    verdict: Verdict
+    verdict: CheckVerdict
     cases: int
     unit: str = "cases"
     functions: Mapping[str, int] = field(default_factory=dict)
@@ -70,9 +70,9 @@ class Finished:
 def exit_status(done: Iterable[Finished]) -> int:
     """0 all hold, 1 one fell, 2 one could not run, or there was none."""
     verdicts = {finished.result.verdict for finished in done}
-    if Verdict.FELL in verdicts:
+    if CheckVerdict.FELL in verdicts:
         return 1
-    return 0 if verdicts == {Verdict.HOLDS} else 2
+    return 0 if verdicts == {CheckVerdict.HOLDS} else 2
 
 
 def summary(done: Sequence[Finished]) -> str:
@@ -89,8 +89,8 @@ def summary(done: Sequence[Finished]) -> str:
 
 
 def _conclude(done: Sequence[Finished]) -> str:
-    fell = sum(finished.result.verdict is Verdict.FELL for finished in done)
-    not_run = sum(finished.result.verdict is Verdict.NOT_RUN for finished in done)
+    fell = sum(finished.result.verdict is CheckVerdict.FELL for finished in done)
+    not_run = sum(finished.result.verdict is CheckVerdict.NOT_RUN for finished in done)
     if not (fell or not_run):
         return f"all {len(done)} properties hold" if done else "there was no property to check"
     parts = [f"{fell} of {len(done)} properties fell"] if fell else []

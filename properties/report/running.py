@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from properties.report.results import Check, CheckResult, Finished, Verdict
+from properties.report.results import Check, CheckResult, CheckVerdict, Finished
 from properties.report.show import print_line
 from spec.errors import BadInputError
 
@@ -24,7 +24,7 @@ def run_checks(checks: Sequence[Check], console: Console) -> list[Finished]:
         for check in checks:
             begin(check.name)
             done.append(_run(check))
-            if not console.is_terminal or done[-1].result.verdict is not Verdict.HOLDS:
+            if not console.is_terminal or done[-1].result.verdict is not CheckVerdict.HOLDS:
                 print_line(console, done[-1])
     return done
 
@@ -34,10 +34,10 @@ def _run(check: Check) -> Finished:
     try:
         result = check.run()
     except BadInputError as error:
-        result = CheckResult(Verdict.NOT_RUN, 0, detail=str(error))
+        result = CheckResult(CheckVerdict.NOT_RUN, 0, detail=str(error))
     except Exception as error:  # noqa: BLE001  # a defect of the harness must not hide the other checks
         detail = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-        result = CheckResult(Verdict.NOT_RUN, 0, detail=detail)
+        result = CheckResult(CheckVerdict.NOT_RUN, 0, detail=detail)
     return Finished(check.name, result, time.monotonic() - start)
 
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from properties.report.grid import Column, Grid, Line
-from properties.report.results import Finished, Verdict, summary
+from properties.report.results import CheckVerdict, Finished, summary
 
 __all__ = [
     "LOG_WIDTH",
@@ -29,7 +29,7 @@ __all__ = [
 
 LOG_WIDTH: Final = 120
 TITLE: Final = "massattach verify"
-STYLES: Final = {Verdict.HOLDS: "green", Verdict.FELL: "bold red", Verdict.NOT_RUN: "yellow"}
+STYLES: Final = {CheckVerdict.HOLDS: "green", CheckVerdict.FELL: "bold red", CheckVerdict.NOT_RUN: "yellow"}
 NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -117,8 +117,8 @@ def _print_details(page: Console, finished: Finished) -> None:
 def _junit(done: Sequence[Finished], title: str) -> ET.Element:
     counts = {
         "tests": str(len(done)),
-        "failures": str(sum(finished.result.verdict is Verdict.FELL for finished in done)),
-        "errors": str(sum(finished.result.verdict is Verdict.NOT_RUN for finished in done)),
+        "failures": str(sum(finished.result.verdict is CheckVerdict.FELL for finished in done)),
+        "errors": str(sum(finished.result.verdict is CheckVerdict.NOT_RUN for finished in done)),
         "time": f"{sum(finished.seconds for finished in done):.3f}",
     }
     root = ET.Element("testsuites", {"name": "massattach", **counts})
@@ -131,7 +131,7 @@ def _junit(done: Sequence[Finished], title: str) -> ET.Element:
 def _add_case(suite: ET.Element, finished: Finished, classname: str) -> None:
     times = {"classname": classname, "name": finished.name, "time": f"{finished.seconds:.3f}"}
     case = ET.SubElement(suite, "testcase", times)
-    if finished.result.verdict is not Verdict.HOLDS:
-        tag = "failure" if finished.result.verdict is Verdict.FELL else "error"
+    if finished.result.verdict is not CheckVerdict.HOLDS:
+        tag = "failure" if finished.result.verdict is CheckVerdict.FELL else "error"
         detail = NOT_IN_XML.sub("?", finished.result.detail)
         ET.SubElement(case, tag, {"message": detail.partition("\n")[0]}).text = detail

@@ -10,7 +10,7 @@ from pathlib import Path
 from properties.hunt.findings import Found, save
 from properties.hunt.search import Search, WildcardSearch
 from properties.lockstep.lockstep import Lockstep
-from properties.report.results import Check, CheckResult, Verdict
+from properties.report.results import Check, CheckResult, CheckVerdict
 from properties.runs.corpus import SEEDS
 from properties.runs.reach import reach
 from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, semantics_named, world_named
@@ -85,16 +85,16 @@ def seeds_agree(folder: Path) -> CheckResult:
         calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
         if divergences:
             detail = f"{path.name}: {divergences[0]}"
-            return CheckResult(Verdict.FELL, len(paths), "seeds", functions, steps, calls, detail)
+            return CheckResult(CheckVerdict.FELL, len(paths), "seeds", functions, steps, calls, detail)
     if not paths:
-        return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
-    return CheckResult(Verdict.HOLDS, len(paths), "seeds", functions, steps, calls)
+        return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
+    return CheckResult(CheckVerdict.HOLDS, len(paths), "seeds", functions, steps, calls)
 
 
 def everything_is_reached(world: World, semantics: Semantics) -> CheckResult:
     """Directed runs, sweep and seeds at every sharing level: they agree, and leave nothing at zero."""
     reached = reach(semantics, [resolve(name) for name in DEFAULT_SYSTEMS])
-    verdict = Verdict.HOLDS if reached.holds else Verdict.FELL
+    verdict = CheckVerdict.HOLDS if reached.holds else CheckVerdict.FELL
     functions = {world.name: len(world.functions)}
     counted = reached.tally.steps, reached.calls
     return CheckResult(verdict, reached.runs, "runs", functions, *counted, str(reached), reached.tally.table())
@@ -108,9 +108,9 @@ def nothing_is_found(kind: type[Search], world: World, semantics: Semantics, sec
     while found is None and (not search.rounds or time.monotonic() < deadline):
         found = search.round(deadline, SHRINK_SECONDS)
     if found is None and not search.tally.steps:
-        return CheckResult(Verdict.NOT_RUN, 0, detail="the budget ended before the first step: give more --budget")
+        return CheckResult(CheckVerdict.NOT_RUN, 0, detail="the budget ended before the first step: give more --budget")
     return CheckResult(
-        Verdict.FELL if found else Verdict.HOLDS,
+        CheckVerdict.FELL if found else CheckVerdict.HOLDS,
         search.examples,
         "examples",
         {world.name: len(world.functions)},

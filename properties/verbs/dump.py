@@ -30,7 +30,7 @@ from properties.kernels.shapes import (
     representatives,
     shape,
 )
-from properties.proofs.populations import Proof, Prover, count, exceptions, outcome_of, statement
+from properties.proofs.populations import ImageProof, Prover, count, exceptions, outcome_of, statement
 from properties.report.show import LOG_WIDTH
 from properties.systems.naming import KERNELS, semantics_named
 from spec.errors import BadInputError
@@ -38,7 +38,7 @@ from spec.images import ImageFile, print_image_file, read_image_file
 from spec.semantics import Semantics
 from spec.worlds import Function
 
-__all__ = ["Tally", "add_arguments", "file_name", "keep", "run", "table"]
+__all__ = ["DumpTally", "add_arguments", "file_name", "keep", "run", "table"]
 
 DETAILS = """
 Without --functions one function is taken for each distinct shape of arguments and return value. A file that DIR has
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(slots=True)
-class Tally:
+class DumpTally:
     """The results of one way of attaching.
 
     refused: by step and errno; foreseen: those that the spec says. surprises: a sentence for each.
@@ -169,7 +169,7 @@ def _directory(given: Path | None) -> Iterator[Path]:
             made.rmdir()
 
 
-def _tell(console: Console, title: str, dump: _Dump, tallies: Sequence[Tally]) -> None:
+def _tell(console: Console, title: str, dump: _Dump, tallies: Sequence[DumpTally]) -> None:
     console.print(table(title, tallies, dump.proofs))
     for surprise in (surprise for tally in tallies for surprise in tally.surprises):
         console.print(f"not as predicted: {surprise}", soft_wrap=True)
@@ -178,7 +178,7 @@ def _tell(console: Console, title: str, dump: _Dump, tallies: Sequence[Tally]) -
             console.print(line, soft_wrap=True)
 
 
-def _status(tallies: Iterable[Tally], proofs: Sequence[Proof] | None) -> int:
+def _status(tallies: Iterable[DumpTally], proofs: Sequence[ImageProof] | None) -> int:
     if any(tally.surprises for tally in tallies):
         return NOT_AS_PREDICTED
     return STATUS[outcome_of(proofs or ())]
@@ -198,7 +198,7 @@ class _Dump:
         keeps: bool,
     ) -> None:
         self.files: Counter[str] = Counter()
-        self.proofs: list[Proof] | None = None
+        self.proofs: list[ImageProof] | None = None
         self._seconds = 0.0, 0.0
         self._dumper = dumper
         self._semantics: Semantics = semantics_named(system)
@@ -209,7 +209,7 @@ class _Dump:
         self._keeps = keeps
         self._pattern: str | None = None
 
-    def all(self, attachings: Sequence[Attaching], pattern: str | None) -> list[Tally]:
+    def all(self, attachings: Sequence[Attaching], pattern: str | None) -> list[DumpTally]:
         """Dump the functions of a pattern, or one of each shape, in every way of attaching."""
         self._pattern = pattern
         chosen = [
@@ -233,7 +233,7 @@ class _Dump:
             self._seconds = dumped - began, time.monotonic() - dumped
         return tallies
 
-    def statement(self, tallies: Sequence[Tally]) -> Iterator[str]:
+    def statement(self, tallies: Sequence[DumpTally]) -> Iterator[str]:
         """Sentences that say what was proved, and how long it took."""
         proofs = self.proofs or []
         refused = sum((tally.foreseen for tally in tallies), Counter[str]())
@@ -248,7 +248,7 @@ class _Dump:
             f"the last {after:.1f} s after the last image."
         )
 
-    def _subject(self, tallies: Sequence[Tally]) -> str:
+    def _subject(self, tallies: Sequence[DumpTally]) -> str:
         """Which functions were taken, in words."""
         if self._pattern is not None:
             return f"{self._world.name}: {count(tallies[0].tried, 'function')} matching {self._pattern}"
@@ -262,9 +262,9 @@ class _Dump:
     def _list_described(self) -> list[Function]:
         return [function for function in self._world.functions if function.btf_id is not None]
 
-    def _one(self, attaching: Attaching, functions: Sequence[Function], progress: Progress) -> Tally:
+    def _one(self, attaching: Attaching, functions: Sequence[Function], progress: Progress) -> DumpTally:
         task = progress.add_task(label(attaching), total=len(functions))
-        tally = Tally(attaching)
+        tally = DumpTally(attaching)
         for start in range(0, len(functions), AT_ONCE):
             some = functions[start : start + AT_ONCE]
             for function, answer in zip(some, self._dumper.answers(some, attaching), strict=True):
@@ -323,7 +323,7 @@ def _is_dump_of(path: Path, image: ImageFile) -> bool:
         return False
 
 
-def table(title: str, tallies: Sequence[Tally], proofs: Sequence[Proof] | None = None) -> Table:
+def table(title: str, tallies: Sequence[DumpTally], proofs: Sequence[ImageProof] | None = None) -> Table:
     """One row for each way of attaching, one column for each refusal that occurred, and for proofs if there are any."""
     refusals = sorted({refusal for tally in tallies for refusal in tally.refused})
     rows = Table(title=title, title_justify="left")
@@ -339,7 +339,7 @@ def table(title: str, tallies: Sequence[Tally], proofs: Sequence[Proof] | None =
     return rows
 
 
-def _count_proved(proofs: Iterable[Proof]) -> list[int]:
+def _count_proved(proofs: Iterable[ImageProof]) -> list[int]:
     """How many are proved, how many of them while programs are detached, and how many by whole words."""
     judgements = [proof.judgement for proof in proofs]
     proved = [judgement for judgement in judgements if judgement.outcome == "proved"]

@@ -11,7 +11,7 @@ from impl.batched import Batched
 from impl.batched.machine import addresses as at
 from impl.batched.machine.cpu import ExecutionError
 from impl.batched.machine.entries import SITE_BYTES, branches, fresh_text, site_offsets
-from impl.batched.machine.poke import INT3, PokeStep, finish, poke
+from impl.batched.machine.poke import INT3, Phase, finish, poke
 from impl.batched.machine.routines import routines
 from model import system as model_system
 from spec.operations import Operation
@@ -217,7 +217,7 @@ def test_a_poke_passes_through_traps_only() -> None:
     rng = np.random.default_rng(1)
     code = branches(where, rng.integers(0x80000000, 0xF0000000, count).astype(np.uint32) & np.uint32(0xFFFFFFFE))
     old = text[where[:, None] + np.arange(SITE_BYTES)].copy()
-    steps: list[PokeStep] = []
+    steps: list[tuple[Phase, int]] = []
     for step in poke(text, where, code):
         steps.append(step)
         now = text[where[:, None] + np.arange(SITE_BYTES)]
@@ -226,9 +226,7 @@ def test_a_poke_passes_through_traps_only() -> None:
         assert (whole | (now[:, 0] == INT3)).all()
 
     assert (text[where[:, None] + np.arange(SITE_BYTES)] == code).all()
-    assert [(phase, sites) for sites in (256, 256, 88) for phase in ("int3", "tail", "first")] == [
-        (step.phase, step.sites) for step in steps
-    ]
+    assert [(phase, sites) for sites in (256, 256, 88) for phase in ("int3", "tail", "first")] == steps
 
 
 def test_a_processor_between_the_steps_traps_or_does_the_old_or_the_new() -> None:

@@ -15,7 +15,7 @@ from impl.linux.instruments.grace import Reading, Waits, completed, parse_waits
 from impl.linux.instruments.measure import Bench, Measured, Phase
 from properties.kernels.cost import Case, cases, client_case, cold, predict
 from properties.kernels.cost_rows import Costs, Prediction, Row, periods
-from properties.report.results import Verdict
+from properties.report.results import CheckVerdict
 from properties.report.show import text_of
 from spec import populations
 from spec.errors import BadInputError
@@ -156,7 +156,7 @@ def test_functions_for_a_mass_attach_are_enough_and_idle() -> None:
 
 def test_a_row_holds_where_kernel_and_model_agree() -> None:
     """The same grace periods, the same sites, nothing left."""
-    assert Verdict.HOLDS is row(measured(WAITED)).verdict
+    assert CheckVerdict.HOLDS is row(measured(WAITED)).verdict
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_row_tells_what_differs(outcome: Measured, difference: str) -> None:
     """Each kind of difference is a sentence, and the row falls."""
     fallen = row(outcome)
 
-    assert Verdict.FELL is fallen.verdict
+    assert CheckVerdict.FELL is fallen.verdict
     assert difference in str(fallen)
 
 
@@ -182,7 +182,7 @@ def test_a_client_may_leave_functions_out_by_itself() -> None:
     """Refusals of a client that chooses its functions are not compared; what is attached is."""
     outcome = replace(measured(WAITED), refused={"": "WARNING"})
 
-    assert Verdict.HOLDS is replace(row(outcome), chosen=True).verdict
+    assert CheckVerdict.HOLDS is replace(row(outcome), chosen=True).verdict
 
 
 def test_the_table_compares_with_the_first_row_of_a_group() -> None:
@@ -190,7 +190,7 @@ def test_the_table_compares_with_the_first_row_of_a_group() -> None:
     one, batch = row(measured(WAITED), group="1"), row(measured(WAITED, seconds=0.25), group="1", what="batch")
     costs = Costs((one, batch), 1.0)
 
-    assert Verdict.HOLDS is costs.verdict
+    assert CheckVerdict.HOLDS is costs.verdict
     assert "4x, 4x" in text_of(costs.table(), 180)
     assert "1 rcu_tasks" in text_of(costs.table(), 180)
 
@@ -199,9 +199,9 @@ def test_the_verdict_is_that_of_the_worst_row() -> None:
     """A row that fell counts before one that could not be measured."""
     good, fallen, absent = row(measured(WAITED)), row(measured(Waits())), row(None, trouble="no answer")
 
-    assert Verdict.FELL is Costs((good, absent, fallen), 1.0).verdict
-    assert Verdict.NOT_RUN is Costs((good, absent), 1.0).verdict
-    assert Verdict.NOT_RUN is Costs((), 0.0).verdict
+    assert CheckVerdict.FELL is Costs((good, absent, fallen), 1.0).verdict
+    assert CheckVerdict.NOT_RUN is Costs((good, absent), 1.0).verdict
+    assert CheckVerdict.NOT_RUN is Costs((), 0.0).verdict
     assert (str(absent), str(fallen)) == Costs((good, absent, fallen), 1.0).details
 
 

@@ -179,7 +179,7 @@ def test_sleepable_prediction() -> None:
 
 def test_counts() -> None:
     """A row for each way of attaching, a column for each refusal; what the spec does not say is named."""
-    tally, other = dump.Tally(BOTH), dump.Tally(FENTRY)
+    tally, other = dump.DumpTally(BOTH), dump.DumpTally(FENTRY)
     f, accepted = function("f"), (("", ""), ("", ""))
     refused = Answer(("", "EINVAL"), ("", None))
     tally.add(f, Answer(*accepted, image=image()), accepted)

@@ -20,7 +20,7 @@ from impl.linux.laboratory.control import (
     DirectRecord,
     Log,
     Numbers,
-    OpsRecord,
+    OpsCallRecord,
     RecordKind,
     ValueRecord,
 )
@@ -301,7 +301,7 @@ def test_the_log_is_decoded() -> None:
 
     assert Log(
         (
-            OpsRecord(10, 7, 0xF4),
+            OpsCallRecord(10, 7, 0xF4),
             DirectRecord(11, 2, 0xF4),
             BodyRecord(12, 5, patched=False, words=(1, 2)),
             BodyRecord(13, 6, patched=True, words=()),

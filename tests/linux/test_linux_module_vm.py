@@ -23,7 +23,7 @@ from impl.linux.laboratory.control import (
     Command,
     DirectRecord,
     Numbers,
-    OpsRecord,
+    OpsCallRecord,
     Record,
     ValueRecord,
 )
@@ -101,7 +101,7 @@ class Laboratory:
         running = [name]
         for record in records:
             match record:
-                case OpsRecord():
+                case OpsCallRecord():
                     yield "ops", ops[record.slot], self.site(record.ip)
                 case DirectRecord():
                     yield "direct", "TU"[record.stub], self.site(record.ip)

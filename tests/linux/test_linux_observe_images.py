@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from impl.linux.architectures.x86_64 import X86_64
-from impl.linux.instruments.image_files import Attached, Trampoline, image_file
+from impl.linux.instruments.image_files import Attached, DumpedTrampoline, image_file
 from impl.linux.probes.disassembly import Helpers, Original, ProgramCall, disassemble
 from impl.linux.probes.symbols import Symbols, Table
 from spec.errors import BadInputError
@@ -125,7 +125,7 @@ def test_image_file() -> None:
         "bpf_fentry_test1 (1) R   D   M \ttramp: ftrace_regs_caller+0x0/0x65 (call_direct_funcs+0x0/0x20)",
         "\tdirect-->bpf_trampoline_6442552603+0x0/0xac",
     ]
-    trampoline = Trampoline(
+    trampoline = DumpedTrampoline(
         function="bpf_fentry_test1",
         declaration="int bpf_fentry_test1(int a)",
         prototype=Prototype((Type("int", "INT", 4),), Type("int", "INT", 4)),

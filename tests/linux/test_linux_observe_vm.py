@@ -15,7 +15,7 @@ from impl.linux.guest.guest import Guest
 from impl.linux.laboratory.build import CORE
 from impl.linux.probes.disassembly import Disassembly, Original, ProgramCall, disassemble
 from impl.linux.probes.enabled import EnabledFunction, direct_functions, parse_enabled_functions, site_of
-from impl.linux.probes.ringbuffer import Event, add_reads
+from impl.linux.probes.ringbuffer import TracerEvent, add_reads
 from impl.linux.probes.symbols import Symbols, parse_kallsyms, read_module
 from impl.linux.probes.tracefs import ROOT, GraphTracer, Limits, add_instance, set_buffer, set_patterns, set_tracer
 from impl.linux.station import GRAPH_USERS, Station
@@ -80,7 +80,7 @@ class Machine:
         found = [(event.time, user, event) for user, own in pages.items() for page in own for event in page.events]
         return " ".join(self._spelled(user, event) for _, user, event in sorted(found, key=lambda one: one[0]))
 
-    def _spelled(self, user: str, event: Event) -> str:
+    def _spelled(self, user: str, event: TracerEvent) -> str:
         place = self.symbols.at(event.address)
         assert place
         text = f"{user}:{place.symbol}@{event.depth}"

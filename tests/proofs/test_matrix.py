@@ -13,14 +13,14 @@ from rich.console import Console
 
 from impl.batched.jit import generate
 from impl.batched.jit.isa import Instruction, Isa, Statement
-from impl.batched.jit.plan import Plan
+from impl.batched.jit.plan import ImagePlan
 from properties.proofs import checks as proof_checks
 from properties.proofs import matrix
 from properties.proofs.checks import IMAGES, image_check, images_are_proved, matrix_is_proved, placed_are_proved
 from properties.proofs.matrix import ARITIES, ARM, KINDS, LEVELS, Level, cells, prove_cells
+from properties.prover.verdicts import CheckVerdict as Proved
 from properties.prover.verdicts import Figures
-from properties.prover.verdicts import Verdict as Proved
-from properties.report.results import Verdict
+from properties.report.results import CheckVerdict
 from properties.report.running import run_checks
 from properties.report.show import rich_table, write_reports
 from properties.verbs import checks
@@ -86,7 +86,7 @@ def test_verify_proves_machine_code(tmp_path: Path) -> None:
     write_reports(done, tmp_path / "v.xml", tmp_path / "v.txt")
     text = (tmp_path / "v.txt").read_text()
 
-    assert [Verdict.HOLDS] * (len(LEVELS) + 2) == [finished.result.verdict for finished in done]
+    assert [CheckVerdict.HOLDS] * (len(LEVELS) + 2) == [finished.result.verdict for finished in done]
     assert len(LEVELS) + 1 == text.count("proofs of generated images")
     assert 1 == text.count("proofs of images of real kernels")
     assert "images in place are proved" == placed.name
@@ -101,7 +101,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     generate.template.cache_clear()
 
 
-def forgetful(plan: Plan, isa: Isa) -> list[Statement]:
+def forgetful(plan: ImagePlan, isa: Isa) -> list[Statement]:
     """A generator that does not restore its caller's rbx before it leaves."""
     made = statements(plan, isa)
     last = max(place for place, one in enumerate(made) if isinstance(one, Instruction) and "mov rbx, qword" in one.text)
@@ -115,7 +115,7 @@ def test_verify_notices_a_broken_generator(level: Level, planted: pytest.MonkeyP
     result = matrix_is_proved(level)
     first = result.detail.splitlines()[0]
 
-    assert Verdict.FELL is result.verdict
+    assert CheckVerdict.FELL is result.verdict
     assert first == f"fentry, {'0 to 6' if level == 'generic' else 0} arguments: refuted: rbx is restored"
     assert "it is 0x" in result.detail
     assert "<- here" in result.detail
@@ -145,9 +145,9 @@ def test_images_in_place_are_proved(seeds: Path) -> None:
     """Each image that there is after a step, once for the first function that has it: four at each level."""
     result = placed_are_proved(seeds)
 
-    assert Verdict.HOLDS is result.verdict
+    assert CheckVerdict.HOLDS is result.verdict
     assert 3 * 4 == result.cases
-    assert Verdict.NOT_RUN is placed_are_proved(seeds / "nowhere").verdict
+    assert CheckVerdict.NOT_RUN is placed_are_proved(seeds / "nowhere").verdict
 
 
 def test_what_a_broken_generator_puts_in_place_falls(seeds: Path, planted: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_what_a_broken_generator_puts_in_place_falls(seeds: Path, planted: pytes
     planted.setattr(generate, "statements", forgetful)
     result = placed_are_proved(seeds)
 
-    assert Verdict.FELL is result.verdict
+    assert CheckVerdict.FELL is result.verdict
     assert "a: foo1: refuted: rbx is restored" == result.detail.splitlines()[0]
 
 
@@ -165,7 +165,7 @@ def test_undecided_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "prove", lambda *_, **__: undecided)
     result = matrix_is_proved("generic")
 
-    assert Verdict.NOT_RUN is result.verdict
+    assert CheckVerdict.NOT_RUN is result.verdict
     assert result.detail.startswith("fentry, 0 to 6 arguments: undecided: the solver gave up\n")
 
 
@@ -179,14 +179,14 @@ def test_a_real_image_that_is_changed_falls(tmp_path: Path) -> None:
     (tmp_path / path.name).write_text(json.dumps(fields))
     result = images_are_proved(tmp_path)
 
-    assert Verdict.FELL is result.verdict
+    assert CheckVerdict.FELL is result.verdict
     assert f"{path.stem}: refuted: fexit 1: exit: what enter returned is passed" == result.detail.splitlines()[0]
     assert 2 == result.detail.count("refuted: ")
 
 
 def test_no_image_is_not_run(tmp_path: Path) -> None:
     """An empty folder proves nothing, and a file that is no image is named."""
-    assert Verdict.NOT_RUN is images_are_proved(tmp_path).verdict
+    assert CheckVerdict.NOT_RUN is images_are_proved(tmp_path).verdict
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(BadInputError, match=r"a.json"):
         images_are_proved(tmp_path)
@@ -205,7 +205,7 @@ def test_the_real_images_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     result = image_check().run()
     images: Sequence[Path] = sorted(IMAGES.glob("*.json"))
 
-    assert Verdict.HOLDS is result.verdict
+    assert CheckVerdict.HOLDS is result.verdict
     assert len(images) == tried.count(False) > 90
     assert tried.count(True) > len(images) // 2
     assert len(tried) == result.cases

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 import properties.proofs
 from properties.proofs import populations as population_proof
 from properties.proofs.judging import Judgement, Words, cleared, judge
-from properties.proofs.populations import Proof, Prover, exceptions, outcome_of, statement
+from properties.proofs.populations import ImageProof, Prover, exceptions, outcome_of, statement
 from spec.errors import BadInputError
 from spec.images import parse_image_file, read_image_file
 from spec.prototypes import Prototype, Type
@@ -112,9 +112,9 @@ def test_images_are_proved_in_other_processes(prover: Prover, tmp_path: Path) ->
     assert bad == read_image_file(paths[1])
 
 
-def proof(name: str, outcome: Any = "proved", told: str = "", words: Words | None = None) -> Proof:
+def proof(name: str, outcome: Any = "proved", told: str = "", words: Words | None = None) -> ImageProof:
     judgement = Judgement(f"{name}.json", name, outcome, told, True, words or Words("proved"), 0.5)
-    return Proof(function(name), "fexit1", Path(f"{name}.json"), judgement)
+    return ImageProof(function(name), "fexit1", Path(f"{name}.json"), judgement)
 
 
 PROOFS = [

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from properties import __main__ as front_door
-from properties.report.results import Check, CheckResult, Finished, Verdict, exit_status, summary
+from properties.report.results import Check, CheckResult, CheckVerdict, Finished, exit_status, summary
 from properties.report.running import run_checks
 from properties.report.show import write_reports
 from properties.systems.naming import world_named
@@ -125,11 +125,13 @@ def test_a_reader_that_leaves_is_no_crash() -> None:
 
 
 def holds() -> CheckResult:
-    return CheckResult(Verdict.HOLDS, 1000, "examples", {"synthetic": 30, "linux-6.1": 1000}, 5000, 70)
+    return CheckResult(CheckVerdict.HOLDS, 1000, "examples", {"synthetic": 30, "linux-6.1": 1000}, 5000, 70)
 
 
 def fell() -> CheckResult:
-    return CheckResult(Verdict.FELL, 3, "seeds", {"synthetic": 30}, 5, 1, "a.seed: batched diverges\n  \x1b[31m<&>")
+    return CheckResult(
+        CheckVerdict.FELL, 3, "seeds", {"synthetic": 30}, 5, 1, "a.seed: batched diverges\n  \x1b[31m<&>"
+    )
 
 
 def bad_input() -> CheckResult:
@@ -151,7 +153,9 @@ def test_every_check_runs_and_each_line_is_told_in_a_log() -> None:
     done = finished(*checks, console=Console(file=log, width=40))
 
     assert ["one", "two", "three", "four"] == [entry.name for entry in done]
-    assert [Verdict.FELL, Verdict.NOT_RUN, Verdict.NOT_RUN, Verdict.HOLDS] == [entry.result.verdict for entry in done]
+    assert [CheckVerdict.FELL, CheckVerdict.NOT_RUN, CheckVerdict.NOT_RUN, CheckVerdict.HOLDS] == [
+        entry.result.verdict for entry in done
+    ]
     lines = log.getvalue().splitlines()
     assert 4 == len(lines)
     assert lines[0].startswith("one: fell: a.seed: batched diverges (3 seeds, ")
@@ -267,14 +271,14 @@ def test_a_seed_that_diverges_makes_the_property_fall(tmp_path: Path) -> None:
     (tmp_path / "bad.seed").write_text(seed.format("-EBUSY"))
     bad = checks.seeds_agree(tmp_path)
 
-    assert (Verdict.HOLDS, 1, 2, 1) == (good.verdict, good.cases, good.steps, good.calls)
-    assert Verdict.FELL is bad.verdict
+    assert (CheckVerdict.HOLDS, 1, 2, 1) == (good.verdict, good.cases, good.steps, good.calls)
+    assert CheckVerdict.FELL is bad.verdict
     assert bad.detail.startswith("bad.seed: model diverges in expectation at line 4: ftrace_ops o1\n")
 
 
 def test_no_seed_is_not_run(tmp_path: Path) -> None:
     """An empty folder of seeds proves nothing."""
-    assert Verdict.NOT_RUN is checks.seeds_agree(tmp_path).verdict
+    assert CheckVerdict.NOT_RUN is checks.seeds_agree(tmp_path).verdict
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from impl.linux.guest import packages
 from properties.__main__ import main
 from properties.kernels import needs
 from properties.kernels.checks import Job, Random, job_checks
-from properties.report.results import Verdict
+from properties.report.results import CheckVerdict
 from properties.systems.naming import KERNELS
 from properties.verbs import checks
 from spec.errors import BadInputError
@@ -113,7 +113,7 @@ def test_a_kernel_that_cannot_be_fetched_is_not_run() -> None:
 
     with pytest.raises(BadInputError, match="the mirror is away"):
         fixed.run()
-    assert (Verdict.NOT_RUN, "no run of this kernel was made") == (last.run().verdict, last.run().detail)
+    assert (CheckVerdict.NOT_RUN, "no run of this kernel was made") == (last.run().verdict, last.run().detail)
     assert job.evidence is None
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from impl.batched.jit import assembler
 from impl.batched.jit.isa import MARK, Emitter, Instruction, Isa, Label, Layout, Statement
-from impl.batched.jit.plan import Plan, Run
+from impl.batched.jit.plan import ImagePlan, ProgramInvocation
 from impl.batched.jit.template import Field, Hole, Skip, Template
 from impl.batched.jit.x86_64 import X86_64
 from spec.abi import SLOT_BYTES, Slot
@@ -26,17 +26,17 @@ FEXIT: Final = "fexit"
 
 
 @lru_cache(maxsize=4096)
-def template(plan: Plan, isa: Isa = X86_64) -> Template:
+def template(plan: ImagePlan, isa: Isa = X86_64) -> Template:
     """The template of a plan. PlanError where the architecture has no image for it."""
     return assembled(plan, isa)
 
 
-def assembled(plan: Plan, isa: Isa = X86_64) -> Template:
+def assembled(plan: ImagePlan, isa: Isa = X86_64) -> Template:
     """The same, generated anew."""
     return assemble(plan, statements(plan, isa), isa)
 
 
-def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
+def layout(plan: ImagePlan, isa: Isa = X86_64) -> Layout:
     """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
     slots = _slots(plan, isa)
     result = SLOT_BYTES * plan.calls_original
@@ -65,7 +65,7 @@ def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
     )
 
 
-def _slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
+def _slots(plan: ImagePlan, isa: Isa) -> tuple[Slot, ...]:
     if plan.shape is not None:
         return isa.convention.slots(plan.shape.arguments)
     return tuple(
@@ -73,12 +73,12 @@ def _slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
     )
 
 
-def _stacked(plan: Plan, slots: Sequence[Slot]) -> int:
+def _stacked(plan: ImagePlan, slots: Sequence[Slot]) -> int:
     """How many stack arguments the image passes on."""
     return sum(slot.stack is not None for slot in slots) * plan.calls_original
 
 
-def statements(plan: Plan, isa: Isa = X86_64) -> list[Statement]:
+def statements(plan: ImagePlan, isa: Isa = X86_64) -> list[Statement]:
     """The image as a list of instructions and labels."""
     return list(_Image(plan, isa).statements())
 
@@ -86,7 +86,7 @@ def statements(plan: Plan, isa: Isa = X86_64) -> list[Statement]:
 class _Image:
     """One image in the making."""
 
-    def __init__(self, plan: Plan, isa: Isa) -> None:
+    def __init__(self, plan: ImagePlan, isa: Isa) -> None:
         self._plan = plan
         self._slots = _slots(plan, isa)
         self._frame = layout(plan, isa)
@@ -165,7 +165,7 @@ class _Image:
             if slot.register:
                 yield from self._emit.load(slot.register, self._frame.context - SLOT_BYTES * number)
 
-    def _run(self, run: Run) -> Iterator[Statement]:
+    def _run(self, run: ProgramInvocation) -> Iterator[Statement]:
         """One program: what 7.3's invoke_bpf() and invoke_bpf_prog() emit."""
         emit, frame, link = self._emit, self._frame, run.link
         first, second, third, *_ = self._arguments
@@ -191,7 +191,7 @@ class _Image:
         yield from emit.call(f"__bpf_prog_exit{gate}")
         yield Label(_behind(run))
 
-    def _session(self, run: Run) -> int:
+    def _session(self, run: ProgramInvocation) -> int:
         """What ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
         place = self._frame.cookies - SLOT_BYTES * self._plan.sessions.index(run.link)
         index = (place - self._frame.context) // SLOT_BYTES
@@ -208,19 +208,19 @@ class _Image:
         yield from emit.nop()
 
 
-def _skip(run: Run) -> str:
+def _skip(run: ProgramInvocation) -> str:
     return f"{run.list} {run.link}: nop"
 
 
-def _skipped(run: Run) -> str:
+def _skipped(run: ProgramInvocation) -> str:
     return f"{run.list} {run.link}: not entered"
 
 
-def _behind(run: Run) -> str:
+def _behind(run: ProgramInvocation) -> str:
     return f"{run.list} {run.link}: behind"
 
 
-def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
+def assemble(plan: ImagePlan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
     """The template of a plan's statements. BadInputError if the code is not what they say."""
     instructions = [statement for statement in made if isinstance(statement, Instruction)]
     pieces = [_code(one, isa) for one in instructions]

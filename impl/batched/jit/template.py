@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.jit.plan import Run
+from impl.batched.jit.plan import ProgramInvocation
 from spec.errors import BadInputError
 
 __all__ = ["Field", "Form", "Hole", "Skip", "Template", "relocate_many"]
@@ -78,9 +78,9 @@ class Skip:
     behind: int
 
     @property
-    def run(self) -> Run:
+    def run(self) -> ProgramInvocation:
         """The run that is skipped."""
-        return Run(self.link, self.list)
+        return ProgramInvocation(self.link, self.list)
 
 
 class _Part(NamedTuple):

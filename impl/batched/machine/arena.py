@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.machine.memory import Region
+from impl.batched.machine.memory import MemoryRegion
 from impl.batched.machine.poke import INT3
 
 __all__ = ["Arena"]
@@ -25,7 +25,7 @@ NONE: Final[Addresses] = np.empty(0, np.int64)
 class Arena:
     """Slots in region. Addresses are offsets from its first byte. touched: how many bytes were ever used."""
 
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: MemoryRegion) -> None:
         self.region = region
         self._bytes = region.u8
         self._end = self.touched = 0

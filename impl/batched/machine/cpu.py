@@ -9,7 +9,7 @@ import unicorn
 from unicorn import UcError, x86_const  # type: ignore[attr-defined]
 
 from impl.batched.machine.addresses import STOP
-from impl.batched.machine.memory import Region
+from impl.batched.machine.memory import MemoryRegion
 
 __all__ = ["Cpu", "ExecutionError"]
 
@@ -29,7 +29,7 @@ class ExecutionError(Exception):
 class Cpu:
     """One processor over some regions."""
 
-    def __init__(self, regions: Iterable[Region]) -> None:
+    def __init__(self, regions: Iterable[MemoryRegion]) -> None:
         self._regions = tuple(regions)
         machine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)  # type: ignore[attr-defined, no-untyped-call]
         # A physical address is cut to 52 bits, so that the kernel's addresses need the virtual TLB.

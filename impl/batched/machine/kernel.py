@@ -12,7 +12,7 @@ from impl.batched.machine import addresses as at
 from impl.batched.machine.cpu import Cpu, ExecutionError
 from impl.batched.machine.entries import entry_address
 from impl.batched.machine.loading import Loader
-from impl.batched.machine.memory import PAGE, Region
+from impl.batched.machine.memory import PAGE, MemoryRegion
 from impl.batched.machine.names import StateNames
 from impl.batched.machine.records import events, value
 from impl.batched.machine.routines import routines
@@ -24,7 +24,7 @@ from spec.abi import SYSTEM_V
 from spec.prototypes import Prototype
 from spec.traces import Trace
 
-__all__ = ["Kernel"]
+__all__ = ["EmulatedKernel"]
 
 Words = NDArray[np.uint64]
 
@@ -37,7 +37,7 @@ LONGEST_SECONDS: Final = 60
 VECTOR_SPACE: Final = 1 << 24
 
 
-class Kernel:
+class EmulatedKernel:
     """Text, code and data of one system, and the processor that runs them."""
 
     def __init__(self, state: State, text: Text) -> None:
@@ -46,13 +46,13 @@ class Kernel:
         self._names = StateNames(state)
         self._loader = Loader(state, text)
         self._tables = Tables(state, text, self._loader.ops_objects)
-        self._trace = Region(at.TRACE, TRACE_SPACE)
-        self._stack = Region(at.STACK, STACK_SPACE)
-        self._stop = Region(at.STOP, PAGE)
-        self._vectors = Region(at.VECTORS, VECTOR_SPACE)
+        self._trace = MemoryRegion(at.TRACE, TRACE_SPACE)
+        self._stack = MemoryRegion(at.STACK, STACK_SPACE)
+        self._stop = MemoryRegion(at.STOP, PAGE)
+        self._vectors = MemoryRegion(at.VECTORS, VECTOR_SPACE)
 
     @property
-    def regions(self) -> tuple[Region, ...]:
+    def regions(self) -> tuple[MemoryRegion, ...]:
         """All memory that there is."""
         own = (self.text.entries, self.text.images, self._trace, self._stack, self._stop, self._vectors)
         return (*own, *self._loader.regions, *self._tables.regions)

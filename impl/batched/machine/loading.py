@@ -7,14 +7,14 @@ from typing import Final
 
 from impl.batched.jit.assembler import assemble
 from impl.batched.jit.generate import template
-from impl.batched.jit.plan import Link, Plan
+from impl.batched.jit.plan import ImagePlan, TrampLink
 from impl.batched.machine import addresses as at
 from impl.batched.machine.bodies import body
 from impl.batched.machine.bpf import HELPERS, helper_name
 from impl.batched.machine.entries import entry_address, jump
 from impl.batched.machine.ftrace import ops_caller
 from impl.batched.machine.images import code_address, normal, program_symbols
-from impl.batched.machine.memory import Region
+from impl.batched.machine.memory import MemoryRegion
 from impl.batched.machine.routines import routines
 from impl.batched.machine.structs import OpsObject, ProgramObject
 from impl.batched.machine.text import OPS_BYTES, RAW_BYTES, Text
@@ -40,15 +40,15 @@ class Loader:
         self._text = text
         count = max(1, state.functions.count)
         known = routines()
-        self._routines = Region(at.ROUTINES, len(known.code))
+        self._routines = MemoryRegion(at.ROUTINES, len(known.code))
         self._routines.write(at.ROUTINES, known.code)
-        self._bodies = Region(at.BODIES, BODY_SPACE)
-        self._patched = Region(at.PATCHED, count * at.FUNCTION_BYTES)
-        self._ops = Region(at.OPS_TRAMPOLINES, OPS_SPACE)
-        self._raw = Region(at.RAW_TRAMPOLINES, CODE_SPACE)
-        self._programs = Region(at.PROGRAMS, CODE_SPACE)
-        self.program_objects = Region(at.PROGRAM_OBJECTS, CODE_SPACE)
-        self.ops_objects = Region(at.OPS_OBJECTS, CODE_SPACE)
+        self._bodies = MemoryRegion(at.BODIES, BODY_SPACE)
+        self._patched = MemoryRegion(at.PATCHED, count * at.FUNCTION_BYTES)
+        self._ops = MemoryRegion(at.OPS_TRAMPOLINES, OPS_SPACE)
+        self._raw = MemoryRegion(at.RAW_TRAMPOLINES, CODE_SPACE)
+        self._programs = MemoryRegion(at.PROGRAMS, CODE_SPACE)
+        self.program_objects = MemoryRegion(at.PROGRAM_OBJECTS, CODE_SPACE)
+        self.ops_objects = MemoryRegion(at.OPS_OBJECTS, CODE_SPACE)
         code = (self._routines, self._bodies, self._patched, self._ops, self._raw, self._programs)
         self.regions = (*code, self.program_objects, self.ops_objects)
         self._end = at.BODIES
@@ -123,7 +123,9 @@ class Loader:
         prototype = state.functions.all[index].prototype
         assert prototype is not None
         program = state.program_numbered[int(state.trampolines.sets.node_program[node])]
-        made = template(Plan(normal(prototype), (Link("fmod_ret", program.sleepable),), program.func_ip, site="jmp"))
+        made = template(
+            ImagePlan(normal(prototype), (TrampLink("fmod_ret", program.sleepable),), program.func_ip, site="jmp")
+        )
         symbols = routines().address | program_symbols(state, [node])
         symbols |= {
             "body": routines().address["nothing"],

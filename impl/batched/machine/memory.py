@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PAGE", "Region"]
+__all__ = ["PAGE", "MemoryRegion"]
 
 PAGE: Final = 4096
 
 
-class Region:
+class MemoryRegion:
     """size bytes, whole pages, from address on; zero at first. u8, u64: the same bytes as arrays."""
 
     def __init__(self, address: int, size: int) -> None:

@@ -6,8 +6,6 @@ After each phase all processors have synchronized: at every step of `poke` anoth
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from typing import Final, Literal
 
 import numpy as np
@@ -15,26 +13,19 @@ from numpy.typing import NDArray
 
 from spec.costs import POKE_BATCH
 
-__all__ = ["INT3", "PokeStep", "finish", "poke"]
+__all__ = ["INT3", "Phase", "finish", "poke"]
 
 INT3: Final = 0xCC
 TAIL: Final = "<u4"
 
 Phase = Literal["int3", "tail", "first"]
+"""What has just been written: int3 in place of the first byte, the other bytes, the first byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class PokeStep:
-    """A phase that has been carried out on some sites: int3 in place, the other bytes, the first byte."""
+def poke(text: NDArray[np.uint8], where: NDArray[np.int64], code: NDArray[np.uint8]) -> Iterator[tuple[Phase, int]]:
+    """Puts code, one row a place, at these offsets of text, POKE_BATCH of them at a time.
 
-    phase: Phase
-    sites: int
-
-
-def poke(text: NDArray[np.uint8], where: NDArray[np.int64], code: NDArray[np.uint8]) -> Iterator[PokeStep]:
-    """Puts code, one row a place, at these offsets of text, POKE_BATCH of them at a time; yields after each phase.
-
-    A row is an instruction of 5 bytes.
+    A row is an instruction of 5 bytes. Yields after each phase: which it was, and of how many sites.
     """
     tails = _words_at_every_byte(text)
     behind = where + 1
@@ -43,16 +34,11 @@ def poke(text: NDArray[np.uint8], where: NDArray[np.int64], code: NDArray[np.uin
         batch = slice(start, start + POKE_BATCH)
         places = where[batch]
         text[places] = INT3
-        yield _step("int3", len(places))
+        yield "int3", len(places)
         tails[behind[batch]] = rest[batch]
-        yield _step("tail", len(places))
+        yield "tail", len(places)
         text[places] = firsts[batch]
-        yield _step("first", len(places))
-
-
-@cache
-def _step(phase: Phase, sites: int) -> PokeStep:
-    return PokeStep(phase, sites)
+        yield "first", len(places)
 
 
 def _words_at_every_byte(text: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -61,6 +47,6 @@ def _words_at_every_byte(text: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return np.ndarray((count,), TAIL, text.data, 0, (1,))
 
 
-def finish(steps: Iterator[PokeStep]) -> int:
+def finish(steps: Iterator[tuple[Phase, int]]) -> int:
     """Drives a poke to its end; how many steps that took."""
     return sum(1 for _ in steps)

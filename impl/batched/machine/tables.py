@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from impl.batched.functions import Mask
 from impl.batched.machine import addresses as at
-from impl.batched.machine.memory import PAGE, Region
+from impl.batched.machine.memory import PAGE, MemoryRegion
 from impl.batched.machine.structs import Globals, OpsObject
 from impl.batched.machine.text import Text
 from impl.batched.sites import DIRECT, GRAPH, KLP
@@ -27,18 +27,18 @@ FRESH_FLAGS: Final = np.array([Globals.NEVER_OPENED, 0] * 16, np.uint64)
 class Tables:
     """regions: all memory that it fills."""
 
-    def __init__(self, state: State, text: Text, ops_objects: Region) -> None:
+    def __init__(self, state: State, text: Text, ops_objects: MemoryRegion) -> None:
         count = max(1, state.functions.count)
         self.state = state
         self.text = text
         self._ops_objects = ops_objects
         self._count = state.functions.count
-        self.globals = Region(at.GLOBALS, Globals.SIZE)
-        self._loaded = Region(at.LOADED, count)
-        self._slots = Region(at.SLOT_COUNTS, count)
-        self._direct = Region(at.DIRECT_FUNCTIONS, WORD * count)
-        self._coverage = Region(at.COVERAGE, COVERAGE_SPACE)
-        self._objects = Region(at.IMAGE_OBJECTS, OBJECT_SPACE)
+        self.globals = MemoryRegion(at.GLOBALS, Globals.SIZE)
+        self._loaded = MemoryRegion(at.LOADED, count)
+        self._slots = MemoryRegion(at.SLOT_COUNTS, count)
+        self._direct = MemoryRegion(at.DIRECT_FUNCTIONS, WORD * count)
+        self._coverage = MemoryRegion(at.COVERAGE, COVERAGE_SPACE)
+        self._objects = MemoryRegion(at.IMAGE_OBJECTS, OBJECT_SPACE)
         self.regions = (self.globals, self._loaded, self._slots, self._direct, self._coverage, self._objects)
         self._slots.u8[: self._count] = state.functions.slots[:-1]
         self._masks = 0

@@ -13,7 +13,7 @@ from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import SITE_BYTES, body_address, branches, fresh_text, jump, site_offset, site_offsets
 from impl.batched.machine.images import Images
-from impl.batched.machine.memory import Region
+from impl.batched.machine.memory import MemoryRegion
 from impl.batched.machine.poke import INT3, finish, poke
 from impl.batched.machine.routines import routines
 from impl.batched.sites import DIRECT
@@ -47,8 +47,8 @@ class Text:
 
     def __init__(self, state: State, level: str) -> None:
         count = state.functions.count
-        self.entries = Region(at.TEXT, max(1, count) * at.FUNCTION_BYTES)
-        arena = _SPARE.pop() if _SPARE else Arena(Region(at.IMAGES, IMAGE_SPACE))
+        self.entries = MemoryRegion(at.TEXT, max(1, count) * at.FUNCTION_BYTES)
+        arena = _SPARE.pop() if _SPARE else Arena(MemoryRegion(at.IMAGES, IMAGE_SPACE))
         self._lent: Arena | None = arena
         self.images = arena.region
         self.written: list[tuple[int, int]] | None = []

@@ -34,7 +34,7 @@ from impl.linux.bpf.recorders import ATTACH_TYPES, GET_FUNC_IP
 from impl.linux.guest.batch import Batch, Ref, Reply
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.guest import Guest, GuestDiedError
-from impl.linux.instruments.image_files import Attached, Trampoline, image_file
+from impl.linux.instruments.image_files import Attached, DumpedTrampoline, image_file
 from impl.linux.probes.btf import VMLINUX_BTF, Btf
 from impl.linux.probes.disassembly import disassemble, helpers
 from impl.linux.probes.enabled import parse_enabled_functions
@@ -263,7 +263,7 @@ class Dumper:
             return {"trouble": f"the image at {place.image:#x} calls other programs than were attached"}
         assert function.btf_id is not None
         assert function.prototype is not None
-        trampoline = Trampoline(
+        trampoline = DumpedTrampoline(
             function.name,
             self._btf.declaration(function.btf_id),
             function.prototype,

@@ -12,7 +12,7 @@ from impl.linux.probes.symbols import Symbols
 from spec.images import HEAP, Address, CallEntry, Code, ImageFile, Options, ProgramEntry, TypeEntry
 from spec.prototypes import Prototype, Type
 
-__all__ = ["Attached", "Trampoline", "image_file"]
+__all__ = ["Attached", "DumpedTrampoline", "image_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
-class Trampoline:
+class DumpedTrampoline:
     """A trampoline in place.
 
     declaration: the function's prototype in C. start, prologue: the function's address and first 16 bytes. image, code:
@@ -44,7 +44,11 @@ class Trampoline:
 
 
 def image_file(
-    architecture: Architecture, names: tuple[str, str], attached: Attached, trampoline: Trampoline, symbols: Symbols
+    architecture: Architecture,
+    names: tuple[str, str],
+    attached: Attached,
+    trampoline: DumpedTrampoline,
+    symbols: Symbols,
 ) -> ImageFile:
     """The file of a live trampoline; the symbols are those of the time at which it is in place.
 
@@ -85,7 +89,7 @@ def image_file(
 
 
 def _find_calls(
-    architecture: Architecture, trampoline: Trampoline, symbols: Symbols
+    architecture: Architecture, trampoline: DumpedTrampoline, symbols: Symbols
 ) -> tuple[tuple[CallEntry, ...], int]:
     """The calls and constants that are kernel addresses, and the bytes used; other constants are cookies."""
     calls = []

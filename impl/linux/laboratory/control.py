@@ -34,7 +34,7 @@ __all__ = [
     "DirectRecord",
     "Log",
     "Numbers",
-    "OpsRecord",
+    "OpsCallRecord",
     "Record",
     "ValueRecord",
     "call",
@@ -105,7 +105,7 @@ class BodyRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class OpsRecord:
+class OpsCallRecord:
     """The callback of the ops in a slot ran.
 
     ip: of the site, which is at the function's address or a little behind it.
@@ -142,7 +142,7 @@ class ValueRecord:
     value: int
 
 
-Record = BodyRecord | OpsRecord | DirectRecord | BeginRecord | ValueRecord
+Record = BodyRecord | OpsCallRecord | DirectRecord | BeginRecord | ValueRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def _read_records(packed: bytes) -> Iterator[Record]:
 
 def _make_record(kind: RecordKind, time: int, number: int, ip: int, words: tuple[int, ...]) -> Record:
     if kind is RecordKind.OPS:
-        return OpsRecord(time, number, ip)
+        return OpsCallRecord(time, number, ip)
     if kind is RecordKind.DIRECT:
         return DirectRecord(time, number, ip)
     if kind is RecordKind.BEGIN:

@@ -17,11 +17,11 @@ from spec.errors import BadInputError
 
 __all__ = [
     "ROOT",
-    "Event",
     "EventField",
     "EventFormat",
     "Formats",
     "Page",
+    "TracerEvent",
     "add_reads",
     "parse_format",
     "parse_formats",
@@ -90,7 +90,7 @@ class Formats:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class TracerEvent:
     """One event. time: nanoseconds of the trace clock. kind: entry, return or function.
 
     address: of the site. depth: how many frames are below on the task's shadow stack, None for a function event. pid:
@@ -109,7 +109,7 @@ class Event:
 class Page:
     """The events of one page, oldest first; missed: the ring lost events before them."""
 
-    events: tuple[Event, ...]
+    events: tuple[TracerEvent, ...]
     missed: bool
 
 
@@ -208,7 +208,7 @@ def _complete_stamp(stamp: int, before: int) -> int:
     return full if full >= before else full + (1 << 59)
 
 
-def _read_event(time: int, page: bytes, at: int, formats: Formats) -> Event | None:
+def _read_event(time: int, page: bytes, at: int, formats: Formats) -> TracerEvent | None:
     found = formats.events.get(formats.id.read(page, at))
     if not found:
         return None
@@ -216,7 +216,7 @@ def _read_event(time: int, page: bytes, at: int, formats: Formats) -> Event | No
     address = next(values.pop(name) for name in ADDRESS_FIELDS if name in values)
     pid = values.pop("common_pid")
     depth = values.pop("depth", None)
-    return Event(time, KINDS[found.name], address, depth, pid, values)
+    return TracerEvent(time, KINDS[found.name], address, depth, pid, values)
 
 
 def add_reads(batch: Batch, directory: str, formats: Formats) -> Callable[[Sequence[Reply]], tuple[Page, ...]]:

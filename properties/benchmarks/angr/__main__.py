@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from properties.benchmarks.angr.wire import Reply, Request
+from properties.benchmarks.angr.wire import AngrReply, Request
 from spec.reading import decode, encode
 
 if TYPE_CHECKING:
-    from properties.benchmarks.angr.angr_prover import Prover
+    from properties.benchmarks.angr.angr_prover import AngrProver
 
 
 def main() -> int:
@@ -22,20 +22,20 @@ def main() -> int:
     logging.getLogger("angr").setLevel(logging.CRITICAL)
     try:
         # Where angr is missing, the prover is too; that is told, like everything else, on the pipe.
-        from properties.benchmarks.angr.angr_prover import Prover  # noqa: PLC0415
+        from properties.benchmarks.angr.angr_prover import AngrProver  # noqa: PLC0415
     except ImportError as error:
-        _reply(Reply(error=f"{sys.executable} has no angr: {error}"))
+        _reply(AngrReply(error=f"{sys.executable} has no angr: {error}"))
         return 2
-    provers: list[Prover] = []
+    provers: list[AngrProver] = []
     for line in sys.stdin.buffer:
         request = decode(line, Request)
         if request.images is not None:
-            provers = [Prover(*image) for image in request.images]
+            provers = [AngrProver(*image) for image in request.images]
         _reply(_prove([provers[place] for place in request.prove]))
     return 0
 
 
-def _prove(provers: Sequence[Prover]) -> Reply:
+def _prove(provers: Sequence[AngrProver]) -> AngrReply:
     """All answers, and the processor's seconds that they took, without the garbage collector as on the other side."""
     gc.collect()
     gc.disable()
@@ -43,10 +43,10 @@ def _prove(provers: Sequence[Prover]) -> Reply:
     answers = tuple(prover.prove() for prover in provers)
     seconds = time.process_time() - start
     gc.enable()
-    return Reply(answers, seconds)
+    return AngrReply(answers, seconds)
 
 
-def _reply(reply: Reply) -> None:
+def _reply(reply: AngrReply) -> None:
     sys.stdout.buffer.write(encode(reply) + b"\n")
     sys.stdout.flush()
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final, Self
 
 import properties
-from properties.benchmarks.angr.wire import Answer, Reply, Request, request_images
+from properties.benchmarks.angr.wire import AngrAnswer, AngrReply, Request, request_images
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 from spec.errors import BadInputError
 from spec.reading import decode, encode
 
-__all__ = ["Answer", "Peer"]
+__all__ = ["AngrAnswer", "Peer"]
 
 ROOT: Final = Path(properties.__file__).parents[1]
 INSTALL: Final = "give the interpreter in which `pip install -r properties/benchmarks/angr/requirements.txt` was run"
@@ -40,12 +40,12 @@ class Peer:
         """Gives the peer images in place of those that it has. ValueError for those that it cannot prove."""
         self._ask(request_images(images))
 
-    def prove(self, places: Iterable[int]) -> tuple[float, list[Answer]]:
+    def prove(self, places: Iterable[int]) -> tuple[float, list[AngrAnswer]]:
         """Proves those at these places: the processor's seconds that it took, and the answers."""
         reply = self._ask(Request(prove=tuple(places)))
         return reply.seconds, list(reply.answers)
 
-    def _ask(self, request: Request) -> Reply:
+    def _ask(self, request: Request) -> AngrReply:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -56,7 +56,7 @@ class Peer:
         line = process.stdout.readline()
         if not line:
             raise BadInputError("ended before it answered; what it said is above", self._python)
-        reply = decode(line, Reply, self._python)
+        reply = decode(line, AngrReply, self._python)
         if reply.error:
             raise BadInputError(f"{reply.error}; {INSTALL}", self._python)
         return reply

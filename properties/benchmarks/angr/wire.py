@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from properties.prover.goal import Goal
 from properties.prover.image import Image
 
-__all__ = ["Answer", "Reply", "Request", "request_images"]
+__all__ = ["AngrAnswer", "AngrReply", "Request", "request_images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AngrAnswer:
     """What angr says of an image: as a Verdict has it. broken: the obligation that does not hold."""
 
     outcome: str
@@ -30,10 +30,10 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class AngrReply:
     """seconds: of the processor, for all answers. error: why there are none."""
 
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[AngrAnswer, ...] = ()
     seconds: float = 0.0
     error: str = ""
 
