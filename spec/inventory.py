@@ -138,14 +138,14 @@ class Inventory:
         match operation:
             case op.FtraceSetFilter():
                 pattern, removes = without_bang(operation.glob)
-                return _edited(self.ops[operation.ops].filter_hash, self.matching(pattern), removes, operation.reset)
+                return _edit(self.ops[operation.ops].filter_hash, self.matching(pattern), removes, operation.reset)
             case op.FtraceSetFilterIp():
                 chosen: tuple[str, ...] = (operation.function,)
             case op.FtraceSetFilterIps():
                 chosen = operation.functions
             case _:
                 raise TypeError(operation)
-        return _edited(self.ops[operation.ops].filter_hash, chosen, operation.remove, operation.reset)
+        return _edit(self.ops[operation.ops].filter_hash, chosen, operation.remove, operation.reset)
 
     def entries(self, owner: str) -> dict[str, str]:
         """The direct calls that an ops, or the single API, has registered on functions that are still there."""
@@ -189,7 +189,7 @@ def is_address(name: str) -> bool:
     return " " in name
 
 
-def _edited(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset: bool) -> tuple[str, ...]:
+def _edit(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset: bool) -> tuple[str, ...]:
     """FILTER-4 to FILTER-6: a copy of a hash, or an empty one, with functions added or taken out."""
     copy = () if reset else present
     if removes:
@@ -223,11 +223,11 @@ def _follow_failure(s: Inventory, o: op.Operation, outcome: Errno) -> Inventory:
     if outcome.warn and outcome.name == "ENODEV":
         s = replace(s, dead=True)
     if isinstance(o, _REGISTERS_DIRECT) and outcome.name not in _BEFORE_ALLOC:
-        return _spoiled(s, o)
+        return _spoil(s, o)
     return s
 
 
-def _spoiled(s: Inventory, o: op.RegisterFtraceDirectMulti | op.UpdateFtraceDirectAdd) -> Inventory:
+def _spoil(s: Inventory, o: op.RegisterFtraceDirectMulti | op.UpdateFtraceDirectAdd) -> Inventory:
     """DIRECT-7: what a direct registration that failed behind `alloc` leaves of the ops."""
     record = s.ops[o.ops]
     if record.enabled or (isinstance(o, op.RegisterFtraceDirectMulti) and any(map(s.has_entry, record.filter_hash))):
@@ -251,7 +251,7 @@ def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, An
 def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
     pattern, removes = without_bang(o.glob)
     present = s.ops[o.ops].notrace_hash
-    return _with_ops(s, o.ops, notrace_hash=_edited(present, s.matching(pattern), removes, o.reset))
+    return _with_ops(s, o.ops, notrace_hash=_edit(present, s.matching(pattern), removes, o.reset))
 
 
 def _register_multi(s: Inventory, o: op.RegisterFtraceDirectMulti, _: Outcome) -> Inventory:
@@ -291,16 +291,16 @@ def _update_del(s: Inventory, o: op.UpdateFtraceDirectDel, _: Outcome) -> Invent
 
 def _open(s: Inventory, o: op.BpfRawTracepointOpen, _: Outcome) -> Inventory:
     function = s.programs[o.prog].target or o.function or ""
-    return _linked(s, o.link, LinkRecord(o.prog, frozenset({function})))
+    return _add_link(s, o.link, LinkRecord(o.prog, frozenset({function})))
 
 
 def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
     exact = frozenset(function for function, _ in o.targets if not is_glob(function))
     globs = tuple(function for function, _ in o.targets if is_glob(function))
-    return _linked(s, o.link, LinkRecord(o.prog, exact, globs, lambda glob: s.expand(o.prog, glob)))
+    return _add_link(s, o.link, LinkRecord(o.prog, exact, globs, lambda glob: s.expand(o.prog, glob)))
 
 
-def _linked(s: Inventory, name: str, link: LinkRecord) -> Inventory:
+def _add_link(s: Inventory, name: str, link: LinkRecord) -> Inventory:
     """IMAGE-2: the new image ends a stale one."""
     renewed = link.exact if s.programs[link.prog].kind != "freplace" else frozenset()
     return replace(s, links={**s.links, name: link}, stale=s.stale - renewed)

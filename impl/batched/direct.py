@@ -60,7 +60,7 @@ def register_direct(state: State, operation: op.RegisterFtraceDirect) -> None:
 
 def unregister_direct(state: State, operation: op.UnregisterFtraceDirect) -> None:
     """unregister_ftrace_direct(ip, addr) (DIRECT-3, DIRECT-4)."""
-    index = _entered(state, operation.function)
+    index = _find_entered(state, operation.function)
     direct, where = state.direct, np.array([index])
     tramp = direct.number(operation.tramp)
     state.refuse_if_dead()
@@ -79,7 +79,7 @@ def unregister_direct(state: State, operation: op.UnregisterFtraceDirect) -> Non
 
 def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
     """modify_ftrace_direct(ip, old, new) (DIRECT-5)."""
-    index = _entered(state, operation.function)
+    index = _find_entered(state, operation.function)
     direct, where = state.direct, np.array([index])
     if direct.entry[index] != direct.number(operation.old):
         raise Refused("EINVAL")
@@ -91,7 +91,7 @@ def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
     direct.entry[index] = direct.number(operation.new)
 
 
-def _entered(state: State, function: str) -> int:
+def _find_entered(state: State, function: str) -> int:
     index = state.site(function)
     if index < 0 or state.direct.entry[index] == NO_ENTRY:
         raise Refused("ENODEV")
@@ -138,7 +138,7 @@ def _register(state: State, ops: Ops, where: Indices, entries: Indices, gone: Ad
     sites.join(covered, DIRECT, regs=True)
 
 
-def _registered(state: State, name: str) -> Ops:
+def _find_registered(state: State, name: str) -> Ops:
     ops = state.ops[name]
     if not (ops.direct and ops.enabled):
         raise Refused("EINVAL")
@@ -147,7 +147,7 @@ def _registered(state: State, name: str) -> Ops:
 
 def unregister_direct_multi(state: State, operation: op.UnregisterFtraceDirectMulti) -> None:
     """unregister_ftrace_direct(ops, addr) (DIRECT-8)."""
-    ops = _registered(state, operation.ops)
+    ops = _find_registered(state, operation.ops)
     state.refuse_if_dead()
     # remove_direct_functions_hash() compares addresses: entries that differ stay behind, and nobody calls them.
     direct, where, tramp = state.direct, ops.sites(), state.direct.number(operation.tramp)
@@ -174,7 +174,7 @@ def shutdown(state: State, ops: Ops) -> None:
 
 def modify_direct_multi(state: State, operation: op.ModifyFtraceDirectMulti) -> None:
     """modify_ftrace_direct(ops, addr) (DIRECT-9)."""
-    ops = _registered(state, operation.ops)
+    ops = _find_registered(state, operation.ops)
     where, direct, tramp = ops.sites(), state.direct, state.direct.number(operation.tramp)
     _modify(state, where, np.full(len(where), tramp, np.int32))
     direct.gone_entry[np.isin(direct.gone, ops.addresses())] = tramp
@@ -194,7 +194,7 @@ def _modify(state: State, where: Indices, entries: Indices) -> None:
 def update_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> None:
     """update_ftrace_direct_add() (DIRECT-10)."""
     ops = state.ops[operation.ops]
-    where, entries = _pairs(state, operation.entries)
+    where, entries = _read_pairs(state, operation.entries)
     taken = (state.direct.entry[where] != NO_ENTRY).any()
     if taken or (not ops.filter_hash.any() and (ops.func_set or ops.enabled)):
         raise Refused("EINVAL")
@@ -206,8 +206,8 @@ def update_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> None
 
 def update_direct_del(state: State, operation: op.UpdateFtraceDirectDel) -> None:
     """update_ftrace_direct_del() (DIRECT-11)."""
-    ops = _registered(state, operation.ops)
-    where, entries = _pairs(state, operation.entries)
+    ops = _find_registered(state, operation.ops)
+    where, entries = _read_pairs(state, operation.entries)
     if (state.direct.entry[where] != entries).any():
         raise Refused("EINVAL")
     state.faults.stop_at("alloc")
@@ -234,12 +234,12 @@ def _shrink(state: State, ops: Ops, where: Indices) -> None:
 
 def update_direct_mod(state: State, operation: op.UpdateFtraceDirectMod) -> None:
     """update_ftrace_direct_mod() (DIRECT-12)."""
-    _registered(state, operation.ops)
-    where, entries = _pairs(state, operation.entries)
+    _find_registered(state, operation.ops)
+    where, entries = _read_pairs(state, operation.entries)
     _modify(state, where, entries)
 
 
-def _pairs(state: State, pairs: tuple[tuple[str, str], ...]) -> tuple[Indices, Indices]:
+def _read_pairs(state: State, pairs: tuple[tuple[str, str], ...]) -> tuple[Indices, Indices]:
     """Sites and the numbers of their trampolines."""
     functions, tramps = zip(*pairs, strict=True)
     where = state.site_indices(functions)

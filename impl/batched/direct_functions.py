@@ -48,17 +48,17 @@ class DirectFunctions:
 
     def growth(self, added: int) -> bool:
         """Whether adding so many entries exchanges the table (DIRECT-13)."""
-        return self._grown(added)[1]
+        return self._grow(added)[1]
 
     def add(self, where: Indices, entry: int) -> None:
         """Enter sites that have no entry."""
-        self._buckets, _ = self._grown(len(where))
+        self._buckets, _ = self._grow(len(where))
         self._entries += len(where)
         self.entry[where] = entry
 
     def add_gone(self, addresses: Addresses, entry: int) -> None:
         """Enter addresses of functions that have gone, which have no entry, for another ops than direct_ops."""
-        self._buckets, _ = self._grown(len(addresses))
+        self._buckets, _ = self._grow(len(addresses))
         self._entries += len(addresses)
         self._remember(addresses, np.full(len(addresses), entry, np.int32), np.zeros(len(addresses), np.bool_))
 
@@ -91,7 +91,7 @@ class DirectFunctions:
         self.gone_entry = np.concatenate([self.gone_entry, entries])
         self.gone_single = np.concatenate([self.gone_single, single])
 
-    def _grown(self, added: int) -> tuple[int, bool]:
+    def _grow(self, added: int) -> tuple[int, bool]:
         """Buckets after adding entries one by one, and whether the table was exchanged for it."""
         entries, buckets, exchanged = self._entries, self._buckets, False
         last = entries + added - 1

@@ -45,32 +45,32 @@ def show_sites(state: State) -> Mapping[str, Site]:
     images = np.where(entries == BPF, state.trampolines.images(where), 0)
     regs = sites.shows_regs(where)
     columns = (sites.count[where], regs, sites.ipmodify[where], direct, sites.codes[where], entries, images)
-    names = _names(state)
+    names = _name_trampolines(state)
     lines: dict[tuple[Any, ...], Site] = {}
     shown = {}
     for index, line in zip(where.tolist(), zip(*(column.tolist() for column in columns), strict=True), strict=True):
         site = lines.get(line)
         if site is None:
-            site = lines[line] = _site(state, names, _Line(*line))
+            site = lines[line] = _make_site(state, names, _Line(*line))
         shown[functions[index].name] = site
     return shown
 
 
-def _names(state: State) -> dict[int, str]:
+def _name_trampolines(state: State) -> dict[int, str]:
     """What a lone ops' own trampoline is called, by code."""
     named = {entry.code: f"ops:{entry.name}" for entry in state.ops_list if isinstance(entry, Ops)}
     return {**COMMON, **named}
 
 
-def _site(state: State, names: dict[int, str], line: _Line) -> Site:
+def _make_site(state: State, names: dict[int, str], line: _Line) -> Site:
     """One line of enabled_functions; two ops or more are called through a common caller (SITE-4)."""
-    shown = _entry(state, line) if line.direct else None
+    shown = _show_entry(state, line) if line.direct else None
     code = line.code if line.covering == 1 else REGS_CALLER if line.regs else CALLER
     target = shown if shown is not None and code == DIRECT else names[code]
     return Site(line.covering, line.regs, line.ipmodify, line.direct, target, shown)
 
 
-def _entry(state: State, line: _Line) -> str:
+def _show_entry(state: State, line: _Line) -> str:
     """A raw trampoline by name, BPF's by the programs of its image in running order (SITE-5)."""
     if line.entry != BPF:
         return f"direct:{state.direct.names[line.entry]}"

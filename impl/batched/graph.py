@@ -17,9 +17,9 @@ __all__ = ["register", "unregister"]
 def register(state: State, operation: op.RegisterFtraceGraph) -> None:
     """register_ftrace_graph() (GRAPH-1, GRAPH-3)."""
     graph = state.graph
-    filter_hash = _hash(state, operation.filter)
-    function = _hash(state, _unnumbered(operation.function))
-    notrace = _hash(state, _unnumbered(operation.notrace))
+    filter_hash = _make_hash(state, operation.filter)
+    function = _make_hash(state, _refuse_number(operation.function))
+    notrace = _make_hash(state, _refuse_number(operation.notrace))
     state.refuse_if_dead()
     if not graph.free:
         raise Refused("EBUSY" if state.facts.graph_users == 1 else "ENOSPC")
@@ -29,7 +29,7 @@ def register(state: State, operation: op.RegisterFtraceGraph) -> None:
     graph.free.popleft()
 
 
-def _hash(state: State, glob: str | None) -> Mask | None:
+def _make_hash(state: State, glob: str | None) -> Mask | None:
     if glob is None:
         return None
     found = select(state, glob)
@@ -40,7 +40,7 @@ def _hash(state: State, glob: str | None) -> Mask | None:
     return mask
 
 
-def _unnumbered(glob: str | None) -> str | None:
+def _refuse_number(glob: str | None) -> str | None:
     """set_graph_function and set_graph_notrace match symbols only (GRAPH-1)."""
     if glob is not None and record_index(glob) is not None:
         raise Refused("EINVAL")

@@ -61,7 +61,7 @@ def _attach_one(state: State, link: str, program: Program, function: str | None,
     state.faults.stop_at("alloc")
     where = np.array([index])
     node = state.trampolines.nodes(program.number, program.kind, words([cookie]))
-    errno = _link_errnos(state, program, where)[0]
+    errno = _check_linking(state, program, where)[0]
     if errno:
         raise Refused(ERRNOS[errno])
     if program.kind == EXTENSION:
@@ -73,13 +73,13 @@ def _attach_one(state: State, link: str, program: Program, function: str | None,
     shared = _place_one(state, program, index)
     first = where[~state.trampolines.has_image(where)]
     kept = where[len(first) :]
-    state.settle(_bill(state, first, kept))
+    state.settle(_bill_attaching(state, first, kept))
     state.trampolines.share[index] = shared
     _put_images(state, where, first, node)
     _enter(state, link, program, where)
 
 
-def _link_errnos(state: State, program: Program, where: Indices) -> NDArray[np.uint8]:
+def _check_linking(state: State, program: Program, where: Indices) -> NDArray[np.uint8]:
     """For each function what linking answers, as an index into ERRNOS (LINK-3)."""
     trampolines, sets = state.trampolines, state.trampolines.sets
     classes = sets.of[where]
@@ -141,7 +141,7 @@ def _attach_many(state: State, link: str, program: Program, targets: Targets) ->
     has = state.trampolines.has_image(where)
     first, kept = where[~has], where[has]
     _place_many(state, program, first, kept)
-    state.settle(_bill(state, first, kept))
+    state.settle(_bill_attaching(state, first, kept))
     nodes = state.trampolines.nodes(program.number, program.kind, targets.cookies)
     _put_images(state, where, first, nodes)
     _enter(state, link, program, where)
@@ -163,7 +163,7 @@ def _refuse_targets(state: State, program: Program, where: Indices) -> None:
 
 def _link_and_charge(state: State, program: Program, where: Indices) -> None:
     """LINK-3, slots and jit_charge for each function, the least BTF id first (LINK-8)."""
-    errnos = _link_errnos(state, program, where)
+    errnos = _check_linking(state, program, where)
     many = state.functions.slots[where] > state.facts.max_slots
     wrong = np.flatnonzero((errnos > 0) | many)
     if not len(wrong):
@@ -203,7 +203,7 @@ def _refuse_second_try(state: State, program: Program, where: Indices) -> None:
         raise Refused("EAGAIN")
 
 
-def _bill(state: State, first: Indices, kept: Indices) -> Bill:
+def _bill_attaching(state: State, first: Indices, kept: Indices) -> Bill:
     """COST-4: what is added, then what is changed."""
     bill = Bill()
     bill.patch(state.sites.joining(first, regs=True))

@@ -19,7 +19,7 @@ def init_module(state: State, operation: op.InitModule) -> None:
     """ftrace_module_enable(): the sites join the ops that cover everything (MODULE-1, COST-8)."""
     if operation.module in state.modules:
         raise Refused("EEXIST")
-    where = _functions_of(state, operation.module)
+    where = _find_functions(state, operation.module)
     where = where[state.functions.has_site[where]]
     sites = state.sites
     sites.loaded[where] = True
@@ -38,8 +38,8 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
     """The module's sites and everything on them go (MODULE-2..6)."""
     if operation.module not in state.modules:
         raise Refused("ENOENT")
-    where = _functions_of(state, operation.module)
-    if _in_use(state, where):
+    where = _find_functions(state, operation.module)
+    if _is_in_use(state, where):
         raise Refused("EAGAIN")
     for index in where[state.livepatched[where]].tolist():
         bill = Bill()
@@ -50,20 +50,20 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
     for ops in state.ops.values():
         ops.keep_addresses(where, addresses)
     for mask in (mask for user in state.graph.users for mask in user.hashes()):
-        _to_address_zero(mask, where)
+        _move_to_address_zero(mask, where)
     state.direct.keep_addresses(where, addresses)
     state.sites.forget(where)
     state.version += 1
 
 
-def _functions_of(state: State, module: str) -> Indices:
+def _find_functions(state: State, module: str) -> Indices:
     if module not in state.functions.modules:
         raise Refused("ENOENT")
     functions = state.functions
     return np.flatnonzero(functions.module == functions.modules[module])
 
 
-def _in_use(state: State, where: Indices) -> bool:
+def _is_in_use(state: State, where: Indices) -> bool:
     """A program is attached there, or holds its target (MODULE-3)."""
     trampolines = state.trampolines
     if trampolines.has_programs(where).any() or trampolines.extended[where].any():
@@ -74,7 +74,7 @@ def _in_use(state: State, where: Indices) -> bool:
     return bool(np.isin(where, targets).any())
 
 
-def _to_address_zero(mask: Mask, where: Indices) -> None:
+def _move_to_address_zero(mask: Mask, where: Indices) -> None:
     """clear_mod_from_hash(): a tracer's entries stay, for an address that matches nothing."""
     if mask[where].any():
         mask[where] = False

@@ -26,7 +26,7 @@ WORD: Final = 1 << 64
 
 def load(state: State, operation: op.BpfProgLoad) -> None:
     """BPF_PROG_LOAD (PROG-1, PROG-2)."""
-    if _malformed(state, operation):
+    if _is_malformed(state, operation):
         raise Refused("EINVAL")
     program = Program(
         operation.prog,
@@ -44,7 +44,7 @@ def load(state: State, operation: op.BpfProgLoad) -> None:
     state.programs[operation.prog] = state.program_numbered[program.number] = program
 
 
-def _malformed(state: State, operation: op.BpfProgLoad) -> bool:
+def _is_malformed(state: State, operation: op.BpfProgLoad) -> bool:
     facts, kind = state.facts, operation.kind
     if not {"fmod_ret": facts.fmod_ret, "freplace": facts.freplace, "fsession": facts.fsession}.get(kind, True):
         return True
@@ -71,13 +71,13 @@ def verdicts(state: State, program: Program) -> NDArray[np.uint8]:
     functions = state.functions
     key = (state.facts, program.kind, program.sleepable, program.multi)
     if key not in functions.verdicts:
-        checks = _checks(state, program)
+        checks = _list_checks(state, program)
         wrong, codes = zip(*checks, strict=True)
         functions.verdicts[key] = np.select(wrong, codes).astype(np.uint8)
     return functions.verdicts[key]
 
 
-def _checks(state: State, program: Program) -> list[tuple[Mask, int]]:
+def _list_checks(state: State, program: Program) -> list[tuple[Mask, int]]:
     """What may be wrong with a function, in the order of the checks; those that answer alike stand together."""
     functions, facts, kind = state.functions, state.facts, program.kind
     no = np.zeros(functions.count + 1, np.bool_)

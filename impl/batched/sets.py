@@ -26,7 +26,7 @@ _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
-def _terms(nodes: NDArray[np.int32], kind: int, places: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def _hash_nodes(nodes: NDArray[np.int32], kind: int, places: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """One 64-bit word for each node at its place, counted from the oldest, of a kind's list (splitmix64)."""
     words = (nodes.astype(np.uint64) << np.uint64(10)) + (places.astype(np.uint64) << np.uint64(2)) + np.uint64(kind)
     words = words * _ODD
@@ -65,9 +65,9 @@ class ProgramSets:
         first, self._nodes = self._nodes, self._nodes + count
         if self._nodes > len(self._node_used):
             size = max(self._nodes, 2 * len(self._node_used))
-            self.node_program = _grown(self.node_program, size)
-            self._node_lists = _grown(self._node_lists, size)
-            self._node_used = _grown(self._node_used, size)
+            self.node_program = _grow(self.node_program, size)
+            self._node_lists = _grow(self._node_lists, size)
+            self._node_used = _grow(self._node_used, size)
         self.node_program[first : self._nodes] = program
         for kind in lists:
             self._node_lists[first : self._nodes, kind] = True
@@ -80,7 +80,7 @@ class ProgramSets:
         touched = np.flatnonzero(counts)
         counts = counts[touched]
         if self._node_used[node]:
-            new = self._intern(self._pushed(touched, node))
+            new = self._intern(self._append(touched, node))
             self._rename(indices, old, touched, new)
             self._move(touched, new, counts)
             return
@@ -119,7 +119,7 @@ class ProgramSets:
         number = np.full(1, node, np.int32)
         for kind in np.flatnonzero(self._node_lists[node]):
             places = self.lengths[classes, kind]
-            self.fingerprints[classes] += _terms(number, int(kind), places)
+            self.fingerprints[classes] += _hash_nodes(number, int(kind), places)
             self.lengths[classes, kind] = places + np.uint8(1)
             self.weight[classes] += np.uint8(1)
         self._order = None
@@ -131,7 +131,7 @@ class ProgramSets:
         distinct, inverse, counts = np.unique(pairs, return_inverse=True, return_counts=True)
         base = distinct >> 32
         self._node_used[nodes] = True
-        new = self._intern(self._pushed(base, (distinct & 0xFFFFFFFF).astype(np.int32)))
+        new = self._intern(self._append(base, (distinct & 0xFFFFFFFF).astype(np.int32)))
         self.of[indices] = new[inverse]
         self._move(base, new, counts)
 
@@ -146,7 +146,7 @@ class ProgramSets:
         self._rename(indices, old, touched, new)
         self._move(touched, new, counts[touched])
 
-    def _pushed(self, classes: Indices, node: int | NDArray[np.int32]) -> NDArray[np.int32]:
+    def _append(self, classes: Indices, node: int | NDArray[np.int32]) -> NDArray[np.int32]:
         depth = self.depth[classes]
         rows = np.zeros((len(classes), int(depth.max(initial=0)) + 1), np.int32)
         kept = min(rows.shape[1], self.rows.shape[1])
@@ -198,9 +198,9 @@ class ProgramSets:
 
     def _intern(self, rows: NDArray[np.int32]) -> Indices:
         """The class of each row of nodes, oldest first and zeros behind; made where there is none."""
-        prints, lengths = self._judged(rows)
+        prints, lengths = self._fingerprint(rows)
         distinct, first, inverse = np.unique(prints, return_index=True, return_inverse=True)
-        found = self._found(distinct)
+        found = self._find(distinct)
         found[distinct == 0] = 0
         absent = np.flatnonzero(found < 0)
         if len(absent):
@@ -217,7 +217,7 @@ class ProgramSets:
             found[absent] = made
         return found[inverse]
 
-    def _judged(self, rows: NDArray[np.int32]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    def _fingerprint(self, rows: NDArray[np.int32]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         prints = np.zeros(len(rows), np.uint64)
         lengths = np.zeros((len(rows), KINDS), np.uint8)
         for kind in range(KINDS):
@@ -225,11 +225,11 @@ class ProgramSets:
             if inside.any():
                 places = np.cumsum(inside, axis=1, dtype=np.uint8)
                 lengths[:, kind] = places[:, -1]
-                words = _terms(rows, kind, places - inside)
+                words = _hash_nodes(rows, kind, places - inside)
                 prints += np.where(inside, words, np.uint64(0)).sum(axis=1, dtype=np.uint64)
         return prints, lengths
 
-    def _found(self, prints: NDArray[np.uint64]) -> Indices:
+    def _find(self, prints: NDArray[np.uint64]) -> Indices:
         """The living class of each fingerprint, -1 where there is none."""
         if self._order is None and len(prints) <= SOME:
             same = (self.fingerprints == prints[:, None]) & (self.members > 0)
@@ -247,7 +247,7 @@ class ProgramSets:
             old = len(self.members)
             size = max(2 * old, old + count)
             for name in ("members", "lengths", "depth", "weight", "rows", "fingerprints", "_renamed"):
-                setattr(self, name, _grown(getattr(self, name), size))
+                setattr(self, name, _grow(getattr(self, name), size))
             self._free = np.concatenate([np.arange(size - 1, old - 1, -1, dtype=np.int32), self._free])
         keep = len(self._free) - count
         taken, self._free = self._free[keep:], self._free[:keep]
@@ -266,7 +266,7 @@ class ProgramSets:
             self.rows = wider
 
 
-def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
+def _grow(array: NDArray[Any], size: int) -> NDArray[Any]:
     bigger = np.zeros((size, *array.shape[1:]), array.dtype)
     bigger[: len(array)] = array
     return bigger

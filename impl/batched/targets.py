@@ -37,10 +37,10 @@ def resolve(state: State, program: Program, targets: tuple[tuple[str, int | None
     if not (without or state.facts.cookies):
         raise Refused("EINVAL")
     given = words([None] if without else cookies)
-    globs = _globs(names)
+    globs = _find_globs(names)
     if not globs:
         return Targets(state.functions.indices(names), given)
-    found = [_accepted(state, program, names[place]) for place in globs]
+    found = [_expand(state, program, names[place]) for place in globs]
     for place in reversed(globs):
         del names[place]
     where = np.concatenate([state.functions.indices(names), *found]) if names else np.concatenate(found)
@@ -50,7 +50,7 @@ def resolve(state: State, program: Program, targets: tuple[tuple[str, int | None
     return Targets(where, np.concatenate([np.delete(given, globs), *repeated]))
 
 
-def _globs(names: list[str]) -> list[int]:
+def _find_globs(names: list[str]) -> list[int]:
     """The places of globs; most often none, which is seen without a look at each name."""
     text = "".join(names)
     if not any(letter in text for letter in META):
@@ -58,7 +58,7 @@ def _globs(names: list[str]) -> list[int]:
     return [place for place, name in enumerate(names) if is_glob(name)]
 
 
-def _accepted(state: State, program: Program, glob: str) -> Indices:
+def _expand(state: State, program: Program, glob: str) -> Indices:
     found = state.functions.matching(glob, state.sites.loaded)
     found = np.compress(verdicts(state, program)[found] == 0, found)
     if not len(found):

@@ -108,7 +108,7 @@ class Trampolines:
         """New images for these functions' programs take their places; how many were built."""
         self.drop_stale(where)
         self.orig_stack[where] = self.share[where] & self.calls_original(self.sets.of[where])
-        return self._built(where)
+        return self._count_built(where)
 
     def forget(self, where: Indices) -> None:
         """These functions have lost their last program, and their images."""
@@ -116,17 +116,17 @@ class Trampolines:
         self.orig_stack[where] = False
         self.share[where] = False
 
-    def _built(self, where: Indices) -> int:
+    def _count_built(self, where: Indices) -> int:
         if self.groups is None or not len(where):
             return len(where)
-        keys = np.unique(self._keys(where))
+        keys = np.unique(self._make_keys(where))
         touched = np.zeros(len(self.sets.members), np.bool_)
         touched[self.sets.of[where]] = True
         outside = touched[self.images(np.arange(len(self.stale)))]
         outside[where] = False
-        return len(np.setdiff1d(keys, self._keys(np.flatnonzero(outside))))
+        return len(np.setdiff1d(keys, self._make_keys(np.flatnonzero(outside))))
 
-    def _keys(self, where: Indices) -> NDArray[np.int64]:
+    def _make_keys(self, where: Indices) -> NDArray[np.int64]:
         """One number for each (image_key, content, ORIG_STACK)."""
         assert self.groups is not None
         keys = self.images(where).astype(np.int64) * len(self.groups) + self.groups[where]
@@ -135,4 +135,4 @@ class Trampolines:
     def alive(self) -> int:
         """How many images are in place."""
         present = np.flatnonzero(self.images(np.arange(len(self.stale))))
-        return len(present) if self.groups is None else len(np.unique(self._keys(present)))
+        return len(present) if self.groups is None else len(np.unique(self._make_keys(present)))

@@ -61,11 +61,11 @@ class Attachments:
         if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
             return Errno("EINVAL", harness="PROG-1")
         if declared.multi:
-            return self._kept(declared, self._load(declared, None, self.directory.home(self._first())))
+            return self._keep(declared, self._load(declared, None, self.directory.home(self._first())))
         if declared.target is not None:
             function = self._world.get(declared.target)
-            return self._kept(declared, self._load(declared, function, declared.target))
-        return self._tried(declared)
+            return self._keep(declared, self._load(declared, function, declared.target))
+        return self._try_loading(declared)
 
     @property
     def _world(self) -> dict[str, Function]:
@@ -76,7 +76,7 @@ class Attachments:
         functions = self.directory.station.world.functions
         return next((f for f in functions if f.name not in self.directory.station.own), functions[0])
 
-    def _tried(self, declared: op.BpfProgLoad) -> Outcome:
+    def _try_loading(self, declared: op.BpfProgLoad) -> Outcome:
         vmlinux = self.directory.station.btfs[None]
         target = vmlinux.functions[TRIALS.get(declared.kind, OTHER_TRIAL)]
         code = RecorderProgram(
@@ -90,7 +90,7 @@ class Attachments:
         self._close([fd])
         return Ok()
 
-    def _kept(self, declared: op.BpfProgLoad, loaded: Loaded | Errno) -> Outcome:
+    def _keep(self, declared: op.BpfProgLoad, loaded: Loaded | Errno) -> Outcome:
         if isinstance(loaded, Errno):
             return loaded
         self._loaded[declared.prog, loaded.place] = loaded
@@ -174,7 +174,7 @@ class Attachments:
                 return commands.open_link(batch, loaded.fd)
             return commands.create_link(batch, loaded.fd, loaded.code.attach_type, cookie or 0)
 
-        return self._linked(link, attach, (loaded,))
+        return self._link(link, attach, (loaded,))
 
     def _instance(self, declared: op.BpfProgLoad, place: str) -> Loaded | Errno:
         """The program, loaded for a function, or for all functions of a BTF."""
@@ -182,7 +182,7 @@ class Attachments:
         return known or self._load(declared, None if declared.multi else self._world.get(place), place)
 
     def _attach_many(self, wanted: op.BpfLinkCreate) -> Outcome:
-        named = [self._named(name, cookie, wanted.prog) for name, cookie in wanted.targets]
+        named = [self._expand_target(name, cookie, wanted.prog) for name, cookie in wanted.targets]
         if not all(named):
             return Errno("EINVAL", harness="LINK-6")
         targets = [target for many in named for target in many]
@@ -197,18 +197,18 @@ class Attachments:
         def attach(batch: Batch) -> int:
             return commands.create_multi_link(batch, loaded.fd, loaded.code.attach_type, ids, cookies)
 
-        return self._linked(wanted.link, attach, (loaded,))
+        return self._link(wanted.link, attach, (loaded,))
 
-    def _named(self, name: str, cookie: int | None, prog: str) -> list[tuple[str, int | None]]:
+    def _expand_target(self, name: str, cookie: int | None, prog: str) -> list[tuple[str, int | None]]:
         """What a target of a link stands for: a glob for the functions that a tool would name, which may be none."""
         if not is_glob(name):
             return [(name, cookie)]
         functions = self.run.inventory.expand(prog, name)
         return [(found, cookie) for found in functions if self.directory.btf_id(self._world[found])]
 
-    def _linked(self, link: str, attach: Attach, loaded: tuple[Loaded, ...]) -> Outcome:
+    def _link(self, link: str, attach: Attach, loaded: tuple[Loaded, ...]) -> Outcome:
         batch = Batch()
-        index = self._charged(batch, attach)
+        index = self._add_charged(batch, attach)
         fd = self._submit(batch)[index].value
         if fd >= 0:
             for one in loaded:
@@ -222,12 +222,12 @@ class Attachments:
         """Close the link's only descriptor; then programs that nothing else uses."""
         fd, loaded = self._links.pop(wanted.link)
         batch = Batch()
-        index = self._charged(batch, lambda batch: commands.close(batch, fd))
+        index = self._add_charged(batch, lambda batch: commands.close(batch, fd))
         value = self._submit(batch)[index].value
         self._release(loaded)
         return Errno(errno_name(value)) if value < 0 else Ok()
 
-    def _charged(self, batch: Batch, add: Attach) -> int:
+    def _add_charged(self, batch: Batch, add: Attach) -> int:
         """Add a call, which is refused the memory of an image if `fail jit_charge` is armed."""
         if not self.run.charge_fails:
             return add(batch)

@@ -84,13 +84,13 @@ class Decliner:
         match = matcher(pattern)
         if any(map(match, self.directory.station.foreign)):
             return f"has functions outside of the world that '{pattern}' selects"
-        return self._numbered(pattern)
+        return self._refuse_number(pattern)
 
     def _alone(self, pattern: str) -> str:
         """A pattern that does no harm to others, but which selects nothing else."""
-        return self._numbered(pattern) if self._inventory.matching(pattern) else self._beyond(pattern)
+        return self._refuse_number(pattern) if self._inventory.matching(pattern) else self._beyond(pattern)
 
-    def _numbered(self, pattern: str) -> str:
+    def _refuse_number(self, pattern: str) -> str:
         return "numbers its records in another way" if record_index(pattern) is not None else ""
 
     def _notrace(self, operation: op.FtraceSetNotrace) -> str:

@@ -133,10 +133,10 @@ class Linux:
             slots[operation.ops] = inventory.declared
         command = control.encode(operation, Numbers(slots, self._run.stubs, self._directory.address))
         batch = Batch()
-        written = self._charged(batch, operation, command)
+        written = self._add_charged(batch, operation, command)
         return _outcome(self._station.guest.submit(batch)[written].value)
 
-    def _charged(self, batch: Batch, operation: Operation, command: bytes) -> int:
+    def _add_charged(self, batch: Batch, operation: Operation, command: bytes) -> int:
         """Add a command, which is refused the memory of an image if `fail jit_charge` is armed (IPMODIFY-2, -4)."""
 
         def add(batch: Batch) -> int:

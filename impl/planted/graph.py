@@ -75,7 +75,7 @@ def graph_from_dyn_tramp(original: Original, kernel: EmulatedKernel, index: int,
 
 
 @planted(
-    "machine.tables.Tables._graph_covered",
+    "machine.tables.Tables._cover_graph",
     rule="GRAPH-4",
     origin="#34 ff205766dbbe",
     semantics="linux-6.12",

@@ -32,10 +32,10 @@ __all__ = ["images_not_merged_back", "shapes_share_an_image", "waits_for_each_fu
 def images_not_merged_back(original: Original, sets: ProgramSets, indices: Indices, program: int) -> None:
     """Functions that have equal programs again after a detach keep images of their own."""
 
-    def found(prints: NDArray[np.uint64]) -> Any:
+    def find(prints: NDArray[np.uint64]) -> Any:
         return np.full(len(prints), -1, np.intp)
 
-    with patch.object(sets, "_found", found):
+    with patch.object(sets, "_find", find):
         original(sets, indices, program)
 
 

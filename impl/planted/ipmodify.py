@@ -34,7 +34,7 @@ def modify_skips_ipmodify(original: Original, state: State, program: Program, wh
 
 
 @planted(
-    "machine.images.Images._plan",
+    "machine.images.Images._make_plan",
     rule="IPMODIFY-9",
     semantics="linux-6.12",
     minimal="""

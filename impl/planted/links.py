@@ -156,7 +156,7 @@ def cookies_by_btf_id(original: Original, state: State, *rest: Any) -> Targets:
 
 
 @planted(
-    "links._link_errnos",
+    "links._check_linking",
     rule="LINK-3",
     semantics="linux-7.3",
     minimal=f"{FULL}\nbpf_prog_load p19 fentry\nbpf_raw_tracepoint_open l19 p19 foo1",
@@ -168,7 +168,7 @@ def limit_of_38(original: Original, state: State, program: Program, where: Indic
 
 
 @planted(
-    "links._link_errnos",
+    "links._check_linking",
     rule="LINK-3",
     semantics="linux-7.3",
     minimal=f"{FULL}\nbpf_raw_tracepoint_open l19 p1 foo1",

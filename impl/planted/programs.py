@@ -94,11 +94,11 @@ def func_meta_unmasked(original: Original) -> Routines:
 )
 def struct_disorder(_original: Original, plan: ImagePlan) -> Template:
     """Behind an argument on the stack all others are looked for there too, and something else is found."""
-    with patch.object(generate, "_slots", _disordered(generate._slots)):  # noqa: SLF001 a bug has no manners
+    with patch.object(generate, "_list_slots", _disorder(generate._list_slots)):  # noqa: SLF001 a bug has no manners
         return generate.assembled(plan)
 
 
-def _disordered(original: Original) -> Original:
+def _disorder(original: Original) -> Original:
     def slots(plan: ImagePlan, isa: Isa) -> tuple[Slot, ...]:
         found: list[Slot] = []
         stacked = 0
@@ -112,7 +112,7 @@ def _disordered(original: Original) -> Original:
 
 
 @planted(
-    "modules._in_use",
+    "modules._is_in_use",
     rule="MODULE-3",
     origin="31bf1dbccfb0",
     semantics="linux-6.12",

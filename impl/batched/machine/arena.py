@@ -47,12 +47,12 @@ class Arena:
         again, self._freed[grains] = freed[:usable], freed[usable:]
         missing = count - usable - len(self._fresh[grains])
         if missing > 0:
-            self._fresh[grains] = np.concatenate([self._fresh[grains], self._slab(grains * GRAIN, missing)])
+            self._fresh[grains] = np.concatenate([self._fresh[grains], self._cut_slab(grains * GRAIN, missing)])
         fresh = self._fresh[grains]
         self._fresh[grains] = fresh[count - usable :]
         return np.concatenate([again, fresh[: count - usable]])
 
-    def _slab(self, size: int, count: int) -> Addresses:
+    def _cut_slab(self, size: int, count: int) -> Addresses:
         """At least so many slots that were never used."""
         slots = max(count, SMALLEST_SLAB)
         start, self._end = self._end, self._end + size * slots
@@ -71,15 +71,15 @@ class Arena:
 
     def write(self, where: Addresses, code: NDArray[np.uint8]) -> None:
         """Puts code, a row each, at these slots."""
-        self._grains(code.shape[1])[where // GRAIN] = code
+        self._view_grains(code.shape[1])[where // GRAIN] = code
 
     def free(self, where: Addresses, size: int) -> None:
         """Gives slots of this size back."""
         grains = -(-size // GRAIN)
-        self._grains(grains * GRAIN)[where // GRAIN] = INT3
+        self._view_grains(grains * GRAIN)[where // GRAIN] = INT3
         self._freed[grains] = np.concatenate([self._freed[grains], where])
 
-    def _grains(self, size: int) -> NDArray[np.uint8]:
+    def _view_grains(self, size: int) -> NDArray[np.uint8]:
         """The region as overlapping rows of this size, one a grain."""
         count = (len(self._bytes) - size) // GRAIN + 1
         return np.lib.stride_tricks.as_strided(self._bytes, (count, size), (GRAIN, 1))

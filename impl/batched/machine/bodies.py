@@ -50,18 +50,18 @@ class _Body:
             source = slot.register or "rax"
             if slot.stack is not None:
                 yield f"mov rax, [rbp + {16 + 8 * slot.stack}]"
-            yield f"mov [{self._word(number)}], {source}"
+            yield f"mov [{self._spell_word(number)}], {source}"
         yield from self._record(patched=patched)
         yield f"mov rbx, {PATCHED_MORE * patched}"
         if self._function.callees:
             for place, callee in enumerate(self._function.callees):
                 yield from self._call(place, callee)
         else:
-            yield from self._members()
+            yield from self._add_members()
         yield "mov rax, rbx"
-        yield from ("push rax", *_result(self._prototype.returns), "mov rbx, [rbp - 8]", "leave", "ret")
+        yield from ("push rax", *_cut_result(self._prototype.returns), "mov rbx, [rbp - 8]", "leave", "ret")
 
-    def _word(self, number: int) -> str:
+    def _spell_word(self, number: int) -> str:
         return f"rbp - {SAVED_BYTES + 8 * (number + 1)}"
 
     def _record(self, *, patched: bool) -> Iterator[str]:
@@ -70,17 +70,17 @@ class _Body:
         yield f"mov qword ptr [r10], {records.BODY}; mov qword ptr [r10 + 8], {int(patched)}"
         yield f"mov qword ptr [r10 + 16], {count}"
         for number in range(count):
-            yield f"mov rax, [{self._word(number)}]; mov [r10 + {24 + 8 * number}], rax"
+            yield f"mov rax, [{self._spell_word(number)}]; mov [r10 + {24 + 8 * number}], rax"
         yield f"add r10, {24 + 8 * count}; mov [r11 + {Globals.TRACE}], r10"
 
-    def _members(self) -> Iterator[str]:
+    def _add_members(self) -> Iterator[str]:
         """Of a scalar over 8 bytes only the low word counts."""
         for number, slot in enumerate(self._prototype.slots):
             argument = self._prototype.arguments[slot.argument]
             if argument.by_value:
-                yield from _read("rax", self._word(number), Type("", "INT", slot.size))
+                yield from _read("rax", self._spell_word(number), Type("", "INT", slot.size))
             elif not slot.offset:
-                yield from _read("rax", self._word(number), argument)
+                yield from _read("rax", self._spell_word(number), argument)
             else:
                 continue
             yield "add rbx, rax"
@@ -97,8 +97,8 @@ class _Body:
         pad = stacked & 1
         yield f"sub rsp, {8 * pad}"
         for slot, argument in reversed(list(zip(slots, callee.arguments, strict=True))):
-            yield from self._passed(argument)
-            yield from _converted(function.prototype.arguments[slot.argument])
+            yield from self._pass(argument)
+            yield from _convert(function.prototype.arguments[slot.argument])
             yield f"mov {slot.register}, rax" if slot.register else "push rax"
         yield f"call {at.TEXT + at.FUNCTION_BYTES * index}"
         yield f"add rsp, {8 * (pad + stacked)}"
@@ -108,22 +108,22 @@ class _Body:
         yield from _read("rax", "rsp", function.prototype.returns)
         yield f"add rsp, 8; add rbx, rax; absent{place}:"
 
-    def _passed(self, argument: tuple[str, int]) -> Iterator[str]:
+    def _pass(self, argument: tuple[str, int]) -> Iterator[str]:
         """A word that a callee gets, to rax: a constant, or one of the function's own, at its width."""
         source, number = argument
         if source == "slot":
-            yield from _read("rax", self._word(number), Type("", "INT", self._prototype.slots[number].size))
+            yield from _read("rax", self._spell_word(number), Type("", "INT", self._prototype.slots[number].size))
         else:
             yield f"movabs rax, {number % (1 << 64)}"
 
 
-def _converted(kind: Type) -> Iterator[str]:
+def _convert(kind: Type) -> Iterator[str]:
     """What a caller makes of the word in rax for an argument (ARG-3); bits above its width are anybody's."""
     if kind.name in {"bool", "_Bool"}:
         yield "test rax, rax; setne al; movzx eax, al"
 
 
-def _result(kind: Type) -> Iterator[str]:
+def _cut_result(kind: Type) -> Iterator[str]:
     """The sum on top of the stack as a value of the return type; to bool it is converted, not cut."""
     if kind.name in {"bool", "_Bool"}:
         yield "cmp qword ptr [rsp], 0; setne byte ptr [rsp]"

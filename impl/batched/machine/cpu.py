@@ -57,14 +57,14 @@ class Cpu:
         try:
             machine.emu_start(function, STOP, seconds * MICROSECONDS, 0 if seconds else MOST_INSTRUCTIONS)
         except UcError as error:
-            raise ExecutionError(f"{error} at {self._pc():#x}") from error
-        if self._pc() != STOP:
+            raise ExecutionError(f"{error} at {self._read_pc():#x}") from error
+        if self._read_pc() != STOP:
             after = f"{seconds} seconds" if seconds else f"{MOST_INSTRUCTIONS} instructions"
-            raise ExecutionError(f"not back after {after}, at {self._pc():#x}")
+            raise ExecutionError(f"not back after {after}, at {self._read_pc():#x}")
         result, *kept = machine.reg_read_batch(KEPT)
         if kept != [*MARKS, stack + 8]:
             raise ExecutionError("the stack pointer is another after the call, or a register that C preserves is lost")
         return int(result)
 
-    def _pc(self) -> int:
+    def _read_pc(self) -> int:
         return int(self._machine.reg_read(x86_const.UC_X86_REG_RIP))

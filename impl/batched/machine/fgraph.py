@@ -12,7 +12,7 @@ from impl.batched.machine.structs import Globals, SavedRegisters
 __all__ = ["GRAPH"]
 
 
-def _users(body: str) -> str:
+def _loop(body: str) -> str:
     """A loop over the graph tracer's users: r15 the number, rbp the user, rdx its flags; r13 depth, rbx index."""
     return f"""
         mov rbp, {at.GLOBALS + Globals.USERS}
@@ -33,7 +33,7 @@ def _users(body: str) -> str:
     """
 
 
-def _frame(register: str) -> str:
+def _find_frame(register: str) -> str:
     """The shadow stack's frame at the depth in r13."""
     return f"imul {register}, r13, {Globals.FRAME_BYTES}; add {register}, {at.GLOBALS + Globals.FRAMES}"
 
@@ -45,12 +45,12 @@ GRAPH: Final = {
         mov r13, [r11 + {Globals.DEPTH}]
         dec r13
         mov [r11 + {Globals.DEPTH}], r13
-        {_frame("rax")}
+        {_find_frame("rax")}
         push qword ptr [rax]
         mov rbx, [rax + 8]
         mov r14, [rax + 16]
         {
-        _users(f'''
+        _loop(f'''
             bt r14, r15
             jc took
             cmp qword ptr [rbp], 0
@@ -100,7 +100,7 @@ GRAPH: Final = {
         jae out
         xor r14d, r14d
         {
-        _users(f'''
+        _loop(f'''
             mov rax, [rbp + 16]
             test rax, rax
             jz passes
@@ -142,7 +142,7 @@ GRAPH: Final = {
     }
         test r14, r14
         jz out
-        {_frame("rax")}
+        {_find_frame("rax")}
         mov rcx, [r12 + {SavedRegisters.PARENT}]
         mov [rax], rcx
         mov [rax + 8], rbx

@@ -113,7 +113,7 @@ class Images:
         """
         trampolines = state.trampolines
         made_of = trampolines.images(np.arange(len(self._keys)))
-        keys = self._content_keys(trampolines, made_of)
+        keys = self._make_content_keys(trampolines, made_of)
         changed = np.flatnonzero(keys != self._keys)
         if not len(changed):
             return NOTHING
@@ -125,14 +125,14 @@ class Images:
             self._place[changed] = self.size[changed] = 0
             self._put(state, present)
         else:
-            left = _mixed(self._keys[replaced], groups[replaced])
+            left = _mix(self._keys[replaced], groups[replaced])
             self._place[changed] = self.size[changed] = 0
-            self._join(state, present, _mixed(keys[present], groups[present]))
+            self._join(state, present, _mix(keys[present], groups[present]))
             old = self._leave(left)
         self._keys[changed] = keys[changed]
         return old
 
-    def _content_keys(self, trampolines: Trampolines, made_of: NDArray[np.int32]) -> NDArray[np.uint64]:
+    def _make_content_keys(self, trampolines: Trampolines, made_of: NDArray[np.int32]) -> NDArray[np.uint64]:
         """A number for what each image is made of, 0 without one."""
         prints = trampolines.sets.fingerprints[made_of]
         count = len(made_of)
@@ -174,10 +174,10 @@ class Images:
 
     def _put(self, state: State, where: Indices) -> None:
         """A new image for each of these functions."""
-        for content, shape, members in self._alike(state, where):
+        for content, shape, members in self._group(state, where):
             self._build(state, content, shape, members)
 
-    def _alike(self, state: State, where: Indices) -> Iterator[tuple[_Content, Shape | None, Indices]]:
+    def _group(self, state: State, where: Indices) -> Iterator[tuple[_Content, Shape | None, Indices]]:
         """These functions by what their images are made of, and by shape."""
         trampolines = state.trampolines
         made_of, linked = trampolines.images(where), trampolines.sets.of[where]
@@ -196,22 +196,22 @@ class Images:
 
     def _build(self, state: State, content: _Content, shape: Shape | None, where: Indices) -> None:
         nodes = state.trampolines.sets.row(content.made_of)
-        plan = self._plan(state, content, nodes, shape)
+        plan = self._make_plan(state, content, nodes, shape)
         made = template(plan)
         places = self._arena.place(len(made.code), len(where))
         everywhere = {**routines().address, **program_symbols(state, nodes)}
         symbols: dict[str, int | NDArray[np.uint64]] = {name: everywhere.get(name, 0) for name in made.symbols}
         symbols |= {"body": body_addresses(where), "function": entry_addresses(where), "im": image_object(places)}
         rows = self._arena.rows(places, len(made.code))
-        code = _relocated(made, np.uint64(at.IMAGES) + places.astype(np.uint64), symbols, rows)
+        code = _relocate(made, np.uint64(at.IMAGES) + places.astype(np.uint64), symbols, rows)
         if content.linked != content.made_of:
-            _skip(made, code, _gone(state, content, nodes))
+            _skip(made, code, _find_gone(state, content, nodes))
         if code is not rows:
             self._arena.write(places, code)
         self._place[where] = places | (JUMPED if plan.site == "jmp" else 0)
         self.size[where] = len(made.code)
 
-    def _plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> ImagePlan:
+    def _make_plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> ImagePlan:
         sets = state.trampolines.sets
         programs = [state.program_numbered[int(sets.node_program[node])] for node in nodes]
         shared = self._level != "per_function"
@@ -231,8 +231,8 @@ class Images:
     def template_of(self, state: State, index: int) -> Template:
         """The template that a function's image was made by."""
         where = np.array([index])
-        ((content, shape, _),) = self._alike(state, where)
-        return template(self._plan(state, content, state.trampolines.sets.row(content.made_of), shape))
+        ((content, shape, _),) = self._group(state, where)
+        return template(self._make_plan(state, content, state.trampolines.sets.row(content.made_of), shape))
 
     def release(self, pieces: Pieces) -> None:
         """Frees images that nobody calls any more."""
@@ -240,7 +240,7 @@ class Images:
             self._arena.free(pieces.where[pieces.size == size], size)
 
 
-def _relocated(
+def _relocate(
     made: Template,
     addresses: NDArray[np.uint64],
     symbols: Mapping[str, int | NDArray[np.uint64]],
@@ -274,7 +274,7 @@ def program_symbols(state: State, nodes: list[int]) -> dict[str, int]:
     return found
 
 
-def _gone(state: State, content: _Content, nodes: list[int]) -> set[int]:
+def _find_gone(state: State, content: _Content, nodes: list[int]) -> set[int]:
     """The places of links whose programs have left the function (IMAGE-2)."""
     sets = state.trampolines.sets
     still = {int(sets.node_program[node]) for node in sets.row(content.linked)}
@@ -289,7 +289,7 @@ def _skip(made: Template, code: NDArray[np.uint8], gone: set[int]) -> None:
             code[:, skip.at : skip.at + len(jump)] = np.frombuffer(jump, np.uint8)
 
 
-def _mixed(keys: NDArray[np.uint64], groups: NDArray[np.int32]) -> NDArray[np.uint64]:
+def _mix(keys: NDArray[np.uint64], groups: NDArray[np.int32]) -> NDArray[np.uint64]:
     """One number for what an image is made of and whom it may serve."""
     mixed: NDArray[np.uint64] = (keys ^ (groups.astype(np.uint64) + np.uint64(1)) * _MIX) * _ODD
     return mixed
@@ -302,11 +302,11 @@ def shapes(functions: Functions, level: str) -> tuple[NDArray[np.int16], list[Sh
     """The number of each function's shape, and the shapes; None is any that stays in registers."""
     known = _SHAPES.setdefault(functions, {})
     if level not in known:
-        known[level] = _shapes(functions, level)
+        known[level] = _number_shapes(functions, level)
     return known[level]
 
 
-def _shapes(functions: Functions, level: str) -> tuple[NDArray[np.int16], list[Shape | None]]:
+def _number_shapes(functions: Functions, level: str) -> tuple[NDArray[np.int16], list[Shape | None]]:
     numbers: dict[Shape | None, int] = {Shape((), 0): 0}
     found = np.zeros(functions.count, np.int16)
     for index, function in enumerate(functions.all):

@@ -66,7 +66,7 @@ class EmulatedKernel:
         function = self.state.functions.all[index]
         self._prepare(index)
         self._tables.begin()
-        result = self._enter(entry_address(index), *_passed(function.prototype, arguments))
+        result = self._enter(entry_address(index), *_pass(function.prototype, arguments))
         words: list[int] = self.recorded().tolist()
         return Trace(events(words, self._names, function, len(arguments)), value(function, result))
 
@@ -76,7 +76,7 @@ class EmulatedKernel:
         vectors: a row a call, a column a slot. The return registers, and the records of all calls, one behind the
         other. ExecutionError as of `call`.
         """
-        rows = _rows(self.state.functions.all[index].prototype, vectors)
+        rows = _make_rows(self.state.functions.all[index].prototype, vectors)
         self._prepare(index)
         stacked = rows.shape[1] - len(REGISTERS)
         results, records = [], []
@@ -91,10 +91,10 @@ class EmulatedKernel:
             results.append(self._vectors.u64[chunk.size : chunk.size + len(chunk)].copy())
             records.append(self.recorded().copy())
             start += count
-            count = self._room(len(records[0]), rows.shape[1])
+            count = self._count_room(len(records[0]), rows.shape[1])
         return np.concatenate(results), np.concatenate(records)
 
-    def _room(self, recorded: int, width: int) -> int:
+    def _count_room(self, recorded: int, width: int) -> int:
         """How many calls fit into memory, if each records at most twice what the first one did."""
         return min(len(self._trace.u64) // (2 * max(1, recorded)), len(self._vectors.u64) // (width + 1))
 
@@ -109,14 +109,14 @@ class EmulatedKernel:
         words = [at.STOP, *stacked]
         self._stack.u64[top // WORD : top // WORD + len(words)] = words
         result = self._cpu.call(function, registers, at.STACK + top, seconds=seconds)
-        self._settled()
+        self._check_settled()
         return result
 
     def recorded(self) -> Words:
         """The records since the trace was emptied."""
         return self._trace.u64[: (self._tables.get(Globals.TRACE) - at.TRACE) // WORD]
 
-    def _settled(self) -> None:
+    def _check_settled(self) -> None:
         """Nobody is in an image, in a program or on the shadow stack when a call is over."""
         for place, what in (
             (Globals.IN_FLIGHT, "an image was entered and not left"),
@@ -127,7 +127,7 @@ class EmulatedKernel:
                 raise ExecutionError(what)
 
 
-def _rows(prototype: Prototype | None, vectors: Words) -> Words:
+def _make_rows(prototype: Prototype | None, vectors: Words) -> Words:
     """Vectors as the routine takes them: six registers, then the words on the stack."""
     slots = prototype.slots if prototype else ()
     rows = np.full((len(vectors), len(REGISTERS) + sum(slot.stack is not None for slot in slots)), JUNK, np.uint64)
@@ -137,7 +137,7 @@ def _rows(prototype: Prototype | None, vectors: Words) -> Words:
     return rows
 
 
-def _passed(prototype: Prototype | None, arguments: tuple[int, ...]) -> tuple[list[int], list[int]]:
+def _pass(prototype: Prototype | None, arguments: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """The argument registers and the words on the stack; above an argument's width they hold junk (ARG-3)."""
     registers = dict.fromkeys(REGISTERS, JUNK)
     if prototype is None:

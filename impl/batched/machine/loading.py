@@ -66,10 +66,10 @@ class Loader:
         self._load_ops()
         self._load_raw()
         called = {program.calls for program in state.programs.values() if program.calls is not None}
-        for reached in self._reached(index, called):
+        for reached in self._find_reached(index, called):
             self._load_entry(reached)
 
-    def _reached(self, index: int, called: set[str]) -> Iterator[int]:
+    def _find_reached(self, index: int, called: set[str]) -> Iterator[int]:
         functions = self._state.functions
         waiting = [functions.all[index].name, *called]
         seen: set[str] = set()
@@ -85,14 +85,14 @@ class Loader:
     def _load_entry(self, index: int) -> None:
         """What is behind a function's site: its body, or the extension that stands in for it (TRACE-6)."""
         node = self._state.trampolines.extension.get(index)
-        wanted = self._body(index, patched=False) if node is None else self._extension(index, node)
+        wanted = self._load_body(index, patched=False) if node is None else self._load_extension(index, node)
         self._text.jump_to(index, wanted)
         if index not in self._behind_patched and self._state.livepatched[index]:
             self._behind_patched.add(index)
             place = at.PATCHED + at.FUNCTION_BYTES * index
-            self._patched.write(place, jump(place, self._body(index, patched=True)))
+            self._patched.write(place, jump(place, self._load_body(index, patched=True)))
 
-    def _body(self, index: int, *, patched: bool) -> int:
+    def _load_body(self, index: int, *, patched: bool) -> int:
         function = self._state.functions.all[index]
         key = (function.prototype, function.callees, patched)
         if key not in self._body_of:
@@ -114,7 +114,7 @@ class Loader:
         self._end += -(-len(code) // ALIGNED) * ALIGNED
         return place
 
-    def _extension(self, index: int, node: int) -> int:
+    def _load_extension(self, index: int, node: int) -> int:
         """A trampoline that runs the program, and returns what it returns."""
         known = self._stubs.get(index)
         if known is not None and known[0] == node:
@@ -152,11 +152,11 @@ class Loader:
         flags |= ProgramObject.FUNC_IP * program.func_ip | ProgramObject.SLEEPABLE * program.sleepable
         flags |= ProgramObject.SESSION * (program.kind == "fsession")
         calls = entry_address(callee) if callee >= 0 else 0
-        words = (0, program.number, flags, program.returns, calls, max(callee, 0), *self._helpers(program))
+        words = (0, program.number, flags, program.returns, calls, max(callee, 0), *self._find_helpers(program))
         start = (found - at.PROGRAM_OBJECTS) // 8
         self.program_objects.u64[start : start + len(words)] = words
 
-    def _helpers(self, program: Program) -> Iterator[int]:
+    def _find_helpers(self, program: Program) -> Iterator[int]:
         """Where the program's helpers are; 0 for those that it may not call. An extension has those of fentry."""
         kind = "fentry" if program.kind == EXTENSION else program.kind
         for helper in HELPERS:
@@ -164,7 +164,7 @@ class Loader:
 
     def _load_ops(self) -> None:
         """The trampolines of ops in the list, and their objects."""
-        for code, regs in [(DIRECT, True), (GRAPH, False), (KLP, True), *self._plain()]:
+        for code, regs in [(DIRECT, True), (GRAPH, False), (KLP, True), *self._list_plain()]:
             if code in self._ops_loaded:
                 continue
             self._ops_loaded.add(code)
@@ -173,7 +173,7 @@ class Loader:
             self.ops_objects.u64[(found - at.OPS_OBJECTS) // 8 :][:2] = func, code
             self._ops.write(place, ops_caller(regs=regs, ops=found, function=func))
 
-    def _plain(self) -> list[tuple[int, bool]]:
+    def _list_plain(self) -> list[tuple[int, bool]]:
         return [(entry.code, entry.regs) for entry in self._state.ops_list if isinstance(entry, Ops)]
 
     def _load_raw(self) -> None:

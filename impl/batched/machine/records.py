@@ -117,9 +117,9 @@ class _Reader:
     def events(self, function: Function, given: int) -> Iterator[Event]:
         """Up to the end of this call."""
         while self._at < len(self._words) and self._words[self._at] != RETURN:
-            yield self._event(self._take(), function, given)
+            yield self._read_event(self._take(), function, given)
 
-    def _event(self, tag: int, function: Function, given: int) -> Event:
+    def _read_event(self, tag: int, function: Function, given: int) -> Event:
         names = self._names
         if tag == OPS:
             return OpsCall(names.ops(self._take()))
@@ -133,16 +133,16 @@ class _Reader:
             patched, count = self._take_many(2)
             return Body(_cut(function, self._take_many(count), given), bool(patched))
         if tag == CALL:
-            return self._nested(names.function(self._take()))
+            return self._read_call(names.function(self._take()))
         assert tag == PROGRAM, f"no record has the tag {tag:#x}"
-        return self._program(function)
+        return self._read_program(function)
 
-    def _nested(self, callee: Function) -> NestedCall:
+    def _read_call(self, callee: Function) -> NestedCall:
         found = tuple(self.events(callee, 0))
         assert self._take() == RETURN
         return NestedCall(callee.name, Trace(found, value(callee, self._take())))
 
-    def _program(self, function: Function) -> ProgramRun:
+    def _read_program(self, function: Function) -> ProgramRun:
         number, cookie, func_ip, count, errno, returned, is_return, session = self._take_many(PROGRAM_WORDS - 1)
         kind, name, has_slot, asks = self._names.program(number)
         asked = min(count, MOST_ARGUMENTS)
@@ -153,17 +153,17 @@ class _Reader:
         return ProgramRun(
             kind=kind,
             prog=name,
-            context=(*words, *(_returned(function, word) for word in context[asked:])),
+            context=(*words, *(_cut_returned(function, word) for word in context[asked:])),
             func_ip=self._names.function_at(func_ip) if asks else None,
             arg_cnt=count,
             args=_cut_args(function, tuple(args)),
-            ret=ERRNO[errno] or _returned(function, returned),
+            ret=ERRNO[errno] or _cut_returned(function, returned),
             cookie=cookie,
             is_return=bool(is_return),
-            session=self._session(session) if kind == "fsession" else None,
+            session=self._name_session(session) if kind == "fsession" else None,
         )
 
-    def _session(self, cookie: int) -> str:
+    def _name_session(self, cookie: int) -> str:
         return self._names.program(cookie)[1] if cookie else ""
 
 
@@ -180,5 +180,5 @@ def _cut_args(function: Function, args: tuple[int | str, ...]) -> tuple[int | st
     return tuple(word if isinstance(word, str) else word % (1 << bits) for word, bits in zip(args, widths, strict=True))
 
 
-def _returned(function: Function, word: int) -> int:
+def _cut_returned(function: Function, word: int) -> int:
     return word if function.prototype is None else function.prototype.returned(word)

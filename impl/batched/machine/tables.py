@@ -76,26 +76,26 @@ class Tables:
     def _list_ops(self, direct: Mask) -> None:
         """Every enabled ops, newest first; those that record nothing stand where it makes no difference."""
         state = self.state
-        found = [(entry.code, self._covered(entry)) for entry in state.ops_list if isinstance(entry, Ops)]
+        found = [(entry.code, self._cover(entry)) for entry in state.ops_list if isinstance(entry, Ops)]
         place = next((place for place, entry in enumerate(state.ops_list) if not isinstance(entry, Ops)), None)
         if place is not None:
-            found.insert(place, (GRAPH, self._graph_covered()))
+            found.insert(place, (GRAPH, self._cover_graph()))
         found += [(DIRECT, direct), (KLP, state.livepatched[:-1])]
         assert len(found) < Globals.MOST_OPS
         start = Globals.OPS_LIST // WORD
         for number, (code, covered) in enumerate(found):
             self.globals.u64[start + number] = at.OPS_OBJECTS + OpsObject.SIZE * code
-            self._ops_objects.u64[(OpsObject.SIZE * code + OpsObject.COVERAGE) // WORD] = self._mask(covered)
+            self._ops_objects.u64[(OpsObject.SIZE * code + OpsObject.COVERAGE) // WORD] = self._put_mask(covered)
         self.globals.u64[start + len(found)] = 0
 
-    def _covered(self, ops: Ops) -> Mask:
+    def _cover(self, ops: Ops) -> Mask:
         """What an ops covers, as ftrace_ops_test() finds it (FILTER-1)."""
         if not ops.filter_hash.any():
             return ~ops.notrace_hash[:-1]
         covered: Mask = ops.filter_hash[:-1] & ~ops.notrace_hash[:-1]
         return covered
 
-    def _graph_covered(self) -> Mask:
+    def _cover_graph(self) -> Mask:
         covered = np.zeros(self._count, np.bool_)
         covered[self.state.graph.covered(self.state.sites)] = True
         return covered
@@ -104,13 +104,13 @@ class Tables:
         users = self.state.graph.users
         self._set(Globals.USER_COUNT, len(users))
         for number, user in enumerate(users):
-            masks = [0 if mask is None else self._mask(mask[:-1]) for mask in (user.filter_hash, user.function)]
-            notrace = 0 if user.notrace is None else self._mask(user.notrace[:-1])
+            masks = [0 if mask is None else self._put_mask(mask[:-1]) for mask in (user.filter_hash, user.function)]
+            notrace = 0 if user.notrace is None else self._put_mask(user.notrace[:-1])
             start = (Globals.USERS + Globals.USER_BYTES * number) // WORD
             words = (user.slot, user.slot, *masks, notrace, user.depth or 0)
             self.globals.u64[start : start + len(words)] = words
 
-    def _mask(self, mask: NDArray[np.bool_]) -> int:
+    def _put_mask(self, mask: NDArray[np.bool_]) -> int:
         """The address of a table of bytes."""
         size = -(-self._count // PAGE) * PAGE
         start, self._masks = self._masks, self._masks + size

@@ -72,11 +72,11 @@ class Text:
         if self._version == self._state.version:
             return
         self._version = self._state.version
-        self._modules()
+        self._follow_modules()
         unused = self._image_of.change(self._state)
         self._poke()
         if len(unused.where):
-            self._note(_ranges(at.IMAGES, *unused))
+            self._note(_list_ranges(at.IMAGES, *unused))
             self._image_of.release(unused)
 
     def take_written(self) -> list[tuple[int, int]] | None:
@@ -112,7 +112,7 @@ class Text:
     def _note(self, ranges: list[tuple[int, int]] | None) -> None:
         self.written = None if ranges is None or self.written is None else self.written + ranges
 
-    def _modules(self) -> None:
+    def _follow_modules(self) -> None:
         """A module's text comes with it, and goes."""
         loaded = self._state.sites.loaded[:-1]
         if (loaded == self._loaded).all():
@@ -126,7 +126,7 @@ class Text:
 
     def _poke(self) -> None:
         """Every site whose instruction is to be another one is patched."""
-        targets = self._wanted()
+        targets = self._find_targets()
         changed = np.flatnonzero(targets != self._targets)
         if not len(changed):
             return
@@ -134,9 +134,9 @@ class Text:
         code = branches(places, targets[changed])
         finish(poke(self.entries.u8, places, code))
         self._targets = targets
-        self._note(_ranges(at.TEXT, places, SITE_BYTES))
+        self._note(_list_ranges(at.TEXT, places, SITE_BYTES))
 
-    def _wanted(self) -> NDArray[np.uint32]:
+    def _find_targets(self) -> NDArray[np.uint32]:
         """Where each site is to go (SITE-1 to SITE-5)."""
         sites = self._state.sites
         known = routines().address
@@ -157,7 +157,7 @@ class Text:
         return np.where(self._state.sites.direct[:-1], found, np.uint32(0))
 
 
-def _ranges(base: int, places: NDArray[np.int64], size: NDArray[np.int64] | int) -> list[tuple[int, int]] | None:
+def _list_ranges(base: int, places: NDArray[np.int64], size: NDArray[np.int64] | int) -> list[tuple[int, int]] | None:
     """Pieces of code at these offsets from an address, or None if they are many."""
     if len(places) > FEW:
         return None

@@ -102,7 +102,7 @@ class Guest:
         Where the console has a thread of its own (in 7.3 it has, in 6.1 and 6.12 not), plain messages may come after
         the reply to what caused them; a warning or an oops is printed before the kernel goes on.
         """
-        text = self._printed_since(self._console_read)
+        text = self._read_since(self._console_read)
         self._console_read += len(text)
         return _decode(text)
 
@@ -157,7 +157,7 @@ class Guest:
             why = f"QEMU cannot {command}, with {free} MiB free: {complaint.splitlines()[-1]}"
             raise BadInputError(why, str(self._setup.directory))
 
-    def _printed_since(self, start: int) -> bytes:
+    def _read_since(self, start: int) -> bytes:
         with self._setup.console.open("rb") as file:
             file.seek(start)
             return file.read()
@@ -165,7 +165,7 @@ class Guest:
     def _bury(self, error: QemuEndedError) -> GuestDiedError:
         self._alive = False
         _kill(self._running)
-        console = _decode(self._printed_since(self._console_start))
+        console = _decode(self._read_since(self._console_start))
         panic = PANIC.search(console)
         tail = "\n".join(console.splitlines()[-TAIL_LINES:])
         return GuestDiedError(panic[0] if panic else str(error), tail)
