@@ -208,7 +208,7 @@ class Obligations:
 
     def _program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
         context = self._argument(machine, 0)
-        self._context(machine, progress, step, run, context)
+        self._check_context(machine, progress, step, run, context)
         progress = self._session(machine, progress, step, run, context)
         machine.clobber(step.text)
         result = machine.symbol(f"{step.text} returned", 64)
@@ -218,7 +218,7 @@ class Obligations:
         slot = result if run.list == "fmod_ret" else progress.slot
         return progress._replace(running=0, slot=slot)
 
-    def _context(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> None:
+    def _check_context(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> None:
         """What the program may read: its context, and through helpers the words below it and the run context."""
         kind = self.goal.programs[run.program].kind
         below, sees_slot = -(FUNCTION_IP if self.goal.func_ip else META), run.list != "fentry" or kind == "fsession"

@@ -137,6 +137,17 @@ def test_the_commands_in_documents_exist() -> None:
         assert set() == set(re.findall(r"python -m properties ([a-z]+)", text)) - known, path
 
 
+def test_the_readme_says_where_things_are() -> None:
+    """What README's table names stands in the file to which it points; every link of README leads somewhere."""
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| .* \| `(\w+)` in \[([^\]]+)\]", text, re.MULTILINE)
+    assert 7 <= len(rows)
+    for name, file in rows:
+        assert re.search(rf"\b{name}\(", (ROOT / file).read_text()), (name, file)
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / target).exists(), target
+
+
 def test_no_file_names_a_machine() -> None:
     """No text mentions a path of the machine that it was written on."""
     paths = re.compile("|".join(("/" + "work/", "/" + "root/", "/" + "home/[a-z]", "/" + "tmp/[a-z]")))
