@@ -248,44 +248,10 @@ def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, An
     return {name: value for name, value in mapping.items() if name not in names}
 
 
-def _declare(s: Inventory, o: op.FtraceOps, _: Outcome) -> Inventory:
-    return replace(s, ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify)}, declared=s.declared + 1)
-
-
-def _set_filter(
-    s: Inventory, o: op.FtraceSetFilterIp | op.FtraceSetFilterIps | op.FtraceSetFilter, _: Outcome
-) -> Inventory:
-    return _with_ops(s, o.ops, filter_hash=s.filter_after(o))
-
-
 def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
     pattern, removes = without_bang(o.glob)
     present = s.ops[o.ops].notrace_hash
     return _with_ops(s, o.ops, notrace_hash=_edited(present, s.matching(pattern), removes, o.reset))
-
-
-def _free(s: Inventory, o: op.FtraceFreeFilter, outcome: Outcome) -> Inventory:
-    return s if outcome.warn else replace(s, ops=_without(s.ops, {o.ops}))
-
-
-def _register(s: Inventory, o: op.RegisterFtraceFunction, _: Outcome) -> Inventory:
-    return _with_ops(s, o.ops, enabled=True, func=True)
-
-
-def _unregister(s: Inventory, o: op.UnregisterFtraceFunction, _: Outcome) -> Inventory:
-    return _with_ops(s, o.ops, enabled=False)
-
-
-def _register_single(s: Inventory, o: op.RegisterFtraceDirect, _: Outcome) -> Inventory:
-    return _with_entries(s, SINGLE_API, [(o.function, o.tramp)])
-
-
-def _unregister_single(s: Inventory, o: op.UnregisterFtraceDirect, _: Outcome) -> Inventory:
-    return replace(s, direct_functions=_without(s.direct_functions, {o.function}))
-
-
-def _modify_single(s: Inventory, o: op.ModifyFtraceDirect, _: Outcome) -> Inventory:
-    return _with_entries(s, SINGLE_API, [(o.function, o.new)])
 
 
 def _register_multi(s: Inventory, o: op.RegisterFtraceDirectMulti, _: Outcome) -> Inventory:
@@ -323,30 +289,6 @@ def _update_del(s: Inventory, o: op.UpdateFtraceDirectDel, _: Outcome) -> Invent
     return _with_ops(s, o.ops, filter_hash=(), notrace_hash=(), enabled=False, func=False)
 
 
-def _update_mod(s: Inventory, o: op.UpdateFtraceDirectMod, _: Outcome) -> Inventory:
-    return _with_entries(s, o.ops, ((f, tramp) for f, tramp in o.entries if f in s.direct_functions))
-
-
-def _register_graph(s: Inventory, o: op.RegisterFtraceGraph, _: Outcome) -> Inventory:
-    return replace(s, graph_users=(*s.graph_users, o.user))
-
-
-def _unregister_graph(s: Inventory, o: op.UnregisterFtraceGraph, _: Outcome) -> Inventory:
-    return replace(s, graph_users=tuple(user for user in s.graph_users if user != o.user))
-
-
-def _livepatch(s: Inventory, o: op.Livepatch, _: Outcome) -> Inventory:
-    return replace(s, livepatches=(*s.livepatches, o.function))
-
-
-def _unlivepatch(s: Inventory, o: op.Unlivepatch, _: Outcome) -> Inventory:
-    return replace(s, livepatches=tuple(name for name in s.livepatches if name != o.function))
-
-
-def _load(s: Inventory, o: op.BpfProgLoad, _: Outcome) -> Inventory:
-    return replace(s, programs={**s.programs, o.prog: o})
-
-
 def _open(s: Inventory, o: op.BpfRawTracepointOpen, _: Outcome) -> Inventory:
     function = s.programs[o.prog].target or o.function or ""
     return _linked(s, o.link, LinkRecord(o.prog, frozenset({function})))
@@ -372,10 +314,6 @@ def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
     return replace(left, stale=stale, unclean=True, dead=s.dead or "patch" in s.armed)
 
 
-def _init_module(s: Inventory, o: op.InitModule, _: Outcome) -> Inventory:
-    return replace(s, modules=s.modules | {o.module})
-
-
 def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
     """MODULE-5: the addresses of functions that have gone stay in hashes and in direct_functions."""
     unloads = s.unloads + 1
@@ -398,39 +336,41 @@ def _without_sites(record: OpsRecord, gone: Mapping[str, str]) -> OpsRecord:
     return replace(record, filter_hash=filter_hash, notrace_hash=notrace_hash)
 
 
-def _fail(s: Inventory, o: op.Fail, _: Outcome) -> Inventory:
-    return replace(s, armed=s.armed | {o.point})
-
-
 _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventory]] = {
-    op.FtraceOps: _declare,
-    op.FtraceSetFilterIp: _set_filter,
-    op.FtraceSetFilterIps: _set_filter,
-    op.FtraceSetFilter: _set_filter,
+    op.FtraceOps: lambda s, o, _: replace(
+        s, ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify)}, declared=s.declared + 1
+    ),
+    op.FtraceSetFilterIp: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
+    op.FtraceSetFilterIps: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
+    op.FtraceSetFilter: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
     op.FtraceSetNotrace: _set_notrace,
-    op.FtraceFreeFilter: _free,
-    op.RegisterFtraceFunction: _register,
-    op.UnregisterFtraceFunction: _unregister,
-    op.RegisterFtraceDirect: _register_single,
-    op.UnregisterFtraceDirect: _unregister_single,
-    op.ModifyFtraceDirect: _modify_single,
+    op.FtraceFreeFilter: lambda s, o, outcome: s if outcome.warn else replace(s, ops=_without(s.ops, {o.ops})),
+    op.RegisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=True, func=True),
+    op.UnregisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=False),
+    op.RegisterFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.tramp)]),
+    op.UnregisterFtraceDirect: lambda s, o, _: replace(s, direct_functions=_without(s.direct_functions, {o.function})),
+    op.ModifyFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.new)]),
     op.RegisterFtraceDirectMulti: _register_multi,
     op.UnregisterFtraceDirectMulti: _unregister_multi,
     op.ModifyFtraceDirectMulti: _modify_multi,
     op.UpdateFtraceDirectAdd: _update_add,
     op.UpdateFtraceDirectDel: _update_del,
-    op.UpdateFtraceDirectMod: _update_mod,
-    op.RegisterFtraceGraph: _register_graph,
-    op.UnregisterFtraceGraph: _unregister_graph,
-    op.Livepatch: _livepatch,
-    op.Unlivepatch: _unlivepatch,
-    op.BpfProgLoad: _load,
+    op.UpdateFtraceDirectMod: lambda s, o, _: _with_entries(
+        s, o.ops, ((f, tramp) for f, tramp in o.entries if f in s.direct_functions)
+    ),
+    op.RegisterFtraceGraph: lambda s, o, _: replace(s, graph_users=(*s.graph_users, o.user)),
+    op.UnregisterFtraceGraph: lambda s, o, _: replace(
+        s, graph_users=tuple(user for user in s.graph_users if user != o.user)
+    ),
+    op.Livepatch: lambda s, o, _: replace(s, livepatches=(*s.livepatches, o.function)),
+    op.Unlivepatch: lambda s, o, _: replace(s, livepatches=tuple(name for name in s.livepatches if name != o.function)),
+    op.BpfProgLoad: lambda s, o, _: replace(s, programs={**s.programs, o.prog: o}),
     op.BpfRawTracepointOpen: _open,
     op.BpfLinkCreate: _create,
     op.BpfLinkDetach: _detach,
-    op.InitModule: _init_module,
+    op.InitModule: lambda s, o, _: replace(s, modules=s.modules | {o.module}),
     op.DeleteModule: _delete_module,
-    op.Fail: _fail,
+    op.Fail: lambda s, o, _: replace(s, armed=s.armed | {o.point}),
 }
 
 

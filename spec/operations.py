@@ -7,6 +7,7 @@ made under it, or *names* something of the world; `names_of` reads that. Verbs a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar
@@ -96,16 +97,19 @@ def nested() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One line of a seed. `verb` is the first word of the line."""
+    """One line of a seed. `verb` is the first word of the line: the class's name as the kernel writes names."""
 
     verb: ClassVar[str] = ""
+
+    def __init_subclass__(cls, verb: str = "") -> None:
+        # With slots the class is made twice, the second time without its keywords.
+        cls.verb = cls.__dict__.get("verb") or verb or re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
 @dataclass(frozen=True, slots=True)
 class FtraceOps(Operation):
     """Declares an ops. Registering it as a plain ops sets its func, which records its calls."""
 
-    verb: ClassVar[str] = "ftrace_ops"
     ops: str = makes("ops")
     save_regs: bool = flag()
     ipmodify: bool = flag()
@@ -119,7 +123,6 @@ class FtraceOps(Operation):
 class FtraceSetFilterIp(Operation):
     """ftrace_set_filter_ip(ops, ip, remove, reset)."""
 
-    verb: ClassVar[str] = "ftrace_set_filter_ip"
     ops: str = uses("ops")
     function: str = names("function", covers=True)
     remove: bool = flag()
@@ -130,7 +133,6 @@ class FtraceSetFilterIp(Operation):
 class FtraceSetFilterIps(Operation):
     """ftrace_set_filter_ips(ops, ips, cnt, remove, reset): all or nothing."""
 
-    verb: ClassVar[str] = "ftrace_set_filter_ips"
     ops: str = uses("ops")
     functions: tuple[str, ...] = functions()
     remove: bool = flag()
@@ -141,7 +143,6 @@ class FtraceSetFilterIps(Operation):
 class FtraceSetFilter(Operation):
     """ftrace_set_filter(ops, buf, len, reset); a glob that starts with ! removes."""
 
-    verb: ClassVar[str] = "ftrace_set_filter"
     ops: str = uses("ops")
     glob: str = names("glob")
     reset: bool = flag()
@@ -151,7 +152,6 @@ class FtraceSetFilter(Operation):
 class FtraceSetNotrace(Operation):
     """ftrace_set_notrace(ops, buf, len, reset)."""
 
-    verb: ClassVar[str] = "ftrace_set_notrace"
     ops: str = uses("ops")
     glob: str = names("glob")
     reset: bool = flag()
@@ -161,7 +161,6 @@ class FtraceSetNotrace(Operation):
 class FtraceFreeFilter(Operation):
     """ftrace_free_filter(ops): ends the life of an ops."""
 
-    verb: ClassVar[str] = "ftrace_free_filter"
     ops: str = uses("ops")
 
 
@@ -169,7 +168,6 @@ class FtraceFreeFilter(Operation):
 class RegisterFtraceFunction(Operation):
     """register_ftrace_function(ops)."""
 
-    verb: ClassVar[str] = "register_ftrace_function"
     ops: str = uses("ops")
 
 
@@ -177,7 +175,6 @@ class RegisterFtraceFunction(Operation):
 class UnregisterFtraceFunction(Operation):
     """unregister_ftrace_function(ops)."""
 
-    verb: ClassVar[str] = "unregister_ftrace_function"
     ops: str = uses("ops")
 
 
@@ -185,7 +182,6 @@ class UnregisterFtraceFunction(Operation):
 class RegisterFtraceDirect(Operation):
     """register_ftrace_direct(ip, addr): the single API, through the kernel's own direct_ops."""
 
-    verb: ClassVar[str] = "register_ftrace_direct"
     function: str = names("function", covers=True)
     tramp: str = names("tramp")
 
@@ -194,7 +190,6 @@ class RegisterFtraceDirect(Operation):
 class UnregisterFtraceDirect(Operation):
     """unregister_ftrace_direct(ip, addr)."""
 
-    verb: ClassVar[str] = "unregister_ftrace_direct"
     function: str = names("function")
     tramp: str = names("tramp")
 
@@ -203,7 +198,6 @@ class UnregisterFtraceDirect(Operation):
 class ModifyFtraceDirect(Operation):
     """modify_ftrace_direct(ip, old_addr, new_addr)."""
 
-    verb: ClassVar[str] = "modify_ftrace_direct"
     function: str = names("function")
     old: str = names("tramp")
     new: str = names("tramp")
@@ -213,7 +207,6 @@ class ModifyFtraceDirect(Operation):
 class RegisterFtraceDirectMulti(Operation):
     """register_ftrace_direct_multi(ops, addr); from 6.4 on register_ftrace_direct(ops, addr)."""
 
-    verb: ClassVar[str] = "register_ftrace_direct_multi"
     ops: str = uses("ops")
     tramp: str = names("tramp")
 
@@ -222,7 +215,6 @@ class RegisterFtraceDirectMulti(Operation):
 class UnregisterFtraceDirectMulti(Operation):
     """unregister_ftrace_direct_multi(ops, addr[, free_filters])."""
 
-    verb: ClassVar[str] = "unregister_ftrace_direct_multi"
     ops: str = uses("ops")
     tramp: str = names("tramp")
     free: bool = flag()
@@ -232,7 +224,6 @@ class UnregisterFtraceDirectMulti(Operation):
 class ModifyFtraceDirectMulti(Operation):
     """modify_ftrace_direct_multi(ops, addr)."""
 
-    verb: ClassVar[str] = "modify_ftrace_direct_multi"
     ops: str = uses("ops")
     tramp: str = names("tramp")
 
@@ -241,7 +232,6 @@ class ModifyFtraceDirectMulti(Operation):
 class UpdateFtraceDirectAdd(Operation):
     """update_ftrace_direct_add(ops, hash)."""
 
-    verb: ClassVar[str] = "update_ftrace_direct_add"
     ops: str = uses("ops")
     entries: tuple[tuple[str, str], ...] = pairs(covers=True)
 
@@ -250,7 +240,6 @@ class UpdateFtraceDirectAdd(Operation):
 class UpdateFtraceDirectDel(Operation):
     """update_ftrace_direct_del(ops, hash)."""
 
-    verb: ClassVar[str] = "update_ftrace_direct_del"
     ops: str = uses("ops")
     entries: tuple[tuple[str, str], ...] = pairs()
 
@@ -259,7 +248,6 @@ class UpdateFtraceDirectDel(Operation):
 class UpdateFtraceDirectMod(Operation):
     """update_ftrace_direct_mod(ops, hash, do_direct_lock=true)."""
 
-    verb: ClassVar[str] = "update_ftrace_direct_mod"
     ops: str = uses("ops")
     entries: tuple[tuple[str, str], ...] = pairs()
 
@@ -271,7 +259,6 @@ class RegisterFtraceGraph(Operation):
     Filter covers sites; function, notrace and depth are set_graph_function and its kin.
     """
 
-    verb: ClassVar[str] = "register_ftrace_graph"
     user: str = makes("user")
     filter: str | None = option(str, "glob")
     function: str | None = option(str, "glob")
@@ -283,7 +270,6 @@ class RegisterFtraceGraph(Operation):
 class UnregisterFtraceGraph(Operation):
     """unregister_ftrace_graph(gops)."""
 
-    verb: ClassVar[str] = "unregister_ftrace_graph"
     user: str = uses("user")
 
 
@@ -291,7 +277,6 @@ class UnregisterFtraceGraph(Operation):
 class Livepatch(Operation):
     """An IPMODIFY user that redirects the function to a patched body, which returns 1000 more."""
 
-    verb: ClassVar[str] = "livepatch"
     function: str = names("function", covers=True)
 
 
@@ -299,7 +284,6 @@ class Livepatch(Operation):
 class Unlivepatch(Operation):
     """Takes the IPMODIFY user of a function away."""
 
-    verb: ClassVar[str] = "unlivepatch"
     function: str = names("function")
 
 
@@ -310,7 +294,6 @@ class BpfProgLoad(Operation):
     Without a target (and not multi) the program is verified against each function it is attached to.
     """
 
-    verb: ClassVar[str] = "bpf_prog_load"
     prog: str = makes("prog")
     kind: str = word()
     target: str | None = option(str, "function")
@@ -325,7 +308,6 @@ class BpfProgLoad(Operation):
 class BpfRawTracepointOpen(Operation):
     """BPF_RAW_TRACEPOINT_OPEN (BPF_LINK_CREATE where a cookie is given): attaches to one function."""
 
-    verb: ClassVar[str] = "bpf_raw_tracepoint_open"
     link: str = makes("link")
     prog: str = uses("prog")
     function: str | None = names("function", None, covers=True)
@@ -336,7 +318,6 @@ class BpfRawTracepointOpen(Operation):
 class BpfLinkCreate(Operation):
     """BPF_LINK_CREATE with link_create.tracing_multi: attaches to many functions in one call."""
 
-    verb: ClassVar[str] = "bpf_link_create"
     link: str = makes("link")
     prog: str = uses("prog")
     targets: tuple[tuple[str, int | None], ...] = targets()
@@ -346,7 +327,6 @@ class BpfLinkCreate(Operation):
 class BpfLinkDetach(Operation):
     """Closes the last reference of a link."""
 
-    verb: ClassVar[str] = "bpf_link_detach"
     link: str = uses("link")
 
 
@@ -354,7 +334,6 @@ class BpfLinkDetach(Operation):
 class InitModule(Operation):
     """Loads a module of the world."""
 
-    verb: ClassVar[str] = "init_module"
     module: str = names("module")
 
 
@@ -362,7 +341,6 @@ class InitModule(Operation):
 class DeleteModule(Operation):
     """Unloads a module."""
 
-    verb: ClassVar[str] = "delete_module"
     module: str = names("module")
 
 
@@ -370,16 +348,14 @@ class DeleteModule(Operation):
 class Call(Operation):
     """Runs a function to its return; its trace is compared. One ARG for each 8-byte slot of its arguments."""
 
-    verb: ClassVar[str] = "call"
     function: str = names("function")
     arguments: tuple[int, ...] = integers()
 
 
 @dataclass(frozen=True, slots=True)
-class ObserveSite(Operation):
+class ObserveSite(Operation, verb="site"):
     """Observes one site."""
 
-    verb: ClassVar[str] = "site"
     function: str = names("function")
 
 
@@ -387,7 +363,6 @@ class ObserveSite(Operation):
 class Fail(Operation):
     """The count-th time the point is reached from here, it fails."""
 
-    verb: ClassVar[str] = "fail"
     point: str = word()
     count: int = number(1)
 
@@ -396,7 +371,6 @@ class Fail(Operation):
 class Task(Operation):
     """A task inside a traced function."""
 
-    verb: ClassVar[str] = "task"
     task: str = makes("task")
     function: str = names("function")
     arguments: tuple[int, ...] = integers()
@@ -406,7 +380,6 @@ class Task(Operation):
 class Step(Operation):
     """Lets a task run some steps, or to a point."""
 
-    verb: ClassVar[str] = "step"
     task: str = uses("task")
     count: int = number(1)
     to: str | None = option(str)
@@ -416,7 +389,6 @@ class Step(Operation):
 class Finish(Operation):
     """Lets a task run to its end."""
 
-    verb: ClassVar[str] = "finish"
     task: str = uses("task")
 
 
@@ -424,7 +396,6 @@ class Finish(Operation):
 class Poke(Operation):
     """Begins an operation but stops at every text-patching step."""
 
-    verb: ClassVar[str] = "poke"
     operation: Operation = nested()  # noqa: RUF009 - a field, as the others
 
 
@@ -432,14 +403,11 @@ class Poke(Operation):
 class PokeStep(Operation):
     """One more text-patching step."""
 
-    verb: ClassVar[str] = "poke_step"
-
 
 @dataclass(frozen=True, slots=True)
 class GracePeriod(Operation):
     """A grace period of one flavour elapses, where it lawfully can."""
 
-    verb: ClassVar[str] = "grace_period"
     flavour: str = word()
 
 

@@ -5,7 +5,7 @@ Code asks for the fact, never for a version (design contract 3.4).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["PRESETS", "Semantics"]
 
@@ -199,100 +199,50 @@ _LINUX_6_1 = Semantics(
     slot0_returns=False,
 )
 
-_LINUX_6_12 = Semantics(
+_LINUX_6_12 = replace(
+    _LINUX_6_1,
     name="linux-6.12",
     lenient_index=False,
     single_direct=False,
-    hash_direct=False,
     failed_direct_reusable=True,
     growth_waits=False,
-    single_direct_ops=False,
     notrace_leaves_regs=True,
-    share_ipmodify=True,
     free_filters=True,
-    free_filter_warns=False,
-    max_links=38,
     max_slots=12,
     charge_before_slots=False,
     wide_return_refused=True,
-    union_arguments=False,
     noreturn_refused=True,
-    fmod_ret=True,
-    freplace=True,
-    fsession=False,
-    cookies=True,
-    tracing_multi=False,
-    parts_limit=None,
     prog_pins_module=True,
-    foreign_direct="EBUSY",
-    rude_waits=True,
     graph_users=16,
-    jmp_sites=False,
     slot0_returns=True,
 )
 
-_LINUX_7_3 = Semantics(
+_LINUX_7_3 = replace(
+    _LINUX_6_12,
     name="linux-7.3",
-    lenient_index=False,
-    single_direct=False,
     hash_direct=True,
-    failed_direct_reusable=True,
-    growth_waits=False,
     single_direct_ops=True,
-    notrace_leaves_regs=True,
-    share_ipmodify=True,
-    free_filters=True,
     free_filter_warns=True,
     max_links=36,
-    max_slots=12,
-    charge_before_slots=False,
-    wide_return_refused=True,
     union_arguments=True,
-    noreturn_refused=True,
-    fmod_ret=True,
-    freplace=True,
     fsession=True,
-    cookies=True,
     tracing_multi=True,
-    parts_limit=None,
-    prog_pins_module=True,
     foreign_direct="EINVAL",
     rude_waits=False,
-    graph_users=16,
     jmp_sites=True,
     slot0_returns=False,
 )
 
-_PROPOSAL_2021 = Semantics(
+_PROPOSAL_2021 = replace(
+    _LINUX_6_1,
     name="proposal-2021",
-    lenient_index=True,
-    single_direct=True,
-    hash_direct=False,
     failed_direct_reusable=True,
-    growth_waits=True,
-    single_direct_ops=False,
-    notrace_leaves_regs=False,
     share_ipmodify=False,
-    free_filters=False,
-    free_filter_warns=False,
-    max_links=38,
-    max_slots=6,
-    charge_before_slots=True,
-    wide_return_refused=False,
-    union_arguments=False,
-    noreturn_refused=False,
     fmod_ret=False,
     freplace=False,
-    fsession=False,
     cookies=False,
     tracing_multi=True,
     parts_limit=20,
-    prog_pins_module=False,
-    foreign_direct="EBUSY",
-    rude_waits=True,
-    graph_users=1,
-    jmp_sites=False,
-    slot0_returns=False,
 )
 
 PRESETS: dict[str, Semantics] = {
