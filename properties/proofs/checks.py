@@ -88,9 +88,9 @@ def placed_check() -> Check:
 def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     """The generator's images of every arity and kind do what their goals say, on every path and for all values."""
     matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
-    told = _told([proof.verdict for proof in matrix.proofs], matrix.seconds)
+    told = _tell([proof.verdict for proof in matrix.proofs], matrix.seconds)
     lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
-    result = _result([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
+    result = _conclude([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
     return replace(result, headline=target is X86 and level == LEVELS[0])
 
 
@@ -99,25 +99,25 @@ def images_are_proved(folder: Path) -> CheckResult:
     dumps = [read_image(path) for path in sorted(folder.glob("*.json"))]
     if not dumps:
         return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no image in {folder}")
-    cases = [case for dump in dumps for case in _cases(dump)]
+    cases = [case for dump in dumps for case in _prove_dump(dump)]
     verdicts = [case.verdict for case in cases]
-    told = f"{len(dumps)} images, {_told(verdicts, sum(case.seconds for case in cases))}"
+    told = f"{len(dumps)} images, {_tell(verdicts, sum(case.seconds for case in cases))}"
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
-    return _result(verdicts, told, lines, "proofs", _table(cases, "proofs of images of real kernels", "kernel"))
+    return _conclude(verdicts, told, lines, "proofs", _tabulate(cases, "proofs of images of real kernels", "kernel"))
 
 
 def placed_are_proved(folder: Path) -> CheckResult:
     """The images of `batched` at each sharing level do, after every step of every seed, by the bytes in its memory."""
-    cases = [case for path in sorted(folder.glob("*.seed")) for case in _placed(path)]
+    cases = [case for path in sorted(folder.glob("*.seed")) for case in _prove_placed(path)]
     if not cases:
         return CheckResult(Verdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
     verdicts = [case.verdict for case in cases]
-    told = _told(verdicts, sum(case.seconds for case in cases))
+    told = _tell(verdicts, sum(case.seconds for case in cases))
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
-    return _result(verdicts, told, lines, "images", _table(cases, "proofs of images in place", "level"))
+    return _conclude(verdicts, told, lines, "images", _tabulate(cases, "proofs of images in place", "level"))
 
 
-def _placed(path: Path) -> Iterator[_Case]:
+def _prove_placed(path: Path) -> Iterator[_Case]:
     """One case for each image that a seed puts in place."""
     seed = read_seed(path)
     world, semantics = world_named(seed.world, path.parent), semantics_named(seed.semantics)
@@ -129,25 +129,25 @@ def _placed(path: Path) -> Iterator[_Case]:
             for function, image, goal in installed(system):
                 if (image, goal) not in seen:
                     seen.add((image, goal))
-                    yield _case(f"{path.stem}: {function}", level, bool(image.patches), image, goal)
+                    yield _prove_case(f"{path.stem}: {function}", level, bool(image.patches), image, goal)
         system.close()
 
 
-def _cases(dump: Dump) -> Iterator[_Case]:
+def _prove_dump(dump: Dump) -> Iterator[_Case]:
     title = Path(dump.file).stem
-    yield _case(title, dump.kernel, False, dump.image, dump.goal)
+    yield _prove_case(title, dump.kernel, False, dump.image, dump.goal)
     patched = while_detaching(dump.image, dump.goal, X86_64)
     if patched is not None:
-        yield _case(f"{title}, while programs are detached", dump.kernel, True, *patched)
+        yield _prove_case(f"{title}, while programs are detached", dump.kernel, True, *patched)
 
 
-def _case(title: str, kernel: str, detaching: bool, image: Image, goal: Goal) -> _Case:
+def _prove_case(title: str, kernel: str, detaching: bool, image: Image, goal: Goal) -> _Case:
     start = time.process_time()
     verdict = prove(image, goal)
     return _Case(title, kernel, detaching, image, goal, verdict, time.process_time() - start)
 
 
-def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Table) -> CheckResult:
+def _conclude(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Table) -> CheckResult:
     """What is undecided is not proved, and not refuted either: the check could not be carried out."""
     outcomes = {verdict.outcome for verdict in verdicts}
     worst = next((outcome for outcome in ("refuted", "undecided") if outcome in outcomes), "proved")
@@ -157,13 +157,13 @@ def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: s
     return CheckResult(verdict, len(verdicts), unit, detail=detail, tally=table)
 
 
-def _told(verdicts: Sequence[Proved], seconds: float) -> str:
+def _tell(verdicts: Sequence[Proved], seconds: float) -> str:
     """How many decisions that took."""
     decided = sum(sum(verdict.obligations.values()) for verdict in verdicts)
     return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
 
 
-def _table(cases: Sequence[_Case], title: str, groups: str) -> Table:
+def _tabulate(cases: Sequence[_Case], title: str, groups: str) -> Table:
     """One row for each group, as its images are and while programs are detached."""
     rows = Table(title=title, title_justify="left")
     for column in (groups, "image", "proved", "refuted", "undecided", "obligations", "time"):

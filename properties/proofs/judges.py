@@ -35,9 +35,9 @@ class Judges:
 
     def submit(self, text: str, file: str) -> Future[Judgement]:
         """Have the text of an image file judged, while others are."""
-        return self._threads.submit(self._judged, text, file)
+        return self._threads.submit(self._judge, text, file)
 
-    def _judged(self, text: str, file: str) -> Judgement:
+    def _judge(self, text: str, file: str) -> Judgement:
         process = self._free.get()
         try:
             return process.judged(text, file, self._seconds)
@@ -81,7 +81,7 @@ class _Process:
         self._kill()
         if not self._ended:
             self._start()
-        return _undecided(file, reason)
+        return _give_up(file, reason)
 
     def end(self) -> None:
         """End the process for good."""
@@ -105,11 +105,11 @@ def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> 
         try:
             found = judging(text, file)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the prover, the other images are to be judged
-            found = _undecided(file, f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}")
+            found = _give_up(file, f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}")
         connection.send(found)
 
 
-def _undecided(file: str, reason: str) -> Judgement:
+def _give_up(file: str, reason: str) -> Judgement:
     """The judgement of an image that has got none."""
     told = f"undecided: {reason}"
     return Judgement(file, "", "undecided", told, detaching=False, words=Words("undecided", told=told), seconds=0.0)

@@ -67,10 +67,10 @@ def judge(text: str, file: str) -> Judgement:
     dump = parse_image(text, file)
     goal = dump.goal
     tasks = list(variants(dump.image, goal))
-    outcome, told = _worst(tasks)
+    outcome, told = _find_worst(tasks)
     if outcome == "proved" and lacks_place(tasks):
         outcome, told = "undecided", f"{DETACHING}: {NO_PLACE}"
-    words = _words(goal.prototype, tasks)
+    words = _judge_words(goal.prototype, tasks)
     return Judgement(file, dump.function, outcome, told, len(tasks) > 1, words, time.process_time() - before)
 
 
@@ -87,7 +87,7 @@ def lacks_place(tasks: Sequence[Task]) -> bool:
     return len(tasks) == 1 and tasks[0][2].calls_original
 
 
-def _worst(tasks: Iterable[Task]) -> tuple[Outcome, str]:
+def _find_worst(tasks: Iterable[Task]) -> tuple[Outcome, str]:
     """The worst of the verdicts, and what it says; nothing if it is proved."""
     found: dict[Outcome, str] = {}
     for name, image, goal in tasks:
@@ -96,12 +96,12 @@ def _worst(tasks: Iterable[Task]) -> tuple[Outcome, str]:
     return next(((outcome, found[outcome]) for outcome in WORST if outcome in found), ("proved", ""))
 
 
-def _words(prototype: Prototype, tasks: Sequence[Task]) -> Words:
-    outcome, told = _worst((name, image, goal.read("strict")) for name, image, goal in tasks)
+def _judge_words(prototype: Prototype, tasks: Sequence[Task]) -> Words:
+    outcome, told = _find_worst((name, image, goal.read("strict")) for name, image, goal in tasks)
     argument = cleared(prototype)
     if outcome == "refuted" and argument is not None:
-        widened = _widened(prototype, argument)
-        others, _ = _worst((name, image, replace(goal, prototype=widened)) for name, image, goal in tasks)
+        widened = _widen(prototype, argument)
+        others, _ = _find_worst((name, image, replace(goal, prototype=widened)) for name, image, goal in tasks)
         if others == "proved":
             return Words(outcome, argument)
     return Words(outcome, None, told)
@@ -117,15 +117,15 @@ def cleared(prototype: Prototype) -> int | None:
     return stacked[0].argument if len(stacked) == 1 and stacked[0].size <= CLEARED_BYTES else None
 
 
-def _widened(prototype: Prototype, narrow: int) -> Prototype:
+def _widen(prototype: Prototype, narrow: int) -> Prototype:
     """The prototype with all types of whole words but one argument's, of half a word.
 
     By bytes it says of the others what words say of all.
     """
-    arguments = [_wide(kind) for kind in prototype.arguments]
+    arguments = [_widen_type(kind) for kind in prototype.arguments]
     arguments[narrow] = replace(arguments[narrow], size=CLEARED_BYTES)
-    return replace(prototype, arguments=tuple(arguments), returns=_wide(prototype.returns))
+    return replace(prototype, arguments=tuple(arguments), returns=_widen_type(prototype.returns))
 
 
-def _wide(kind: Type) -> Type:
+def _widen_type(kind: Type) -> Type:
     return replace(kind, size=-(-kind.size // SLOT_BYTES) * SLOT_BYTES)

@@ -146,11 +146,11 @@ class Matrix:
         for arity in sorted({proof.cell.arity for proof in self.proofs}):
             found = {proof.cell.kind: proof for proof in self.proofs if proof.cell.arity == arity}
             served = next(iter(found.values())).cell.served
-            rows.add_row(served, *(_told(found[kind]) if kind in found else "" for kind in KINDS))
+            rows.add_row(served, *(_show_proof(found[kind]) if kind in found else "" for kind in KINDS))
         return rows
 
 
-def _told(proof: Proof) -> str:
+def _show_proof(proof: Proof) -> str:
     return f"{proof.verdict.outcome} {1000 * proof.seconds:.1f} ms"
 
 
@@ -163,10 +163,10 @@ def long(arity: int) -> Prototype:
 def cells(level: Level, target: Target = X86) -> tuple[Cell, ...]:
     """The images of a level. The generic one has one image a kind, for every arity that registers can pass."""
     arities: Sequence[int] = (len(target.architecture.convention.arguments),) if level == "generic" else target.arities
-    return tuple(_cell(arity, kind, level, target) for arity in arities for kind in KINDS)
+    return tuple(_make_cell(arity, kind, level, target) for arity in arities for kind in KINDS)
 
 
-def _cell(arity: int, kind: str, level: Level, target: Target) -> Cell:
+def _make_cell(arity: int, kind: str, level: Level, target: Target) -> Cell:
     image, goal = generated(
         long(arity),
         [Program(each, 0) for each in KINDS[kind]],
@@ -180,10 +180,10 @@ def _cell(arity: int, kind: str, level: Level, target: Target) -> Cell:
 
 def prove_cells(name: str, wanted: Iterable[Cell], *, thorough: bool = False) -> Matrix:
     """Proves each cell. thorough: z3 decides every obligation."""
-    return Matrix(name, tuple(_proof(cell, thorough=thorough) for cell in wanted))
+    return Matrix(name, tuple(_prove_cell(cell, thorough=thorough) for cell in wanted))
 
 
-def _proof(cell: Cell, *, thorough: bool) -> Proof:
+def _prove_cell(cell: Cell, *, thorough: bool) -> Proof:
     start = time.process_time()
     verdict = prove(cell.image, cell.goal, thorough=thorough, architecture=cell.architecture)
     return Proof(cell, verdict, time.process_time() - start)

@@ -96,19 +96,19 @@ def statement(subject: str, ways: int, proofs: Sequence[Proof], refused: Mapping
     told = [f"{number:,} {outcome}" for outcome, number in sorted(outcomes.items())] or ["none"]
     refusals = ", ".join(f"{number:,} {refusal}" for refusal, number in sorted(refused.items()))
     yield f"{subject}, each with programs attached in {count(ways, 'way')}."
-    yield f"Images: {', '.join(told)}; {sum(refused.values()):,} refused by the kernel as predicted{_in(refusals)}."
+    yield f"Images: {', '.join(told)}; {sum(refused.values()):,} refused by the kernel as predicted{_wrap(refusals)}."
     proved = [proof for proof in proofs if proof.judgement.outcome == "proved"]
     detaching = sum(proof.judgement.detaching for proof in proved)
     words = sum(proof.judgement.words.outcome == "proved" for proof in proved)
     yield f"Of those proved, {detaching:,} are proved as they are while programs are detached as well."
-    yield f"By whole words, not only the bytes that an argument has: {words:,} proved{_cleared(proved)}."
+    yield f"By whole words, not only the bytes that an argument has: {words:,} proved{_tell_cleared(proved)}."
 
 
-def _in(text: str) -> str:
+def _wrap(text: str) -> str:
     return f" ({text})" if text else ""
 
 
-def _cleared(proofs: Iterable[Proof]) -> str:
+def _tell_cleared(proofs: Iterable[Proof]) -> str:
     number = sum(proof.judgement.words.cleared is not None for proof in proofs)
     return f", {number:,} but for an argument whose upper half the kernel clears" if number else ""
 
@@ -121,13 +121,15 @@ def exceptions(proofs: Sequence[Proof]) -> Iterator[str]:
             yield f"{proof.function.name} {proof.label}: {judgement.told} ({proof.path})"
         elif judgement.words.told:
             yield f"{proof.function.name} {proof.label}: by whole words: {judgement.words.told}"
-    lines = list(dict.fromkeys(_argument(proof) for proof in proofs if proof.judgement.words.cleared is not None))
+    lines = list(
+        dict.fromkeys(_describe_argument(proof) for proof in proofs if proof.judgement.words.cleared is not None)
+    )
     if lines:
         yield CLEARED
         yield from sorted(lines)
 
 
-def _argument(proof: Proof) -> str:
+def _describe_argument(proof: Proof) -> str:
     place = proof.judgement.words.cleared
     assert place is not None
     assert proof.function.prototype is not None

@@ -34,11 +34,11 @@ def main() -> int:
             provers = [Prover(*understood(task)) for task in request["images"]]
             _reply({"images": len(provers)})
         else:
-            _reply(_proved([provers[place] for place in request["prove"]]))
+            _reply(_prove([provers[place] for place in request["prove"]]))
     return 0
 
 
-def _proved(provers: Sequence[Prover]) -> dict[str, Any]:
+def _prove(provers: Sequence[Prover]) -> dict[str, Any]:
     """All answers, and the processor's seconds that they took, without the garbage collector as on the other side."""
     gc.collect()
     gc.disable()

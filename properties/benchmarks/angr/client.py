@@ -50,14 +50,14 @@ class Peer:
 
     def take(self, images: Sequence[tuple[Image, Goal]]) -> None:
         """Gives the peer images in place of those that it has."""
-        self._asked({"images": [described(*image) for image in images]})
+        self._ask({"images": [described(*image) for image in images]})
 
     def prove(self, places: Iterable[int]) -> tuple[float, list[Answer]]:
         """Proves those at these places: the processor's seconds that it took, and the answers."""
-        reply = self._asked({"prove": list(places)})
+        reply = self._ask({"prove": list(places)})
         return reply["seconds"], [Answer(**answer) for answer in reply["answers"]]
 
-    def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
