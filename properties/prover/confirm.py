@@ -231,7 +231,8 @@ class Emulation:
             if value != before[name]:
                 self._writers[name, 0] = self.at
         pointer = self.architecture.convention.stack_pointer
-        floor = min(self._find_offset(before[pointer]), self._find_offset(after[pointer]))
+        now = self._from_top(after[pointer])
+        floor = min(self._from_top(before[pointer]), now)
         for writes, address, size in self._accesses:
             low = self._find_offset(address)
             if not (self._frame.store if writes else self._frame.load)(low, low + size, floor):
@@ -239,7 +240,7 @@ class Emulation:
             if writes:
                 self._defined.update(range(low, low + size))
                 self._writers.update(((STACK, at), self.at) for at in range(low, low + size))
-        if not self._frame.pointer(self._find_offset(after[pointer])):
+        if not self._frame.pointer(now):
             raise BrokenError(STACK_POINTER)
         if self.architecture.always_aligned and after[pointer] % self.architecture.convention.stack_alignment:
             raise BrokenError(ALIGNED)
@@ -249,6 +250,10 @@ class Emulation:
             distance = signed((address - base) % MODULUS, 64)
             if region.low <= distance < region.high:
                 return region.place + distance
+        return self._from_top(address)
+
+    def _from_top(self, address: int) -> int:
+        """Measures from the first stack pointer; a region may begin where the stack ends."""
         return signed((address - self._top) % MODULUS, 64)
 
     def _find_address(self, place: int) -> int:
@@ -300,7 +305,7 @@ class Emulation:
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
         pointer = self.register(self.architecture.convention.stack_pointer)
-        floor = self._find_offset(pointer) + self.architecture.convention.pushed
+        floor = self._from_top(pointer) + self.architecture.convention.pushed
         offset = self._find_offset(self.constant(low))
         self.demand(obligation, int(floor <= offset and offset + size <= 0))
 
@@ -344,7 +349,7 @@ class Emulation:
                 self.set_register(name, self._unknowns.after(name, step, 64))
         for flag in architecture.flags:
             self._set_flag(flag, 0 if flag in architecture.convention.clear else self._unknowns.after(flag, step, 1))
-        live = self._find_offset(self.register(architecture.convention.stack_pointer)) + architecture.convention.pushed
+        live = self._from_top(self.register(architecture.convention.stack_pointer)) + architecture.convention.pushed
         self._defined = {at for at in self._defined if at >= live}
         self._fill_unwritten(step)
 
