@@ -22,7 +22,7 @@ ALWAYS = {
     "ftrace_set_notrace": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,{PATCHING}",
     "ftrace_free_filter": "0,-EBADF",
     "register_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY,-EBUSY WARN,-EINVAL,{PATCHING}",
-    "unregister_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY WARN,{PATCHING}",
+    "unregister_ftrace_function": f"0,-EBADF,-EBUSY WARN,{PATCHING}",
     "register_ftrace_direct": f"0,-EBUSY,-ENOMEM,-EINVAL,{PATCHING}",
     "unregister_ftrace_direct": f"0,-EOPNOTSUPP,{PATCHING}",
     "modify_ftrace_direct": f"0,-EOPNOTSUPP,-EINVAL,-ENOMEM,{PATCHING}",
@@ -53,6 +53,7 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
     if semantics.share_ipmodify:
         found["livepatch"].add("-EPERM")
         found["register_ftrace_function"].add("-EPERM")
+        found["unregister_ftrace_function"].add("-EOPNOTSUPP")
         if semantics.tracing_multi:
             found["bpf_link_create"].add("-EAGAIN")
     if not semantics.prog_pins_module and world.modules:

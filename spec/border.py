@@ -172,7 +172,7 @@ def _register(operation: op.RegisterFtraceFunction, s: Inventory) -> Iterator[Er
 
 def _unregister(operation: op.UnregisterFtraceFunction, s: Inventory) -> Iterator[Errno]:
     record = s.ops[operation.ops]
-    if record.ipmodify and not record.enabled:
+    if record.ipmodify and not record.enabled and s.semantics.share_ipmodify:
         shared = s.ipmodify_users().intersection(record.filter_hash)
         if any(map(s.has_image, shared)):
             yield _not_carried_out("NAME-6")

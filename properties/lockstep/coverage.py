@@ -21,7 +21,7 @@ LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
     (lambda s: not s.single_direct, "DIRECT-2 DIRECT-3 DIRECT-4 DIRECT-5"),
     (lambda s: not s.hash_direct, "DIRECT-10 DIRECT-11 DIRECT-12"),
     (lambda s: not s.growth_waits, "DIRECT-13 COST-6"),
-    (lambda s: not s.share_ipmodify, "IPMODIFY-2 IPMODIFY-4 IPMODIFY-5 IPMODIFY-6 IMAGE-4"),
+    (lambda s: not s.share_ipmodify, "IPMODIFY-2 IPMODIFY-4 IPMODIFY-5 IPMODIFY-6 IMAGE-4 NAME-6"),
     (lambda s: s.share_ipmodify, "IPMODIFY-3"),
     (lambda s: not s.tracing_multi, "IPMODIFY-6 LINK-6 LINK-7 LINK-8 LINK-9 LINK-10 LINK-15"),
     (lambda s: not (s.single_direct or s.hash_direct), "DIRECT-1"),

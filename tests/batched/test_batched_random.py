@@ -9,6 +9,7 @@ import pytest
 
 from impl.batched import Batched
 from impl.batched.direct_functions import BPF
+from spec.border import bordered
 from spec.outcomes import Errno
 from spec.seeds import parse_operation
 from spec.semantics import PRESETS
@@ -47,7 +48,8 @@ def assert_sums(system: Batched) -> None:
 def test_levels_agree_and_failures_leave_no_trace(semantics: str, seed: int) -> None:
     """Sharing is unobservable, a failed operation changes nothing, and all sums are right after every operation."""
     draw = Draw(random.Random(f"{semantics} {seed}"))
-    systems = [Batched(synthetic(), PRESETS[semantics], level) for level in LEVELS]
+    world, facts = synthetic(), PRESETS[semantics]
+    systems = [bordered(Batched(world, facts, level), world, facts) for level in LEVELS]
     lines = START.strip().splitlines() + [draw.random.choice(FORMS)(draw) for _ in range(STEPS)]
     for line in lines:
         operation = parse_operation(line)

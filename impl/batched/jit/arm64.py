@@ -60,11 +60,11 @@ class _Emitter:
 
     def store(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"str {register}, {self._spell(below)}")
+        yield Instruction(f"str {register}, {self._write_place(below)}")
 
     def load(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"ldr {register}, {self._spell(below)}")
+        yield Instruction(f"ldr {register}, {self._write_place(below)}")
 
     def copy(self, number: int, below: int) -> Code:
         """See Emitter."""
@@ -98,7 +98,7 @@ class _Emitter:
 
     def symbol(self, register: str, symbol: str) -> Code:
         """See Emitter."""
-        text = "\n".join(_spell_moves(register, MARK, range(4)))
+        text = "\n".join(_write_moves(register, MARK, range(4)))
         yield Instruction(text, MOVE64, symbol, count=4)
 
     def address(self, register: str, below: int) -> Code:
@@ -160,14 +160,14 @@ class _Emitter:
         """See Emitter."""
         yield Instruction("nop")
 
-    def _spell(self, below: int) -> str:
+    def _write_place(self, below: int) -> str:
         return f"[sp, #{self.frame.size - below:#x}]"
 
     def _access_slot(self, operation: str, register: str) -> Code:
         """A load or store of the return slot, which a generic image has behind as many words as the function has."""
         frame = self.frame
         if not frame.count:
-            yield Instruction(f"{operation} {register}, {self._spell(frame.result)}")
+            yield Instruction(f"{operation} {register}, {self._write_place(frame.result)}")
             return
         yield from self.load("x10", frame.count)
         yield from self.address("x11", frame.context)
@@ -176,11 +176,11 @@ class _Emitter:
 
 def _load_constant(register: str, value: int) -> Code:
     parts = [part for part in range(4) if value >> 16 * part & 0xFFFF]
-    for text in _spell_moves(register, value, parts or [0]):
+    for text in _write_moves(register, value, parts or [0]):
         yield Instruction(text)
 
 
-def _spell_moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
+def _write_moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
     """A movz and as many movk as it takes to write these 16-bit parts of a value."""
     return [
         f"{'movk' if place else 'movz'} {register}, #{value >> 16 * part & 0xFFFF:#x}, lsl #{16 * part:#x}"

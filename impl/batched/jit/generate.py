@@ -38,7 +38,7 @@ def assembled(plan: ImagePlan, isa: Isa = X86_64) -> Template:
 
 def layout(plan: ImagePlan, isa: Isa = X86_64) -> Layout:
     """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
-    slots = _list_slots(plan, isa)
+    slots = _place_slots(plan, isa)
     result = SLOT_BYTES * plan.calls_original
     context = result + SLOT_BYTES * len(slots)
     meta = context + SLOT_BYTES
@@ -65,7 +65,7 @@ def layout(plan: ImagePlan, isa: Isa = X86_64) -> Layout:
     )
 
 
-def _list_slots(plan: ImagePlan, isa: Isa) -> tuple[Slot, ...]:
+def _place_slots(plan: ImagePlan, isa: Isa) -> tuple[Slot, ...]:
     if plan.shape is not None:
         return isa.convention.slots(plan.shape.arguments)
     return tuple(
@@ -88,14 +88,14 @@ class _Image:
 
     def __init__(self, plan: ImagePlan, isa: Isa) -> None:
         self._plan = plan
-        self._slots = _list_slots(plan, isa)
+        self._slots = _place_slots(plan, isa)
         self._frame = layout(plan, isa)
         self._emit: Emitter = isa.emitter(self._frame)
         self._arguments = isa.convention.arguments
 
     def statements(self) -> Iterator[Statement]:
         plan = self._plan
-        yield from self._begin()
+        yield from self._enter()
         for run in plan.fentry:
             yield from self._run(run)
         if plan.fmod_ret:
@@ -118,7 +118,7 @@ class _Image:
         yield from self._emit.load_slot()
         yield from self._emit.leave("caller")
 
-    def _begin(self) -> Iterator[Statement]:
+    def _enter(self) -> Iterator[Statement]:
         plan, emit = self._plan, self._emit
         yield from emit.enter()
         if not plan.generic:
@@ -172,24 +172,24 @@ class _Image:
         gate = "_sleepable_recur" if self._plan.links[link].sleepable else "_recur"
         if link in self._plan.sessions:
             yield from emit.put_meta(self._describe_session(run))
-        yield Label(_name_skip(run))
+        yield Label(_name_nop(run))
         yield from emit.nop()
         yield from emit.put_symbol(f"cookie {link}", frame.run_context)
         yield from emit.symbol(first, f"prog {link}")
         yield from emit.address(second, frame.run_context)
         yield from emit.call(f"__bpf_prog_enter{gate}")
         yield from emit.keep()
-        yield from emit.unless_result(_name_skipped(run))
+        yield from emit.unless_result(_name_skip(run))
         yield from emit.address(first, frame.context)
         yield from emit.call(f"code {link}")
         if run.list == "fmod_ret":
             yield from emit.store_slot()
-        yield Label(_name_skipped(run))
+        yield Label(_name_skip(run))
         yield from emit.symbol(first, f"prog {link}")
         yield from emit.kept(second)
         yield from emit.address(third, frame.run_context)
         yield from emit.call(f"__bpf_prog_exit{gate}")
-        yield Label(_name_behind(run))
+        yield Label(_name_end(run))
 
     def _describe_session(self, run: ProgramInvocation) -> int:
         """What ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
@@ -208,22 +208,22 @@ class _Image:
         yield from emit.nop()
 
 
-def _name_skip(run: ProgramInvocation) -> str:
+def _name_nop(run: ProgramInvocation) -> str:
     return f"{run.list} {run.link}: nop"
 
 
-def _name_skipped(run: ProgramInvocation) -> str:
+def _name_skip(run: ProgramInvocation) -> str:
     return f"{run.list} {run.link}: not entered"
 
 
-def _name_behind(run: ProgramInvocation) -> str:
+def _name_end(run: ProgramInvocation) -> str:
     return f"{run.list} {run.link}: behind"
 
 
 def assemble(plan: ImagePlan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
     """The template of a plan's statements. BadInputError if the code is not what they say."""
     instructions = [statement for statement in made if isinstance(statement, Instruction)]
-    pieces = [_assemble(one, isa) for one in instructions]
+    pieces = [_encode(one, isa) for one in instructions]
     code = bytearray().join(pieces)
     ends = list(accumulate(map(len, pieces)))
     labels = _place_labels(made, ends)
@@ -237,12 +237,12 @@ def assemble(plan: ImagePlan, made: Sequence[Statement], isa: Isa = X86_64) -> T
         tuple(hole for hole in holes if hole.symbol not in labels),
         labels.get(AFTER_CALL),
         labels.get(EPILOGUE),
-        tuple(Skip(run.link, run.list, labels[_name_skip(run)], labels[_name_behind(run)]) for run in runs),
+        tuple(Skip(run.link, run.list, labels[_name_nop(run)], labels[_name_end(run)]) for run in runs),
     )
 
 
 @lru_cache(maxsize=1 << 16)
-def _assemble(one: Instruction, isa: Isa) -> bytes:
+def _encode(one: Instruction, isa: Isa) -> bytes:
     """The bytes of one statement, which most templates share; they are disassembled as what was asked for."""
     code = one.code or assembler.assemble(one.text, dialect=isa.dialect)
     found = list(assembler.disassembler(isa.dialect).disasm_lite(code, 0))

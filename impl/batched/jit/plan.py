@@ -34,7 +34,7 @@ class TrampLink:
 
 @dataclass(frozen=True, slots=True)
 class ProgramInvocation:
-    """One run of a program in an image. link: its place in ImagePlan.links; list: fentry, fmod_ret or fexit."""
+    """One run of a program in an image. link: its place in Plan.links; list: fentry, fmod_ret or fexit."""
 
     link: int
     list: Literal["fentry", "fmod_ret", "fexit"]
@@ -97,27 +97,27 @@ class ImagePlan:
     @cached_property
     def fentry(self) -> tuple[ProgramInvocation, ...]:
         """The first list, in running order: newest first, sessions among them."""
-        return tuple(ProgramInvocation(link, "fentry") for link in self._find_places("fentry", "fsession"))
+        return tuple(ProgramInvocation(link, "fentry") for link in self._list_places("fentry", "fsession"))
 
     @cached_property
     def fmod_ret(self) -> tuple[ProgramInvocation, ...]:
         """The second list, in running order."""
-        return tuple(ProgramInvocation(link, "fmod_ret") for link in self._find_places("fmod_ret"))
+        return tuple(ProgramInvocation(link, "fmod_ret") for link in self._list_places("fmod_ret"))
 
     @cached_property
     def fexit(self) -> tuple[ProgramInvocation, ...]:
         """The third list, in running order: newest first, sessions among them."""
-        return tuple(ProgramInvocation(link, "fexit") for link in self._find_places("fexit", "fsession"))
+        return tuple(ProgramInvocation(link, "fexit") for link in self._list_places("fexit", "fsession"))
 
     @cached_property
     def sessions(self) -> tuple[int, ...]:
         """The places of fsession links, newest first."""
-        return tuple(self._find_places("fsession"))
+        return tuple(self._list_places("fsession"))
 
     @property
     def calls_original(self) -> bool:
         """Whether the image calls the original itself, and returns to the function's caller."""
         return bool(self.fmod_ret or self.fexit)
 
-    def _find_places(self, *kinds: LinkKind) -> list[int]:
+    def _list_places(self, *kinds: LinkKind) -> list[int]:
         return [place for place in reversed(range(len(self.links))) if self.links[place].kind in kinds]

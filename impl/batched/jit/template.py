@@ -140,7 +140,7 @@ class Template:
                 if limit:
                     value = (value - address + HALF) % MODULUS - HALF
                     if not -limit <= value < limit or value % align:
-                        raise _make_error(symbol)
+                        raise _refuse_reach(symbol)
                 for word, shift, mask, low in words:
                     pieces[place] = word | (value >> shift & mask) << low
                     place += 2
@@ -150,7 +150,7 @@ class Template:
 
     @cached_property
     def _parts(self) -> tuple[_Part, ...]:
-        return tuple(self._prepare(hole) for hole in self.holes)
+        return tuple(self._make_part(hole) for hole in self.holes)
 
     @cached_property
     def _whole(self) -> tuple[struct.Struct, tuple[tuple[str, int, bool], ...]] | None:
@@ -159,9 +159,9 @@ class Template:
             return None
         relative = [hole.form.origin is not None for hole in self.holes]
         parts = tuple((part.symbol, part.added, near) for part, near in zip(self._parts, relative, strict=True))
-        return struct.Struct(self._spell_layout(relative)), parts
+        return struct.Struct(self._write_layout(relative)), parts
 
-    def _prepare(self, hole: Hole) -> _Part:
+    def _make_part(self, hole: Hole) -> _Part:
         form = hole.form
         words = tuple(
             (self._read_word(hole, field), field.shift, (1 << field.bits) - 1, field.low) for field in form.fields
@@ -183,9 +183,9 @@ class Template:
 
     @cached_property
     def _struct(self) -> struct.Struct:
-        return struct.Struct(self._spell_layout([False] * len(list(self.fields()))))
+        return struct.Struct(self._write_layout([False] * len(list(self.fields()))))
 
-    def _spell_layout(self, signed: Sequence[bool]) -> str:
+    def _write_layout(self, signed: Sequence[bool]) -> str:
         """How struct packs code and words in turn."""
         text, end = "<", 0
         for (start, size), sign in zip(self.fields(), signed, strict=True):
@@ -207,7 +207,7 @@ class Template:
 _CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
-def _make_error(symbol: str) -> BadInputError:
+def _refuse_reach(symbol: str) -> BadInputError:
     return BadInputError(f"{symbol} is too far from the code that goes to it")
 
 
@@ -263,7 +263,7 @@ def _compute_values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     distances = values.view(np.int64)
     strays = form.align > 1 and bool(np.any(distances % form.align))
     if strays or (len(distances) and not -limit <= int(distances.min()) <= int(distances.max()) < limit):
-        raise _make_error(hole.symbol)
+        raise _refuse_reach(hole.symbol)
     return values
 
 
