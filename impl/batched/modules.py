@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from impl.batched import registration
-from impl.batched.cost import Bill
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices, Mask
 from impl.batched.sites import GRAPH
@@ -42,10 +41,7 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
     if _is_in_use(state, where):
         raise Refused("EAGAIN")
     for index in where[state.livepatched[where]].tolist():
-        bill = Bill()
-        peers = registration.unpatch_bill(state, index, bill)
-        state.ledger.add(bill)
-        registration.unpatch(state, index, peers)
+        registration.unpatch(state, index, state.ledger.add)
     addresses = state.unload(operation.module, where)
     for ops in state.ops.values():
         ops.keep_addresses(where, addresses)

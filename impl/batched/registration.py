@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from impl.batched import ipmodify
@@ -12,7 +14,7 @@ from impl.batched.sites import KLP
 from impl.batched.state import State
 from spec import operations as op
 
-__all__ = ["livepatch", "register", "unlivepatch", "unpatch", "unpatch_bill", "unregister"]
+__all__ = ["livepatch", "register", "unlivepatch", "unpatch", "unregister"]
 
 
 def register(state: State, operation: op.RegisterFtraceFunction) -> None:
@@ -93,22 +95,17 @@ def unlivepatch(state: State, operation: op.Unlivepatch) -> None:
     if index < 0 or not state.livepatched[index]:
         raise Refused("EINVAL")
     state.refuse_if_dead()
-    bill = Bill()
-    peers = unpatch_bill(state, index, bill)
-    state.settle(bill)
-    unpatch(state, index, peers)
+    unpatch(state, index, state.settle)
 
 
-def unpatch_bill(state: State, index: int, bill: Bill) -> ipmodify.Peers:
-    """What taking a livepatch away costs, and the trampolines that are told."""
+def unpatch(state: State, index: int, pay: Callable[[Bill], None]) -> None:
+    """Take a livepatch away; `pay` gets the bill before anything changes."""
     where = np.array([index])
+    bill = Bill()
     bill.patch(state.sites.leaving(where, regs=False))
     bill.wait_dynamic(state.facts)
-    return ipmodify.cleanup(state, where, bill)
-
-
-def unpatch(state: State, index: int, peers: ipmodify.Peers) -> None:
-    """Take a livepatch away."""
+    peers = ipmodify.cleanup(state, where, bill)
+    pay(bill)
     state.livepatched[index] = state.sites.ipmodify[index] = False
-    state.sites.leave(np.array([index]), KLP)
+    state.sites.leave(where, KLP)
     ipmodify.commit(state, peers, share=False)

@@ -15,7 +15,7 @@ from impl.batched.sites import FIRST_OPS, Sites
 from impl.batched.trampolines import Trampolines
 from spec.semantics import Semantics
 
-__all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State"]
+__all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State", "covered_by"]
 
 
 @dataclass(slots=True, eq=False)
@@ -84,13 +84,9 @@ class Graph:
     free: deque[int]
     users: list[GraphUser] = field(default_factory=list)
 
-    def covered(self, sites: Sites) -> Indices:
-        """The loaded sites that a user's filter lets through (GRAPH-2)."""
-        return covered_by(self.users, sites)
-
 
 def covered_by(users: list[GraphUser], sites: Sites) -> Indices:
-    """The loaded sites that one of these users covers."""
+    """The loaded sites that the filter of one of these users lets through (GRAPH-2)."""
     if not users:
         return np.empty(0, np.intp)
     union = np.zeros_like(sites.loaded)

@@ -9,8 +9,6 @@ from impl.batched.state import Ops, State
 from impl.planted.planting import Original, planted
 from spec import operations as op
 
-__all__ = ["failed_register_leaves_entry", "growth_always_waits", "modify_forgets_descriptor", "multi_no_reset"]
-
 
 @planted(
     op.ModifyFtraceDirect,

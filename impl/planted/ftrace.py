@@ -13,15 +13,6 @@ from impl.batched.state import Ops, State
 from impl.planted.planting import Original, planted
 from spec import operations as op
 
-__all__ = [
-    "emptied_filter_means_nothing",
-    "module_regs_flag",
-    "regs_forgotten",
-    "stale_module_hash",
-    "tombstone_forgotten",
-    "tramp_not_restored",
-]
-
 
 @planted(
     "sites.Sites.leave",

@@ -20,15 +20,6 @@ from impl.planted.miscompiling import miscompiled
 from impl.planted.planting import Original, planted
 from spec import operations as op
 
-__all__ = [
-    "graph_depth_off_by_one",
-    "graph_from_dyn_tramp",
-    "graph_slots_reused_at_once",
-    "graph_vs_tramp",
-    "notrace_bit",
-    "subops_accounting",
-]
-
 
 @planted(
     "graph.covered_by",

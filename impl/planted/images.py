@@ -13,8 +13,6 @@ from impl.batched.sets import ProgramSets
 from impl.batched.state import State
 from impl.planted.planting import Original, planted
 
-__all__ = ["images_not_merged_back", "shapes_share_an_image", "waits_for_each_function"]
-
 
 @planted(
     "sets.ProgramSets.detach",

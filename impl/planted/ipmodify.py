@@ -11,8 +11,6 @@ from impl.batched.jit.plan import ImagePlan
 from impl.batched.state import Program, State
 from impl.planted.planting import Original, planted
 
-__all__ = ["batch_has_a_second_try", "flags_not_restored", "livepatch_not_seen", "modify_skips_ipmodify"]
-
 
 @planted(
     "links._refuse_second_try",

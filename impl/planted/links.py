@@ -19,17 +19,6 @@ from impl.batched.targets import Targets, words
 from impl.batched.trampolines import Trampolines
 from impl.planted.planting import Original, planted
 
-__all__ = [
-    "cookies_by_btf_id",
-    "dup_check_per_kind",
-    "e2big_after_ebusy",
-    "limit_of_38",
-    "old_image_put",
-    "re_attach",
-    "rollback_keeps_link",
-    "set_filter_error_ignored",
-]
-
 SESSIONS: Final = 18
 FULL: Final = "\n".join(
     f"bpf_prog_load p{number} fsession\nbpf_raw_tracepoint_open l{number} p{number} foo1"

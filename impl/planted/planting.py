@@ -78,39 +78,34 @@ class Planted:
         return resolve_name(f"impl.batched.{owner}"), name
 
 
-class PlantedSystem:
+class PlantedSystem(Batched):
     """`batched` with a bug: the override is in place during each of its methods."""
 
     def __init__(self, bug: Planted, world: World, semantics: Semantics) -> None:
-        self.name = f"{bug.name}:{bug.sharing}"
         self._bug = bug
         with bug.in_place():
-            self._inner = Batched(world, semantics, bug.sharing)
-        self.supports = self._inner.supports
+            super().__init__(world, semantics, bug.sharing)
+        self.name = f"{bug.name}:{bug.sharing}"
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out."""
         with self._bug.in_place():
-            return self._inner.apply(operation)
+            return super().apply(operation)
 
     def sites(self) -> Mapping[str, Site]:
         """Every site that is not a plain nop."""
         with self._bug.in_place():
-            return self._inner.sites()
+            return super().sites()
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         """Run one function to its return."""
         with self._bug.in_place():
-            return self._inner.call(function, arguments)
+            return super().call(function, arguments)
 
     def cost(self) -> Cost:
         """The totals so far."""
         with self._bug.in_place():
-            return self._inner.cost()
-
-    def close(self) -> None:
-        """Give everything back."""
-        self._inner.close()
+            return super().cost()
 
 
 def planted(

@@ -20,14 +20,6 @@ from impl.planted.planting import Original, planted
 from spec.abi import Slot
 from spec.semantics import PRESETS
 
-__all__ = [
-    "fmod_test_eax",
-    "fsession_list_order",
-    "func_meta_unmasked",
-    "prog_pins_nothing",
-    "struct_disorder",
-]
-
 
 @planted(
     "sets.ProgramSets.content",

@@ -125,9 +125,9 @@ def bound(made: Template, goal: Goal, architecture: Architecture = X86_64) -> Im
 def _list_patches(made: Template, goal: Goal, address: int) -> list[Patch]:
     names = {(run.program, run.list): skipped(run) for run in _list_runs(goal)}
     found = [
-        Patch(address + skip.at, address + skip.behind, names[skip.link, skip.list])
+        Patch(address + skip.at, address + skip.behind, names[skip.run.link, skip.run.list])
         for skip in made.skips
-        if (skip.link, skip.list) in names
+        if (skip.run.link, skip.run.list) in names
     ]
     if made.after_call is not None and made.epilogue is not None:
         found.append(Patch(address + made.after_call, address + made.epilogue, RETURNED_EARLY))

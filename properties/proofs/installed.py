@@ -58,9 +58,9 @@ def _list_patches(system: Batched, index: int, address: int, goal: Goal) -> tupl
     made_of = _list_programs(system, int(trampolines.images(np.array([index]))[0]))
     names = {(run.program, run.list): skipped(run) for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)}
     return tuple(
-        Patch(address + skip.at, address + skip.behind, names[skip.link, skip.list])
+        Patch(address + skip.at, address + skip.behind, names[skip.run.link, skip.run.list])
         for skip in system.text.template_of(index).skips
-        if made_of[skip.link] not in linked
+        if made_of[skip.run.link] not in linked
     )
 
 

@@ -70,7 +70,14 @@ class Layout:
 
 
 class Emitter(Protocol):
-    """Makes the instructions of one image. Places in its frame are given as bytes below the top."""
+    """Makes the instructions of one image. Places in its frame are given as bytes below the top.
+
+    keeper: a register that calls preserve. result: the one in which they return. scratch: one that carries no argument.
+    """
+
+    keeper: str
+    result: str
+    scratch: str
 
     def enter(self) -> Code:
         """Makes the frame, and saves what `keep` overwrites."""
@@ -92,6 +99,8 @@ class Emitter(Protocol):
 
     def put_symbol(self, symbol: str, below: int) -> Code:
         """A symbol's value to the frame; all argument registers stay."""
+        yield from self.symbol(self.scratch, symbol)
+        yield from self.store(self.scratch, below)
 
     def put_meta(self, bits: int) -> Code:
         """The number of slots, and other bits, to ctx[-1]; all argument registers stay."""
@@ -112,13 +121,16 @@ class Emitter(Protocol):
         """Calls what the return address into the function points to; all argument registers reach it."""
 
     def keep(self) -> Code:
-        """What the last call returned to a register that calls preserve."""
+        """What the last call returned to the keeper."""
+        yield Instruction(f"mov {self.keeper}, {self.result}")
 
     def kept(self, register: str) -> Code:
-        """From there to a register."""
+        """From the keeper to a register."""
+        yield Instruction(f"mov {register}, {self.keeper}")
 
     def result_to(self, below: int) -> Code:
         """What the last call returned to the frame."""
+        yield from self.store(self.result, below)
 
     def unless_result(self, label: str) -> Code:
         """To a label if the last call returned 0."""

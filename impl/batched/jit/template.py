@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,15 +72,9 @@ class Hole:
 class Skip:
     """Where a run of a program begins with a nop, at `at`, that becomes a jump to `behind` when it is detached."""
 
-    link: int
-    list: Literal["fentry", "fmod_ret", "fexit"]
+    run: ProgramInvocation
     at: int
     behind: int
-
-    @property
-    def run(self) -> ProgramInvocation:
-        """The run that is skipped."""
-        return ProgramInvocation(self.link, self.list)
 
 
 class _Part(NamedTuple):

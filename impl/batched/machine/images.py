@@ -284,7 +284,7 @@ def _find_gone(state: State, content: _Content, nodes: list[int]) -> set[int]:
 def _skip(made: Template, code: NDArray[np.uint8], gone: set[int]) -> None:
     """Jumps over the runs of these links, as bpf_trampoline_skip_prog() patches them."""
     for skip in made.skips:
-        if skip.link in gone:
+        if skip.run.link in gone:
             jump = bytes([FEXIT_JUMP]) + (skip.behind - skip.at - 5).to_bytes(4, "little")
             code[:, skip.at : skip.at + len(jump)] = np.frombuffer(jump, np.uint8)
 

@@ -96,17 +96,13 @@ class Loader:
         function = self._state.functions.all[index]
         key = (function.prototype, function.callees, patched)
         if key not in self._body_of:
-            self._body_of[key] = self._emit(body(function, self._find, patched=patched))
+            self._body_of[key] = self._place(assemble(body(function, self._find, patched=patched), self._end))
         return self._body_of[key]
 
     def _find(self, name: str) -> tuple[int, Function]:
         functions = self._state.functions
         index = functions.index(name)
         return index, functions.all[index]
-
-    def _emit(self, text: str) -> int:
-        code = assemble(text, self._end)
-        return self._place(code)
 
     def _place(self, code: bytes) -> int:
         place = self._end
@@ -164,7 +160,8 @@ class Loader:
 
     def _load_ops(self) -> None:
         """The trampolines of ops in the list, and their objects."""
-        for code, regs in [(DIRECT, True), (GRAPH, False), (KLP, True), *self._list_plain()]:
+        plain = [(entry.code, entry.regs) for entry in self._state.ops_list if isinstance(entry, Ops)]
+        for code, regs in [(DIRECT, True), (GRAPH, False), (KLP, True), *plain]:
             if code in self._ops_loaded:
                 continue
             self._ops_loaded.add(code)
@@ -172,9 +169,6 @@ class Loader:
             found, place = at.OPS_OBJECTS + OpsObject.SIZE * code, at.OPS_TRAMPOLINES + OPS_BYTES * code
             self.ops_objects.u64[(found - at.OPS_OBJECTS) // 8 :][:2] = func, code
             self._ops.write(place, ops_caller(regs=regs, ops=found, function=func))
-
-    def _list_plain(self) -> list[tuple[int, bool]]:
-        return [(entry.code, entry.regs) for entry in self._state.ops_list if isinstance(entry, Ops)]
 
     def _load_raw(self) -> None:
         for number in range(self._raw_loaded, len(self._state.direct.names)):

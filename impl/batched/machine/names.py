@@ -1,4 +1,4 @@
-"""Who the numbers in a trace are, by the state."""
+"""Names by the numbers that code leaves in a trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["StateNames"]
 
 
 class StateNames:
-    """See records.Names."""
+    """Looks numbers up in the state."""
 
     def __init__(self, state: State) -> None:
         self._state = state

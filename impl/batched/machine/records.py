@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final
 
+from impl.batched.machine.names import StateNames
 from spec.traces import Body, DirectCall, Event, GraphEntry, GraphReturn, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
@@ -19,7 +20,6 @@ __all__ = [
     "PROGRAM",
     "PROGRAM_WORDS",
     "RETURN",
-    "Names",
     "events",
     "value",
 ]
@@ -60,29 +60,7 @@ UNTYPED_WORDS: Final = 6
 ERRNO: Final = {0: None, WORD - 22: "EINVAL", WORD - 95: "EOPNOTSUPP"}
 
 
-class Names(Protocol):
-    """Who the numbers in records are."""
-
-    def function(self, index: int) -> Function:
-        """A function, by index."""
-
-    def function_at(self, address: int) -> str:
-        """The name of the function whose entry is at an address."""
-
-    def ops(self, number: int) -> str:
-        """An ops, by its code."""
-
-    def user(self, slot: int) -> str:
-        """A user of the graph tracer, by slot."""
-
-    def direct(self, number: int) -> str:
-        """A direct trampoline."""
-
-    def program(self, number: int) -> tuple[str, str, bool, bool]:
-        """A program's kind and name, whether its context has a return slot, and whether it asks for the address."""
-
-
-def events(words: list[int], names: Names, function: Function, given: int) -> tuple[Event, ...]:
+def events(words: list[int], names: StateNames, function: Function, given: int) -> tuple[Event, ...]:
     """The events of a call of one function with so many words."""
     reader = _Reader(words, names)
     return tuple(reader.events(function, given))
@@ -101,7 +79,7 @@ def value(function: Function, word: int) -> int:
 class _Reader:
     """Reads records from the first to the last."""
 
-    def __init__(self, words: list[int], names: Names) -> None:
+    def __init__(self, words: list[int], names: StateNames) -> None:
         self._words = words
         self._names = names
         self._at = 0

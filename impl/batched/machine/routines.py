@@ -86,17 +86,17 @@ class Routines(NamedTuple):
 @cache
 def routines() -> Routines:
     """All routines, assembled once."""
-    code, address = b"", {}
+    code, address = b"", dict[str, int]()
+
+    def place(name: str, routine: bytes) -> None:
+        nonlocal code
+        address[name] = at.ROUTINES + len(code)
+        code += routine + b"\xcc" * (-len(routine) % 16)
+
     for name, text in TEXTS.items():
-        address[name] = at.ROUTINES + len(code)
-        code += assemble(text.format(**address), address[name])
-        code += b"\xcc" * (-len(code) % 16)
+        place(name, assemble(text.format(**address), at.ROUTINES + len(code)))
     for name, helper in helpers():
-        address[name] = at.ROUTINES + len(code)
-        code += helper
-        code += b"\xcc" * (-len(code) % 16)
+        place(name, helper)
     for name, regs in (("ftrace_caller", False), ("ftrace_regs_caller", True)):
-        address[name] = at.ROUTINES + len(code)
-        code += ops_caller(regs=regs, ops=0, function=address["ftrace_ops_list_func"])
-        code += b"\xcc" * (-len(code) % 16)
+        place(name, ops_caller(regs=regs, ops=0, function=address["ftrace_ops_list_func"]))
     return Routines(code, address)

@@ -13,7 +13,7 @@ from impl.batched.machine.memory import PAGE, MemoryRegion
 from impl.batched.machine.structs import Globals, OpsObject
 from impl.batched.machine.text import Text
 from impl.batched.sites import DIRECT, GRAPH, KLP
-from impl.batched.state import Ops, State
+from impl.batched.state import Ops, State, covered_by
 
 __all__ = ["Tables"]
 
@@ -97,7 +97,7 @@ class Tables:
 
     def _cover_graph(self) -> Mask:
         covered = np.zeros(self._count, np.bool_)
-        covered[self.state.graph.covered(self.state.sites)] = True
+        covered[covered_by(self.state.graph.users, self.state.sites)] = True
         return covered
 
     def _list_users(self) -> None:
