@@ -13,8 +13,6 @@ __all__ = ["Bill", "Ledger"]
 class Bill:
     """What an operation will have cost if it succeeds."""
 
-    __slots__ = ("rounds", "sites", "waits")
-
     def __init__(self) -> None:
         self.sites = self.rounds = 0
         self.waits: dict[str, int] = {}

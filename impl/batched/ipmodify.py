@@ -65,12 +65,10 @@ def cleanup(state: State, sites: Indices, bill: Bill) -> Peers:
     told = sites[state.sites.direct[sites]]
     told = told[state.direct.entry[told] == BPF]
     rebuilt = told[state.trampolines.orig_stack[told]]
-    failed = state.faults.reach("jit_charge", len(rebuilt))
-    if failed:
-        rebuilt = np.delete(rebuilt, failed - 1)
-    failed = state.faults.reach("register", len(rebuilt))
-    if failed:
-        rebuilt = np.delete(rebuilt, failed - 1)
+    for point in ("jit_charge", "register"):
+        failed = state.faults.reach(point, len(rebuilt))
+        if failed:
+            rebuilt = np.delete(rebuilt, failed - 1)
     bill.change_each(int(np.count_nonzero(state.sites.count[rebuilt] <= 2)))
     return Peers(told, rebuilt)
 

@@ -22,10 +22,9 @@ from spec.sites import Site
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["Flaw", "Original", "Planted", "planted"]
+__all__ = ["Original", "Planted", "planted"]
 
 Original = Callable[..., Any]
-Flaw = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Planted:
     sharing: str
     minimal: tuple[str, ...]
     target: str | type[Operation] = field(repr=False)
-    flaw: Flaw = field(repr=False)
+    flaw: Original = field(repr=False)
 
     def __call__(self, world: World, semantics: Semantics) -> PlantedSystem:
         """A System with the bug, behind the border."""
@@ -116,11 +115,11 @@ def planted(
     minimal: str,
     origin: str = "rule",
     sharing: str = LEVELS[0],
-) -> Callable[[Flaw], Planted]:
+) -> Callable[[Original], Planted]:
     """Make a bug of a function that takes the original and then its arguments; minimal: one operation a line."""
     lines = tuple(cleandoc(minimal).split("\n"))
 
-    def make(flaw: Flaw) -> Planted:
+    def make(flaw: Original) -> Planted:
         name = flaw.__name__.replace("_", "-")
         return Planted(name, rule, origin, semantics, sharing, lines, target, flaw)
 

@@ -4,30 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "BODIES",
-    "COVERAGE",
-    "DIRECT_FUNCTIONS",
-    "FUNCTION_BYTES",
-    "GLOBALS",
-    "IMAGES",
-    "IMAGE_OBJECTS",
-    "LOADED",
-    "OPS_OBJECTS",
-    "OPS_TRAMPOLINES",
-    "PATCHED",
-    "PROGRAMS",
-    "PROGRAM_OBJECTS",
-    "RAW_TRAMPOLINES",
-    "ROUTINES",
-    "SLOT_COUNTS",
-    "STACK",
-    "STOP",
-    "TEXT",
-    "TRACE",
-    "VECTORS",
-]
-
 TEXT: Final = 0xFFFFFFFF81000000
 """The functions' entries, FUNCTION_BYTES each, in the order of their indices."""
 

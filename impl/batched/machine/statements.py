@@ -6,14 +6,15 @@ from typing import Final
 
 from impl.batched.machine import addresses as at
 from impl.batched.machine.structs import Globals
+from spec.abi import SYSTEM_V
 
 __all__ = ["ARGUMENTS", "JUNK", "POP_SAVED", "PUSH_SAVED", "SAVED", "VOLATILE", "index_of", "record"]
 
 JUNK: Final = 0x6B6B6B6B6B6B6B6B
 """What is left in registers that a C function need not preserve."""
 
-ARGUMENTS: Final = "rdi rsi rdx rcx r8 r9".split()
-SAVED: Final = "rbx rbp r12 r13 r14 r15".split()
+ARGUMENTS: Final = SYSTEM_V.arguments
+SAVED: Final = SYSTEM_V.preserved
 VOLATILE: Final = "rcx rdx rsi rdi r8 r9 r10 r11".split()
 PUSH_SAVED: Final = "; ".join(f"push {name}" for name in SAVED)
 POP_SAVED: Final = "; ".join(f"pop {name}" for name in reversed(SAVED))

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.functions import Mask
+from impl.batched.functions import Indices, Mask
 from impl.batched.machine import addresses as at
 from impl.batched.machine.memory import PAGE, MemoryRegion
 from impl.batched.machine.structs import Globals, OpsObject
@@ -76,7 +76,11 @@ class Tables:
     def _list_ops(self, direct: Mask) -> None:
         """Every enabled ops, newest first; those that record nothing stand where it makes no difference."""
         state = self.state
-        found = [(entry.code, self._cover(entry)) for entry in state.ops_list if isinstance(entry, Ops)]
+        found = [
+            (entry.code, self._mark(state.sites.covered(entry.filter_hash, entry.notrace_hash)))
+            for entry in state.ops_list
+            if isinstance(entry, Ops)
+        ]
         place = next((place for place, entry in enumerate(state.ops_list) if not isinstance(entry, Ops)), None)
         if place is not None:
             found.insert(place, (GRAPH, self._cover_graph()))
@@ -88,17 +92,13 @@ class Tables:
             self._ops_objects.u64[(OpsObject.SIZE * code + OpsObject.COVERAGE) // WORD] = self._put_mask(covered)
         self.globals.u64[start + len(found)] = 0
 
-    def _cover(self, ops: Ops) -> Mask:
-        """What an ops covers, as ftrace_ops_test() finds it (FILTER-1)."""
-        if not ops.filter_hash.any():
-            return ~ops.notrace_hash[:-1]
-        covered: Mask = ops.filter_hash[:-1] & ~ops.notrace_hash[:-1]
-        return covered
-
     def _cover_graph(self) -> Mask:
-        covered = np.zeros(self._count, np.bool_)
-        covered[covered_by(self.state.graph.users, self.state.sites)] = True
-        return covered
+        return self._mark(covered_by(self.state.graph.users, self.state.sites))
+
+    def _mark(self, where: Indices) -> Mask:
+        marked = np.zeros(self._count, np.bool_)
+        marked[where] = True
+        return marked
 
     def _list_users(self) -> None:
         users = self.state.graph.users
