@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from properties.prover.architecture import Architecture
 from properties.prover.image import Image
-from properties.prover.meaning import signed
+from properties.prover.meaning import MODULUS, signed
 from properties.prover.terms import Term, Value, linear, or_, sub, ult
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Region",
     "SplitError",
     "instruction_limit",
+    "stack_within",
 ]
 
 FRAME_BYTES = 1024
@@ -65,7 +66,7 @@ class Region:
 
     def within(self, address: Value, size: int) -> Value:
         """Whether an access is in the region: a predicate."""
-        distance = sub(sub(address, self.base, 64), self.low % (1 << 64), 64)
+        distance = sub(sub(address, self.base, 64), self.low % MODULUS, 64)
         return ult(distance, max(self.high - size - self.low + 1, 0), 64)
 
 
@@ -95,7 +96,7 @@ class Frame:
         for region in self.regions:
             root, start = linear(region.base)
             if base is root or (isinstance(base, int) and base == root):
-                place = region.near(signed((offset - start) % (1 << 64), 64))
+                place = region.near(signed((offset - start) % MODULUS, 64))
                 if place is not None:
                     return place
         return None
@@ -119,6 +120,11 @@ STACK_POINTER = "the stack pointer stays in the frame"
 ALIGNED = "the stack pointer is aligned after every instruction"
 ONLY_GENERAL = "nothing but general registers and flags is written"
 NO_FAULT = "no instruction faults"
+
+
+def stack_within(top: Value, address: Value, low: int, last: int) -> Value:
+    """Whether an address is at one of the offsets [low, last] from the top, of which there may be none: a predicate."""
+    return ult(sub(sub(address, top, 64), low % MODULUS, 64), last - low + 1, 64) if low <= last else 0
 
 
 def instruction_limit(image: Image) -> int:

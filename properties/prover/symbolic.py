@@ -9,7 +9,16 @@ from properties.prover.cells import Unknown
 from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.machine import ALIGNED, FRAME_BYTES, NO_LOAD, NO_STORE, STACK_POINTER, Frame, SplitError
+from properties.prover.machine import (
+    ALIGNED,
+    FRAME_BYTES,
+    NO_LOAD,
+    NO_STORE,
+    STACK_POINTER,
+    Frame,
+    SplitError,
+    stack_within,
+)
 from properties.prover.meaning import MODULUS, signed
 from properties.prover.operations import Instruction, Op, Place, Space
 from properties.prover.pcode import truth
@@ -41,6 +50,7 @@ class SymbolicMachine:
         self._frame = frame
         self._places = lifter(architecture).registers
         self._names = {offset: name for name, (offset, _) in self._places.items()}
+        self._pushed = architecture.convention.pushed
         self._pointer = self._places[architecture.convention.stack_pointer][0]
         self._top = symbol(architecture.convention.stack_pointer, 64)
         self._plain: dict[Value, int] = {}
@@ -176,20 +186,15 @@ class SymbolicMachine:
         offset = self._find_offset(address)
         if offset is None:
             high = 0 if store else self._frame.readable
-            allowed = self._is_within(address, self._find_lowest(), high - size)
+            allowed = stack_within(self._top, address, self._find_lowest(), high - size)
             elsewhere = self._frame.within(address, size, store=store)
             self.demand(NO_STORE if store else NO_LOAD, or_(allowed, elsewhere, 1))
             raise SplitError(self._choose_term(address))
         self.state.accesses.append((store, offset, offset + size))
         return offset
 
-    def _is_within(self, address: Value, low: int, last: int) -> Value:
-        """Whether an address is at one of the offsets [low, last], of which there may be none."""
-        distance = sub(sub(address, self._top, 64), low % MODULUS, 64)
-        return ult(distance, last - low + 1, 64) if low <= last else 0
-
     def _judge_stray(self, pointer: Value) -> NoReturn:
-        self.demand(STACK_POINTER, self._is_within(pointer, -FRAME_BYTES, self._frame.readable))
+        self.demand(STACK_POINTER, stack_within(self._top, pointer, -FRAME_BYTES, self._frame.readable))
         raise SplitError(self._choose_term(pointer))
 
     def _choose_term(self, value: Value) -> Term:
@@ -252,13 +257,9 @@ class SymbolicMachine:
         floor = self._need_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
         offset = self._find_offset(low)
         if offset is None:
-            self.demand(obligation, self._is_within(low, floor, -size))
+            self.demand(obligation, stack_within(self._top, low, floor, -size))
             raise SplitError(self._choose_term(low))
         self.demand(obligation, int(floor <= offset and offset + size <= 0))
-
-    @property
-    def _pushed(self) -> int:
-        return self.architecture.convention.pushed
 
     def known(self, predicate: Value) -> bool | None:
         """See Machine."""

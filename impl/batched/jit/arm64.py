@@ -38,7 +38,6 @@ class _Emitter:
     frame: Layout
 
     def enter(self) -> Code:
-        """See Emitter."""
         yield Instruction("bti jc", code=BTI_JC)
         yield Instruction("stp x29, x9, [sp, #-0x10]!")
         yield Instruction("mov x29, sp")
@@ -48,7 +47,7 @@ class _Emitter:
         yield from self.store("x19", self.frame.kept)
 
     def leave(self, to: To) -> Code:
-        """See Emitter. Either way lr is the function's caller's, as if the image had never been called."""
+        """Either way lr is the function's caller's, as if the image had never been called."""
         yield from self.load("x19", self.frame.kept)
         yield Instruction("mov sp, x29")
         yield Instruction("ldp x29, x30, [sp], #0x10")
@@ -59,20 +58,16 @@ class _Emitter:
         yield Instruction("ret x10" if to == "body" else "ret")
 
     def store(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"str {register}, {self._write_place(below)}")
 
     def load(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"ldr {register}, {self._write_place(below)}")
 
     def copy(self, number: int, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"ldr x10, [x29, #{RECORDS + SLOT_BYTES * number:#x}]")
         yield from self.store("x10", below)
 
     def put(self, value: int, below: int) -> Code:
-        """See Emitter."""
         if not value:
             yield from self.store("xzr", below)
             return
@@ -80,12 +75,10 @@ class _Emitter:
         yield from self.store("x10", below)
 
     def put_symbol(self, symbol: str, below: int) -> Code:
-        """See Emitter."""
         yield from self.symbol("x10", symbol)
         yield from self.store("x10", below)
 
     def put_meta(self, bits: int) -> Code:
-        """See Emitter."""
         frame = self.frame
         if not frame.count:
             yield from self.put(bits | frame.slots, frame.meta)
@@ -97,20 +90,17 @@ class _Emitter:
         yield from self.store("x10", frame.meta)
 
     def symbol(self, register: str, symbol: str) -> Code:
-        """See Emitter."""
         text = "\n".join(_write_moves(register, MARK, range(4)))
         yield Instruction(text, MOVE64, symbol, count=4)
 
     def address(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"add {register}, sp, #{self.frame.size - below:#x}")
 
     def return_address(self, register: str) -> Code:
-        """See Emitter."""
         yield Instruction(f"ldr {register}, [x29, #{FUNCTION_LR:#x}]")
 
     def call(self, symbol: str) -> Code:
-        """See Emitter. A call of the body is one of what the site's lr points to."""
+        """A call of the body is one of what the site's lr points to."""
         if symbol == "body":
             yield from self.call_back()
             return
@@ -118,46 +108,37 @@ class _Emitter:
         yield Instruction("blr x10")
 
     def call_back(self) -> Code:
-        """See Emitter. By ret, since a blr may go to a landing pad only, and the body has none."""
+        """By ret, since a blr may go to a landing pad only, and the body has none."""
         yield from self.return_address("x10")
         yield Instruction("adr x30, . + 8", code=ADR_LR_8)
         yield Instruction("ret x10")
 
     def keep(self) -> Code:
-        """See Emitter."""
         yield Instruction("mov x19, x0")
 
     def kept(self, register: str) -> Code:
-        """See Emitter."""
         yield Instruction(f"mov {register}, x19")
 
     def result_to(self, below: int) -> Code:
-        """See Emitter."""
         yield from self.store("x0", below)
 
     def unless_result(self, label: str) -> Code:
-        """See Emitter."""
         yield Instruction(f"cbz x0, {label}", BRANCH19, label, code=CBZ_X0)
 
     def store_slot(self) -> Code:
-        """See Emitter."""
         yield from self._access_slot("str", "x0")
 
     def clear_slot(self) -> Code:
-        """See Emitter."""
         yield from self._access_slot("str", "xzr")
 
     def load_slot(self) -> Code:
-        """See Emitter."""
         yield from self._access_slot("ldr", "x0")
 
     def if_slot(self, label: str) -> Code:
-        """See Emitter."""
         yield from self._access_slot("ldr", "x10")
         yield Instruction(f"cbnz x10, {label}", BRANCH19, label, code=CBNZ_X10)
 
     def nop(self) -> Code:
-        """See Emitter."""
         yield Instruction("nop")
 
     def _write_place(self, below: int) -> str:
