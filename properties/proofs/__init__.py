@@ -1,5 +1,5 @@
-"""Proofs of trampoline images: machine code, lifted to p-code, is executed symbolically against named obligations.
+"""What is proved with the prover: image files, generated images, those that `batched` has in place, and helpers.
 
-The obligations come from a goal (prototype, programs, site, flags), never from the image. Imports spec alone; what
-knows x86-64 is in x86_64.py.
+Each module makes images and the goals that they must meet; a goal comes from what was attached, never from the image.
+How a proof is carried out is for `properties.prover` alone.
 """

@@ -76,12 +76,12 @@ def matrix_checks() -> list[Check]:
 
 
 def image_check() -> Check:
-    """That the images of real kernels that the project has are proved."""
+    """Checks that the project's images of real kernels are proved."""
     return Check("images of real kernels are proved", partial(images_are_proved, IMAGES))
 
 
 def placed_check() -> Check:
-    """That what `batched` puts in place is proved."""
+    """Checks that what `batched` puts in place is proved."""
     return Check("images in place are proved", partial(placed_are_proved, SEEDS))
 
 
@@ -118,7 +118,7 @@ def placed_are_proved(folder: Path) -> CheckResult:
 
 
 def _prove_placed(path: Path) -> Iterator[_Case]:
-    """One case for each image that a seed puts in place."""
+    """Proves each image that a seed puts in place."""
     seed = read_seed(path)
     world, semantics = world_named(seed.world, path.parent), semantics_named(seed.semantics)
     for level in LEVELS:
@@ -148,7 +148,7 @@ def _prove_case(title: str, kernel: str, detaching: bool, image: Image, goal: Go
 
 
 def _conclude(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Table) -> CheckResult:
-    """What is undecided is not proved, and not refuted either: the check could not be carried out."""
+    """Makes the result. Where a proof is undecided, the check could not be carried out."""
     outcomes = {verdict.outcome for verdict in verdicts}
     worst = next((outcome for outcome in ("refuted", "undecided") if outcome in outcomes), "proved")
     verdict = {"refuted": Verdict.FELL, "undecided": Verdict.NOT_RUN, "proved": Verdict.HOLDS}[worst]
@@ -158,7 +158,7 @@ def _conclude(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit:
 
 
 def _tell(verdicts: Sequence[Proved], seconds: float) -> str:
-    """How many decisions that took."""
+    """Tells how many decisions that took."""
     decided = sum(sum(verdict.obligations.values()) for verdict in verdicts)
     return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
 

@@ -1,7 +1,7 @@
-"""Trampoline and helper together: a program that asks a helper learns what the trampoline's obligations promise.
+"""Trampoline and helper together: a program that asks a helper gets the answer that the goal promises.
 
-In an image, whichever way it came about, a program's call is led to code that asks, and from there to the program. All
-obligations of the image stay what they are; to them come the answers, of which the goal alone tells the right ones.
+In an image, whoever made it, the call of a program is redirected to code that asks a helper and then jumps to the
+program. To the image's obligations is added that the answer is the right one, which the goal alone tells.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALL_BYTES: Final = 5
 
 @dataclass(frozen=True)
 class Composed:
-    """A goal, and that the program at a place of it asks a helper, for this index. It is a Subject."""
+    """A Subject: a goal whose program at this place asks a helper, for this index."""
 
     goal: Goal
     place: int
@@ -41,7 +41,7 @@ class Composed:
     index: int = 0
 
     def claim(self, image: Image, architecture: Architecture) -> Claim:
-        """See Subject. The task's pointer to its run context is not in the frame."""
+        """See Subject. The pointer to the run context, in struct task_struct, is not in the frame."""
         claim = claim_of(image, self.goal, architecture)
         region = Region(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, SLOT_BYTES)
         frame = Frame(claim.frame.readable, (region,))
@@ -80,7 +80,7 @@ class _Asking(Obligations):
         self._stored = architecture.convention.arguments[3]
 
     def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
-        """The helper that enters a program also makes its run context the task's."""
+        """Lets the helper that enters a program also point the task to its run context."""
         after = super()._enter(machine, progress, step, run)
         machine.set_word(BPF_CTX_ADDRESS, after.run_context)
         return after
@@ -99,7 +99,7 @@ class _Asking(Obligations):
         return after
 
     def _promise(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Answer:
-        """By the goal: what the helper returns and stores, and how many bits of that count."""
+        """Promises, by the goal, what the helper returns and stores, and how many bits of that count."""
         helper, index = self._subject.helper, self._subject.index
         if helper == "bpf_get_func_arg":
             if index >= progress.slots:
@@ -112,7 +112,7 @@ class _Asking(Obligations):
         return self._promise_result(machine, progress, run, context), UNTOUCHED, 64
 
     def _promise_result(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Value | None:
-        """What a helper that stores nothing returns; None where the goal promises nothing."""
+        """Promises what a helper that stores nothing returns; None where the goal promises nothing."""
         bindings = machine.bindings
         index, cookie = bindings.get(f"session {run.program}"), bindings.get(f"cookie {run.program}")
         return {

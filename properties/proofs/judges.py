@@ -17,7 +17,7 @@ __all__ = ["Judges"]
 SECONDS = 300.0
 """For one image, which takes milliseconds; several times what z3's budgets allow."""
 
-# so that a guest, which has time limits, comes first
+# A guest has time limits, and must come first.
 NICE = 10
 
 
@@ -94,7 +94,7 @@ class _Process:
 
 
 def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> None:
-    """In the process: judge what comes, until nobody is there; Ctrl-C is for the one who asks."""
+    """Runs in the process: judges what comes, until the other end is closed. Ctrl-C is for the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
     while True:
@@ -110,6 +110,6 @@ def _serve(connection: Connection, judging: Callable[[str, str], Judgement]) -> 
 
 
 def _give_up(file: str, reason: str) -> Judgement:
-    """The judgement of an image that has got none."""
+    """Makes the judgement of an image that could not be judged."""
     told = f"undecided: {reason}"
     return Judgement(file, "", "undecided", told, detaching=False, words=Words("undecided", told=told), seconds=0.0)

@@ -21,7 +21,7 @@ from properties.prover.tools import emulator, register_number, register_numbers
 __all__ = ["CODE", "Agreement"]
 
 CODE: Final = 0xFFFFFFFFC0100000
-"""Where the instruction stands, at the start of a page of its own."""
+"""The instruction is put here, at the start of a page of its own."""
 
 PAGE: Final = 0x1000
 DATA: Final = 0xFFFF888000010000
@@ -33,7 +33,7 @@ Places = Mapping[str, tuple[int, int]]
 
 
 class Agreement:
-    """Compares instructions; one a process, since making an emulator takes a millisecond. places: of registers."""
+    """Compares instructions. places: of registers. One serves a process: making an emulator takes a millisecond."""
 
     def __init__(self, architecture: Architecture, places: Places) -> None:
         self._architecture = architecture
@@ -41,7 +41,7 @@ class Agreement:
         self._emulated = _Emulated(architecture)
 
     def compared(self, instruction: Instruction, code: bytes, count: int, seed: int = 0) -> tuple[int, str]:
-        """How many of `count` states have been compared, and where the two differ, if they do.
+        """Counts the states compared, at most `count`, and tells where the two differ, if they do.
 
         A state is left out where the instruction goes beyond its memory; for each, some others are tried.
         """
@@ -63,7 +63,7 @@ class Agreement:
         return done, ""
 
     def _draw_state(self, draw: random.Random) -> _Numbers:
-        """Registers of any value, most of them pointers into the memory, and some an index, so that many reach it."""
+        """Draws registers of any value: most point into the memory, and some are small, so that accesses reach it."""
         architecture = self._architecture
         middle = DATA + SIZE // 2
         registers = {
@@ -92,7 +92,7 @@ class _OutsideError(Exception):
 
 
 def _find_difference(one: _Numbers, other: _Numbers, instruction: Instruction) -> str:
-    """Where two states differ in what the processor defines."""
+    """Tells where two states differ in what the processor defines."""
     if other.faulted:
         return "it faults"
     for name, value in one.registers.items():

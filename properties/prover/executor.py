@@ -26,9 +26,9 @@ from properties.prover.z3_backend import Model
 __all__ = ["Executor", "UndecidedError"]
 
 INSTRUCTIONS: Final = 200_000
-"""What one proof may execute over all paths."""
+"""The most that one proof may execute, over all paths."""
 
-# An enum's members take longer to get at than what is done with them.
+# Looking up an enum's member takes longer than what is then done with it.
 COMPUTE: Final = Kind.COMPUTE
 LOAD: Final = Kind.LOAD
 STORE: Final = Kind.STORE
@@ -148,7 +148,7 @@ class Executor:
             self._forked.clear()
 
     def _run(self, state: State) -> None:
-        """Runs a state to where it ends, or may meet others."""
+        """Runs a state until it ends, or reaches an address where it may meet others."""
         self._machine.state = state
         while True:
             at = state.pc
@@ -159,7 +159,7 @@ class Executor:
                 return
 
     def _step(self, state: State) -> bool:
-        """One instruction. Whether the state goes on, at state.pc."""
+        """Runs the instruction at state.pc. Returns whether the state goes on, at state.pc."""
         self.at = at = state.pc
         if not state.index:
             self._begin(state)
@@ -188,7 +188,7 @@ class Executor:
         return instruction
 
     def _execute(self, state: State, instruction: Instruction) -> bool:
-        """Runs one instruction, from state.index on. Whether the state goes on, at state.pc."""
+        """Runs an instruction's operations, from state.index on. Returns whether the state goes on, at state.pc."""
         machine = self._machine
         index, ops = state.index, instruction.ops
         while index < len(ops):
@@ -214,7 +214,7 @@ class Executor:
         return True
 
     def _go(self, state: State, instruction: Instruction, target: Value) -> bool:
-        """Control goes to an address. Whether the state goes on, at state.pc."""
+        """Lets control go to an address. Returns whether the state goes on, at state.pc."""
         self._machine.end(instruction)
         if isinstance(target, int):
             state.finish(target)
@@ -222,7 +222,7 @@ class Executor:
         return self._leave(state, target)
 
     def _leave(self, state: State, target: Value) -> bool:
-        """Control is outside the image. Whether it comes back, at state.pc."""
+        """Lets a step outside the image be judged. Returns whether control comes back, at state.pc."""
         progress = self._demands.event(self._machine, state.progress, target)
         if progress is None:
             self.left += 1
@@ -232,7 +232,7 @@ class Executor:
         return True
 
     def _branch(self, state: State, condition: Value, target: int) -> bool:
-        """A conditional branch. Whether it is plainly taken; else the state is not on it, but a copy may be."""
+        """Takes a conditional branch, if it plainly is taken, and returns whether; if it is open, a copy takes it."""
         known = state.path.known(condition)
         if known is None:
             self._fork(state, condition).finish(target)
@@ -241,7 +241,7 @@ class Executor:
         return bool(known)
 
     def _fork(self, state: State, condition: Value) -> State:
-        """A waiting copy of a state where a condition holds; the state goes on where it does not."""
+        """Makes a waiting copy on which a condition holds; on the state it does not."""
         yes, no = state.path.where(condition), state.path.where(not_(condition))
         assert yes is not None
         assert no is not None
@@ -253,7 +253,7 @@ class Executor:
         return taken
 
     def _skip(self, state: State, op: Op, index: int) -> int:
-        """A jump within the instruction. The index of the next operation."""
+        """Jumps within the instruction, and returns the index of the next operation."""
         target = op[3][0][1]
         if op[0] is Kind.SKIP:
             return target
@@ -298,5 +298,5 @@ def _mentions(term: Term, part: Term) -> bool:
 
 
 def _evaluate_in(value: Value, model: Model) -> int:
-    """A value in a model; what the solver did not need is 0."""
+    """Evaluates in a model, where what the solver did not need is 0."""
     return evaluate(value, lambda name, _: model.get(name, 0))

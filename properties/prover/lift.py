@@ -27,13 +27,13 @@ SCRATCH = 1 << 40
 CACHED = 1 << 16
 
 SWEPT = 1 << 10
-"""Images whose instructions are kept."""
+"""The most images whose instructions are kept."""
 
 STATES = 12
 """On how many random states p-code and unicorn must agree."""
 
 ELSEWHERE = 0x3FFFFFFF0000
-"""What another address differs by; a constant made from an address is another constant there."""
+"""The distance to another address, at which a constant made from the address is another one."""
 
 
 class Lifter:
@@ -159,7 +159,7 @@ class Lifter:
 
 
 _SUSPICIOUS = {OpCode.INT_MULT, OpCode.INT_LEFT, OpCode.INT_RIGHT, OpCode.INT_SRIGHT, OpCode.LZCOUNT, OpCode.INT_NEGATE}
-"""Only instructions with one of these set flags that the processor need not."""
+"""Instructions without one of these set no flags that the manual leaves undefined."""
 
 
 def _remember(cache: dict[bytes, Any], code: bytes, value: object) -> None:

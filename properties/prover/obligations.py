@@ -1,7 +1,7 @@
-"""The obligations, as an automaton over the steps of a goal. The prover and the emulator's monitor run the same code.
+"""The obligations, as an automaton over the steps of a goal. Every machine is judged by this code.
 
-It never sees the image: a machine tells it where control goes, and it demands what must hold there, then says what the
-callee does.
+It never sees the image. A machine tells it where control goes; it demands what must hold there, and then does to the
+machine what the callee would.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Obligations:
         return self.first_stack_argument() + 8 * sum(slot.stack is not None for slot in self._slots)
 
     def event(self, machine: Machine, progress: Progress, target: Value) -> Progress | None:
-        """Control is at `target`, outside the image. The progress after the callee has returned; None at the end."""
+        """Judges a step: control is at `target`, outside the image. The progress after the callee; None at the end."""
         position = self._match(machine, progress, target)
         step = self.steps[position]
         for flag in self._convention.clear:
@@ -105,7 +105,7 @@ class Obligations:
         )
 
     def _match(self, machine: Machine, progress: Progress, target: Value) -> int:
-        """The step that this target is; those passed over must be ones to leave out."""
+        """Finds the step that this target is. Those passed over must be ones to leave out."""
         for position in range(progress.position, len(self.steps)):
             step = self.steps[position]
             guard = self._guard(machine, step, progress)
@@ -223,7 +223,7 @@ class Obligations:
         return progress._replace(running=0, slot=slot)
 
     def _judge_context(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> None:
-        """What the program may read: its context, and through helpers the words below it and the run context."""
+        """Judges what the program may read: its context, and through helpers the words below it and the run context."""
         kind = self.goal.programs[run.program].kind
         below, sees_slot = -(FUNCTION_IP if self.goal.func_ip else META), run.list != "fentry" or kind == "fsession"
         size = 8 * (progress.slots + sees_slot) + below
@@ -246,7 +246,7 @@ class Obligations:
         self._bind(machine, f"{step.place}: the run context has its cookie", f"cookie {run.program}", cookie)
 
     def _judge_session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
-        """The word at ctx[-1]: the number of slots; with sessions about, their index of a cookie and phase as well."""
+        """Judges the word at ctx[-1]: the number of slots and, where there are sessions, cookie index and phase."""
         meta = machine.word(add(context, META % (1 << 64), 64))
         bits = COUNT_BITS if self.goal.has_sessions else 64
         machine.same(f"{step.place}: ctx[-1] is the number of slots", meta, progress.slots, bits)
@@ -276,7 +276,7 @@ class Obligations:
         return True
 
     def _leave_session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
-        """A session writes its cookie: what it leaves is there when it runs again."""
+        """Lets a session write its cookie, which it must find when it runs again."""
         index = machine.bindings.get(f"session {run.program}")
         if index is None:
             return progress
@@ -299,7 +299,7 @@ class Obligations:
         return progress._replace(slot=result, called=1)
 
     def _judge_arguments(self, machine: Machine, progress: Progress, ending: str) -> None:
-        """The function's arguments are where it expects them."""
+        """Judges whether the function's arguments are where it expects them."""
         pointer = machine.register(self._convention.stack_pointer)
         outgoing = self._convention.pushed
         for number in range(progress.slots):
@@ -337,7 +337,7 @@ class Obligations:
             machine.same("the caller gets the return value, high word", machine.register(high), expected)
 
     def _bind(self, machine: Machine, obligation: str, name: str, value: Value) -> None:
-        """A constant: what the goal knows, or else what it was where it first occurred."""
+        """Judges a constant: it is what the goal knows, or else what it was where it first occurred."""
         expected = machine.bindings.get(name)
         if expected is not None:
             machine.same(obligation, value, expected)
@@ -350,7 +350,7 @@ class Obligations:
         machine.bindings[name] = machine.constant(value)
 
     def _name_value(self, machine: Machine, number: int) -> Value:
-        """The value of a slot, as the function's caller passed it."""
+        """Names the value of a slot, as the function's caller passed it."""
         slot = self._slots[number]
         return machine.symbol(slot.register or f"stack argument {slot.stack}", 64)
 

@@ -23,7 +23,7 @@ AROUND = 6
 ADDRESS = re.compile("(.*, )?#(0x[0-9a-f]+)|(0x[0-9a-f]+)")
 LONGEST = 15
 UNLISTED = 8
-"""Bytes shown of what is no instruction."""
+"""How many bytes are shown where there is no instruction."""
 
 
 def summary(verdict: Verdict) -> str:
@@ -66,7 +66,7 @@ def _name_addresses(goal: Goal) -> dict[int, str]:
 def _list_instructions(
     found: Counterexample, image: Image, names: Mapping[int, str], architecture: Architecture
 ) -> Iterator[str]:
-    """The instructions executed around those that matter, each once, in the order of addresses."""
+    """Lists the instructions executed around those that matter, each once, in the order of addresses."""
     marks = {found.at: "<- here"}
     if found.culprit is not None:
         marks[found.culprit] = "<- at fault" if found.culprit != found.at else "<- here, at fault"
@@ -119,13 +119,13 @@ def _show_line(place: _Place, image: Image, names: Mapping[int, str], decoder: A
 
 
 def _guess_size(place: _Place) -> int:
-    """The size of an instruction that the disassembler does not know: up to the next, if that follows."""
+    """Guesses the size of an instruction that the disassembler does not know: up to the next one executed."""
     following = place.following if place.following is not None else place.at
     return following - place.at if 0 < following - place.at <= LONGEST else UNLISTED
 
 
 def _show_operands(operands: str, image: Image, names: Mapping[int, str]) -> str:
-    """Operands, of a branch in the image as an offset like those of the lines, else with the name of its target."""
+    """Shows operands: a target in the image as an offset, like those of the lines, any other with its name."""
     match = ADDRESS.fullmatch(operands)
     if not match:
         return operands

@@ -79,7 +79,7 @@ class State:
         self.label = (*self.label, *(step for step in other.label if step not in self.label))
 
     def learn(self) -> None:
-        """Where the path says that the return slot is 0, a 0 stands for it: the slots of many programs stay small."""
+        """Puts a 0 for the return slot where the path says that it is 0: with many programs its term stays small."""
         slot = self.progress.slot
         if isinstance(slot, int) or not self.path.known(eq(slot, 0, 64)):
             return
@@ -95,7 +95,7 @@ Side = tuple[Cells, Unknown]
 
 
 def _merge(mine: Side, its: Side, here: Value) -> Cells:
-    """Where a side does not know bytes that the other knows, they get a name."""
+    """Merges two sides. Bytes that only one of them knows get a name on the other."""
     (one, first), (other, second) = mine, its
     result = one.cells.copy()
     for offset in one.cells.keys() | other.cells.keys():
@@ -111,7 +111,7 @@ def _merge(mine: Side, its: Side, here: Value) -> Cells:
 
 
 def _merge_bytes(mine: Side, its: Side, here: Value) -> Cells:
-    """The same where the sides divide the bytes into different cells: byte by byte."""
+    """Merges byte by byte, where the sides divide the bytes into different cells."""
     (one, first), (other, second) = mine, its
     result = Cells()
     for at in sorted(set(_list_bytes(one)) | set(_list_bytes(other))):

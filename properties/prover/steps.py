@@ -85,7 +85,7 @@ def _call_gate(goal: Goal, run: Run, what: Literal["enter", "exit"]) -> Step:
 
 
 def _name_gates(program: Program, what: str) -> tuple[str, ...]:
-    """The helper before and after a program: whether it sleeps, and whether recursion is checked (not for lsm)."""
+    """Names the helpers before or after a program, by whether it sleeps and recursion is checked (not for lsm)."""
     recursion = "" if program.kind == "lsm" else "_recur"
     sleepable = f"__bpf_prog_{what}_sleepable{recursion}"
     other = f"__bpf_prog_{what}{recursion}"

@@ -30,7 +30,7 @@ __all__ = ["SymbolicMachine"]
 
 WORD_BYTES: Final = 8
 
-# An enum's members take longer to get at than what is done with them.
+# Looking up an enum's member takes longer than what is then done with it.
 CONSTANT: Final = Space.CONSTANT
 REGISTER: Final = Space.REGISTER
 
@@ -65,7 +65,7 @@ class SymbolicMachine:
     # What instructions do.
 
     def begin(self) -> None:
-        """An instruction begins: memory below the stack pointer, before and after it, is not its to use."""
+        """Begins an instruction, which must not use memory below the stack pointer, as it was and as it becomes."""
         state = self.state
         pointer = self._read_stack_pointer()
         floor = self._plain.get(pointer)
@@ -79,7 +79,7 @@ class SymbolicMachine:
         return registers.read(self._pointer, WORD_BYTES, self.unknown_register)
 
     def compute(self, op: Op) -> None:
-        """An operation that computes."""
+        """Runs an operation that computes."""
         _, function, output, inputs = op
         assert function is not None
         assert output is not None
@@ -109,7 +109,7 @@ class SymbolicMachine:
         return truth(self.operand(place))
 
     def load(self, op: Op) -> None:
-        """An operation that loads."""
+        """Runs an operation that loads."""
         output = op[2]
         assert output is not None
         size = output[2]
@@ -117,16 +117,13 @@ class SymbolicMachine:
         self._put(output, self.state.stack.read(offset, size, self.unknown_stack))
 
     def store(self, op: Op) -> None:
-        """An operation that stores."""
+        """Runs an operation that stores."""
         address, content = op[3]
         offset = self._access(self.address(address), content[2], store=True)
         self.state.stack.write(offset, content[2], self.operand(content))
 
     def end(self, instruction: Instruction) -> None:
-        """An instruction ends. It has kept off what is below the stack pointer as it was, and as it is now.
-
-        The stack pointer is still in the frame. Flags that the instruction leaves undefined are lost.
-        """
+        """Ends an instruction: judges its accesses and the stack pointer, and forgets flags that are undefined."""
         state = self.state
         pointer = self._read_stack_pointer()
         if pointer is self._judged and not (state.accesses or state.cases or instruction.undefined):
@@ -160,7 +157,7 @@ class SymbolicMachine:
             registers.write(offset, size, value)
 
     def _find_offset(self, address: Value) -> int | None:
-        """An address as offset from the first stack pointer, if it plainly is one, or is in this case."""
+        """Finds the offset of an address from the first stack pointer, if that is plain, on this path."""
         cases = self.state.cases
         if not cases and address in self._plain:
             return self._plain[address]
@@ -182,7 +179,7 @@ class SymbolicMachine:
         return self.state.floor if now is None else min(now, self.state.floor)
 
     def _access(self, address: Value, size: int, *, store: bool) -> int:
-        """The offset of an access, which end() judges; where it may be any, it must be one that can be right."""
+        """Finds the offset of an access, which end() judges. An open one must at least be within what is allowed."""
         offset = self._find_offset(address)
         if offset is None:
             high = 0 if store else self._frame.readable
@@ -198,7 +195,7 @@ class SymbolicMachine:
         raise SplitError(self._choose_term(pointer))
 
     def _choose_term(self, value: Value) -> Term:
-        """What to make cases of: for a constant address the stack pointer."""
+        """Chooses what to make cases of: for a constant address the stack pointer."""
         return value if isinstance(value, Term) else self._top
 
     def unknown_register(self, offset: int, size: int) -> Value:

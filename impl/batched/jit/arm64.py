@@ -100,7 +100,7 @@ class _Emitter:
         yield Instruction(f"ldr {register}, [x29, #{FUNCTION_LR:#x}]")
 
     def call(self, symbol: str) -> Code:
-        """A call of the body is one of what the site's lr points to."""
+        """The body is called where the site's lr points."""
         if symbol == "body":
             yield from self.call_back()
             return
@@ -145,7 +145,7 @@ class _Emitter:
         return f"[sp, #{self.frame.size - below:#x}]"
 
     def _access_slot(self, operation: str, register: str) -> Code:
-        """A load or store of the return slot, which a generic image has behind as many words as the function has."""
+        """Loads or stores the return slot, which in a generic image is behind as many words as the function has."""
         frame = self.frame
         if not frame.count:
             yield Instruction(f"{operation} {register}, {self._write_place(frame.result)}")
@@ -162,7 +162,7 @@ def _load_constant(register: str, value: int) -> Code:
 
 
 def _write_moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
-    """A movz and as many movk as it takes to write these 16-bit parts of a value."""
+    """Writes these 16-bit parts of a value by a movz and as many movk as that takes."""
     return [
         f"{'movk' if place else 'movz'} {register}, #{value >> 16 * part & 0xFFFF:#x}, lsl #{16 * part:#x}"
         for place, part in enumerate(parts)

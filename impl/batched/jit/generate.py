@@ -32,12 +32,12 @@ def template(plan: Plan, isa: Isa = X86_64) -> Template:
 
 
 def assembled(plan: Plan, isa: Isa = X86_64) -> Template:
-    """The same, generated anew."""
+    """The template of a plan, generated anew."""
     return assemble(plan, statements(plan, isa), isa)
 
 
 def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
-    """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
+    """Offsets of the words in an image's frame, in the order of __arch_prepare_bpf_trampoline()."""
     slots = _place_slots(plan, isa)
     result = SLOT_BYTES * plan.calls_original
     context = result + SLOT_BYTES * len(slots)
@@ -74,7 +74,7 @@ def _place_slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
 
 
 def _count_stacked(plan: Plan, slots: Sequence[Slot]) -> int:
-    """How many stack arguments the image passes on."""
+    """Counts the stack arguments that the image passes on."""
     return sum(slot.stack is not None for slot in slots) * plan.calls_original
 
 
@@ -144,7 +144,7 @@ class _Image:
                 yield from self._emit.copy(slot.stack, place)
 
     def _ask(self) -> Iterator[Statement]:
-        """What an image that serves several functions must be told of the one it is called by."""
+        """Asks for what an image for several functions must know of the one that called it."""
         plan, emit = self._plan, self._emit
         if plan.generic:
             yield from emit.return_address(self._arguments[0])
@@ -166,7 +166,7 @@ class _Image:
                 yield from self._emit.load(slot.register, self._frame.context - SLOT_BYTES * number)
 
     def _run(self, run: Run) -> Iterator[Statement]:
-        """One program: what 7.3's invoke_bpf() and invoke_bpf_prog() emit."""
+        """Runs one program, as the code of 7.3's invoke_bpf() and invoke_bpf_prog() does."""
         emit, frame, link = self._emit, self._frame, run.link
         first, second, third, *_ = self._arguments
         gate = "_sleepable_recur" if self._plan.links[link].sleepable else "_recur"
@@ -192,7 +192,7 @@ class _Image:
         yield Label(_name_end(run))
 
     def _describe_session(self, run: Run) -> int:
-        """What ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
+        """Makes what ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
         place = self._frame.cookies - SLOT_BYTES * self._plan.sessions.index(run.link)
         index = (place - self._frame.context) // SLOT_BYTES
         return index << COOKIE_INDEX | (IS_RETURN if run.list == "fexit" else 0)
@@ -243,7 +243,7 @@ def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Templa
 
 @lru_cache(maxsize=1 << 16)
 def _encode(one: Instruction, isa: Isa) -> bytes:
-    """The bytes of one statement, which most templates share; they are disassembled as what was asked for."""
+    """Assembles one statement, and checks what capstone makes of it. Most templates share their statements."""
     code = one.code or assembler.assemble(one.text, dialect=isa.dialect)
     found = list(assembler.disassembler(isa.dialect).disasm_lite(code, 0))
     strange = {mnemonic for _, _, mnemonic, _ in found} - isa.mnemonics
@@ -266,7 +266,7 @@ def _place_labels(made: Sequence[Statement], ends: Sequence[int]) -> dict[str, i
 
 
 def _clear_holes(code: bytearray, instructions: Sequence[Instruction], ends: Sequence[int]) -> Iterator[Hole]:
-    """The holes, cleared. Each held the mark."""
+    """Clears the holes, each of which held the mark."""
     for one, end in zip(instructions, ends, strict=True):
         if one.form is None:
             continue

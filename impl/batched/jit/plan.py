@@ -1,4 +1,4 @@
-"""What an image is to do, as far as its code depends on it."""
+"""A plan says what an image does, as far as its code depends on it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one image is to do. PlanError for what none can.
+    """What one image does. PlanError for what no image can do.
 
     shape: of the functions' prototypes, in bytes; None is every arity of up to as many slots as there are registers,
     which implies `shared`. links: in the order of attaching, oldest first. func_ip: some program asks for the
@@ -86,7 +86,7 @@ class Plan:
 
     @property
     def by_address(self) -> bool:
-        """What differs from function to function is asked of helpers, by the return address into the function."""
+        """The image asks helpers for what differs between functions, by the return address into the function."""
         return self.shared or self.generic
 
     @property

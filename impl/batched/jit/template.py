@@ -84,7 +84,7 @@ class Skip:
 
 
 class _Part(NamedTuple):
-    """One hole, as relocating needs it: the symbol, what is added to it, and the words of code to put it in.
+    """One hole, prepared for relocating: the symbol, what is added to it, and the words of code to put it in.
 
     limit: of a distance, either way; 0: no distance. words: the word, and the shift, mask and low bit of its field.
     """
@@ -131,7 +131,7 @@ class Template:
             return self._relocate(address, symbols)
 
     def _relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
-        """The same for any forms, and any addresses."""
+        """Relocates holes of any form, to any address."""
         pieces = self._pieces.copy()
         place = 1
         try:
@@ -154,7 +154,7 @@ class Template:
 
     @cached_property
     def _whole(self) -> tuple[struct.Struct, tuple[tuple[str, int, bool], ...]] | None:
-        """If every hole is a whole word: what packs distances with their signs, and symbol, what is added, distance."""
+        """If every hole is a whole word: what packs them; for each its symbol, what is added, if a distance."""
         if not all(hole.form.whole for hole in self.holes):
             return None
         relative = [hole.form.origin is not None for hole in self.holes]
@@ -186,7 +186,7 @@ class Template:
         return struct.Struct(self._write_layout([False] * len(list(self.fields()))))
 
     def _write_layout(self, signed: Sequence[bool]) -> str:
-        """How struct packs code and words in turn."""
+        """Writes the format by which struct packs code and words in turn."""
         text, end = "<", 0
         for (start, size), sign in zip(self.fields(), signed, strict=True):
             text += f"{start - end}s{_CODES[size].lower() if sign else _CODES[size]}"
@@ -239,7 +239,7 @@ def _is_constant(hole: Hole, symbol: int | Words) -> bool:
 
 
 def _fill_constants(template: Template, symbols: Mapping[str, int | Words]) -> bytes:
-    """The code with what is the same in every row."""
+    """Fills the holes that hold the same in every row."""
     code = bytearray(template.code)
     for hole in template.holes:
         symbol = symbols[hole.symbol]

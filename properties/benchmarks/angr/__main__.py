@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """{"images": [...]} gives images, and {"prove": [...]} proves once more those at these places."""
-    # angr says at its import that it has no unicorn of its own, which nothing here needs.
+    # At its import angr warns that it has no unicorn, which nothing here needs.
     logging.getLogger("angr").setLevel(logging.CRITICAL)
     try:
-        # The prover is missing where angr is; that is told, like everything else, on the pipe.
+        # Where angr is missing, that is told on the pipe.
         from properties.benchmarks.angr.angr_prover import Prover  # noqa: PLC0415
     except ImportError as error:
         _reply({"error": f"{sys.executable} has no angr: {error}"})
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _prove(provers: Sequence[Prover]) -> dict[str, Any]:
-    """All answers, and the processor's seconds that they took, without the garbage collector as on the other side."""
+    """Proves all, and counts the processor's seconds; the garbage collector is off, as on the other side."""
     gc.collect()
     gc.disable()
     start = time.process_time()

@@ -24,7 +24,7 @@ INSTALL: Final = "give the interpreter in which `pip install -r properties/bench
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What angr says of an image: as a Verdict has it. broken: the obligation that does not hold."""
+    """angr's verdict on an image, in the words of a Verdict. broken: the obligation that does not hold."""
 
     outcome: str
     obligations: Mapping[str, int]
@@ -61,7 +61,7 @@ class Peer:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        # What a process that has ended had to say is on its output.
+        # If the process has ended, its last reply says why.
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
