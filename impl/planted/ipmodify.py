@@ -7,7 +7,7 @@ from typing import Any
 
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
-from impl.batched.jit.plan import Plan
+from impl.batched.jit.plan import ImagePlan
 from impl.batched.state import Program, State
 from impl.planted.planting import Original, planted
 
@@ -44,9 +44,9 @@ def modify_skips_ipmodify(original: Original, state: State, program: Program, wh
     call foo1 1
     """,
 )
-def livepatch_not_seen(original: Original, *arguments: Any) -> Plan:
+def livepatch_not_seen(original: Original, *arguments: Any) -> ImagePlan:
     """An image that calls the original goes past the livepatch."""
-    plan: Plan = original(*arguments)
+    plan: ImagePlan = original(*arguments)
     return replace(plan, orig_stack=False)
 
 

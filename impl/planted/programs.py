@@ -9,7 +9,7 @@ from unittest.mock import patch
 from impl.batched.functions import Indices
 from impl.batched.jit import generate
 from impl.batched.jit.isa import Isa
-from impl.batched.jit.plan import Plan
+from impl.batched.jit.plan import ImagePlan
 from impl.batched.jit.template import Template
 from impl.batched.machine.bpf import helper_name
 from impl.batched.machine.routines import Routines
@@ -59,7 +59,7 @@ def fsession_list_order(original: Original, sets: ProgramSets, number: int) -> t
     call foo1 1
     """,
 )
-def fmod_test_eax(original: Original, plan: Plan) -> Template:
+def fmod_test_eax(original: Original, plan: ImagePlan) -> Template:
     """Whether a fmod_ret program stops the body is tested on 32 bits."""
     return mistemplated(original(plan), "cmp qword ptr [rbp - 8], 0", "nop; cmp dword ptr [rbp - 8], 0")
 
@@ -92,14 +92,14 @@ def func_meta_unmasked(original: Original) -> Routines:
     call spill 1 2 3 4 5 6 7 8
     """,
 )
-def struct_disorder(_original: Original, plan: Plan) -> Template:
+def struct_disorder(_original: Original, plan: ImagePlan) -> Template:
     """Behind an argument on the stack all others are looked for there too, and something else is found."""
     with patch.object(generate, "_place_slots", _disordered(generate._place_slots)):  # noqa: SLF001 a bug has no manners
         return generate.assembled(plan)
 
 
 def _disordered(original: Original) -> Original:
-    def slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
+    def slots(plan: ImagePlan, isa: Isa) -> tuple[Slot, ...]:
         found: list[Slot] = []
         stacked = 0
         for slot in original(plan, isa):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import Final
 
-from properties.benchmarks.angr.client import Answer, Peer
+from properties.benchmarks.angr.client import Peer, PeerAnswer
 from properties.benchmarks.figures import Figure, Measure, taking_turns, worked
 from properties.proofs.matrix import Cell, Matrix, cells, prove_cells
 
@@ -67,7 +67,7 @@ def _own_time(wanted: Sequence[Cell], *, thorough: bool) -> float:
     return worked(lambda: prove_cells("per_function", list(wanted) * times, thorough=thorough)) / times
 
 
-def _agree(answers: Sequence[Answer], matrix: Matrix) -> None:
+def _agree(answers: Sequence[PeerAnswer], matrix: Matrix) -> None:
     """Both have proved every image, and decided the same obligations of it; angr once for each path, which are more."""
     for answer, proof in zip(answers, matrix.proofs, strict=True):
         assert answer.outcome == proof.verdict.outcome == "proved", (answer, proof.lines)

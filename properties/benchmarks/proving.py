@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from impl.batched.jit.generate import assembled, template
-from impl.batched.jit.plan import MOST_LINKS, Link, Plan
+from impl.batched.jit.plan import MOST_LINKS, ImagePlan, TrampLink
 from properties.benchmarks.figures import Figure, Measure, taking_turns, worked
 from properties.proofs.generated import generated
 from properties.proofs.matrix import KINDS, long
@@ -40,7 +40,7 @@ def growth_with_programs() -> Figure:
 
 def relocation() -> Figure:
     """A template with one program of each kind: put at an address, against assembled anew."""
-    plan = Plan(long(ARITY).shape, tuple(Link(kind) for kind in ("fentry", "fmod_ret", "fexit")))
+    plan = ImagePlan(long(ARITY).shape, tuple(TrampLink(kind) for kind in ("fentry", "fmod_ret", "fexit")))
     made = template(plan)
     symbols = {symbol: ADDRESS - 0x100 * place for place, symbol in enumerate(sorted(made.symbols), 1)}
 

@@ -17,9 +17,9 @@ from properties.prover.claims import Claim, claim_of, disjoint, stack_span
 from properties.prover.goal import Goal, Program, Run
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.machine import Frame, Machine, Region
+from properties.prover.machine import AccessRegion, FrameBounds, Machine
 from properties.prover.obligations import Obligations, Progress
-from properties.prover.steps import FUNCTION, Step
+from properties.prover.steps import FUNCTION, ImageStep
 from properties.prover.terms import Value, sub
 from properties.prover.x86_64 import X86_64
 from spec.abi import SLOT_BYTES
@@ -41,10 +41,10 @@ class Composed:
     index: int = 0
 
     def claim(self, image: Image, architecture: Architecture) -> Claim:
-        """See Subject. The pointer to the run context, in struct task_struct, is not in the frame."""
+        """See Claimant. The pointer to the run context, in struct task_struct, is not in the frame."""
         claim = claim_of(image, self.goal, architecture)
-        region = Region(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, SLOT_BYTES)
-        frame = Frame(claim.frame.readable, (region,))
+        region = AccessRegion(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, SLOT_BYTES)
+        frame = FrameBounds(claim.frame.readable, (region,))
         return replace(
             claim,
             demands=_Asking(self, architecture),
@@ -79,13 +79,15 @@ class _Asking(Obligations):
         # Where asking() leaves what the helper has stored.
         self._stored = architecture.convention.arguments[3]
 
-    def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
+    def _enter(self, machine: Machine, progress: Progress, step: ImageStep, run: Run) -> Progress:
         """Lets the helper that enters a program also point the task to its run context."""
         after = super()._enter(machine, progress, step, run)
         machine.set_word(BPF_CTX_ADDRESS, after.run_context)
         return after
 
-    def _run_program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
+    def _run_program(
+        self, machine: Machine, progress: Progress, step: ImageStep, run: Run, program: Program
+    ) -> Progress:
         if run.program != self._subject.place:
             return super()._run_program(machine, progress, step, run, program)
         got, stored = machine.register(self._answer), machine.register(self._stored)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from impl.batched.jit.generate import template
 from impl.batched.jit.isa import Isa
-from impl.batched.jit.plan import Link, LinkKind, Plan, PlanError
+from impl.batched.jit.plan import ImagePlan, LinkKind, PlanError, TrampLink
 from impl.batched.jit.template import Template
 from impl.batched.jit.x86_64 import X86_64 as ISA
 from properties.prover.architecture import Architecture
@@ -64,21 +64,23 @@ def generated(
     """
     if generic and not all(slot.register for slot in architecture.convention.slots(prototype.shape.arguments)):
         raise PlanError("an image for every arity finds no arguments on the stack")
-    plan = Plan(prototype.shape, _make_links(programs), func_ip, orig_stack, site, shared or generic)
+    plan = ImagePlan(prototype.shape, _make_links(programs), func_ip, orig_stack, site, shared or generic)
     if generic:
         plan = replace(plan, shape=None)
     goal = goal_of(prototype, programs, plan, architecture)
     return bound(template(plan, isa), goal, architecture), goal
 
 
-def _make_links(programs: Sequence[Program]) -> tuple[Link, ...]:
+def _make_links(programs: Sequence[Program]) -> tuple[TrampLink, ...]:
     kinds = {program.kind for program in programs} - LINKS.keys()
     if kinds:
         raise PlanError(f"no image is generated for programs of kind {', '.join(sorted(kinds))}")
-    return tuple(Link(LINKS[program.kind], bool(program.sleepable)) for program in programs)
+    return tuple(TrampLink(LINKS[program.kind], bool(program.sleepable)) for program in programs)
 
 
-def goal_of(prototype: Prototype, programs: Sequence[Program], plan: Plan, architecture: Architecture = X86_64) -> Goal:
+def goal_of(
+    prototype: Prototype, programs: Sequence[Program], plan: ImagePlan, architecture: Architecture = X86_64
+) -> Goal:
     """What an image of the plan must do for a function, with addresses of our own."""
     text = architecture.kernel_text[0]
     placed = tuple(

@@ -18,7 +18,7 @@ from properties.prover.claims import Claim, disjoint, grounds, image_span, in_ra
 from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META
 from properties.prover.goal import KINDS, Kind
 from properties.prover.image import Image
-from properties.prover.machine import Frame, Machine, Region
+from properties.prover.machine import AccessRegion, FrameBounds, Machine
 from properties.prover.obligations import Progress
 from properties.prover.steps import CALLER
 from properties.prover.terms import Value, add, concat, eq, extract, ite, lshr, shl, sub, symbol, ult, zext
@@ -26,7 +26,7 @@ from properties.prover.unknowns import defaults
 from spec.abi import SLOT_BYTES
 from spec.semantics import Semantics
 
-__all__ = ["BPF_CTX_ADDRESS", "Call", "calls", "image_of"]
+__all__ = ["BPF_CTX_ADDRESS", "HelperCall", "calls", "image_of"]
 
 CONTEXT_PLACE: Final = 1 << 32
 """The context's place. What the helper's other pointers point at is at multiples of it."""
@@ -47,11 +47,11 @@ Named = Callable[[str, int], Value]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class HelperCall:
     """A Subject: a helper is called by a program of this kind, whose context has this many slots.
 
-    metadata: ctx[-1] has more than that number. index_bits: so many bits of argument n the caller sets, others are
-    0; the helper's n has 32. function: the code ends in a return; otherwise it stands in a program, which goes on behind.
+    metadata: ctx[-1] has more than that number. index_bits: how many bits of the argument n the caller sets, the others
+    being 0; the helper's n has 32. function: the code ends in a return; otherwise it stands in a program.
     """
 
     helper: str
@@ -62,7 +62,7 @@ class Call:
     function: bool = True
 
     def claim(self, image: Image, architecture: Architecture) -> Claim:
-        """See Subject."""
+        """See Claimant."""
         registers: dict[str, Value | None] = {
             name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
         }
@@ -85,9 +85,9 @@ class Call:
             symbols=defaults(architecture) | spread,
         )
 
-    def _make_frame(self, regions: tuple[Region, ...]) -> Frame:
+    def _make_frame(self, regions: tuple[AccessRegion, ...]) -> FrameBounds:
         """Makes the frame. A function may read its return address, and what it pushes."""
-        return Frame(SLOT_BYTES if self.function else 0, regions)
+        return FrameBounds(SLOT_BYTES if self.function else 0, regions)
 
     @property
     def sees_slot(self) -> bool:
@@ -104,17 +104,17 @@ class Call:
         """Which argument points at where a value goes; None if none does."""
         return {"bpf_get_func_arg": 2, "bpf_get_func_ret": 1}.get(self.helper)
 
-    def _list_regions(self, architecture: Architecture) -> Iterator[Region]:
+    def _list_regions(self, architecture: Architecture) -> Iterator[AccessRegion]:
         below = FUNCTION_IP if self.helper == "bpf_get_func_ip" else META
         high = SLOT_BYTES * (self.slots + self.sees_slot)
-        yield Region(symbol(architecture.convention.arguments[0], 64), CONTEXT_PLACE, below, high)
+        yield AccessRegion(symbol(architecture.convention.arguments[0], 64), CONTEXT_PLACE, below, high)
         out = self.out()
         if out is not None:
             base = symbol(architecture.convention.arguments[out], 64)
-            yield Region(base, 2 * CONTEXT_PLACE, 0, SLOT_BYTES, load=False, store=True)
+            yield AccessRegion(base, 2 * CONTEXT_PLACE, 0, SLOT_BYTES, load=False, store=True)
         if self.helper == "bpf_get_attach_cookie":
-            yield Region(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, SLOT_BYTES)
-            yield Region(symbol(RUN_CONTEXT, 64), 4 * CONTEXT_PLACE, 0, SLOT_BYTES)
+            yield AccessRegion(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, SLOT_BYTES)
+            yield AccessRegion(symbol(RUN_CONTEXT, 64), 4 * CONTEXT_PLACE, 0, SLOT_BYTES)
 
     def _list_words(self) -> Iterator[tuple[int, Value]]:
         """Lists what is in the regions, by place."""
@@ -129,7 +129,9 @@ class Call:
             yield 3 * CONTEXT_PLACE, symbol(RUN_CONTEXT, 64)
             yield 4 * CONTEXT_PLACE, symbol(COOKIE, 64)
 
-    def _list_facts(self, image: Image, architecture: Architecture, regions: tuple[Region, ...]) -> Iterator[Value]:
+    def _list_facts(
+        self, image: Image, architecture: Architecture, regions: tuple[AccessRegion, ...]
+    ) -> Iterator[Value]:
         """Lists the facts: stack, image and regions have no byte in common, and a context consists of aligned words."""
         yield from grounds(image, architecture, (CALLER,) if self.function else ())
         yield eq(extract(symbol(architecture.convention.arguments[0], 64), 0, 3), 0, 3)
@@ -141,7 +143,7 @@ class Call:
             others.append(span)
 
 
-def calls(semantics: Semantics, slots: Iterable[int]) -> Iterator[tuple[Inline, Call]]:
+def calls(semantics: Semantics, slots: Iterable[int]) -> Iterator[tuple[Inline, HelperCall]]:
     """Every helper's code in one kernel, and its calls by programs of every kind that may ask it, for so many slots.
 
     An lsm program calls the function, which makes 32 bits of the index; others must have done so themselves.
@@ -152,7 +154,7 @@ def calls(semantics: Semantics, slots: Iterable[int]) -> Iterator[tuple[Inline, 
             continue
         code = inline(helper, semantics, kind)
         for count in numbers:
-            yield code, Call(helper, kind, count, semantics.fsession, 64 if kind == "lsm" else 32)
+            yield code, HelperCall(helper, kind, count, semantics.fsession, 64 if kind == "lsm" else 32)
 
 
 def image_of(code: Inline, *, function: bool = True) -> Image:
@@ -170,20 +172,20 @@ def _read_index(named: Named, architecture: Architecture) -> Value:
     return extract(named(architecture.convention.arguments[1], 64), 0, 32)
 
 
-def _answer_func_arg(call: Call, named: Named, architecture: Architecture) -> Value:
+def _answer_func_arg(call: HelperCall, named: Named, architecture: Architecture) -> Value:
     return ite(ult(_read_index(named, architecture), call.slots, 32), 0, -errno.EINVAL % (1 << 64), 64)
 
 
-def _answer_func_ret(call: Call, _: Named, __: Architecture) -> Value:
+def _answer_func_ret(call: HelperCall, _: Named, __: Architecture) -> Value:
     return 0 if call.sees_slot else -errno.EOPNOTSUPP % (1 << 64)
 
 
-def _answer_session_cookie(call: Call, named: Named, architecture: Architecture) -> Value:
+def _answer_session_cookie(call: HelperCall, named: Named, architecture: Architecture) -> Value:
     index = extract(call.meta(named), COOKIE_INDEX, INDEX_BITS)
     return sub(named(architecture.convention.arguments[0], 64), shl(zext(index, 64), 3, 64), 64)
 
 
-_RESULTS: Final[dict[str, tuple[str, Callable[[Call, Named, Architecture], Value]]]] = {
+_RESULTS: Final[dict[str, tuple[str, Callable[[HelperCall, Named, Architecture], Value]]]] = {
     "bpf_get_func_ip": ("ctx[-2]", lambda _, named, __: named("ctx[-2]", 64)),
     "bpf_get_func_arg": ("0, or -EINVAL from the number of slots on", _answer_func_arg),
     "bpf_get_func_arg_cnt": ("the number of slots", lambda call, _, __: call.slots),
@@ -197,7 +199,7 @@ _RESULTS: Final[dict[str, tuple[str, Callable[[Call, Named, Architecture], Value
 }
 
 
-def _expect_stored(call: Call, named: Named, architecture: Architecture) -> Value:
+def _expect_stored(call: HelperCall, named: Named, architecture: Architecture) -> Value:
     """States what is at `*value` in the end: the word asked for, or what was there if the helper fails."""
     stored = named(OUT, 64)
     if call.helper == "bpf_get_func_ret":
@@ -211,7 +213,7 @@ def _expect_stored(call: Call, named: Named, architecture: Architecture) -> Valu
 class _Contract:
     """What must hold where a helper's code ends. end: the address behind it."""
 
-    def __init__(self, call: Call, architecture: Architecture, end: int) -> None:
+    def __init__(self, call: HelperCall, architecture: Architecture, end: int) -> None:
         self._call = call
         self._architecture = architecture
         self._end = end

@@ -33,9 +33,9 @@ __all__ = [
     "LEVELS",
     "X86",
     "Cell",
+    "CellProof",
     "Level",
     "Matrix",
-    "Proof",
     "Target",
     "cells",
     "long",
@@ -86,7 +86,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class CellProof:
     """A cell and its verdict. seconds: of the processor that the proof took."""
 
     cell: Cell
@@ -110,15 +110,15 @@ class Matrix:
     """What came of some cells. name: which they are, for its table."""
 
     name: str
-    proofs: tuple[Proof, ...]
+    proofs: tuple[CellProof, ...]
 
     @cached_property
-    def fallen(self) -> tuple[Proof, ...]:
+    def fallen(self) -> tuple[CellProof, ...]:
         """Those that are refuted."""
         return tuple(proof for proof in self.proofs if proof.verdict.outcome == "refuted")
 
     @cached_property
-    def undecided(self) -> tuple[Proof, ...]:
+    def undecided(self) -> tuple[CellProof, ...]:
         """Those that are neither proved nor refuted."""
         return tuple(proof for proof in self.proofs if proof.verdict.outcome == "undecided")
 
@@ -150,7 +150,7 @@ class Matrix:
         return rows
 
 
-def _show_proof(proof: Proof) -> str:
+def _show_proof(proof: CellProof) -> str:
     return f"{proof.verdict.outcome} {1000 * proof.seconds:.1f} ms"
 
 
@@ -183,7 +183,7 @@ def prove_cells(name: str, wanted: Iterable[Cell], *, thorough: bool = False) ->
     return Matrix(name, tuple(_prove_cell(cell, thorough=thorough) for cell in wanted))
 
 
-def _prove_cell(cell: Cell, *, thorough: bool) -> Proof:
+def _prove_cell(cell: Cell, *, thorough: bool) -> CellProof:
     start = time.process_time()
     verdict = prove(cell.image, cell.goal, thorough=thorough, architecture=cell.architecture)
-    return Proof(cell, verdict, time.process_time() - start)
+    return CellProof(cell, verdict, time.process_time() - start)

@@ -35,7 +35,7 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Waiting:
     function: Function
     label: str
     path: Path
@@ -48,7 +48,7 @@ class Prover:
 
     def __init__(self) -> None:
         self._judges = Judges()
-        self._entries: list[_Entry] = []
+        self._entries: list[_Waiting] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -56,7 +56,7 @@ class Prover:
     def add(self, function: Function, label: str, path: Path, document: Mapping[str, Any]) -> None:
         """Have an image proved, as the kernel has just built it; its file may be older."""
         text = json.dumps(document)
-        self._entries.append(_Entry(function, label, path, text, self._judges.submit(text, str(path))))
+        self._entries.append(_Waiting(function, label, path, text, self._judges.submit(text, str(path))))
 
     def proofs(self, progress: Callable[[int], None]) -> list[Proof]:
         """What came of every image; the file of one that is not proved is written anew. progress: told how many."""
@@ -74,7 +74,7 @@ class Prover:
         self._judges.close()
 
 
-def _write(entry: _Entry) -> None:
+def _write(entry: _Waiting) -> None:
     try:
         entry.path.write_text(entry.text + "\n", encoding="utf-8")
     except OSError as error:

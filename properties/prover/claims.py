@@ -1,6 +1,6 @@
 """A claim is what a machine must know to run some code and judge it: how it begins, what it may use, what must hold.
 
-A trampoline's goal is one subject of a claim, the code of a helper another.
+A trampoline's goal makes one claim, the code of a helper another.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Protocol
 from properties.prover.architecture import Architecture
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.machine import FRAME_BYTES, NEAR, Frame, Machine
+from properties.prover.machine import FRAME_BYTES, NEAR, FrameBounds, Machine
 from properties.prover.meaning import MODULUS
 from properties.prover.obligations import Obligations, Progress
 from properties.prover.steps import BODY, CALLER, COUNT
 from properties.prover.terms import Term, Value, add, eq, extract, not_, one_of, sub, symbol, ult
 from properties.prover.unknowns import defaults
 
-__all__ = ["Claim", "Demands", "Subject", "claim_of", "disjoint", "grounds", "image_span", "in_range", "stack_span"]
+__all__ = ["Claim", "Claimant", "Demands", "claim_of", "disjoint", "grounds", "image_span", "in_range", "stack_span"]
 
 
 class Demands(Protocol):
@@ -43,7 +43,7 @@ class Claim:
     """
 
     demands: Demands
-    frame: Frame
+    frame: FrameBounds
     facts: tuple[Value, ...]
     registers: Mapping[str, Value | None]
     memory: Mapping[int, Value]
@@ -52,19 +52,19 @@ class Claim:
     patches: frozenset[str] = field(default=frozenset())
 
 
-class Subject(Protocol):
+class Claimant(Protocol):
     """Something to be proved of code that is no trampoline."""
 
     def claim(self, image: Image, architecture: Architecture) -> Claim:
         """Makes its claim, of new terms."""
 
 
-def claim_of(image: Image, subject: Goal | Subject, architecture: Architecture) -> Claim:
+def claim_of(image: Image, claimant: Goal | Claimant, architecture: Architecture) -> Claim:
     """The claim of whatever is to be proved of an image."""
     return (
-        _claim_trampoline(image, subject, architecture)
-        if isinstance(subject, Goal)
-        else subject.claim(image, architecture)
+        _claim_trampoline(image, claimant, architecture)
+        if isinstance(claimant, Goal)
+        else claimant.claim(image, architecture)
     )
 
 
@@ -73,7 +73,7 @@ def _claim_trampoline(image: Image, goal: Goal, architecture: Architecture) -> C
     places = defaults(architecture)
     return Claim(
         demands=obligations,
-        frame=Frame(obligations.readable()),
+        frame=FrameBounds(obligations.readable()),
         facts=tuple(_list_facts(image, goal, architecture)),
         registers=_list_registers(goal, architecture),
         memory=_list_words(goal, architecture, obligations),
@@ -147,7 +147,7 @@ def disjoint(one: Span, other: Span) -> Value:
     return not_(ult(add(distance, high - low - 1, 64), high - low + second_high - second_low - 1, 64))
 
 
-def stack_span(frame: Frame, architecture: Architecture) -> Span:
+def stack_span(frame: FrameBounds, architecture: Architecture) -> Span:
     """The stretch of the stack that code with this frame may use."""
     return symbol(architecture.convention.stack_pointer, 64), -FRAME_BYTES, frame.readable
 

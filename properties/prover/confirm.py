@@ -11,7 +11,7 @@ from typing import Any, Final
 from unicorn import UcError, unicorn_const  # type: ignore[attr-defined]
 
 from properties.prover.architecture import Architecture
-from properties.prover.claims import Subject, claim_of
+from properties.prover.claims import Claimant, claim_of
 from properties.prover.goal import Bindings, Goal
 from properties.prover.image import Image
 from properties.prover.machine import (
@@ -43,7 +43,7 @@ Location = tuple[str, int] | None
 
 def confirm(
     image: Image,
-    goal: Goal | Subject,
+    goal: Goal | Claimant,
     architecture: Architecture,
     bindings: Bindings,
     values: Mapping[str, int],
@@ -76,7 +76,7 @@ class Emulation:
     def __init__(
         self,
         image: Image,
-        goal: Goal | Subject,
+        goal: Goal | Claimant,
         architecture: Architecture,
         bindings: Bindings,
         values: Mapping[str, int],

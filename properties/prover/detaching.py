@@ -15,7 +15,7 @@ from properties.prover.architecture import Architecture
 from properties.prover.goal import Goal, Run
 from properties.prover.image import Image, Patch
 from properties.prover.lift import lifter
-from properties.prover.operations import Instruction
+from properties.prover.operations import LiftedInstruction
 from properties.prover.steps import RETURNED_EARLY, skipped, steps
 
 __all__ = ["while_detaching"]
@@ -39,12 +39,12 @@ def while_detaching(image: Image, goal: Goal, architecture: Architecture) -> tup
     return replace(image, patches=patches), replace(goal, patches=frozenset(patch.name for patch in patches))
 
 
-def _read_bytes(image: Image, at: int, instruction: Instruction) -> bytes:
+def _read_bytes(image: Image, at: int, instruction: LiftedInstruction) -> bytes:
     start = at - image.address
     return image.code[start : start + instruction.size]
 
 
-def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int, Instruction]) -> Patch | None:
+def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int, LiftedInstruction]) -> Patch | None:
     """Makes the patch that jumps over one program: from the last nop before it to behind its exit."""
     enter, leave = places[f"{run.place}: enter"], places[f"{run.place}: exit"]
     before = max((call for call in places.values() if call < enter), default=0)

@@ -23,11 +23,11 @@ __all__ = [
     "NO_STORE",
     "ONLY_GENERAL",
     "STACK_POINTER",
+    "AccessRegion",
     "BrokenError",
-    "Frame",
+    "FrameBounds",
     "InfeasibleError",
     "Machine",
-    "Region",
     "SplitError",
     "instruction_limit",
     "stack_within",
@@ -42,7 +42,7 @@ NEAR: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class AccessRegion:
     """Memory apart from the stack: the bytes [low, high) from an address on.
 
     base: the address, a symbol or a number. place: where the byte at that address is on the line of places, on which
@@ -70,13 +70,13 @@ class Region:
         return ult(distance, max(self.high - size - self.low + 1, 0), 64)
 
 
-class Frame:
+class FrameBounds:
     """Which bytes an image may use: those of the stack, as offsets from the first stack pointer, and of regions.
 
     readable: the end of what it may load: return addresses, and the function's arguments on the stack.
     """
 
-    def __init__(self, readable: int, regions: Sequence[Region] = ()) -> None:
+    def __init__(self, readable: int, regions: Sequence[AccessRegion] = ()) -> None:
         self.readable = readable
         self.regions = regions
 

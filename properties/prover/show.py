@@ -82,7 +82,7 @@ def _list_instructions(
         if skipped:
             yield "..."
         skipped = False
-        place = _Place(at, following.get(at), architecture.is_jump)
+        place = _Executed(at, following.get(at), architecture.is_jump)
         yield _show_line(place, image, names, decoder, marks.get(at, ""))
 
 
@@ -96,7 +96,7 @@ def _select_around(executed: list[int], marks: Mapping[int, str]) -> set[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Executed:
     """An instruction's address, that of the one executed after it in the image, and which mnemonics jump."""
 
     at: int
@@ -104,7 +104,7 @@ class _Place:
     jumps: Callable[[str], bool]
 
 
-def _show_line(place: _Place, image: Image, names: Mapping[int, str], decoder: Any, mark: str) -> str:
+def _show_line(place: _Executed, image: Image, names: Mapping[int, str], decoder: Any, mark: str) -> str:
     start = place.at - image.address
     found = next(decoder.disasm_lite(image.code[start : start + LONGEST], place.at, 1), None)
     if found is None:
@@ -118,7 +118,7 @@ def _show_line(place: _Place, image: Image, names: Mapping[int, str], decoder: A
     return f"+{start:#06x}  {code:20}  {text:44}  {mark}".rstrip()
 
 
-def _guess_size(place: _Place) -> int:
+def _guess_size(place: _Executed) -> int:
     """Guesses the size of an instruction that the disassembler does not know: up to the next one executed."""
     following = place.following if place.following is not None else place.at
     return following - place.at if 0 < following - place.at <= LONGEST else UNLISTED

@@ -10,10 +10,10 @@ from properties.prover.paths import Path
 from properties.prover.terms import Term, Value, eq, ite
 from properties.prover.unknowns import BEGINNING
 
-__all__ = ["State"]
+__all__ = ["PathState"]
 
 
-class State:
+class PathState:
     """pc and index: the next operation, as instruction and place in it. stack: by offset from the first stack pointer.
 
     label: the last step, or steps on merged paths, which names what it left unknown. instructions: how many were
@@ -50,9 +50,9 @@ class State:
         self.label: tuple[str, ...] = (BEGINNING,)
         self.instructions = 0
 
-    def fork(self, path: Path) -> State:
+    def fork(self, path: Path) -> PathState:
         """An independent copy on another path."""
-        other = State(self.pc, self.registers.copy(), self.stack.copy(), path, self.progress)
+        other = PathState(self.pc, self.registers.copy(), self.stack.copy(), path, self.progress)
         other.accesses = self.accesses.copy()
         other.index, other.floor, other.temporaries = self.index, self.floor, self.temporaries.copy()
         other.label, other.instructions, other.cases = self.label, self.instructions, self.cases.copy()
@@ -65,7 +65,7 @@ class State:
         self.accesses.clear()
         self.temporaries.cells.clear()
 
-    def merge(self, other: State, mine: tuple[Unknown, Unknown], its: tuple[Unknown, Unknown]) -> None:
+    def merge(self, other: PathState, mine: tuple[Unknown, Unknown], its: tuple[Unknown, Unknown]) -> None:
         """Becomes the state that is this one on its path, and the other on its.
 
         Both are at the same instruction and step, in the same cases. mine, its: what to call unknown registers, and

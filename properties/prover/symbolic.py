@@ -15,14 +15,14 @@ from properties.prover.machine import (
     NO_LOAD,
     NO_STORE,
     STACK_POINTER,
-    Frame,
+    FrameBounds,
     SplitError,
     stack_within,
 )
 from properties.prover.meaning import MODULUS, signed
-from properties.prover.operations import Instruction, Op, Place, Space
+from properties.prover.operations import LiftedInstruction, Op, Place, Space
 from properties.prover.pcode import truth
-from properties.prover.state import State
+from properties.prover.state import PathState
 from properties.prover.terms import Term, Value, add, extract, linear, or_, sub, symbol, ult, zext
 from properties.prover.unknowns import register_name, stack_name
 
@@ -38,10 +38,10 @@ REGISTER: Final = Space.REGISTER
 class SymbolicMachine:
     """Runs instructions on `state`, and shows it to the obligations as a Machine. state: set by whoever runs it."""
 
-    state: State
+    state: PathState
 
     def __init__(
-        self, image: Image, frame: Frame, architecture: Architecture, decider: Decider, bindings: dict[str, int]
+        self, image: Image, frame: FrameBounds, architecture: Architecture, decider: Decider, bindings: dict[str, int]
     ) -> None:
         self.architecture = architecture
         self.bindings = bindings
@@ -122,7 +122,7 @@ class SymbolicMachine:
         offset = self._access(self.address(address), content[2], store=True)
         self.state.stack.write(offset, content[2], self.operand(content))
 
-    def end(self, instruction: Instruction) -> None:
+    def end(self, instruction: LiftedInstruction) -> None:
         """Ends an instruction: judges its accesses and the stack pointer, and forgets flags that are undefined."""
         state = self.state
         pointer = self._read_stack_pointer()
@@ -206,7 +206,7 @@ class SymbolicMachine:
         """Bytes of the stack that nobody has written since the last step."""
         return symbol(stack_name(offset, size, self.state.label), 8 * size)
 
-    def unknowns(self, state: State) -> tuple[Unknown, Unknown]:
+    def unknowns(self, state: PathState) -> tuple[Unknown, Unknown]:
         """How a state's unknown registers, and bytes of the stack, are called."""
         label = state.label
         return (

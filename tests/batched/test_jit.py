@@ -11,29 +11,29 @@ import pytest
 from impl.batched.jit.assembler import disassembler
 from impl.batched.jit.generate import assemble, assembled, layout, statements, template
 from impl.batched.jit.isa import Instruction
-from impl.batched.jit.plan import Link, LinkKind, Plan, PlanError, Run
-from impl.batched.jit.template import Field, Form, Hole, Template, relocate_many
+from impl.batched.jit.plan import ImagePlan, LinkKind, LinkRun, PlanError, TrampLink
+from impl.batched.jit.template import BitField, Form, Hole, Template, relocate_many
 from impl.batched.jit.x86_64 import NOP5, REL32, X86_64
 from spec.errors import BadInputError
 from spec.prototypes import Shape
 
 KINDS: tuple[LinkKind, ...] = ("fentry", "fexit", "fmod_ret", "fsession")
 ADDRESS = 0xFFFFFFFFC0010000
-EVERYTHING = tuple(Link(kind, sleepable) for sleepable in (False, True) for kind in KINDS)
+EVERYTHING = tuple(TrampLink(kind, sleepable) for sleepable in (False, True) for kind in KINDS)
 LONG = Shape((8,) * 12, 8)
 
 
-def plans() -> Iterator[Plan]:
+def plans() -> Iterator[ImagePlan]:
     """Plans of every form: kinds, sites, sharing, arguments on the stack."""
     for shape in (Shape((), 0), Shape((4, 16, 1), 4), LONG):
-        for links in (*((Link(kind),) for kind in KINDS), EVERYTHING):
+        for links in (*((TrampLink(kind),) for kind in KINDS), EVERYTHING):
             for func_ip in (False, True):
-                yield Plan(shape, links, func_ip)
-                yield Plan(shape, links, func_ip, orig_stack=True)
-                yield Plan(shape, links, func_ip, site="jmp")
-                yield Plan(shape, links, func_ip, shared=True)
-    for links in (*((Link(kind),) for kind in KINDS), EVERYTHING):
-        yield from (Plan(None, links, func_ip) for func_ip in (False, True))
+                yield ImagePlan(shape, links, func_ip)
+                yield ImagePlan(shape, links, func_ip, orig_stack=True)
+                yield ImagePlan(shape, links, func_ip, site="jmp")
+                yield ImagePlan(shape, links, func_ip, shared=True)
+    for links in (*((TrampLink(kind),) for kind in KINDS), EVERYTHING):
+        yield from (ImagePlan(None, links, func_ip) for func_ip in (False, True))
 
 
 def symbols_of(made: Template, first: int, step: int) -> dict[str, int]:
@@ -51,7 +51,7 @@ def operands(code: bytes) -> dict[int, tuple[str, str]]:
     ("fields", "mistake"),
     [
         ({"links": ()}, "an image without links has nothing to do"),
-        ({"links": (Link("fentry"),) * 39}, "39 links are more than the 38 of an image"),
+        ({"links": (TrampLink("fentry"),) * 39}, "39 links are more than the 38 of an image"),
         ({"shape": Shape((8, 24), 0)}, "an argument of 24 bytes is not one of 1 to 16"),
         ({"shape": Shape((0,), 0)}, "an argument of 0 bytes is not one of 1 to 16"),
         ({"shape": Shape((16,) * 6 + (1,), 0)}, "13 slots are more than the 12 of a context"),
@@ -64,18 +64,21 @@ def operands(code: bytes) -> dict[int, tuple[str, str]]:
 def test_what_cannot_be_built_is_refused(fields: dict[str, object], mistake: str) -> None:
     """A plan that no image can meet raises one sentence that says why."""
     with pytest.raises(PlanError) as error:
-        Plan(**({"shape": LONG, "links": (Link("fentry"),)} | fields))  # type: ignore[arg-type]
+        ImagePlan(**({"shape": LONG, "links": (TrampLink("fentry"),)} | fields))  # type: ignore[arg-type]
 
     assert str(error.value).startswith(mistake)
 
 
 def test_programs_run_newest_first() -> None:
     """Each list is in the reverse order of attaching, sessions among entries and returns."""
-    plan = Plan(LONG, (Link("fentry"), Link("fsession"), Link("fmod_ret"), Link("fexit"), Link("fentry")))
+    plan = ImagePlan(
+        LONG,
+        (TrampLink("fentry"), TrampLink("fsession"), TrampLink("fmod_ret"), TrampLink("fexit"), TrampLink("fentry")),
+    )
 
     assert [4, 1, 0] == [run.link for run in plan.fentry]
     assert [3, 1] == [run.link for run in plan.fexit]
-    assert (Run(2, "fmod_ret"),) == plan.fmod_ret
+    assert (LinkRun(2, "fmod_ret"),) == plan.fmod_ret
 
 
 def test_every_hole_is_where_the_template_says() -> None:
@@ -96,15 +99,15 @@ def test_every_hole_is_where_the_template_says() -> None:
 
 def test_a_template_has_the_symbols_of_its_plan() -> None:
     """No more is asked for than the image needs: a shared one neither the body nor the function."""
-    links = (Link("fentry", sleepable=True), Link("fexit"))
+    links = (TrampLink("fentry", sleepable=True), TrampLink("fexit"))
     run = {f"{what} {place}" for what in ("code", "prog", "cookie") for place in (0, 1)}
     gates = {f"__bpf_prog_{what}{kind}_recur" for what in ("enter", "exit") for kind in ("", "_sleepable")}
     common = run | gates | {"im", "__bpf_tramp_enter", "__bpf_tramp_exit"}
 
-    assert common | {"body", "function"} == template(Plan(LONG, links, func_ip=True)).symbols
-    assert common | {"lookup_ip"} == template(Plan(LONG, links, func_ip=True, shared=True)).symbols
-    assert common | {"lookup", "lookup_ip"} == template(Plan(None, links, func_ip=True)).symbols
-    assert common | {"lookup"} == template(Plan(None, links)).symbols
+    assert common | {"body", "function"} == template(ImagePlan(LONG, links, func_ip=True)).symbols
+    assert common | {"lookup_ip"} == template(ImagePlan(LONG, links, func_ip=True, shared=True)).symbols
+    assert common | {"lookup", "lookup_ip"} == template(ImagePlan(None, links, func_ip=True)).symbols
+    assert common | {"lookup"} == template(ImagePlan(None, links)).symbols
 
 
 def test_places_to_patch_are_nops() -> None:
@@ -126,7 +129,7 @@ def test_places_to_patch_are_nops() -> None:
 
 def test_sizes_do_not_depend_on_distances() -> None:
     """With 38 programs, whose jumps are long, every program is as long as that of an image with one."""
-    one, many = (template(Plan(LONG, (Link("fexit"),) * count)) for count in (1, 38))
+    one, many = (template(ImagePlan(LONG, (TrampLink("fexit"),) * count)) for count in (1, 38))
 
     assert {one.skips[0].behind - one.skips[0].at} == {skip.behind - skip.at for skip in many.skips}
 
@@ -135,7 +138,7 @@ def test_sizes_do_not_depend_on_distances() -> None:
 def test_the_stack_is_aligned_where_arguments_are_on_it(site: str) -> None:
     """At the original's call the stack is 16-aligned if it was at the function's own; arguments are at its end."""
     for count in range(7, 13):
-        plan = Plan(Shape((8,) * count, 8), (Link("fexit"),), site=site)  # type: ignore[arg-type]
+        plan = ImagePlan(Shape((8,) * count, 8), (TrampLink("fexit"),), site=site)  # type: ignore[arg-type]
         frame = layout(plan)
         pushed = (3 if site == "call" else 2) * 8
 
@@ -162,7 +165,7 @@ def test_relocating_many_is_relocating_each() -> None:
 
 def test_a_template_is_as_good_as_one_generated_for_the_place() -> None:
     """Relocated there and back, the code is the same; what is cached is what is generated anew."""
-    plan = Plan(LONG, EVERYTHING, func_ip=True)
+    plan = ImagePlan(LONG, EVERYTHING, func_ip=True)
     made = template(plan)
     symbols = symbols_of(made, 0xFFFFFFFF81000000, 0x4010)
 
@@ -173,7 +176,7 @@ def test_a_template_is_as_good_as_one_generated_for_the_place() -> None:
 
 def test_mistakes_of_addresses_are_told() -> None:
     """A symbol that is missing, and one that a call does not reach, are named, for one image and for many."""
-    made = template(Plan(LONG, (Link("fentry"),)))
+    made = template(ImagePlan(LONG, (TrampLink("fentry"),)))
     near = symbols_of(made, ADDRESS, 64)
     far = near | {"code 0": ADDRESS - (1 << 32)}
     missing = {name: value for name, value in near.items() if name != "prog 0"}
@@ -187,7 +190,7 @@ def test_mistakes_of_addresses_are_told() -> None:
 
 def test_a_distance_may_go_around_the_end_of_memory() -> None:
     """As it does on the processor: what is at 0x1000 is near what is at the end of memory."""
-    made = template(Plan(LONG, (Link("fentry"),)))
+    made = template(ImagePlan(LONG, (TrampLink("fentry"),)))
     address = (1 << 64) - 0x1000
     symbols = symbols_of(made, 0x1000, 64)
     one = made.relocate(address, symbols)
@@ -203,8 +206,8 @@ def test_a_distance_may_go_around_the_end_of_memory() -> None:
 
 def test_forms_of_other_machines() -> None:
     """A distance in the middle of a word, and a value over several words, keep the bits around them."""
-    branch = Form("26 bits", 4, (Field(0, 4, 0, 26, 2),), origin=0, reach=28, align=4)
-    wide = Form("four halves", 16, tuple(Field(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
+    branch = Form("26 bits", 4, (BitField(0, 4, 0, 26, 2),), origin=0, reach=28, align=4)
+    wide = Form("four halves", 16, tuple(BitField(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
     code = 0x94000000.to_bytes(4, "little") + b"".join(
         (0xD2800001 | part << 21).to_bytes(4, "little") for part in range(4)
     )
@@ -231,7 +234,7 @@ def test_forms_of_other_machines() -> None:
 )
 def test_code_that_is_not_what_was_asked_for_is_refused(text: str, mistake: str) -> None:
     """Each statement is disassembled: what is unknown, or another number of instructions, makes no template."""
-    plan = Plan(LONG, (Link("fentry"),))
+    plan = ImagePlan(LONG, (TrampLink("fentry"),))
     made = statements(plan)
     made[0] = Instruction(text)
     with pytest.raises(BadInputError, match=mistake):
@@ -240,7 +243,7 @@ def test_code_that_is_not_what_was_asked_for_is_refused(text: str, mistake: str)
 
 def test_a_hole_without_its_mark_is_refused() -> None:
     """A hole holds the mark, or nothing, before it is cleared."""
-    plan = Plan(LONG, (Link("fentry"),))
+    plan = ImagePlan(LONG, (TrampLink("fentry"),))
     made = statements(plan)
     place = next(place for place, one in enumerate(made) if isinstance(one, Instruction) and one.symbol == "prog 0")
     one = made[place]

@@ -12,7 +12,7 @@ from impl.batched.jit.arm64 import ARM64, BRANCH19, MOVE64
 from impl.batched.jit.assembler import disassembler
 from impl.batched.jit.generate import assembled, layout, statements, template
 from impl.batched.jit.isa import Instruction
-from impl.batched.jit.plan import Link, Plan, PlanError
+from impl.batched.jit.plan import ImagePlan, PlanError, TrampLink
 from impl.batched.jit.template import Hole, Template, relocate_many
 from spec.errors import BadInputError
 from spec.prototypes import Shape
@@ -23,15 +23,15 @@ LONG = Shape((8,) * 12, 8)
 INSTRUCTION = 4
 
 
-def plans() -> Iterator[Plan]:
+def plans() -> Iterator[ImagePlan]:
     """Plans of every form: kinds, sharing, arguments on the stack."""
     for kinds in KINDS:
-        links = tuple(Link(kind, sleepable) for kind in kinds for sleepable in (False, True))  # type: ignore[arg-type]
+        links = tuple(TrampLink(kind, sleepable) for kind in kinds for sleepable in (False, True))  # type: ignore[arg-type]
         for shape in (Shape((), 0), Shape((4, 16, 1), 4), LONG):
             for func_ip in (False, True):
-                yield Plan(shape, links, func_ip)
-                yield Plan(shape, links, func_ip, shared=True)
-        yield Plan(None, links, func_ip=True)
+                yield ImagePlan(shape, links, func_ip)
+                yield ImagePlan(shape, links, func_ip, shared=True)
+        yield ImagePlan(None, links, func_ip=True)
 
 
 def symbols_of(made: Template, first: int, step: int) -> dict[str, int]:
@@ -72,7 +72,7 @@ def test_every_hole_is_where_the_template_says() -> None:
 
 def test_many_are_what_one_is() -> None:
     """relocate_many() gives what relocate() does, with symbols that differ by function."""
-    made = template(Plan(Shape((8, 8), 8), (Link("fentry"), Link("fexit")), func_ip=True), ARM64)
+    made = template(ImagePlan(Shape((8, 8), 8), (TrampLink("fentry"), TrampLink("fexit")), func_ip=True), ARM64)
     draw = np.random.default_rng(64)
     addresses = ADDRESS + draw.integers(0, 1 << 20, 50, dtype=np.uint64) * np.uint64(INSTRUCTION)
     functions = draw.integers(0, 1 << 63, 50, dtype=np.uint64)
@@ -85,7 +85,7 @@ def test_many_are_what_one_is() -> None:
 
 def test_a_missing_symbol_is_named() -> None:
     """A template tells which address it needs."""
-    made = template(Plan(Shape((), 0), (Link("fentry"),)), ARM64)
+    made = template(ImagePlan(Shape((), 0), (TrampLink("fentry"),)), ARM64)
 
     with pytest.raises(BadInputError, match="code 0"):
         made.relocate(ADDRESS, dict.fromkeys(made.symbols - {"code 0"}, 0))
@@ -94,7 +94,7 @@ def test_a_missing_symbol_is_named() -> None:
 def test_there_are_no_jmp_sites() -> None:
     """A site is a `bl`, and a plan for another is refused in one sentence."""
     with pytest.raises(PlanError, match="arm64 has no jmp sites: the site must be call"):
-        assembled(Plan(LONG, (Link("fentry"),), site="jmp"), ARM64)
+        assembled(ImagePlan(LONG, (TrampLink("fentry"),), site="jmp"), ARM64)
 
 
 def test_frames_are_aligned() -> None:
@@ -125,7 +125,7 @@ def test_numbers_read_alike_in_any_radix() -> None:
 
 def test_an_image_begins_with_a_landing_pad_and_two_frame_records() -> None:
     """As Linux's: of the caller, by what the site has saved of lr, and of the function."""
-    made = template(Plan(LONG, (Link("fexit"),)), ARM64)
+    made = template(ImagePlan(LONG, (TrampLink("fexit"),)), ARM64)
     begins = [f"{mnemonic} {text}" for mnemonic, text in disassembled(made.code)[:6]]
 
     assert [
@@ -134,13 +134,13 @@ def test_an_image_begins_with_a_landing_pad_and_two_frame_records() -> None:
         "mov x29, sp",
         "stp x29, x30, [sp, #-0x10]!",
         "mov x29, sp",
-        f"sub sp, sp, #{layout(Plan(LONG, (Link('fexit'),)), ARM64).size:#x}",
+        f"sub sp, sp, #{layout(ImagePlan(LONG, (TrampLink('fexit'),)), ARM64).size:#x}",
     ] == begins
 
 
 def test_the_original_is_reached_by_ret() -> None:
     """It has no landing pad for a blr; lr is set to behind the ret, where the nop is that teardown patches."""
-    made = template(Plan(LONG, (Link("fexit"),)), ARM64)
+    made = template(ImagePlan(LONG, (TrampLink("fexit"),)), ARM64)
     assert made.after_call is not None
     assert made.epilogue is not None
     code = made.code[made.after_call - 4 * INSTRUCTION : made.after_call + INSTRUCTION]
@@ -161,7 +161,7 @@ def test_what_can_be_patched_is_a_nop() -> None:
 
 def test_branches_go_to_their_labels() -> None:
     """A conditional branch's hole is filled once and for all: cbz behind the program, cbnz to the fexit programs."""
-    plan = Plan(Shape((8,), 8), (Link("fmod_ret"), Link("fexit")))
+    plan = ImagePlan(Shape((8,), 8), (TrampLink("fmod_ret"), TrampLink("fexit")))
     forms = {one.form for one in statements(plan, ARM64) if isinstance(one, Instruction) and one.form}
     made = template(plan, ARM64)
     branches = [

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from impl.batched.jit import generate
 from impl.batched.jit.isa import Instruction, Isa, Statement
-from impl.batched.jit.plan import Plan
+from impl.batched.jit.plan import ImagePlan
 from properties.proofs import checks as proof_checks
 from properties.proofs import matrix
 from properties.proofs.checks import IMAGES, image_check, images_are_proved, matrix_is_proved, placed_are_proved
@@ -100,7 +100,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     generate.template.cache_clear()
 
 
-def forgetful(plan: Plan, isa: Isa) -> list[Statement]:
+def forgetful(plan: ImagePlan, isa: Isa) -> list[Statement]:
     """A generator that does not restore its caller's rbx before it leaves."""
     made = statements(plan, isa)
     last = max(place for place, one in enumerate(made) if isinstance(one, Instruction) and "mov rbx, qword" in one.text)

@@ -18,13 +18,13 @@ from impl.batched.jit.inlines import HELPERS, SESSION_HELPERS, Inline, assembled
 from properties.proofs.composition import Composed, composed
 from properties.proofs.generated import generated
 from properties.proofs.image_files import read_image
-from properties.proofs.inlines import Call, calls, image_of
+from properties.proofs.inlines import HelperCall, calls, image_of
 from properties.prover.confirm import Emulation, confirm
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
-from properties.prover.operations import Instruction
+from properties.prover.operations import LiftedInstruction
 from properties.prover.proving import prove
 from properties.prover.verdicts import Counterexample, Verdict
 from properties.prover.x86_64 import X86_64
@@ -85,7 +85,7 @@ def test_a_region_may_begin_where_the_stack_ends() -> None:
     changed = replace(code, statements=tuple("nop" if "mov [rsi]" in one else one for one in code.statements))
     top = 0xFFFF888000108000
     values = {"rsp": top, "rsi": top + 8, "ctx[3]": 1, "*value": 2}
-    executed = confirm(image_of(changed), Call("bpf_get_func_ret", "fexit", 3), X86_64, {}, values)
+    executed = confirm(image_of(changed), HelperCall("bpf_get_func_ret", "fexit", 3), X86_64, {}, values)
 
     assert isinstance(executed, Counterexample), executed
     assert "*value is the word asked for, or what it was" == executed.obligation
@@ -97,7 +97,7 @@ def test_an_index_of_more_than_32_bits(kernel: str) -> None:
 
     So a program that passes more than a u32 reads outside its context, and no verifier sees it.
     """
-    call = Call("bpf_get_func_arg", "fexit", 3, PRESETS[kernel].fsession, index_bits=64)
+    call = HelperCall("bpf_get_func_arg", "fexit", 3, PRESETS[kernel].fsession, index_bits=64)
     verdict = prove(image_of(inline(call.helper, PRESETS[kernel], call.kind)), call)
 
     assert NO_LOAD == refuted(verdict)
@@ -109,7 +109,7 @@ def test_an_index_of_more_than_32_bits(kernel: str) -> None:
 def test_the_count_must_be_masked_where_there_are_sessions() -> None:
     """What 6.12's verifier makes is wrong for ctx[-1] as it is since sessions exist; 7.3's is right for both."""
     old, new = (inline("bpf_get_func_arg_cnt", PRESETS[kernel], "fexit") for kernel in ("linux-6.12", "linux-7.3"))
-    call = Call("bpf_get_func_arg_cnt", "fexit", 3, metadata=True)
+    call = HelperCall("bpf_get_func_arg_cnt", "fexit", 3, metadata=True)
 
     assert "the result is the number of slots" == refuted(prove(image_of(old), call))
     assert "proved" == prove(image_of(new), call).outcome
@@ -199,7 +199,7 @@ def test_each_obligation_of_a_contract_can_fall(case: tuple[str, Kind, str, str,
     assert statement in code.statements
     place = code.statements.index(statement)
     changed = replace(code, statements=(*code.statements[:place], instead, *code.statements[place + 1 :]))
-    verdicts = [prove(image_of(changed), Call(helper, kind, slots, metadata=True)) for slots in (3, 12, 0)]
+    verdicts = [prove(image_of(changed), HelperCall(helper, kind, slots, metadata=True)) for slots in (3, 12, 0)]
     fallen = [refuted(verdict) for verdict in verdicts if verdict.outcome != "proved"]
 
     assert [obligation][: len(obligation)] == fallen[:1]
@@ -217,7 +217,7 @@ def test_of_every_obligation_of_a_contract_there_is_one_that_falls() -> None:
     assert set() == named - fallen
 
 
-def byte_mutants(code: Inline, call: Call) -> Iterator[tuple[Image, Verdict]]:
+def byte_mutants(code: Inline, call: HelperCall) -> Iterator[tuple[Image, Verdict]]:
     """Each bit of the code, turned over."""
     original = image_of(code, function=call.function)
     for bit in range(8 * original.used):
@@ -227,12 +227,12 @@ def byte_mutants(code: Inline, call: Call) -> Iterator[tuple[Image, Verdict]]:
         yield image, prove(image, call)
 
 
-def operations(image: Image) -> list[Instruction]:
+def operations(image: Image) -> list[LiftedInstruction]:
     """What the code does, whatever its encoding; unicorn refuses some encodings that SLEIGH and processors know."""
     return list(lifter(X86_64).sweep(image.code, image.address, image.used).values())
 
 
-def results(image: Image, call: Call, seed: int) -> list[object]:
+def results(image: Image, call: HelperCall, seed: int) -> list[object]:
     """What one execution leaves, with random values of all that is unknown, or the obligation that it breaks."""
     draw = random.Random(seed)
     index = draw.choice((0, 1, call.slots - 1, call.slots, 1 << 31, (1 << 32) - 1, draw.getrandbits(32)))
@@ -254,7 +254,7 @@ def test_each_bit_of_a_helpers_code() -> None:
     total: Counter[str] = Counter()
     for helper in HELPERS:
         kind: Kind = "fsession" if helper in SESSION_HELPERS else "fexit"
-        code, call = inline(helper, PRESETS["linux-7.3"], kind), Call(helper, kind, 3, metadata=True)
+        code, call = inline(helper, PRESETS["linux-7.3"], kind), HelperCall(helper, kind, 3, metadata=True)
         counts: Counter[str] = Counter()
         for image, verdict in byte_mutants(code, call):
             confirmed = "a bug of the prover" not in str(verdict.reason)

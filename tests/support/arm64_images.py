@@ -9,7 +9,7 @@ from typing import Any
 from impl.batched.jit.arm64 import ARM64 as ISA
 from impl.batched.jit.generate import assemble, statements
 from impl.batched.jit.isa import Instruction, Label, Statement
-from impl.batched.jit.plan import Link, Plan
+from impl.batched.jit.plan import ImagePlan, TrampLink
 from properties.proofs.generated import bound, generated, goal_of
 from properties.prover.arm64 import ARM64, MODELLED
 from properties.prover.goal import Goal
@@ -43,7 +43,7 @@ def edited(prototype: Prototype, kinds: Sequence[str], edit: Edit, *, cookies: b
     """The image of the same programs, after an edit of its statements."""
     programs = of_kinds(*kinds, cookies=cookies)
     shape = None if plan.pop("generic", False) else prototype.shape
-    planned = Plan(shape, tuple(Link(program.kind) for program in programs), **plan)  # type: ignore[arg-type]
+    planned = ImagePlan(shape, tuple(TrampLink(program.kind) for program in programs), **plan)  # type: ignore[arg-type]
     made = statements(planned, ISA)
     edit(made)
     template = assemble(planned, made, ANY_INSTRUCTION)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from impl.batched.jit.generate import assemble, statements, template
 from impl.batched.jit.isa import Instruction, Label, Statement
-from impl.batched.jit.plan import Link, Plan
+from impl.batched.jit.plan import ImagePlan, TrampLink
 from impl.batched.jit.template import Template
 from impl.batched.jit.x86_64 import X86_64
 from properties.proofs.generated import bound, goal_of, while_detaching
@@ -52,12 +52,12 @@ class Configuration:
     programs: tuple[Program, ...]
     options: tuple[tuple[str, Any], ...] = ()
 
-    def plan(self) -> Plan:
+    def plan(self) -> ImagePlan:
         """What the generator is asked for."""
         options = dict(self.options)
         shape = None if options.pop("generic", False) else self.prototype.shape
-        links = tuple(Link(program.kind, bool(program.sleepable)) for program in self.programs)  # type: ignore[arg-type]
-        return Plan(shape, links, **options)
+        links = tuple(TrampLink(program.kind, bool(program.sleepable)) for program in self.programs)  # type: ignore[arg-type]
+        return ImagePlan(shape, links, **options)
 
     def image(self) -> Image:
         """The image without a mistake."""

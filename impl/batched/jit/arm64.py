@@ -14,13 +14,13 @@ from typing import Final
 from impl.batched.jit import assembler
 from impl.batched.jit.isa import MARK, Code, Instruction, Isa, Layout, To
 from impl.batched.jit.plan import PlanError
-from impl.batched.jit.template import Field, Form
+from impl.batched.jit.template import BitField, Form
 from spec.abi import AAPCS64, SLOT_BYTES
 
 __all__ = ["ARM64", "BRANCH19", "MOVE64"]
 
-BRANCH19: Final = Form("imm19", 4, (Field(0, 4, 5, 19, 2),), origin=0, reach=21, align=4)
-MOVE64: Final = Form("movz/movk", 16, tuple(Field(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
+BRANCH19: Final = Form("imm19", 4, (BitField(0, 4, 5, 19, 2),), origin=0, reach=21, align=4)
+MOVE64: Final = Form("movz/movk", 16, tuple(BitField(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
 
 ALIGNMENT: Final = 16
 RECORDS: Final = 32

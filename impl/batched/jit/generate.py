@@ -9,8 +9,8 @@ from typing import Final
 
 from impl.batched.jit import assembler
 from impl.batched.jit.isa import MARK, Emitter, Instruction, Isa, Label, Layout, Statement
-from impl.batched.jit.plan import Plan, Run
-from impl.batched.jit.template import Field, Hole, Skip, Template
+from impl.batched.jit.plan import ImagePlan, LinkRun
+from impl.batched.jit.template import BitField, Hole, Skip, Template
 from impl.batched.jit.x86_64 import X86_64
 from spec.abi import SLOT_BYTES, Slot
 from spec.errors import BadInputError
@@ -26,17 +26,17 @@ FEXIT: Final = "fexit"
 
 
 @lru_cache(maxsize=4096)
-def template(plan: Plan, isa: Isa = X86_64) -> Template:
+def template(plan: ImagePlan, isa: Isa = X86_64) -> Template:
     """The template of a plan. PlanError where the architecture has no image for it."""
     return assembled(plan, isa)
 
 
-def assembled(plan: Plan, isa: Isa = X86_64) -> Template:
+def assembled(plan: ImagePlan, isa: Isa = X86_64) -> Template:
     """The template of a plan, generated anew."""
     return assemble(plan, statements(plan, isa), isa)
 
 
-def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
+def layout(plan: ImagePlan, isa: Isa = X86_64) -> Layout:
     """Offsets of the words in an image's frame, in the order of __arch_prepare_bpf_trampoline()."""
     slots = _place_slots(plan, isa)
     result = SLOT_BYTES * plan.calls_original
@@ -65,7 +65,7 @@ def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
     )
 
 
-def _place_slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
+def _place_slots(plan: ImagePlan, isa: Isa) -> tuple[Slot, ...]:
     if plan.shape is not None:
         return isa.convention.slots(plan.shape.arguments)
     return tuple(
@@ -73,12 +73,12 @@ def _place_slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
     )
 
 
-def _count_stacked(plan: Plan, slots: Sequence[Slot]) -> int:
+def _count_stacked(plan: ImagePlan, slots: Sequence[Slot]) -> int:
     """Counts the stack arguments that the image passes on."""
     return sum(slot.stack is not None for slot in slots) * plan.calls_original
 
 
-def statements(plan: Plan, isa: Isa = X86_64) -> list[Statement]:
+def statements(plan: ImagePlan, isa: Isa = X86_64) -> list[Statement]:
     """The image as a list of instructions and labels."""
     return list(_Image(plan, isa).statements())
 
@@ -86,7 +86,7 @@ def statements(plan: Plan, isa: Isa = X86_64) -> list[Statement]:
 class _Image:
     """One image in the making."""
 
-    def __init__(self, plan: Plan, isa: Isa) -> None:
+    def __init__(self, plan: ImagePlan, isa: Isa) -> None:
         self._plan = plan
         self._slots = _place_slots(plan, isa)
         self._frame = layout(plan, isa)
@@ -165,7 +165,7 @@ class _Image:
             if slot.register:
                 yield from self._emit.load(slot.register, self._frame.context - SLOT_BYTES * number)
 
-    def _run(self, run: Run) -> Iterator[Statement]:
+    def _run(self, run: LinkRun) -> Iterator[Statement]:
         """Runs one program, as the code of 7.3's invoke_bpf() and invoke_bpf_prog() does."""
         emit, frame, link = self._emit, self._frame, run.link
         first, second, third, *_ = self._arguments
@@ -191,7 +191,7 @@ class _Image:
         yield from emit.call(f"__bpf_prog_exit{gate}")
         yield Label(_name_end(run))
 
-    def _describe_session(self, run: Run) -> int:
+    def _describe_session(self, run: LinkRun) -> int:
         """Makes what ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
         place = self._frame.cookies - SLOT_BYTES * self._plan.sessions.index(run.link)
         index = (place - self._frame.context) // SLOT_BYTES
@@ -208,19 +208,19 @@ class _Image:
         yield from emit.nop()
 
 
-def _name_nop(run: Run) -> str:
+def _name_nop(run: LinkRun) -> str:
     return f"{run.list} {run.link}: nop"
 
 
-def _name_skip(run: Run) -> str:
+def _name_skip(run: LinkRun) -> str:
     return f"{run.list} {run.link}: not entered"
 
 
-def _name_end(run: Run) -> str:
+def _name_end(run: LinkRun) -> str:
     return f"{run.list} {run.link}: behind"
 
 
-def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
+def assemble(plan: ImagePlan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
     """The template of a plan's statements. BadInputError if the code is not what they say."""
     instructions = [statement for statement in made if isinstance(statement, Instruction)]
     pieces = [_encode(one, isa) for one in instructions]
@@ -288,11 +288,11 @@ def _point(code: bytearray, hole: Hole, target: int) -> None:
         _write(code, hole, field, _read_word(code, hole, field) | bits << field.low)
 
 
-def _read_word(code: bytearray, hole: Hole, field: Field) -> int:
+def _read_word(code: bytearray, hole: Hole, field: BitField) -> int:
     start = hole.offset + field.offset
     return int.from_bytes(code[start : start + field.size], "little")
 
 
-def _write(code: bytearray, hole: Hole, field: Field, word: int) -> None:
+def _write(code: bytearray, hole: Hole, field: BitField, word: int) -> None:
     start = hole.offset + field.offset
     code[start : start + field.size] = word.to_bytes(field.size, "little")

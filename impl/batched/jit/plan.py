@@ -9,7 +9,7 @@ from typing import Final, Literal
 from spec.abi import SLOT_BYTES
 from spec.prototypes import MAX_ARGUMENT_BYTES, Shape
 
-__all__ = ["MOST_LINKS", "MOST_SLOTS", "Link", "LinkKind", "Plan", "PlanError", "Run"]
+__all__ = ["MOST_LINKS", "MOST_SLOTS", "ImagePlan", "LinkKind", "LinkRun", "PlanError", "TrampLink"]
 
 LinkKind = Literal["fentry", "fexit", "fmod_ret", "fsession"]
 
@@ -25,7 +25,7 @@ class PlanError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class TrampLink:
     """One bpf_tramp_link. sleepable: its program may sleep, and so has helpers of its own around it."""
 
     kind: LinkKind
@@ -33,7 +33,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LinkRun:
     """One run of a program in an image. link: its place in Plan.links; list: fentry, fmod_ret or fexit."""
 
     link: int
@@ -41,7 +41,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImagePlan:
     """What one image does. PlanError for what no image can do.
 
     shape: of the functions' prototypes, in bytes; None is every arity of up to as many slots as there are registers,
@@ -52,7 +52,7 @@ class Plan:
     """
 
     shape: Shape | None
-    links: tuple[Link, ...]
+    links: tuple[TrampLink, ...]
     func_ip: bool = False
     orig_stack: bool = False
     site: Literal["call", "jmp"] = "call"
@@ -95,19 +95,19 @@ class Plan:
         return self.orig_stack or self.by_address
 
     @cached_property
-    def fentry(self) -> tuple[Run, ...]:
+    def fentry(self) -> tuple[LinkRun, ...]:
         """The first list, in running order: newest first, sessions among them."""
-        return tuple(Run(link, "fentry") for link in self._list_places("fentry", "fsession"))
+        return tuple(LinkRun(link, "fentry") for link in self._list_places("fentry", "fsession"))
 
     @cached_property
-    def fmod_ret(self) -> tuple[Run, ...]:
+    def fmod_ret(self) -> tuple[LinkRun, ...]:
         """The second list, in running order."""
-        return tuple(Run(link, "fmod_ret") for link in self._list_places("fmod_ret"))
+        return tuple(LinkRun(link, "fmod_ret") for link in self._list_places("fmod_ret"))
 
     @cached_property
-    def fexit(self) -> tuple[Run, ...]:
+    def fexit(self) -> tuple[LinkRun, ...]:
         """The third list, in running order: newest first, sessions among them."""
-        return tuple(Run(link, "fexit") for link in self._list_places("fexit", "fsession"))
+        return tuple(LinkRun(link, "fexit") for link in self._list_places("fexit", "fsession"))
 
     @cached_property
     def sessions(self) -> tuple[int, ...]:

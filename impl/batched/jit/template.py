@@ -11,10 +11,10 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.jit.plan import Run
+from impl.batched.jit.plan import LinkRun
 from spec.errors import BadInputError
 
-__all__ = ["Field", "Form", "Hole", "Skip", "Template", "relocate_many"]
+__all__ = ["BitField", "Form", "Hole", "Skip", "Template", "relocate_many"]
 
 MODULUS: Final = 1 << 64
 HALF: Final = 1 << 63
@@ -22,7 +22,7 @@ Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class BitField:
     """Bits of a value in a little-endian word of code.
 
     offset: of the word, from the hole's first byte; size: 1, 2, 4 or 8 bytes; low, bits: where in the word; shift: how
@@ -46,7 +46,7 @@ class Form:
 
     name: str
     size: int
-    fields: tuple[Field, ...]
+    fields: tuple[BitField, ...]
     origin: int | None = None
     reach: int = 64
     align: int = 1
@@ -54,7 +54,7 @@ class Form:
     @property
     def whole(self) -> bool:
         """Whether the hole is one word, that holds all of the address or distance."""
-        one = Field(0, self.size, 0, 8 * self.size)
+        one = BitField(0, self.size, 0, 8 * self.size)
         return self.fields == (one,) and self.align == 1 and (self.origin is None or self.reach == one.bits)
 
 
@@ -78,9 +78,9 @@ class Skip:
     behind: int
 
     @property
-    def run(self) -> Run:
+    def run(self) -> LinkRun:
         """The run that is skipped."""
-        return Run(self.link, self.list)
+        return LinkRun(self.link, self.list)
 
 
 class _Part(NamedTuple):
@@ -171,7 +171,7 @@ class Template:
         added = hole.addend - hole.offset - form.origin
         return _Part(hole.symbol, added, 1 << (form.reach - 1), form.align, words)
 
-    def _read_word(self, hole: Hole, field: Field) -> int:
+    def _read_word(self, hole: Hole, field: BitField) -> int:
         start = hole.offset + field.offset
         return int.from_bytes(self.code[start : start + field.size], "little")
 
@@ -267,7 +267,7 @@ def _compute_values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     return values
 
 
-def _put(made: NDArray[np.uint8], start: int, field: Field, values: Words) -> None:
+def _put(made: NDArray[np.uint8], start: int, field: BitField, values: Words) -> None:
     size, (count, length) = f"<u{field.size}", made.shape
     words: NDArray[Any] = np.ndarray((count,), size, made.data, start, (length,))
     if field.bits == 8 * field.size and not field.shift:

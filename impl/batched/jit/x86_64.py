@@ -11,13 +11,13 @@ from typing import Final
 
 from impl.batched.jit import assembler
 from impl.batched.jit.isa import MARK, Code, Instruction, Isa, Layout, To
-from impl.batched.jit.template import Field, Form
+from impl.batched.jit.template import BitField, Form
 from spec.abi import SLOT_BYTES, SYSTEM_V
 
 __all__ = ["ABS64", "REL32", "X86_64"]
 
-REL32: Final = Form("rel32", 4, (Field(0, 4, 0, 32),), origin=4, reach=32)
-ABS64: Final = Form("imm64", 8, (Field(0, 8, 0, 64),))
+REL32: Final = Form("rel32", 4, (BitField(0, 4, 0, 32),), origin=4, reach=32)
+ABS64: Final = Form("imm64", 8, (BitField(0, 8, 0, 64),))
 
 NOP5: Final = bytes.fromhex("0f1f440000")
 ALIGNMENT: Final = 16

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from impl.batched.functions import Functions, Indices
 from impl.batched.images import FRESH, Trampolines
 from impl.batched.jit.generate import template
-from impl.batched.jit.plan import Link, Plan
+from impl.batched.jit.plan import ImagePlan, TrampLink
 from impl.batched.jit.template import Template, relocate_many
 from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
@@ -211,15 +211,15 @@ class Images:
         self._place[where] = places | (JUMPED if plan.site == "jmp" else 0)
         self.size[where] = len(made.code)
 
-    def _plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> Plan:
+    def _plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> ImagePlan:
         sets = state.trampolines.sets
         programs = [state.program_numbered[int(sets.node_program[node])] for node in nodes]
         shared = self._level != "per_function"
-        links = tuple(Link(program.kind, program.sleepable) for program in programs)  # type: ignore[arg-type]
+        links = tuple(TrampLink(program.kind, program.sleepable) for program in programs)  # type: ignore[arg-type]
         func_ip = any(program.func_ip for program in programs)
         calls = any(program.kind != "fentry" for program in programs)
         jumped = self._jmp_sites and calls and not content.orig_stack
-        return Plan(
+        return ImagePlan(
             shape,
             links,
             func_ip=func_ip,

@@ -7,7 +7,7 @@ from typing import Final
 
 from impl.batched.jit.assembler import assemble
 from impl.batched.jit.generate import template
-from impl.batched.jit.plan import Link, Plan
+from impl.batched.jit.plan import ImagePlan, TrampLink
 from impl.batched.machine import addresses as at
 from impl.batched.machine.bodies import body
 from impl.batched.machine.bpf import HELPERS, helper_name
@@ -123,7 +123,9 @@ class Loader:
         prototype = state.functions.all[index].prototype
         assert prototype is not None
         program = state.program_numbered[int(state.trampolines.sets.node_program[node])]
-        made = template(Plan(normal(prototype), (Link("fmod_ret", program.sleepable),), program.func_ip, site="jmp"))
+        made = template(
+            ImagePlan(normal(prototype), (TrampLink("fmod_ret", program.sleepable),), program.func_ip, site="jmp")
+        )
         symbols = routines().address | program_symbols(state, [node])
         symbols |= {
             "body": routines().address["nothing"],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from properties.benchmarks.angr.wire import understood
 
 if TYPE_CHECKING:
-    from properties.benchmarks.angr.angr_prover import Prover
+    from properties.benchmarks.angr.angr_prover import AngrProver
 
 
 def main() -> int:
@@ -23,22 +23,22 @@ def main() -> int:
     logging.getLogger("angr").setLevel(logging.CRITICAL)
     try:
         # Where angr is missing, that is told on the pipe.
-        from properties.benchmarks.angr.angr_prover import Prover  # noqa: PLC0415
+        from properties.benchmarks.angr.angr_prover import AngrProver  # noqa: PLC0415
     except ImportError as error:
         _reply({"error": f"{sys.executable} has no angr: {error}"})
         return 2
-    provers: list[Prover] = []
+    provers: list[AngrProver] = []
     for line in sys.stdin:
         request = json.loads(line)
         if "images" in request:
-            provers = [Prover(*understood(task)) for task in request["images"]]
+            provers = [AngrProver(*understood(task)) for task in request["images"]]
             _reply({"images": len(provers)})
         else:
             _reply(_prove([provers[place] for place in request["prove"]]))
     return 0
 
 
-def _prove(provers: Sequence[Prover]) -> dict[str, Any]:
+def _prove(provers: Sequence[AngrProver]) -> dict[str, Any]:
     """Proves all, and counts the processor's seconds; the garbage collector is off, as on the other side."""
     gc.collect()
     gc.disable()

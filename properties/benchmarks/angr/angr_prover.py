@@ -13,7 +13,7 @@ import angr  # type: ignore[import-not-found]
 import claripy  # type: ignore[import-not-found]
 
 from properties.benchmarks.angr.angr_machine import AngrMachine
-from properties.benchmarks.angr.client import Answer
+from properties.benchmarks.angr.client import PeerAnswer
 from properties.prover.claims import claim_of
 from properties.prover.goal import Goal
 from properties.prover.image import Image
@@ -22,7 +22,7 @@ from properties.prover.steps import steps
 from properties.prover.terms import Term, Value, forget
 from properties.prover.x86_64 import X86_64
 
-__all__ = ["Prover"]
+__all__ = ["AngrProver"]
 
 CASES: Final = 64
 """Values that a term may have where it must be a number."""
@@ -46,13 +46,13 @@ class _Callee(angr.SimProcedure):  # type: ignore[misc]
 
     NO_RET = True
 
-    def run(self, *, prover: Prover) -> None:
+    def run(self, *, prover: AngrProver) -> None:
         """Lets the step be judged, and goes on where the callee returns to."""
         for state in prover.judge_step(self.state, self.addr):
             self.successors.add_successor(state, state.regs.ip, claripy.true(), "Ijk_Ret")
 
 
-class Prover:
+class AngrProver:
     """One image and its goal. It may be proved again and again, and keeps its lifted blocks."""
 
     def __init__(self, image: Image, goal: Goal) -> None:
@@ -68,7 +68,7 @@ class Prover:
         for address in {target for step in steps(goal) for target in step.targets if isinstance(target, int)}:
             self._project.hook(address, _Callee(prover=self))
 
-    def prove(self) -> Answer:
+    def prove(self) -> PeerAnswer:
         """Runs all paths."""
         forget()
         claim = claim_of(self._image, self._goal, X86_64)
@@ -101,8 +101,8 @@ class Prover:
         state.globals["progress"] = progress
         return [state]
 
-    def _answer(self, outcome: Literal["proved", "refuted", "undecided"], broken: str = "") -> Answer:
-        return Answer(outcome, self._machine.decided, self._left, broken)
+    def _answer(self, outcome: Literal["proved", "refuted", "undecided"], broken: str = "") -> PeerAnswer:
+        return PeerAnswer(outcome, self._machine.decided, self._left, broken)
 
     def _begin(self) -> Any:
         """Makes the first state."""

@@ -16,14 +16,14 @@ from properties.prover.goal import Goal
 from properties.prover.image import Image
 from spec.errors import BadInputError
 
-__all__ = ["Answer", "Peer"]
+__all__ = ["Peer", "PeerAnswer"]
 
 ROOT: Final = Path(properties.__file__).parents[1]
 INSTALL: Final = "give the interpreter in which `pip install -r properties/benchmarks/angr/requirements.txt` was run"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PeerAnswer:
     """angr's verdict on an image, in the words of a Verdict. broken: the obligation that does not hold."""
 
     outcome: str
@@ -52,10 +52,10 @@ class Peer:
         """Gives the peer images in place of those that it has."""
         self._ask({"images": [described(*image) for image in images]})
 
-    def prove(self, places: Iterable[int]) -> tuple[float, list[Answer]]:
+    def prove(self, places: Iterable[int]) -> tuple[float, list[PeerAnswer]]:
         """Proves those at these places: the processor's seconds that it took, and the answers."""
         reply = self._ask({"prove": list(places)})
-        return reply["seconds"], [Answer(**answer) for answer in reply["answers"]]
+        return reply["seconds"], [PeerAnswer(**answer) for answer in reply["answers"]]
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         process = self._process
