@@ -38,7 +38,7 @@ class Evaluated(_Evaluated):
         falls = after.pc == agreement.CODE + instruction.size
         return replace(after, pc=AT + instruction.size) if falls else after
 
-    def _place(self, address: int, size: int) -> int:
+    def _find_place(self, address: int, size: int) -> int:
         if not 0 <= address - DATA <= SIZE - size:
             raise _OutsideError
         return address - DATA
