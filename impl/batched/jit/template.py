@@ -6,15 +6,15 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.jit.plan import ProgramInvocation
+from impl.batched.jit.plan import LinkRun
 from spec.errors import BadInputError
 
-__all__ = ["Field", "Form", "Hole", "Skip", "Template", "relocate_many"]
+__all__ = ["BitField", "Form", "Hole", "Skip", "Template", "relocate_many"]
 
 MODULUS: Final = 1 << 64
 HALF: Final = 1 << 63
@@ -22,7 +22,7 @@ Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class BitField:
     """Bits of a value in a little-endian word of code.
 
     offset: of the word, from the hole's first byte; size: 1, 2, 4 or 8 bytes; low, bits: where in the word; shift: how
@@ -46,7 +46,7 @@ class Form:
 
     name: str
     size: int
-    fields: tuple[Field, ...]
+    fields: tuple[BitField, ...]
     origin: int | None = None
     reach: int = 64
     align: int = 1
@@ -54,7 +54,7 @@ class Form:
     @property
     def whole(self) -> bool:
         """Whether the hole is one word, that holds all of the address or distance."""
-        one = Field(0, self.size, 0, 8 * self.size)
+        one = BitField(0, self.size, 0, 8 * self.size)
         return self.fields == (one,) and self.align == 1 and (self.origin is None or self.reach == one.bits)
 
 
@@ -72,13 +72,19 @@ class Hole:
 class Skip:
     """Where a run of a program begins with a nop, at `at`, that becomes a jump to `behind` when it is detached."""
 
-    run: ProgramInvocation
+    link: int
+    list: Literal["fentry", "fmod_ret", "fexit"]
     at: int
     behind: int
 
+    @property
+    def run(self) -> LinkRun:
+        """The run that is skipped."""
+        return LinkRun(self.link, self.list)
+
 
 class _Part(NamedTuple):
-    """One hole, as relocating needs it: the symbol, what is added to it, and the words of code to put it in.
+    """One hole, prepared for relocating: the symbol, what is added to it, and the words of code to put it in.
 
     limit: of a distance, either way; 0: no distance. words: the word, and the shift, mask and low bit of its field.
     """
@@ -125,7 +131,7 @@ class Template:
             return self._relocate(address, symbols)
 
     def _relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
-        """The same for any forms, and any addresses."""
+        """Relocates holes of any form, to any address."""
         pieces = self._pieces.copy()
         place = 1
         try:
@@ -148,7 +154,7 @@ class Template:
 
     @cached_property
     def _whole(self) -> tuple[struct.Struct, tuple[tuple[str, int, bool], ...]] | None:
-        """If every hole is a whole word: what packs distances with their signs, and symbol, what is added, distance."""
+        """If every hole is a whole word: what packs them; for each its symbol, what is added, if a distance."""
         if not all(hole.form.whole for hole in self.holes):
             return None
         relative = [hole.form.origin is not None for hole in self.holes]
@@ -165,7 +171,7 @@ class Template:
         added = hole.addend - hole.offset - form.origin
         return _Part(hole.symbol, added, 1 << (form.reach - 1), form.align, words)
 
-    def _read_word(self, hole: Hole, field: Field) -> int:
+    def _read_word(self, hole: Hole, field: BitField) -> int:
         start = hole.offset + field.offset
         return int.from_bytes(self.code[start : start + field.size], "little")
 
@@ -180,7 +186,7 @@ class Template:
         return struct.Struct(self._write_layout([False] * len(list(self.fields()))))
 
     def _write_layout(self, signed: Sequence[bool]) -> str:
-        """How struct packs code and words in turn."""
+        """Writes the format by which struct packs code and words in turn."""
         text, end = "<", 0
         for (start, size), sign in zip(self.fields(), signed, strict=True):
             text += f"{start - end}s{_CODES[size].lower() if sign else _CODES[size]}"
@@ -233,7 +239,7 @@ def _is_constant(hole: Hole, symbol: int | Words) -> bool:
 
 
 def _fill_constants(template: Template, symbols: Mapping[str, int | Words]) -> bytes:
-    """The code with what is the same in every row."""
+    """Fills the holes that hold the same in every row."""
     code = bytearray(template.code)
     for hole in template.holes:
         symbol = symbols[hole.symbol]
@@ -261,7 +267,7 @@ def _compute_values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     return values
 
 
-def _put(made: NDArray[np.uint8], start: int, field: Field, values: Words) -> None:
+def _put(made: NDArray[np.uint8], start: int, field: BitField, values: Words) -> None:
     size, (count, length) = f"<u{field.size}", made.shape
     words: NDArray[Any] = np.ndarray((count,), size, made.data, start, (length,))
     if field.bits == 8 * field.size and not field.shift:
