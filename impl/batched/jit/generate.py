@@ -32,12 +32,12 @@ def template(plan: ImagePlan, isa: Isa = X86_64) -> Template:
 
 
 def assembled(plan: ImagePlan, isa: Isa = X86_64) -> Template:
-    """The same, generated anew."""
+    """Generates the template without looking into the cache."""
     return assemble(plan, statements(plan, isa), isa)
 
 
 def layout(plan: ImagePlan, isa: Isa = X86_64) -> Layout:
-    """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
+    """The offsets of the frame's parts, in the order of __arch_prepare_bpf_trampoline()."""
     slots = _place_slots(plan, isa)
     result = SLOT_BYTES * plan.calls_original
     context = result + SLOT_BYTES * len(slots)
@@ -144,7 +144,7 @@ class _Image:
                 yield from self._emit.copy(slot.stack, place)
 
     def _ask(self) -> Iterator[Statement]:
-        """What an image that serves several functions must be told of the one it is called by."""
+        """An image that serves several functions asks helpers about the one that calls it."""
         plan, emit = self._plan, self._emit
         if plan.generic:
             yield from emit.return_address(self._arguments[0])

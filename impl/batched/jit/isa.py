@@ -1,4 +1,4 @@
-"""What the generator needs of an architecture: instructions, by what they do in a trampoline."""
+"""The generator's view of an architecture: the instructions of a trampoline, by their purpose."""
 
 from __future__ import annotations
 

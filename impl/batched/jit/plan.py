@@ -1,4 +1,4 @@
-"""What an image is to do, as far as its code depends on it."""
+"""The plan of an image: everything that its code depends on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_SLOTS: Final = 12
 
 
 class PlanError(ValueError):
-    """No image can do this; the text is one sentence that says why."""
+    """No image can carry this plan out; the text is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ProgramInvocation:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """What one image is to do. PlanError for what none can.
+    """The plan of one image. Raises PlanError if no image can carry it out.
 
     shape: of the functions' prototypes, in bytes; None is every arity of up to as many slots as there are registers,
     which implies `shared`. links: in the order of attaching, oldest first. func_ip: some program asks for the
@@ -86,7 +86,7 @@ class ImagePlan:
 
     @property
     def by_address(self) -> bool:
-        """What differs from function to function is asked of helpers, by the return address into the function."""
+        """The image asks helpers what differs between functions, and gives them the return address."""
         return self.shared or self.generic
 
     @property

@@ -1,4 +1,4 @@
-"""A template: the code of an image with holes for what depends on where it lies, and whom it serves."""
+"""A template: the code of an image, with holes for the addresses that depend on its place and its function."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Template:
             return self._relocate(address, symbols)
 
     def _relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
-        """The same for any forms, and any addresses."""
+        """Relocates code of any form to any address."""
         pieces = self._pieces.copy()
         place = 1
         try:
