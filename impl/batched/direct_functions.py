@@ -63,7 +63,7 @@ class DirectFunctions:
         self._remember(addresses, np.full(len(addresses), entry, np.int32), np.zeros(len(addresses), np.bool_))
 
     def remove(self, where: Indices) -> None:
-        """Remove the entries of these sites, where there are any."""
+        """Remove the entries that these sites have."""
         self._entries -= int(np.count_nonzero(self.entry[where]))
         self.entry[where] = NO_ENTRY
 

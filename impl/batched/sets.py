@@ -197,7 +197,7 @@ class ProgramSets:
         return int(np.count_nonzero(self.members)) - 1
 
     def _intern(self, rows: NDArray[np.int32]) -> Indices:
-        """The class of each row of nodes, oldest first and zeros behind; made where there is none."""
+        """The class of each row of nodes (oldest first, padded with zeros); a missing class is made."""
         prints, lengths = self._fingerprint(rows)
         distinct, first, inverse = np.unique(prints, return_index=True, return_inverse=True)
         found = self._find(distinct)

@@ -19,7 +19,7 @@ _OURS: Final = 2
 
 
 class Sites:
-    """One element a function, and one for what has gone, which is never covered.
+    """Arrays with one element a function, and one for functions that have gone, which is never covered.
 
     count: |S(f)|. regs: how many of S(f) save regs. regs_left: R stays, however many that are (SITE-6). codes: the sum
     of the codes of S(f). ipmodify, direct: whether S(f) has an IPMODIFY user, a direct ops. loaded: whether there is a

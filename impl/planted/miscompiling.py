@@ -1,4 +1,4 @@
-"""Bugs in machine code: an instruction of the kernel's routines, or of a template, is another one of the same size."""
+"""Bugs in machine code: one instruction of a routine or a template is replaced by another of its size."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _own_time(wanted: Sequence[Cell], *, thorough: bool) -> float:
 
 
 def _agree(answers: Sequence[AngrAnswer], matrix: Matrix) -> None:
-    """Check that both have proved every image and decided the same obligations, which angr does on each path."""
+    """Both have proved every image, and decided the same obligations of it; angr once for each path, which are more."""
     for answer, proof in zip(answers, matrix.proofs, strict=True):
         assert answer.outcome == proof.verdict.outcome == "proved", (answer, proof.lines)
         assert answer.obligations.keys() == proof.verdict.obligations.keys(), (answer, proof.verdict)

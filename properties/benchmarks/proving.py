@@ -39,7 +39,7 @@ def growth_with_programs() -> Figure:
 
 
 def relocation() -> Figure:
-    """The time to put a template with one program of each kind at an address, against assembling it anew."""
+    """A template with one program of each kind: put at an address, against assembled anew."""
     plan = ImagePlan(long(ARITY).shape, tuple(TrampLink(kind) for kind in ("fentry", "fmod_ret", "fexit")))
     made = template(plan)
     symbols = {symbol: ADDRESS - 0x100 * place for place, symbol in enumerate(sorted(made.symbols), 1)}

@@ -1,7 +1,7 @@
-"""Trampoline and helper together: a program that asks a helper learns what the trampoline's obligations promise.
+"""Trampoline and helper together: a program that asks a helper gets the answer that the goal promises.
 
-In an image, whichever way it came about, a program's call is led to code that asks, and from there to the program. All
-obligations of the image stay what they are; to them come the answers, of which the goal alone tells the right ones.
+In an image, whoever made it, the call of a program is redirected to code that asks a helper and then jumps to the
+program. To the image's obligations is added that the answer is the right one, which the goal alone tells.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from properties.prover.claims import Claim, claim_of, disjoint, stack_span
 from properties.prover.goal import Goal, Program, Run
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.machine import Frame, Machine, Region
+from properties.prover.machine import AccessRegion, FrameBounds, Machine
 from properties.prover.obligations import Obligations, Progress
-from properties.prover.steps import FUNCTION, Step
+from properties.prover.steps import FUNCTION, ImageStep
 from properties.prover.terms import Value, sub
 from properties.prover.x86_64 import X86_64
 from spec.abi import SLOT_BYTES
@@ -33,7 +33,7 @@ CALL_BYTES: Final = 5
 
 @dataclass(frozen=True)
 class Composed:
-    """A goal, and that the program at a place of it asks a helper, for this index. It is a Subject."""
+    """A Subject: a goal whose program at this place asks a helper, for this index."""
 
     goal: Goal
     place: int
@@ -41,10 +41,10 @@ class Composed:
     index: int = 0
 
     def claim(self, image: Image, architecture: Architecture) -> Claim:
-        """See Subject. The task's pointer to its run context is not in the frame."""
+        """See Claimant. The pointer to the run context, in struct task_struct, is not in the frame."""
         claim = claim_of(image, self.goal, architecture)
-        region = Region(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, SLOT_BYTES)
-        frame = Frame(claim.frame.readable, (region,))
+        region = AccessRegion(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, SLOT_BYTES)
+        frame = FrameBounds(claim.frame.readable, (region,))
         return replace(
             claim,
             demands=_Asking(self, architecture),
@@ -79,13 +79,15 @@ class _Asking(Obligations):
         # Where asking() leaves what the helper has stored.
         self._stored = architecture.convention.arguments[3]
 
-    def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
-        """The helper that enters a program also makes its run context the task's."""
+    def _enter(self, machine: Machine, progress: Progress, step: ImageStep, run: Run) -> Progress:
+        """Lets the helper that enters a program also point the task to its run context."""
         after = super()._enter(machine, progress, step, run)
         machine.set_word(BPF_CTX_ADDRESS, after.run_context)
         return after
 
-    def _run_program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
+    def _run_program(
+        self, machine: Machine, progress: Progress, step: ImageStep, run: Run, program: Program
+    ) -> Progress:
         if run.program != self._subject.place:
             return super()._run_program(machine, progress, step, run, program)
         got, stored = machine.register(self._answer), machine.register(self._stored)
@@ -99,7 +101,7 @@ class _Asking(Obligations):
         return after
 
     def _promise(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Answer:
-        """By the goal: what the helper returns and stores, and how many bits of that count."""
+        """Promises, by the goal, what the helper returns and stores, and how many bits of that count."""
         helper, index = self._subject.helper, self._subject.index
         if helper == "bpf_get_func_arg":
             if index >= progress.slots:
@@ -112,7 +114,7 @@ class _Asking(Obligations):
         return self._promise_result(machine, progress, run, context), UNTOUCHED, 64
 
     def _promise_result(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Value | None:
-        """What a helper that stores nothing returns; None where the goal promises nothing."""
+        """Promises what a helper that stores nothing returns; None where the goal promises nothing."""
         bindings = machine.bindings
         index, cookie = bindings.get(f"session {run.program}"), bindings.get(f"cookie {run.program}")
         return {

@@ -109,7 +109,7 @@ def goal_of(
 
 
 def bound(made: Template, goal: Goal, architecture: Architecture = X86_64) -> Image:
-    """A template relocated to a fixed address and to a goal's, with the places where it is patched."""
+    """A template, relocated to a fixed address and to the addresses of a goal, with the places where it is patched."""
     address = architecture.kernel_text[0] + IMAGE
     symbols = dict(goal.helpers) | {"body": goal.body, "function": goal.function, "im": goal.im or 0}
     symbols |= {"lookup": goal.lookup or 0, "lookup_ip": goal.lookup_ip or 0}
@@ -118,7 +118,7 @@ def bound(made: Template, goal: Goal, architecture: Architecture = X86_64) -> Im
         symbols[f"prog {place}"] = program.pointer or 0
         symbols[f"cookie {place}"] = program.cookie or 0
     code = made.relocate(address, symbols)
-    # What follows the image is none of its: an instruction that it must not run into.
+    # An instruction that does not belong to the image follows it.
     return Image(address, code + b"\xcc" * len(architecture.nop), len(code), tuple(_list_patches(made, goal, address)))
 
 
@@ -139,5 +139,5 @@ def _list_runs(goal: Goal) -> tuple[Run, ...]:
 
 
 def while_detaching(goal: Goal) -> Goal:
-    """The same while a task is in the image, and any of its programs, or the whole image, is being detached."""
+    """The same goal while a task is in the image, and any of its programs, or all, are being detached."""
     return replace(goal, patches=frozenset({RETURNED_EARLY, *map(skipped, _list_runs(goal))}))

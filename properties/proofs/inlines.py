@@ -18,7 +18,7 @@ from properties.prover.claims import Claim, disjoint, grounds, image_span, in_ra
 from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META
 from properties.prover.goal import KINDS, Kind
 from properties.prover.image import Image
-from properties.prover.machine import Frame, Machine, Region
+from properties.prover.machine import AccessRegion, FrameBounds, Machine
 from properties.prover.obligations import Progress
 from properties.prover.steps import CALLER
 from properties.prover.terms import Value, add, concat, eq, extract, ite, lshr, shl, sub, symbol, ult, zext
@@ -29,14 +29,14 @@ from spec.semantics import Semantics
 __all__ = ["BPF_CTX_ADDRESS", "HelperCall", "calls", "image_of"]
 
 CONTEXT_PLACE: Final = 1 << 32
-"""Where the context is on the line of places, and one further each, what the helper's other pointers point at."""
+"""The context's place. What the helper's other pointers point at is at multiples of it."""
 
 OUT: Final = "*value"
 RUN_CONTEXT: Final = "the run context"
 COOKIE: Final = "its cookie"
 ABOVE_COUNT: Final = "ctx[-1] above the number of slots"
 BPF_CTX_ADDRESS: Final = 0xFFFF888123456780
-"""Of the running task's pointer to its run context."""
+"""Where the running task's pointer to its run context is."""
 
 ADDRESS: Final = 0xFFFFFFFFC0010000
 BEHIND: Final = b"\xcc" * 16
@@ -48,10 +48,10 @@ Named = Callable[[str, int], Value]
 
 @dataclass(frozen=True, slots=True)
 class HelperCall:
-    """A call of a helper by a program of a kind, whose context has this many slots. It is a Subject.
+    """A Subject: a helper is called by a program of this kind, whose context has this many slots.
 
-    metadata: ctx[-1] has more than that number. index_bits: of the argument n that the caller sets, the others being 0;
-    the helper's n has 32. function: the code ends in a return; otherwise it stands in a program, which goes on behind.
+    metadata: ctx[-1] has more than that number. index_bits: how many bits of the argument n the caller sets, the others
+    being 0; the helper's n has 32. function: the code ends in a return; otherwise it stands in a program.
     """
 
     helper: str
@@ -62,7 +62,7 @@ class HelperCall:
     function: bool = True
 
     def claim(self, image: Image, architecture: Architecture) -> Claim:
-        """See Subject."""
+        """See Claimant."""
         registers: dict[str, Value | None] = {
             name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
         }
@@ -85,9 +85,9 @@ class HelperCall:
             symbols=defaults(architecture) | spread,
         )
 
-    def _make_frame(self, regions: tuple[Region, ...]) -> Frame:
-        """Of the stack a function may read its return address, and what it pushes."""
-        return Frame(SLOT_BYTES if self.function else 0, regions)
+    def _make_frame(self, regions: tuple[AccessRegion, ...]) -> FrameBounds:
+        """Makes the frame. A function may read its return address, and what it pushes."""
+        return FrameBounds(SLOT_BYTES if self.function else 0, regions)
 
     @property
     def sees_slot(self) -> bool:
@@ -104,20 +104,20 @@ class HelperCall:
         """Which argument points at where a value goes; None if none does."""
         return {"bpf_get_func_arg": 2, "bpf_get_func_ret": 1}.get(self.helper)
 
-    def _list_regions(self, architecture: Architecture) -> Iterator[Region]:
+    def _list_regions(self, architecture: Architecture) -> Iterator[AccessRegion]:
         below = FUNCTION_IP if self.helper == "bpf_get_func_ip" else META
         high = SLOT_BYTES * (self.slots + self.sees_slot)
-        yield Region(symbol(architecture.convention.arguments[0], 64), CONTEXT_PLACE, below, high)
+        yield AccessRegion(symbol(architecture.convention.arguments[0], 64), CONTEXT_PLACE, below, high)
         out = self.out()
         if out is not None:
             base = symbol(architecture.convention.arguments[out], 64)
-            yield Region(base, 2 * CONTEXT_PLACE, 0, SLOT_BYTES, load=False, store=True)
+            yield AccessRegion(base, 2 * CONTEXT_PLACE, 0, SLOT_BYTES, load=False, store=True)
         if self.helper == "bpf_get_attach_cookie":
-            yield Region(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, SLOT_BYTES)
-            yield Region(symbol(RUN_CONTEXT, 64), 4 * CONTEXT_PLACE, 0, SLOT_BYTES)
+            yield AccessRegion(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, SLOT_BYTES)
+            yield AccessRegion(symbol(RUN_CONTEXT, 64), 4 * CONTEXT_PLACE, 0, SLOT_BYTES)
 
     def _list_words(self) -> Iterator[tuple[int, Value]]:
-        """What is in the regions, by place."""
+        """Lists what is in the regions, by place."""
         yield CONTEXT_PLACE + META, self.meta(symbol)
         if self.helper == "bpf_get_func_ip":
             yield CONTEXT_PLACE + FUNCTION_IP, symbol("ctx[-2]", 64)
@@ -129,8 +129,10 @@ class HelperCall:
             yield 3 * CONTEXT_PLACE, symbol(RUN_CONTEXT, 64)
             yield 4 * CONTEXT_PLACE, symbol(COOKIE, 64)
 
-    def _list_facts(self, image: Image, architecture: Architecture, regions: tuple[Region, ...]) -> Iterator[Value]:
-        """The stack, the image and the regions have nothing in common; a context is of aligned words."""
+    def _list_facts(
+        self, image: Image, architecture: Architecture, regions: tuple[AccessRegion, ...]
+    ) -> Iterator[Value]:
+        """Lists the facts: stack, image and regions have no byte in common, and a context consists of aligned words."""
         yield from grounds(image, architecture, (CALLER,) if self.function else ())
         yield eq(extract(symbol(architecture.convention.arguments[0], 64), 0, 3), 0, 3)
         others = [stack_span(self._make_frame(regions), architecture), image_span(image)]
@@ -156,7 +158,7 @@ def calls(semantics: Semantics, slots: Iterable[int]) -> Iterator[tuple[Inline, 
 
 
 def image_of(code: Inline, *, function: bool = True) -> Image:
-    """A helper's code at an address of our own, and something behind it that it must not run into."""
+    """A helper's code at an address of our own, followed by an instruction that does not belong to it."""
     text = assembled(code, {BPF_CTX: BPF_CTX_ADDRESS}, function=function)
     return Image(ADDRESS, text + BEHIND, len(text))
 
@@ -166,7 +168,7 @@ def _name_word(number: int) -> str:
 
 
 def _read_index(named: Named, architecture: Architecture) -> Value:
-    """The index that bpf_get_func_arg() is asked for, of the 32 bits that its prototype gives it."""
+    """Reads the index that bpf_get_func_arg() is asked for, which has 32 bits in its prototype."""
     return extract(named(architecture.convention.arguments[1], 64), 0, 32)
 
 
@@ -198,7 +200,7 @@ _RESULTS: Final[dict[str, tuple[str, Callable[[HelperCall, Named, Architecture],
 
 
 def _expect_stored(call: HelperCall, named: Named, architecture: Architecture) -> Value:
-    """What is at `*value` in the end: the word asked for; what was there where the helper fails."""
+    """States what is at `*value` in the end: the word asked for, or what was there if the helper fails."""
     stored = named(OUT, 64)
     if call.helper == "bpf_get_func_ret":
         return named(_name_word(call.slots), 64) if call.sees_slot else stored

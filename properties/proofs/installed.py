@@ -1,6 +1,6 @@
-"""The images that `batched` has in place, each with the goal that its state gives: the bytes that calls run are proved.
+"""The images that `batched` has in place, each with its goal: what is proved are the bytes that calls run.
 
-Alone among the proofs it looks inside `batched`: at its state for the goal, and at its memory for the image.
+This is the only proof that looks inside `batched`: at its state for the goal, and at its memory for the image.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ANY_ARITY = Prototype((LONG,) * len(SYSTEM_V.arguments), LONG)
 def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
     """Each image that is in place, once, with the name of the first function that has it.
 
-    Where programs of an image have left that could not be replaced, the goal is that of an image that is being
-    detached: all of its programs, the runs of those being jumped over.
+    When an image could not be replaced as a program left, its goal is that of an image that is being detached: it has
+    all of its programs, and jumps over the runs of those that have left.
     """
     seen: set[int] = set()
     for index in np.flatnonzero(system.text.image_sizes()).tolist():
@@ -52,7 +52,7 @@ def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
 
 
 def _list_patches(system: Batched, index: int, address: int, goal: Goal) -> tuple[Patch, ...]:
-    """The runs of programs that are in the image, but no longer in the function's lists (IMAGE-2)."""
+    """Lists the runs of programs that are in the image, but no longer in the function's lists (IMAGE-2)."""
     trampolines = system.state.trampolines
     linked = set(_list_programs(system, int(trampolines.sets.of[index])))
     made_of = _list_programs(system, int(trampolines.images(np.array([index]))[0]))
@@ -65,7 +65,7 @@ def _list_patches(system: Batched, index: int, address: int, goal: Goal) -> tupl
 
 
 def _restore_nops(image: Image) -> Image:
-    """The image as it was before its patches; one whose patch is not what it should be is left as it is."""
+    """Puts the nops back in place of an image's patches, where these are what they should be."""
     code = bytearray(image.code)
     for patch in image.patches:
         start, jump = patch.at - image.address, X86_64.jump(patch.at, patch.target)
@@ -82,7 +82,7 @@ def _list_programs(system: Batched, number: int) -> list[Loaded]:
 
 
 def _make_goal(system: Batched, index: int, address: int) -> Goal:
-    """What an image must do, by the programs that it was made of."""
+    """Makes the goal of an image, from the programs that it was made of."""
     state, where = system.state, np.array([index])
     trampolines, known = state.trampolines, routines().address
     prototype = state.functions.all[index].prototype

@@ -1,4 +1,5 @@
-"""The prover: machine code, lifted to p-code, is executed symbolically against named obligations.
+"""The prover executes machine code symbolically, lifted to p-code, and decides named obligations on every path.
 
-It imports spec alone: what is to be proved is a value, and nothing here knows where an image came from.
+`proving.prove(image, goal)` is the one way in. A goal is a value: nothing here knows where an image came from. The
+prover imports spec alone; what knows a register is one module for each architecture.
 """

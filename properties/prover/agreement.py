@@ -14,14 +14,14 @@ from unicorn import UcError, unicorn_const  # type: ignore[attr-defined]
 
 from properties.prover.architecture import Architecture
 from properties.prover.cells import Cells
-from properties.prover.operations import Instruction, Kind, Op, Place, Space
+from properties.prover.operations import LiftedInstruction, Op, OpKind, Place, Space
 from properties.prover.pcode import truth
 from properties.prover.tools import emulator, register_number, register_numbers
 
 __all__ = ["CODE", "Agreement"]
 
 CODE: Final = 0xFFFFFFFFC0100000
-"""Where the instruction stands, at the start of a page of its own."""
+"""The instruction is put here, at the start of a page of its own."""
 
 PAGE: Final = 0x1000
 DATA: Final = 0xFFFF888000010000
@@ -33,15 +33,15 @@ Places = Mapping[str, tuple[int, int]]
 
 
 class Agreement:
-    """Compares instructions; one a process, since making an emulator takes a millisecond. places: of registers."""
+    """Compares instructions. places: of registers. One serves a process: making an emulator takes a millisecond."""
 
     def __init__(self, architecture: Architecture, places: Places) -> None:
         self._architecture = architecture
         self._evaluated = _Evaluated(places)
         self._emulated = _Emulated(architecture)
 
-    def compared(self, instruction: Instruction, code: bytes, count: int, seed: int = 0) -> tuple[int, str]:
-        """How many of `count` states have been compared, and where the two differ, if they do.
+    def compared(self, instruction: LiftedInstruction, code: bytes, count: int, seed: int = 0) -> tuple[int, str]:
+        """Counts the states compared, at most `count`, and tells where the two differ, if they do.
 
         A state is left out where the instruction goes beyond its memory; for each, some others are tried.
         """
@@ -63,7 +63,7 @@ class Agreement:
         return done, ""
 
     def _draw_state(self, draw: random.Random) -> _Numbers:
-        """Registers of any value, most of them pointers into the memory, and some an index, so that many reach it."""
+        """Draws registers of any value: most point into the memory, and some are small, so that accesses reach it."""
         architecture = self._architecture
         middle = DATA + SIZE // 2
         registers = {
@@ -91,8 +91,8 @@ class _OutsideError(Exception):
     """An access outside the bytes of the state."""
 
 
-def _find_difference(one: _Numbers, other: _Numbers, instruction: Instruction) -> str:
-    """Where two states differ in what the processor defines."""
+def _find_difference(one: _Numbers, other: _Numbers, instruction: LiftedInstruction) -> str:
+    """Tells where two states differ in what the processor defines."""
     if other.faulted:
         return "it faults"
     for name, value in one.registers.items():
@@ -111,7 +111,7 @@ class _Evaluated:
         self._registers, self._temporaries = Cells(), Cells()
         self._memory = bytearray()
 
-    def run(self, instruction: Instruction, before: _Numbers) -> _Numbers:
+    def run(self, instruction: LiftedInstruction, before: _Numbers) -> _Numbers:
         """The state after one instruction; _OutsideError where it needs more memory than there is."""
         self._registers, self._temporaries = Cells(), Cells()
         self._memory = bytearray(before.memory)
@@ -127,11 +127,11 @@ class _Evaluated:
             kind, function, output, inputs = ops[index]
             values = [self._read_operand(place) for place in inputs]
             index += 1
-            if kind is Kind.GOTO or (kind is Kind.GOTO_IF and truth(values[1]) == 1):
+            if kind is OpKind.GOTO or (kind is OpKind.GOTO_IF and truth(values[1]) == 1):
                 return values[0]
-            if kind is Kind.SKIP or (kind is Kind.SKIP_IF and truth(values[1]) == 1):
+            if kind is OpKind.SKIP or (kind is OpKind.SKIP_IF and truth(values[1]) == 1):
                 index = values[0]
-            elif kind is Kind.STORE:
+            elif kind is OpKind.STORE:
                 self._store(values[0], values[1].to_bytes(inputs[1][2], "little"))
             elif output is not None:
                 value = function(*values) if function else int.from_bytes(self._load(values[0], output[2]), "little")

@@ -12,13 +12,13 @@ from typing import Literal
 from spec.abi import Convention
 from spec.errors import BadInputError
 
-__all__ = ["Architecture", "Branch", "Entry", "Origin"]
+__all__ = ["Architecture", "Branch", "Origin", "SiteEntry"]
 
 Origin = Literal["body", "caller"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class SiteEntry:
     """Where return addresses are when an image begins: words from the stack pointer upwards, and registers.
 
     body: behind the patched instruction; caller: where the traced function returns to.
@@ -67,7 +67,7 @@ class Architecture:
     code_alignment: int
     """Bytes; every instruction's address is a multiple of it."""
 
-    entry: Mapping[str, Entry]
+    entry: Mapping[str, SiteEntry]
     """By the kind of site, call or jmp; entered() asks for one."""
 
     frame: tuple[str, ...]
@@ -130,7 +130,7 @@ class Architecture:
     set_flags: int
     """Its other bits that are set when an image begins."""
 
-    def entered(self, site: str) -> Entry:
+    def entered(self, site: str) -> SiteEntry:
         """How an image begins at a kind of site; BadInputError where the architecture has none of that kind."""
         if site not in self.entry:
             raise BadInputError(f"{self.name} has no {site} sites: the site must be {' or '.join(self.entry)}")

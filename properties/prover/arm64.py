@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from properties.prover.architecture import Architecture, Branch, Entry
+from properties.prover.architecture import Architecture, Branch, SiteEntry
 from spec.abi import AAPCS64
 
 __all__ = ["ARM64", "MODELLED", "USUAL"]
@@ -88,7 +88,7 @@ ARM64: Final = Architecture(
     pc="pc",
     always_aligned=True,
     code_alignment=INSTRUCTION_BYTES,
-    entry={"call": Entry((), {"x9": "caller", "x30": "body"})},
+    entry={"call": SiteEntry((), {"x9": "caller", "x30": "body"})},
     frame=("sp", "x29"),
     kernel_text=(0xFFFF800000000000, 0xFFFF800200000000),
     kernel_stack=(0xFFFF800200100000, 0xFFFFFBFFFFF00000),

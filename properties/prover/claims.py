@@ -1,6 +1,6 @@
-"""What is to be proved of some code, as the machines need it that run it: how it begins, what it may use, what holds.
+"""A claim is what a machine must know to run some code and judge it: how it begins, what it may use, what must hold.
 
-A trampoline's goal is one subject; the code of a helper, or whatever else makes a task of itself, is another.
+A trampoline's goal makes one claim, the code of a helper another.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Protocol
 from properties.prover.architecture import Architecture
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.machine import FRAME_BYTES, NEAR, Frame, Machine
+from properties.prover.machine import FRAME_BYTES, NEAR, FrameBounds, Machine
 from properties.prover.meaning import MODULUS
 from properties.prover.obligations import Obligations, Progress
 from properties.prover.steps import BODY, CALLER, COUNT
 from properties.prover.terms import Term, Value, add, eq, extract, not_, one_of, sub, symbol, ult
 from properties.prover.unknowns import defaults
 
-__all__ = ["Claim", "Demands", "Subject", "claim_of", "disjoint", "grounds", "image_span", "in_range", "stack_span"]
+__all__ = ["Claim", "Claimant", "Demands", "claim_of", "disjoint", "grounds", "image_span", "in_range", "stack_span"]
 
 
 class Demands(Protocol):
-    """What must hold where control leaves the code; Obligations are a trampoline's."""
+    """What must hold where control leaves the code. Those of a trampoline are Obligations."""
 
     def start(self) -> Progress:
         """Before the first instruction."""
 
     def event(self, machine: Machine, progress: Progress, target: Value) -> Progress | None:
-        """Control is at `target`, outside the code. The progress when it is back; None at the end."""
+        """Judges a step: control is at `target`, outside the code. The progress when it is back; None at the end."""
 
     def skips(self, machine: Machine, progress: Progress, position: int) -> bool:
         """Whether all steps up to a position are plainly to be left out."""
@@ -37,13 +37,13 @@ class Demands(Protocol):
 
 @dataclass(frozen=True)
 class Claim:
-    """facts: of the symbols. registers, memory: their first values; memory by place, words of 8 bytes.
+    """facts: what holds of the symbols. registers, memory: first values; memory has words of 8 bytes, by their place.
 
-    A flag without a value is unknown. symbols: values for an execution that a counterexample does not ask for.
+    A flag without a value is unknown. symbols: values in an execution, where the counterexample gives none.
     """
 
     demands: Demands
-    frame: Frame
+    frame: FrameBounds
     facts: tuple[Value, ...]
     registers: Mapping[str, Value | None]
     memory: Mapping[int, Value]
@@ -52,19 +52,19 @@ class Claim:
     patches: frozenset[str] = field(default=frozenset())
 
 
-class Subject(Protocol):
+class Claimant(Protocol):
     """Something to be proved of code that is no trampoline."""
 
     def claim(self, image: Image, architecture: Architecture) -> Claim:
-        """Its claim, of terms made now."""
+        """Makes its claim, of new terms."""
 
 
-def claim_of(image: Image, subject: Goal | Subject, architecture: Architecture) -> Claim:
-    """The task of whatever is to be proved of an image."""
+def claim_of(image: Image, claimant: Goal | Claimant, architecture: Architecture) -> Claim:
+    """The claim of whatever is to be proved of an image."""
     return (
-        _claim_trampoline(image, subject, architecture)
-        if isinstance(subject, Goal)
-        else subject.claim(image, architecture)
+        _claim_trampoline(image, claimant, architecture)
+        if isinstance(claimant, Goal)
+        else claimant.claim(image, architecture)
     )
 
 
@@ -73,7 +73,7 @@ def _claim_trampoline(image: Image, goal: Goal, architecture: Architecture) -> C
     places = defaults(architecture)
     return Claim(
         demands=obligations,
-        frame=Frame(obligations.readable()),
+        frame=FrameBounds(obligations.readable()),
         facts=tuple(_list_facts(image, goal, architecture)),
         registers=_list_registers(goal, architecture),
         memory=_list_words(goal, architecture, obligations),
@@ -97,7 +97,7 @@ def _list_registers(goal: Goal, architecture: Architecture) -> dict[str, Value |
 
 
 def _list_words(goal: Goal, architecture: Architecture, obligations: Obligations) -> dict[int, Value]:
-    """Return addresses, and the function's arguments on the stack."""
+    """Lists the return addresses, and the function's arguments on the stack."""
     origins = _list_origins(goal)
     words = [origins[origin] for origin in architecture.entered(goal.site).words]
     count = (obligations.readable() - obligations.first_stack_argument()) // 8
@@ -111,7 +111,7 @@ def _list_facts(image: Image, goal: Goal, architecture: Architecture) -> list[Va
 
 
 def grounds(image: Image, architecture: Architecture, returns: Iterable[str]) -> list[Value]:
-    """What holds of the symbols: the stack pointer is aligned and in the kernel's range, return addresses in its text.
+    """Facts of the symbols: the stack pointer is aligned and in the kernel's range, return addresses in its text.
 
     No return address is in the image, and the stack is not near it.
     """
@@ -141,14 +141,14 @@ Span = tuple[Value, int, int]
 
 
 def disjoint(one: Span, other: Span) -> Value:
-    """Whether stretches of memory have no byte in common; there may be none between them."""
+    """Whether two stretches of memory have no byte in common. They may adjoin."""
     (base, low, high), (second, second_low, second_high) = one, other
     distance = sub(add(base, low % MODULUS, 64), add(second, second_low % MODULUS, 64), 64)
     return not_(ult(add(distance, high - low - 1, 64), high - low + second_high - second_low - 1, 64))
 
 
-def stack_span(frame: Frame, architecture: Architecture) -> Span:
-    """All of the stack that code with this frame may use."""
+def stack_span(frame: FrameBounds, architecture: Architecture) -> Span:
+    """The stretch of the stack that code with this frame may use."""
     return symbol(architecture.convention.stack_pointer, 64), -FRAME_BYTES, frame.readable
 
 

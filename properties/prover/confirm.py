@@ -1,6 +1,6 @@
 """Executes a counterexample in unicorn, under the same obligations, to see that what the prover says happens.
 
-The image runs one instruction at a time; what is outside it is not executed but played, as the counterexample says.
+The image runs one instruction at a time; callees are not executed: they return what the counterexample says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 from unicorn import UcError, unicorn_const  # type: ignore[attr-defined]
 
 from properties.prover.architecture import Architecture
-from properties.prover.claims import Subject, claim_of
+from properties.prover.claims import Claimant, claim_of
 from properties.prover.goal import Bindings, Goal
 from properties.prover.image import Image
 from properties.prover.machine import (
@@ -43,14 +43,14 @@ Location = tuple[str, int] | None
 
 def confirm(
     image: Image,
-    goal: Goal | Subject,
+    goal: Goal | Claimant,
     architecture: Architecture,
     bindings: Bindings,
     values: Mapping[str, int],
     *,
     suspect: int | None = None,
 ) -> Counterexample | str:
-    """Executes an image with these values of the unknowns: the obligation that it breaks, or why it breaks none.
+    """Executes an image with these values of the unknowns. Returns the counterexample, or why no obligation is broken.
 
     suspect: an instruction whose effect on all registers is to be watched.
     """
@@ -76,7 +76,7 @@ class Emulation:
     def __init__(
         self,
         image: Image,
-        goal: Goal | Subject,
+        goal: Goal | Claimant,
         architecture: Architecture,
         bindings: Bindings,
         values: Mapping[str, int],
@@ -128,7 +128,7 @@ class Emulation:
         culprit = None
         if self._read is not None and got is not None and expected is not None:
             name, place = self._read
-            # Of a word of the stack, whoever wrote the first byte that differs.
+            # For a word of the stack, the culprit is what wrote the first byte that differs.
             first = ((got ^ expected) & -(got ^ expected)).bit_length() - 1
             culprit = self._writers.get((name, place + first // 8 if name == STACK else 0))
         return Counterexample(obligation, self.at, self._unknowns.values, tuple(self._path), got, expected, culprit)
@@ -192,7 +192,7 @@ class Emulation:
             self._machine.hook_add(hook, accessed)
 
     def _step(self, pc: int) -> None:
-        """One instruction of the image, and the rules of the frame."""
+        """Runs one instruction of the image, and judges it by the rules of the frame."""
         self.at = pc
         self._path.append(pc)
         limit = instruction_limit(self._image)
@@ -213,7 +213,7 @@ class Emulation:
             raise BrokenError(ONLY_GENERAL)
 
     def _read_others(self) -> list[object]:
-        """What the suspect must not change."""
+        """Reads what the suspect must not change."""
         if self.at != self._suspect:
             return []
         architecture = self.architecture
@@ -257,7 +257,7 @@ class Emulation:
         return signed((address - self._top) % MODULUS, 64)
 
     def _find_address(self, place: int) -> int:
-        """The address of a place that is in the stack or a region."""
+        """Finds the address of a place in the stack or in a region."""
         for region, base in self._regions:
             if region.holds(place, place + 1):
                 return base + place - region.place
@@ -360,7 +360,7 @@ class Emulation:
 
 
 _WRITES = {unicorn_const.UC_MEM_WRITE, unicorn_const.UC_MEM_WRITE_UNMAPPED}
-# unicorn tells hooks of no access that goes past the end of memory; what may be accessed is all mapped.
+# unicorn calls no hook for an access beyond the end of memory. All that may be accessed is mapped.
 _BROKEN = {
     unicorn_const.UC_ERR_INSN_INVALID: NO_FAULT,
     unicorn_const.UC_ERR_EXCEPTION: NO_FAULT,

@@ -1,9 +1,9 @@
-"""Where the kernel patches an image while tasks are in it, so that they do not run programs that have been detached.
+"""The kernel patches images while tasks are in them, so that they do not run programs that have been detached.
 
 Until 7.3 the nop behind the call of the original becomes a jump behind the fexit programs (im->ip_after_call, since
 e21aa341785c, "bpf: Fix fexit trampoline."); in 7.3 the nop before each program becomes a jump over it
 (bpf_trampoline_skip_prog). The kernel notes these places when it builds an image; here they are found again by their
-nops. A wrong find can make a proof fail, not succeed: what is proved are the patched bytes.
+nops. A place found wrongly can make a proof fail, but not succeed: the patched bytes are what is proved.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from properties.prover.architecture import Architecture
 from properties.prover.goal import Goal, Run
 from properties.prover.image import Image, Patch
 from properties.prover.lift import lifter
-from properties.prover.operations import Instruction
+from properties.prover.operations import LiftedInstruction
 from properties.prover.steps import RETURNED_EARLY, skipped, steps
 
 __all__ = ["while_detaching"]
@@ -39,13 +39,13 @@ def while_detaching(image: Image, goal: Goal, architecture: Architecture) -> tup
     return replace(image, patches=patches), replace(goal, patches=frozenset(patch.name for patch in patches))
 
 
-def _read_bytes(image: Image, at: int, instruction: Instruction) -> bytes:
+def _read_bytes(image: Image, at: int, instruction: LiftedInstruction) -> bytes:
     start = at - image.address
     return image.code[start : start + instruction.size]
 
 
-def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int, Instruction]) -> Patch | None:
-    """The jump over one program: from the last nop before it to behind its exit."""
+def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int, LiftedInstruction]) -> Patch | None:
+    """Makes the patch that jumps over one program: from the last nop before it to behind its exit."""
     enter, leave = places[f"{run.place}: enter"], places[f"{run.place}: exit"]
     before = max((call for call in places.values() if call < enter), default=0)
     last = bisect_left(nops, enter) - 1
@@ -55,7 +55,7 @@ def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int
 
 
 def _jump_behind_original(places: dict[str, int], nops: list[int], order: list[int]) -> Patch | None:
-    """The jump behind the fexit programs: from the nop behind the original to where tramp_exit's argument is loaded."""
+    """Makes the patch that jumps from the nop behind the original to where tramp_exit's argument is loaded."""
     original, leave = places.get("original"), places.get("tramp_exit")
     if original is None or leave is None:
         return None

@@ -16,9 +16,9 @@ from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import InfeasibleError, SplitError, instruction_limit
-from properties.prover.operations import Instruction, Kind, Op, Space
+from properties.prover.operations import LiftedInstruction, Op, OpKind, Space
 from properties.prover.paths import Path
-from properties.prover.state import State
+from properties.prover.state import PathState
 from properties.prover.symbolic import SymbolicMachine
 from properties.prover.terms import Term, Value, add, eq, evaluate, linear, not_, postorder, sub, symbol
 from properties.prover.z3_backend import Model
@@ -26,13 +26,13 @@ from properties.prover.z3_backend import Model
 __all__ = ["Executor", "UndecidedError"]
 
 INSTRUCTIONS: Final = 200_000
-"""What one proof may execute over all paths."""
+"""The most that one proof may execute, over all paths."""
 
-# An enum's members take longer to get at than what is done with them.
-COMPUTE: Final = Kind.COMPUTE
-LOAD: Final = Kind.LOAD
-STORE: Final = Kind.STORE
-BRANCHES: Final = frozenset({Kind.GOTO, Kind.GOTO_IF})
+# Looking up an enum's member takes longer than what is then done with it.
+COMPUTE: Final = OpKind.COMPUTE
+LOAD: Final = OpKind.LOAD
+STORE: Final = OpKind.STORE
+BRANCHES: Final = frozenset({OpKind.GOTO, OpKind.GOTO_IF})
 
 CASES: Final = 64
 """Values that a term may have where it must be a number."""
@@ -68,9 +68,9 @@ class Executor:
         self._patches = {patch.at: patch for patch in image.patches if patch.name in claim.patches}
         self._joins = self._find_branch_targets()
         self._limit = instruction_limit(image)
-        self._waiting: dict[int, list[State]] = {}
+        self._waiting: dict[int, list[PathState]] = {}
         self._order: list[int] = []
-        self._forked: list[State] = []
+        self._forked: list[PathState] = []
         self._push(self._make_first(claim))
 
     def run(self) -> None:
@@ -81,11 +81,11 @@ class Executor:
         if not self.left:
             raise UndecidedError("no path leaves the image")
 
-    def _make_first(self, claim: Claim) -> State:
+    def _make_first(self, claim: Claim) -> PathState:
         places = self._lifter.registers
         registers = Cells({places[name][0]: (places[name][1], value) for name, value in claim.registers.items()})
         memory = Cells({place: (8, word) for place, word in claim.memory.items()})
-        return State(self._image.address, registers, memory, Path(), self._demands.start())
+        return PathState(self._image.address, registers, memory, Path(), self._demands.start())
 
     def _find_branch_targets(self) -> set[int]:
         targets = {
@@ -98,14 +98,14 @@ class Executor:
             patch.target for patch in self._patches.values()
         }
 
-    def _push(self, state: State) -> None:
+    def _push(self, state: PathState) -> None:
         if state.pc not in self._waiting:
             self._waiting[state.pc] = []
             heapq.heappush(self._order, state.pc)
         self._waiting[state.pc].append(state)
 
-    def _merge(self, states: list[State]) -> list[State]:
-        kept: list[State] = []
+    def _merge(self, states: list[PathState]) -> list[PathState]:
+        kept: list[PathState] = []
         for state in states:
             for other in kept:
                 if self._agree(other, state):
@@ -115,7 +115,7 @@ class Executor:
                 kept.append(state)
         return kept
 
-    def _agree(self, one: State, other: State) -> bool:
+    def _agree(self, one: PathState, other: PathState) -> bool:
         """Whether two states may merge: at the same step, or one may go on to it; and with one stack pointer."""
         if one.index or other.index or one.cases != other.cases:
             return False
@@ -126,7 +126,7 @@ class Executor:
         position = max(one.progress.position, other.progress.position)
         return self._move_on(one, position) and self._move_on(other, position)
 
-    def _move_on(self, state: State, position: int) -> bool:
+    def _move_on(self, state: PathState, position: int) -> bool:
         self._machine.state = state
         progress = state.progress
         if progress.position < position and not self._demands.skips(self._machine, progress, position):
@@ -135,7 +135,7 @@ class Executor:
         state.progress = progress._replace(position=position, alive=progress.alive if alive is None else int(alive))
         return True
 
-    def _advance(self, state: State) -> None:
+    def _advance(self, state: PathState) -> None:
         try:
             self._run(state)
         except InfeasibleError:
@@ -147,8 +147,8 @@ class Executor:
                 self._push(forked)
             self._forked.clear()
 
-    def _run(self, state: State) -> None:
-        """Runs a state to where it ends, or may meet others."""
+    def _run(self, state: PathState) -> None:
+        """Runs a state until it ends, or reaches an address where it may meet others."""
         self._machine.state = state
         while True:
             at = state.pc
@@ -158,8 +158,8 @@ class Executor:
                 self._push(state)
                 return
 
-    def _step(self, state: State) -> bool:
-        """One instruction. Whether the state goes on, at state.pc."""
+    def _step(self, state: PathState) -> bool:
+        """Runs the instruction at state.pc. Returns whether the state goes on, at state.pc."""
         self.at = at = state.pc
         if not state.index:
             self._begin(state)
@@ -173,7 +173,7 @@ class Executor:
             raise UndecidedError(reason, model)
         return self._execute(state, instruction)
 
-    def _begin(self, state: State) -> None:
+    def _begin(self, state: PathState) -> None:
         self.instructions += 1
         state.instructions += 1
         if self.instructions > INSTRUCTIONS:
@@ -182,13 +182,13 @@ class Executor:
             self._machine.demand(f"the image is left within {self._limit} instructions", 0)
         self._machine.begin()
 
-    def _fetch(self, at: int) -> Instruction:
+    def _fetch(self, at: int) -> LiftedInstruction:
         instruction = self._lifter.one(self._image.code, self._image.address, at)
         self._known[at] = instruction
         return instruction
 
-    def _execute(self, state: State, instruction: Instruction) -> bool:
-        """Runs one instruction, from state.index on. Whether the state goes on, at state.pc."""
+    def _execute(self, state: PathState, instruction: LiftedInstruction) -> bool:
+        """Runs an instruction's operations, from state.index on. Returns whether the state goes on, at state.pc."""
         machine = self._machine
         index, ops = state.index, instruction.ops
         while index < len(ops):
@@ -202,27 +202,27 @@ class Executor:
                 machine.load(op)
             elif kind is STORE:
                 machine.store(op)
-            elif kind is Kind.GOTO:
+            elif kind is OpKind.GOTO:
                 return self._go(state, instruction, machine.address(op[3][0]))
-            elif kind is Kind.GOTO_IF:
+            elif kind is OpKind.GOTO_IF:
                 if self._branch(state, machine.condition(op[3][1]), op[3][0][1]):
                     return True
-            elif kind is not Kind.NOTHING:
+            elif kind is not OpKind.NOTHING:
                 index = self._skip(state, op, index)
         machine.end(instruction)
         state.finish(state.pc + instruction.size)
         return True
 
-    def _go(self, state: State, instruction: Instruction, target: Value) -> bool:
-        """Control goes to an address. Whether the state goes on, at state.pc."""
+    def _go(self, state: PathState, instruction: LiftedInstruction, target: Value) -> bool:
+        """Lets control go to an address. Returns whether the state goes on, at state.pc."""
         self._machine.end(instruction)
         if isinstance(target, int):
             state.finish(target)
             return True
         return self._leave(state, target)
 
-    def _leave(self, state: State, target: Value) -> bool:
-        """Control is outside the image. Whether it comes back, at state.pc."""
+    def _leave(self, state: PathState, target: Value) -> bool:
+        """Lets a step outside the image be judged. Returns whether control comes back, at state.pc."""
         progress = self._demands.event(self._machine, state.progress, target)
         if progress is None:
             self.left += 1
@@ -231,8 +231,8 @@ class Executor:
         state.finish(state.pc)
         return True
 
-    def _branch(self, state: State, condition: Value, target: int) -> bool:
-        """A conditional branch. Whether it is plainly taken; else the state is not on it, but a copy may be."""
+    def _branch(self, state: PathState, condition: Value, target: int) -> bool:
+        """Takes a conditional branch, if it plainly is taken, and returns whether; if it is open, a copy takes it."""
         known = state.path.known(condition)
         if known is None:
             self._fork(state, condition).finish(target)
@@ -240,8 +240,8 @@ class Executor:
             state.finish(target)
         return bool(known)
 
-    def _fork(self, state: State, condition: Value) -> State:
-        """A waiting copy of a state where a condition holds; the state goes on where it does not."""
+    def _fork(self, state: PathState, condition: Value) -> PathState:
+        """Makes a waiting copy on which a condition holds; on the state it does not."""
         yes, no = state.path.where(condition), state.path.where(not_(condition))
         assert yes is not None
         assert no is not None
@@ -252,10 +252,10 @@ class Executor:
         self._forked.append(taken)
         return taken
 
-    def _skip(self, state: State, op: Op, index: int) -> int:
-        """A jump within the instruction. The index of the next operation."""
+    def _skip(self, state: PathState, op: Op, index: int) -> int:
+        """Jumps within the instruction, and returns the index of the next operation."""
         target = op[3][0][1]
-        if op[0] is Kind.SKIP:
+        if op[0] is OpKind.SKIP:
             return target
         condition = self._machine.condition(op[3][1])
         known = state.path.known(condition)
@@ -264,7 +264,7 @@ class Executor:
         self._fork(state, condition).index = target
         return index
 
-    def _split(self, state: State, term: Term) -> None:
+    def _split(self, state: PathState, term: Term) -> None:
         """Makes a case of each value that a term may have; of an address, from the first stack pointer."""
         inner, _ = linear(term)
         assert isinstance(inner, Term)
@@ -278,7 +278,7 @@ class Executor:
                 case.cases[inner] = add(base, value, inner.bits)
                 self._push(case)
 
-    def _list_values(self, state: State, asked: Value, bits: int) -> list[int]:
+    def _list_values(self, state: PathState, asked: Value, bits: int) -> list[int]:
         found: list[int] = []
         while True:
             others = [not_(eq(asked, value, bits)) for value in found]
@@ -298,5 +298,5 @@ def _mentions(term: Term, part: Term) -> bool:
 
 
 def _evaluate_in(value: Value, model: Model) -> int:
-    """A value in a model; what the solver did not need is 0."""
+    """Evaluates in a model, where what the solver did not need is 0."""
     return evaluate(value, lambda name, _: model.get(name, 0))

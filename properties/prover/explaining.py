@@ -1,4 +1,4 @@
-"""What a counterexample's values tell: which of them matter, and where a value that is wrong comes from."""
+"""Explains a counterexample: which of its values matter, and where a wrong value comes from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def essential(
     A made-up value is unlike any other, so that it tells where a wrong value comes from.
     """
     suspect = found.at if found.obligation == ONLY_GENERAL else None
-    # Twice, since one may be needed only as long as another is not made up.
+    # Twice, since a value may be needed only until another is made up.
     for name in 2 * sorted(found.values)[:MOST_VALUES]:
         fewer = {other: value for other, value in found.values.items() if other != name}
         executed = confirm(image, goal, architecture, bindings, fewer, suspect=suspect)
@@ -59,7 +59,7 @@ def origin(value: int, found: Counterexample, goal: Goal, architecture: Architec
 
 
 def _list_unknowns(goal: Goal, architecture: Architecture) -> list[str]:
-    """Of unknowns whose values an image may mistake for each other: those at the beginning, and what callees leave."""
+    """Lists unknowns that an image may mistake for each other: those at the beginning, and what callees leave."""
     return [*_list_first(goal, architecture), *_list_left(goal, architecture)]
 
 

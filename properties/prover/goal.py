@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Goal:
-    """One image's task: what it is to do, as its maker or the kernel knows it."""
+    """What one image must do, as its maker or the kernel knows it."""
 
     prototype: Prototype
     """Of the function; its slots are the context words."""
@@ -90,15 +90,15 @@ class Goal:
     """Names of the patches by which the kernel may have changed the image while a task is in it (Image.patches)."""
 
     lookup: int | None = None
-    """Of an image that serves several arities: what it calls first, and which returns the number of slots."""
+    """The function that an image for several arities calls first, to be told the number of slots."""
 
     counts: tuple[int, ...] = ()
     """What the lookup may return. The prototype is that of the longest function then."""
 
     lookup_ip: int | None = None
-    """Of an image that serves several functions, with func_ip: what it calls, and which returns the function's address.
+    """The function that an image for several functions calls, with func_ip, to be told the function's address.
 
-    `function` is then no matter. Both lookups are passed the return address into the function.
+    `function` does not count then. Both lookups are passed the return address into the function.
     """
 
     @cached_property

@@ -12,7 +12,7 @@ from pypcode import OpCode
 
 from properties.prover.agreement import CODE, Agreement
 from properties.prover.architecture import Architecture
-from properties.prover.operations import Instruction, Kind, Op, Place, Space
+from properties.prover.operations import LiftedInstruction, Op, OpKind, Place, Space
 from properties.prover.pcode import Function, function
 from properties.prover.tools import disassembler
 
@@ -27,13 +27,13 @@ SCRATCH = 1 << 40
 CACHED = 1 << 16
 
 SWEPT = 1 << 10
-"""Images whose instructions are kept."""
+"""The most images whose instructions are kept."""
 
 STATES = 12
 """On how many random states p-code and unicorn must agree."""
 
 ELSEWHERE = 0x3FFFFFFF0000
-"""What another address differs by; a constant made from an address is another constant there."""
+"""The distance to another address, at which a constant made from the address is another one."""
 
 
 class Lifter:
@@ -54,19 +54,19 @@ class Lifter:
         pc = numbered[architecture.pc]
         self._pc = frozenset(range(pc.offset, pc.offset + pc.size))
         self._scratch = {numbered[name].offset for name in architecture.scratch}
-        self._anywhere: dict[bytes, Instruction] = {}
-        self._swept: dict[tuple[bytes, int, int], dict[int, Instruction]] = {}
+        self._anywhere: dict[bytes, LiftedInstruction] = {}
+        self._swept: dict[tuple[bytes, int, int], dict[int, LiftedInstruction]] = {}
 
     def _cover_bytes(self, names: tuple[str, ...]) -> frozenset[int]:
         return frozenset(at for name in names for at in range(self.registers[name][0], sum(self.registers[name])))
 
-    def sweep(self, code: bytes, address: int, used: int) -> dict[int, Instruction]:
+    def sweep(self, code: bytes, address: int, used: int) -> dict[int, LiftedInstruction]:
         """The instructions of the first `used` bytes by address, as far as one follows the other from the start."""
         key = code, address, used
         known = self._swept.get(key)
         if known is not None:
             return known.copy()
-        found: dict[int, Instruction] = {}
+        found: dict[int, LiftedInstruction] = {}
         at = 0
         while at < used:
             instruction = self.one(code, address, address + at)
@@ -79,7 +79,7 @@ class Lifter:
         self._swept[key] = found.copy()
         return found
 
-    def one(self, code: bytes, address: int, at: int) -> Instruction:
+    def one(self, code: bytes, address: int, at: int) -> LiftedInstruction:
         """The instruction at one address of the code that begins at `address`."""
         start = at - address
         # No instruction's bytes are the beginning of another's.
@@ -90,15 +90,15 @@ class Lifter:
         try:
             translation = self._context.translate(code[start : start + LONGEST], at, max_instructions=1)
         except (pypcode.BadDataError, pypcode.UnimplError):
-            return Instruction(0, (), unmodelled="these bytes are no instruction that SLEIGH knows")
+            return LiftedInstruction(0, (), unmodelled="these bytes are no instruction that SLEIGH knows")
         ops = list(translation.ops)
         end = start + ops[0].inputs[0].size
         # SLEIGH takes what is missing at the end for zeros.
         if end > len(code):
-            return Instruction(0, (), unmodelled="it goes beyond the end of the code")
+            return LiftedInstruction(0, (), unmodelled="it goes beyond the end of the code")
         return self._lift(code[start:end], at, ops[1:])
 
-    def _lift(self, code: bytes, at: int, ops: list[pypcode.PcodeOp]) -> Instruction:
+    def _lift(self, code: bytes, at: int, ops: list[pypcode.PcodeOp]) -> LiftedInstruction:
         """Most instructions mean the same wherever they stand, and are prepared once."""
         prepared = self._prepare(code, ops)
         if not prepared.unmodelled:
@@ -107,19 +107,19 @@ class Lifter:
             _remember(self._anywhere, code, prepared)
         return prepared
 
-    def _prepare_at(self, code: bytes, at: int) -> Instruction:
+    def _prepare_at(self, code: bytes, at: int) -> LiftedInstruction:
         """An instruction, prepared for one address."""
         return self._prepare(code, list(self._context.translate(code, at, max_instructions=1).ops)[1:])
 
-    def _believe(self, code: bytes, instruction: Instruction) -> Instruction:
+    def _believe(self, code: bytes, instruction: LiftedInstruction) -> LiftedInstruction:
         """The instruction, or one without a model where a second opinion is another."""
         mnemonic = self._name(code)
         if mnemonic is None:
-            return Instruction(len(code), (), unmodelled="a second decoder does not know these bytes")
+            return LiftedInstruction(len(code), (), unmodelled="a second decoder does not know these bytes")
         reason = self._architecture.doubt(code, mnemonic)
         if reason is None and not self._architecture.is_usual(code, mnemonic):
             reason = self._compare(code)
-        return Instruction(len(code), (), unmodelled=reason) if reason else instruction
+        return LiftedInstruction(len(code), (), unmodelled=reason) if reason else instruction
 
     def _compare(self, code: bytes) -> str:
         """Why an unusual instruction cannot be believed, if it cannot."""
@@ -136,18 +136,18 @@ class Lifter:
             self._compares = Agreement(self._architecture, self.registers)
         return self._compares
 
-    def _prepare(self, code: bytes, ops: list[pypcode.PcodeOp]) -> Instruction:
+    def _prepare(self, code: bytes, ops: list[pypcode.PcodeOp]) -> LiftedInstruction:
         try:
             prepared = _Preparation(self._architecture, self._read, self._written | self._pc, self._scratch)
             for op in ops:
                 prepared.add(op)
             done = prepared.finish()
         except _UnmodelledError as error:
-            return Instruction(len(code), (), unmodelled=str(error))
+            return LiftedInstruction(len(code), (), unmodelled=str(error))
         opcodes = {op.opcode for op in ops}
         sets_flags = not opcodes.isdisjoint(_SUSPICIOUS) and any(self._is_flag(op.output) for op in ops)
         undefined = self._architecture.undefined(self._name(code) or "") if sets_flags else ()
-        return Instruction(len(code), done, not opcodes.isdisjoint(_CALLS), undefined)
+        return LiftedInstruction(len(code), done, not opcodes.isdisjoint(_CALLS), undefined)
 
     def _name(self, code: bytes) -> str | None:
         """What capstone calls it: SLEIGH also decodes some encodings on which a processor faults."""
@@ -159,7 +159,7 @@ class Lifter:
 
 
 _SUSPICIOUS = {OpCode.INT_MULT, OpCode.INT_LEFT, OpCode.INT_RIGHT, OpCode.INT_SRIGHT, OpCode.LZCOUNT, OpCode.INT_NEGATE}
-"""Only instructions with one of these set flags that the processor need not."""
+"""Instructions without one of these set no flags that the manual leaves undefined."""
 
 
 def _remember(cache: dict[bytes, Any], code: bytes, value: object) -> None:
@@ -168,9 +168,9 @@ def _remember(cache: dict[bytes, Any], code: bytes, value: object) -> None:
     cache[code] = value
 
 
-def _has_target(instruction: Instruction) -> bool:
+def _has_target(instruction: LiftedInstruction) -> bool:
     """Whether it has the address of another instruction."""
-    return any(op[0] in {Kind.GOTO, Kind.GOTO_IF} and op[3][0][0] == Space.CONSTANT for op in instruction.ops)
+    return any(op[0] in {OpKind.GOTO, OpKind.GOTO_IF} and op[3][0][0] == Space.CONSTANT for op in instruction.ops)
 
 
 @cache
@@ -210,17 +210,17 @@ class _Preparation:
         known = function(opcode, 8 * output.size, 8 * nodes[0].size) if output else None
         if known is None or output is None:
             raise _UnmodelledError(f"the p-code operation {opcode.__name__} has no model")
-        self._compute(Kind.COMPUTE, known, output, tuple(map(self._read_input, nodes)))
+        self._compute(OpKind.COMPUTE, known, output, tuple(map(self._read_input, nodes)))
 
     def finish(self) -> tuple[Op, ...]:
         """The operations, those left out whose result nobody reads, and jumps within the instruction resolved."""
-        if any(op[0] in {Kind.SKIP, Kind.SKIP_IF} for op in self._made):
+        if any(op[0] in {OpKind.SKIP, OpKind.SKIP_IF} for op in self._made):
             return tuple(self._resolve(op) for op in self._made)
         kept: list[Op] = []
         wanted: set[int] = set()
         for op in reversed(self._made):
             output = op[2]
-            if output is not None and output[0] == Space.UNIQUE and op[0] == Kind.COMPUTE:
+            if output is not None and output[0] == Space.UNIQUE and op[0] == OpKind.COMPUTE:
                 covered = range(output[1], output[1] + output[2])
                 if wanted.isdisjoint(covered):
                     continue
@@ -231,7 +231,7 @@ class _Preparation:
         return tuple(reversed(kept))
 
     def _resolve(self, op: Op) -> Op:
-        if op[0] not in {Kind.SKIP, Kind.SKIP_IF}:
+        if op[0] not in {OpKind.SKIP, OpKind.SKIP_IF}:
             return op
         target = op[3][0][1]
         place = self._starts[target] if target < len(self._starts) else len(self._made)
@@ -241,27 +241,27 @@ class _Preparation:
         """A branch, call or return. One to a constant is a jump within the instruction."""
         node = nodes[0]
         if opcode not in _DIRECT:
-            self._made.append((Kind.GOTO, None, None, (self._read_input(node),)))
+            self._made.append((OpKind.GOTO, None, None, (self._read_input(node),)))
         elif node.space.name == "const":
-            self._made.append((Kind.SKIP, None, None, (self._find_operation(node),)))
+            self._made.append((OpKind.SKIP, None, None, (self._find_operation(node),)))
         else:
-            self._made.append((Kind.GOTO, None, None, ((Space.CONSTANT, node.offset, 8),)))
+            self._made.append((OpKind.GOTO, None, None, ((Space.CONSTANT, node.offset, 8),)))
 
     def branch(self, _: OpCode, nodes: list[pypcode.Varnode], __: object) -> None:
         """A conditional branch."""
         node, condition = nodes[0], self._read_input(nodes[1])
         if node.space.name == "const":
-            self._made.append((Kind.SKIP_IF, None, None, (self._find_operation(node), condition)))
+            self._made.append((OpKind.SKIP_IF, None, None, (self._find_operation(node), condition)))
         else:
-            self._made.append((Kind.GOTO_IF, None, None, ((Space.CONSTANT, node.offset, 8), condition)))
+            self._made.append((OpKind.GOTO_IF, None, None, ((Space.CONSTANT, node.offset, 8), condition)))
 
     def load(self, _: OpCode, nodes: list[pypcode.Varnode], output: pypcode.Varnode) -> None:
         """A load; the first input is the address space."""
-        self._compute(Kind.LOAD, None, output, (self._read_input(nodes[1]),))
+        self._compute(OpKind.LOAD, None, output, (self._read_input(nodes[1]),))
 
     def store(self, _: OpCode, nodes: list[pypcode.Varnode], __: object) -> None:
         """A store; the first input is the address space."""
-        self._made.append((Kind.STORE, None, None, (self._read_input(nodes[1]), self._read_input(nodes[2]))))
+        self._made.append((OpKind.STORE, None, None, (self._read_input(nodes[1]), self._read_input(nodes[2]))))
 
     def _find_operation(self, node: pypcode.Varnode) -> Place:
         distance = node.offset - (1 << (8 * node.size)) if node.offset >> (8 * node.size - 1) else node.offset
@@ -274,15 +274,15 @@ class _Preparation:
         name = nodes[0].getUserDefinedOpName()
         if name not in self._architecture.harmless:
             raise _UnmodelledError(f"the operation {name} has no model")
-        self._made.append((Kind.NOTHING, None, None, ()))
+        self._made.append((OpKind.NOTHING, None, None, ()))
 
-    def _compute(self, kind: Kind, known: Function | None, node: pypcode.Varnode, inputs: tuple[Place, ...]) -> None:
+    def _compute(self, kind: OpKind, known: Function | None, node: pypcode.Varnode, inputs: tuple[Place, ...]) -> None:
         """An operation with a result, which may be a fixed place in memory."""
         space = node.space.name
         if space == "ram":
             place = self._make_temporary(node.size)
             self._made.append((kind, known, place, inputs))
-            self._made.append((Kind.STORE, None, None, ((Space.CONSTANT, node.offset, 8), place)))
+            self._made.append((OpKind.STORE, None, None, ((Space.CONSTANT, node.offset, 8), place)))
             return
         if space == "unique":
             place = (Space.UNIQUE, node.offset, node.size)
@@ -305,7 +305,7 @@ class _Preparation:
                 return _place_scratch(node)
             return self._find_register(node, self._readable | self._writable, "reads")
         place = self._make_temporary(node.size)
-        self._made.append((Kind.LOAD, None, place, ((Space.CONSTANT, node.offset, 8),)))
+        self._made.append((OpKind.LOAD, None, place, ((Space.CONSTANT, node.offset, 8),)))
         return place
 
     def _find_register(self, node: pypcode.Varnode, allowed: frozenset[int], verb: str) -> Place:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from properties.prover.architecture import Architecture
 from properties.prover.image import Image
-from properties.prover.meaning import signed
+from properties.prover.meaning import MODULUS, signed
 from properties.prover.terms import Term, Value, linear, or_, sub, ult
 
 __all__ = [
@@ -23,13 +23,14 @@ __all__ = [
     "NO_STORE",
     "ONLY_GENERAL",
     "STACK_POINTER",
+    "AccessRegion",
     "BrokenError",
-    "Frame",
+    "FrameBounds",
     "InfeasibleError",
     "Machine",
-    "Region",
     "SplitError",
     "instruction_limit",
+    "stack_within",
 ]
 
 FRAME_BYTES = 1024
@@ -41,7 +42,7 @@ NEAR: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class AccessRegion:
     """Memory apart from the stack: the bytes [low, high) from an address on.
 
     base: the address, a symbol or a number. place: where the byte at that address is on the line of places, on which
@@ -65,17 +66,17 @@ class Region:
 
     def within(self, address: Value, size: int) -> Value:
         """Whether an access is in the region: a predicate."""
-        distance = sub(sub(address, self.base, 64), self.low % (1 << 64), 64)
+        distance = sub(sub(address, self.base, 64), self.low % MODULUS, 64)
         return ult(distance, max(self.high - size - self.low + 1, 0), 64)
 
 
-class Frame:
+class FrameBounds:
     """Which bytes an image may use: those of the stack, as offsets from the first stack pointer, and of regions.
 
     readable: the end of what it may load: return addresses, and the function's arguments on the stack.
     """
 
-    def __init__(self, readable: int, regions: Sequence[Region] = ()) -> None:
+    def __init__(self, readable: int, regions: Sequence[AccessRegion] = ()) -> None:
         self.readable = readable
         self.regions = regions
 
@@ -95,7 +96,7 @@ class Frame:
         for region in self.regions:
             root, start = linear(region.base)
             if base is root or (isinstance(base, int) and base == root):
-                place = region.near(signed((offset - start) % (1 << 64), 64))
+                place = region.near(signed((offset - start) % MODULUS, 64))
                 if place is not None:
                     return place
         return None
@@ -119,6 +120,11 @@ STACK_POINTER = "the stack pointer stays in the frame"
 ALIGNED = "the stack pointer is aligned after every instruction"
 ONLY_GENERAL = "nothing but general registers and flags is written"
 NO_FAULT = "no instruction faults"
+
+
+def stack_within(top: Value, address: Value, low: int, last: int) -> Value:
+    """Whether an address is at one of the offsets [low, last] from the top, of which there may be none: a predicate."""
+    return ult(sub(sub(address, top, 64), low % MODULUS, 64), last - low + 1, 64) if low <= last else 0
 
 
 def instruction_limit(image: Image) -> int:

@@ -1,7 +1,7 @@
-"""The obligations, as an automaton over the steps of a goal. The prover and the emulator's monitor run the same code.
+"""The obligations, as an automaton over the steps of a goal. Every machine is judged by this code.
 
-It never sees the image: a machine tells it where control goes, and it demands what must hold there, then says what the
-callee does.
+It never sees the image. A machine tells it where control goes; it demands what must hold there, and then does to the
+machine what the callee would.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from properties.prover.architecture import Architecture, Origin
 from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META
 from properties.prover.goal import Goal, Program, Run
 from properties.prover.machine import Machine
-from properties.prover.steps import BODY, CALLER, COUNT, FUNCTION, RETURNED_EARLY, Step, skipped, steps
+from properties.prover.steps import BODY, CALLER, COUNT, FUNCTION, RETURNED_EARLY, ImageStep, skipped, steps
 from properties.prover.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub
 from spec.abi import Slot
 
@@ -77,7 +77,7 @@ class Obligations:
         return self.first_stack_argument() + 8 * sum(slot.stack is not None for slot in self._slots)
 
     def event(self, machine: Machine, progress: Progress, target: Value) -> Progress | None:
-        """Control is at `target`, outside the image. The progress after the callee has returned; None at the end."""
+        """Judges a step: control is at `target`, outside the image. The progress after the callee; None at the end."""
         position = self._match(machine, progress, target)
         step = self.steps[position]
         for flag in self._convention.clear:
@@ -105,7 +105,7 @@ class Obligations:
         )
 
     def _match(self, machine: Machine, progress: Progress, target: Value) -> int:
-        """The step that this target is; those passed over must be ones to leave out."""
+        """Finds the step that this target is. Those passed over must be ones to leave out."""
         for position in range(progress.position, len(self.steps)):
             step = self.steps[position]
             guard = self._guard(machine, step, progress)
@@ -118,7 +118,7 @@ class Obligations:
             return position
         raise AssertionError("the last step is always due")
 
-    def _is_reached(self, machine: Machine, target: Value, step: Step) -> Value:
+    def _is_reached(self, machine: Machine, target: Value, step: ImageStep) -> Value:
         """Whether control is at the step's target; of two, at the one of the helper that the program is entered by."""
         addresses = [
             machine.symbol(expected, 64) if isinstance(expected, str) else expected for expected in step.targets
@@ -134,7 +134,7 @@ class Obligations:
             reached = or_(reached, eq(target, address, 64), 1) if address is not None else reached
         return reached
 
-    def _guard(self, machine: Machine, step: Step, progress: Progress) -> Value:
+    def _guard(self, machine: Machine, step: ImageStep, progress: Progress) -> Value:
         if step.what == "program":
             return progress.running
         if step.what == "exit":
@@ -150,7 +150,7 @@ class Obligations:
             due = and_(due, not_(and_(patched, progress.called, 1) if name == RETURNED_EARLY else patched), 1)
         return due
 
-    def _call(self, machine: Machine, progress: Progress, step: Step) -> Progress:
+    def _call(self, machine: Machine, progress: Progress, step: ImageStep) -> Progress:
         if step.run is None:
             if step.what == "original":
                 return self._call_original(machine, progress, step)
@@ -166,7 +166,7 @@ class Obligations:
             return self._run_program(machine, progress, step, step.run, program)
         return self._exit(machine, progress, step, step.run)
 
-    def _look_up(self, machine: Machine, progress: Progress, step: Step) -> Progress:
+    def _look_up(self, machine: Machine, progress: Progress, step: ImageStep) -> Progress:
         body = machine.symbol(BODY, 64) if self.goal.shares_ipmodify else self.goal.body
         passed = self._read_argument(machine, 0)
         machine.same(f"{step.text}: the return address into the function is passed", passed, body)
@@ -183,7 +183,7 @@ class Obligations:
     def _read_argument(self, machine: Machine, number: int) -> Value:
         return machine.register(self._convention.arguments[number])
 
-    def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
+    def _enter(self, machine: Machine, progress: Progress, step: ImageStep, run: Run) -> Progress:
         self._bind(
             machine, f"{step.text}: its program is passed", f"prog {run.program}", self._read_argument(machine, 0)
         )
@@ -197,7 +197,7 @@ class Obligations:
         running = not_(eq(ticket, 0, 64))
         return progress._replace(entered=1, running=running, ticket=ticket, run_context=context, saved=saved)
 
-    def _exit(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
+    def _exit(self, machine: Machine, progress: Progress, step: ImageStep, run: Run) -> Progress:
         self._bind(
             machine, f"{step.text}: its program is passed", f"prog {run.program}", self._read_argument(machine, 0)
         )
@@ -210,7 +210,9 @@ class Obligations:
         alive = eq(progress.slot, 0, 64) if run.list == "fmod_ret" else progress.alive
         return progress._replace(entered=0, running=0, alive=alive)
 
-    def _run_program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
+    def _run_program(
+        self, machine: Machine, progress: Progress, step: ImageStep, run: Run, program: Program
+    ) -> Progress:
         context = self._read_argument(machine, 0)
         self._judge_context(machine, progress, step, run, context)
         progress = self._judge_session(machine, progress, step, run, context)
@@ -222,8 +224,8 @@ class Obligations:
         slot = result if run.list == "fmod_ret" else progress.slot
         return progress._replace(running=0, slot=slot)
 
-    def _judge_context(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> None:
-        """What the program may read: its context, and through helpers the words below it and the run context."""
+    def _judge_context(self, machine: Machine, progress: Progress, step: ImageStep, run: Run, context: Value) -> None:
+        """Judges what the program may read: its context, and through helpers the words below it and the run context."""
         kind = self.goal.programs[run.program].kind
         below, sees_slot = -(FUNCTION_IP if self.goal.func_ip else META), run.list != "fentry" or kind == "fsession"
         size = 8 * (progress.slots + sees_slot) + below
@@ -245,8 +247,10 @@ class Obligations:
         cookie = machine.word(progress.run_context)
         self._bind(machine, f"{step.place}: the run context has its cookie", f"cookie {run.program}", cookie)
 
-    def _judge_session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
-        """The word at ctx[-1]: the number of slots; with sessions about, their index of a cookie and phase as well."""
+    def _judge_session(
+        self, machine: Machine, progress: Progress, step: ImageStep, run: Run, context: Value
+    ) -> Progress:
+        """Judges the word at ctx[-1]: the number of slots and, where there are sessions, cookie index and phase."""
         meta = machine.word(add(context, META % (1 << 64), 64))
         bits = COUNT_BITS if self.goal.has_sessions else 64
         machine.same(f"{step.place}: ctx[-1] is the number of slots", meta, progress.slots, bits)
@@ -263,7 +267,7 @@ class Obligations:
             machine.same(f"{step.place}: its session cookie is what it left", machine.word(address), expected)
         return progress
 
-    def _owns_cookie(self, machine: Machine, step: Step, run: Run, program: Program, index: int) -> bool:
+    def _owns_cookie(self, machine: Machine, step: ImageStep, run: Run, program: Program, index: int) -> bool:
         """Whether an index in ctx[-1] is the program's own; one that does not ask may find another's, or 0."""
         if program.session_cookie is False:
             return False
@@ -275,8 +279,10 @@ class Obligations:
         machine.same(f"{step.place}: its session cookie stays", index, machine.bindings.setdefault(name, index))
         return True
 
-    def _leave_session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
-        """A session writes its cookie: what it leaves is there when it runs again."""
+    def _leave_session(
+        self, machine: Machine, progress: Progress, step: ImageStep, run: Run, context: Value
+    ) -> Progress:
+        """Lets a session write its cookie, which it must find when it runs again."""
         index = machine.bindings.get(f"session {run.program}")
         if index is None:
             return progress
@@ -285,7 +291,7 @@ class Obligations:
         sessions = (*progress.sessions[: run.program], left, *progress.sessions[run.program + 1 :])
         return progress._replace(sessions=sessions)
 
-    def _call_original(self, machine: Machine, progress: Progress, step: Step) -> Progress:
+    def _call_original(self, machine: Machine, progress: Progress, step: ImageStep) -> Progress:
         self._judge_arguments(machine, progress, "reaches the original")
         outgoing = self._convention.pushed
         pointer = machine.register(self._convention.stack_pointer)
@@ -299,7 +305,7 @@ class Obligations:
         return progress._replace(slot=result, called=1)
 
     def _judge_arguments(self, machine: Machine, progress: Progress, ending: str) -> None:
-        """The function's arguments are where it expects them."""
+        """Judges whether the function's arguments are where it expects them."""
         pointer = machine.register(self._convention.stack_pointer)
         outgoing = self._convention.pushed
         for number in range(progress.slots):
@@ -337,7 +343,7 @@ class Obligations:
             machine.same("the caller gets the return value, high word", machine.register(high), expected)
 
     def _bind(self, machine: Machine, obligation: str, name: str, value: Value) -> None:
-        """A constant: what the goal knows, or else what it was where it first occurred."""
+        """Judges a constant: it is what the goal knows, or else what it was where it first occurred."""
         expected = machine.bindings.get(name)
         if expected is not None:
             machine.same(obligation, value, expected)
@@ -350,7 +356,7 @@ class Obligations:
         machine.bindings[name] = machine.constant(value)
 
     def _name_value(self, machine: Machine, number: int) -> Value:
-        """The value of a slot, as the function's caller passed it."""
+        """Names the value of a slot, as the function's caller passed it."""
         slot = self._slots[number]
         return machine.symbol(slot.register or f"stack argument {slot.stack}", 64)
 

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 from properties.prover.pcode import Function
 
-__all__ = ["Instruction", "Kind", "Op", "Place", "Space"]
+__all__ = ["LiftedInstruction", "Op", "OpKind", "Place", "Space"]
 
 
 class Space(IntEnum):
@@ -18,7 +18,7 @@ class Space(IntEnum):
     UNIQUE = 2
 
 
-class Kind(IntEnum):
+class OpKind(IntEnum):
     """What an operation does. GOTO leaves the instruction, SKIP moves within it; both may depend on a condition."""
 
     COMPUTE = 0
@@ -34,7 +34,7 @@ class Kind(IntEnum):
 Place = tuple[int, int, int]
 """(Space, offset, size in bytes)."""
 
-Op = tuple[Kind, Function | None, Place | None, tuple[Place, ...]]
+Op = tuple[OpKind, Function | None, Place | None, tuple[Place, ...]]
 """(kind, what COMPUTE computes, where its result goes, inputs).
 
 LOAD has the address; STORE the address and the value; GOTO the target; GOTO_IF target and condition; SKIP the index of
@@ -43,7 +43,7 @@ the next operation, as a constant; SKIP_IF index and condition.
 
 
 @dataclass(frozen=True, slots=True)
-class Instruction:
+class LiftedInstruction:
     """calls: whether SLEIGH takes it for a call. undefined: flags that it leaves undefined.
 
     unmodelled: why its effect is not known, in words; None if it is.

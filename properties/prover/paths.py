@@ -1,4 +1,4 @@
-"""The condition under which control is where it is: predicates that hold, and what is plain from them."""
+"""A path is the condition under which control is somewhere: predicates that hold, and what is plain from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from properties.prover.terms import Term, Value, and_, or_
 __all__ = ["Path"]
 
 DEPTH: Final = 6
-"""How far into a predicate a path looks; terms share their parts, so that all of it may be a great deal."""
+"""How deep into a predicate a path looks. Terms share parts, so that one may be large when written out."""
 
 
 class Path:
@@ -35,7 +35,7 @@ class Path:
         return known
 
     def _combine(self, predicate: Term, depth: int) -> bool | None:
-        """A conjunction or disjunction, by what is known of its parts."""
+        """Decides a conjunction or disjunction by what is known of its parts."""
         decisive = predicate.op == "or"
         parts = [self.known(part, depth - 1) for part in predicate.args]
         if decisive in parts:
@@ -69,7 +69,7 @@ class Path:
 
 
 def _list_parts(predicate: Term, *, holds: bool) -> Iterator[tuple[Term, bool]]:
-    """What is plain when a predicate holds, or does not."""
+    """Lists what is plain when a predicate holds, or does not."""
     if predicate.op == "not":
         yield from _list_parts(predicate.args[0], holds=not holds)
         return

@@ -48,7 +48,7 @@ def _make_boolean(name: str) -> Callable[[int, int], Function]:
 
 
 def _make_shift(name: str) -> Callable[[int, int], Function]:
-    """A shift's count has a width of its own; a count that reaches the value's width shifts all out."""
+    """Makes a shift, whose count has a width of its own. A count that reaches the value's width shifts all bits out."""
     operation = getattr(terms, name)
 
     def make(out: int, _: int) -> Function:

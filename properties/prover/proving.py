@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from properties.prover.architecture import Architecture
-from properties.prover.claims import Subject, claim_of
+from properties.prover.claims import Claimant, claim_of
 from properties.prover.confirm import confirm
 from properties.prover.decider import RefutedError
 from properties.prover.executor import Executor, UndecidedError
@@ -18,7 +18,7 @@ __all__ = ["prove"]
 
 
 def prove(
-    image: Image, goal: Goal | Subject, *, thorough: bool = False, architecture: Architecture = X86_64
+    image: Image, goal: Goal | Claimant, *, thorough: bool = False, architecture: Architecture = X86_64
 ) -> Verdict:
     """Proves that an image meets a goal, on every path and for all values.
 

@@ -23,7 +23,7 @@ AROUND = 6
 ADDRESS = re.compile("(.*, )?#(0x[0-9a-f]+)|(0x[0-9a-f]+)")
 LONGEST = 15
 UNLISTED = 8
-"""Bytes shown of what is no instruction."""
+"""How many bytes are shown where there is no instruction."""
 
 
 def summary(verdict: Verdict) -> str:
@@ -66,7 +66,7 @@ def _name_addresses(goal: Goal) -> dict[int, str]:
 def _list_instructions(
     found: Counterexample, image: Image, names: Mapping[int, str], architecture: Architecture
 ) -> Iterator[str]:
-    """The instructions executed around those that matter, each once, in the order of addresses."""
+    """Lists the instructions executed around those that matter, each once, in the order of addresses."""
     marks = {found.at: "<- here"}
     if found.culprit is not None:
         marks[found.culprit] = "<- at fault" if found.culprit != found.at else "<- here, at fault"
@@ -82,7 +82,7 @@ def _list_instructions(
         if skipped:
             yield "..."
         skipped = False
-        place = _Place(at, following.get(at), architecture.is_jump)
+        place = _Executed(at, following.get(at), architecture.is_jump)
         yield _show_line(place, image, names, decoder, marks.get(at, ""))
 
 
@@ -96,7 +96,7 @@ def _select_around(executed: list[int], marks: Mapping[int, str]) -> set[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Executed:
     """An instruction's address, that of the one executed after it in the image, and which mnemonics jump."""
 
     at: int
@@ -104,7 +104,7 @@ class _Place:
     jumps: Callable[[str], bool]
 
 
-def _show_line(place: _Place, image: Image, names: Mapping[int, str], decoder: Any, mark: str) -> str:
+def _show_line(place: _Executed, image: Image, names: Mapping[int, str], decoder: Any, mark: str) -> str:
     start = place.at - image.address
     found = next(decoder.disasm_lite(image.code[start : start + LONGEST], place.at, 1), None)
     if found is None:
@@ -118,14 +118,14 @@ def _show_line(place: _Place, image: Image, names: Mapping[int, str], decoder: A
     return f"+{start:#06x}  {code:20}  {text:44}  {mark}".rstrip()
 
 
-def _guess_size(place: _Place) -> int:
-    """The size of an instruction that the disassembler does not know: up to the next, if that follows."""
+def _guess_size(place: _Executed) -> int:
+    """Guesses the size of an instruction that the disassembler does not know: up to the next one executed."""
     following = place.following if place.following is not None else place.at
     return following - place.at if 0 < following - place.at <= LONGEST else UNLISTED
 
 
 def _show_operands(operands: str, image: Image, names: Mapping[int, str]) -> str:
-    """Operands, of a branch in the image as an offset like those of the lines, else with the name of its target."""
+    """Shows operands: a target in the image as an offset, like those of the lines, any other with its name."""
     match = ADDRESS.fullmatch(operands)
     if not match:
         return operands

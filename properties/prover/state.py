@@ -10,10 +10,10 @@ from properties.prover.paths import Path
 from properties.prover.terms import Term, Value, eq, ite
 from properties.prover.unknowns import BEGINNING
 
-__all__ = ["State"]
+__all__ = ["PathState"]
 
 
-class State:
+class PathState:
     """pc and index: the next operation, as instruction and place in it. stack: by offset from the first stack pointer.
 
     label: the last step, or steps on merged paths, which names what it left unknown. instructions: how many were
@@ -50,9 +50,9 @@ class State:
         self.label: tuple[str, ...] = (BEGINNING,)
         self.instructions = 0
 
-    def fork(self, path: Path) -> State:
+    def fork(self, path: Path) -> PathState:
         """An independent copy on another path."""
-        other = State(self.pc, self.registers.copy(), self.stack.copy(), path, self.progress)
+        other = PathState(self.pc, self.registers.copy(), self.stack.copy(), path, self.progress)
         other.accesses = self.accesses.copy()
         other.index, other.floor, other.temporaries = self.index, self.floor, self.temporaries.copy()
         other.label, other.instructions, other.cases = self.label, self.instructions, self.cases.copy()
@@ -65,7 +65,7 @@ class State:
         self.accesses.clear()
         self.temporaries.cells.clear()
 
-    def merge(self, other: State, mine: tuple[Unknown, Unknown], its: tuple[Unknown, Unknown]) -> None:
+    def merge(self, other: PathState, mine: tuple[Unknown, Unknown], its: tuple[Unknown, Unknown]) -> None:
         """Becomes the state that is this one on its path, and the other on its.
 
         Both are at the same instruction and step, in the same cases. mine, its: what to call unknown registers, and
@@ -79,7 +79,7 @@ class State:
         self.label = (*self.label, *(step for step in other.label if step not in self.label))
 
     def learn(self) -> None:
-        """Where the path says that the return slot is 0, a 0 stands for it: the slots of many programs stay small."""
+        """Puts a 0 for the return slot where the path says that it is 0: with many programs its term stays small."""
         slot = self.progress.slot
         if isinstance(slot, int) or not self.path.known(eq(slot, 0, 64)):
             return
@@ -95,7 +95,7 @@ Side = tuple[Cells, Unknown]
 
 
 def _merge(mine: Side, its: Side, here: Value) -> Cells:
-    """Where a side does not know bytes that the other knows, they get a name."""
+    """Merges two sides. Bytes that only one of them knows get a name on the other."""
     (one, first), (other, second) = mine, its
     result = one.cells.copy()
     for offset in one.cells.keys() | other.cells.keys():
@@ -111,7 +111,7 @@ def _merge(mine: Side, its: Side, here: Value) -> Cells:
 
 
 def _merge_bytes(mine: Side, its: Side, here: Value) -> Cells:
-    """The same where the sides divide the bytes into different cells: byte by byte."""
+    """Merges byte by byte, where the sides divide the bytes into different cells."""
     (one, first), (other, second) = mine, its
     result = Cells()
     for at in sorted(set(_list_bytes(one)) | set(_list_bytes(other))):

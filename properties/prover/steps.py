@@ -8,7 +8,18 @@ from typing import Literal
 
 from properties.prover.goal import Goal, Program, Run
 
-__all__ = ["BODY", "CALLER", "COUNT", "DETACHED", "FUNCTION", "RETURNED_EARLY", "Step", "Target", "skipped", "steps"]
+__all__ = [
+    "BODY",
+    "CALLER",
+    "COUNT",
+    "DETACHED",
+    "FUNCTION",
+    "RETURNED_EARLY",
+    "ImageStep",
+    "Target",
+    "skipped",
+    "steps",
+]
 
 What = Literal["lookup", "lookup_ip", "tramp_enter", "enter", "program", "exit", "original", "tramp_exit", "leave"]
 Target = int | str | None
@@ -28,7 +39,7 @@ def skipped(run: Run) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ImageStep:
     """What control leaves the image for. targets: any of them will do; name: of what is called."""
 
     what: What
@@ -43,49 +54,49 @@ class Step:
         return self.place if self.place == self.what else f"{self.place}: {self.what}"
 
 
-def steps(goal: Goal) -> tuple[Step, ...]:
+def steps(goal: Goal) -> tuple[ImageStep, ...]:
     """All steps, each of which may be left out only where its guard is false."""
     return tuple(_list_steps(goal))
 
 
-def _list_steps(goal: Goal) -> Iterator[Step]:
+def _list_steps(goal: Goal) -> Iterator[ImageStep]:
     if goal.lookup is not None:
-        yield Step("lookup", "lookup", (goal.lookup,), "the lookup of the number of slots")
+        yield ImageStep("lookup", "lookup", (goal.lookup,), "the lookup of the number of slots")
     if goal.lookup_ip is not None:
-        yield Step("lookup_ip", "lookup_ip", (goal.lookup_ip,), "the lookup of the function's address")
+        yield ImageStep("lookup_ip", "lookup_ip", (goal.lookup_ip,), "the lookup of the function's address")
     if goal.calls_original:
         yield _call_helper(goal, "tramp_enter", "__bpf_tramp_enter")
     for run in (*goal.fentry, *goal.fmod_ret):
         yield from _list_run(goal, run)
     if goal.calls_original:
         target: Target = BODY if goal.shares_ipmodify else goal.body
-        yield Step("original", "original", (target,), "the original")
+        yield ImageStep("original", "original", (target,), "the original")
         for run in goal.fexit:
             yield from _list_run(goal, run)
         yield _call_helper(goal, "tramp_exit", "__bpf_tramp_exit")
-        yield Step("leave", "leave", (CALLER,), "the caller")
+        yield ImageStep("leave", "leave", (CALLER,), "the caller")
     else:
-        yield Step("leave", "leave", (BODY if goal.shares_ipmodify else goal.body,), "the body")
+        yield ImageStep("leave", "leave", (BODY if goal.shares_ipmodify else goal.body,), "the body")
 
 
-def _call_helper(goal: Goal, what: What, symbol: str) -> Step:
-    return Step(what, what, (goal.helpers.get(symbol),), symbol)
+def _call_helper(goal: Goal, what: What, symbol: str) -> ImageStep:
+    return ImageStep(what, what, (goal.helpers.get(symbol),), symbol)
 
 
-def _list_run(goal: Goal, run: Run) -> Iterator[Step]:
+def _list_run(goal: Goal, run: Run) -> Iterator[ImageStep]:
     program = goal.programs[run.program]
     yield _call_gate(goal, run, "enter")
-    yield Step("program", run.place, (program.code,), f"the program at {program.code:#x}", run)
+    yield ImageStep("program", run.place, (program.code,), f"the program at {program.code:#x}", run)
     yield _call_gate(goal, run, "exit")
 
 
-def _call_gate(goal: Goal, run: Run, what: Literal["enter", "exit"]) -> Step:
+def _call_gate(goal: Goal, run: Run, what: Literal["enter", "exit"]) -> ImageStep:
     symbols = _name_gates(goal.programs[run.program], what)
-    return Step(what, run.place, tuple(goal.helpers.get(symbol) for symbol in symbols), " or ".join(symbols), run)
+    return ImageStep(what, run.place, tuple(goal.helpers.get(symbol) for symbol in symbols), " or ".join(symbols), run)
 
 
 def _name_gates(program: Program, what: str) -> tuple[str, ...]:
-    """The helper before and after a program: whether it sleeps, and whether recursion is checked (not for lsm)."""
+    """Names the helpers before or after a program, by whether it sleeps and recursion is checked (not for lsm)."""
     recursion = "" if program.kind == "lsm" else "_recur"
     sleepable = f"__bpf_prog_{what}_sleepable{recursion}"
     other = f"__bpf_prog_{what}{recursion}"

@@ -9,11 +9,20 @@ from properties.prover.cells import Unknown
 from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.machine import ALIGNED, FRAME_BYTES, NO_LOAD, NO_STORE, STACK_POINTER, Frame, SplitError
+from properties.prover.machine import (
+    ALIGNED,
+    FRAME_BYTES,
+    NO_LOAD,
+    NO_STORE,
+    STACK_POINTER,
+    FrameBounds,
+    SplitError,
+    stack_within,
+)
 from properties.prover.meaning import MODULUS, signed
-from properties.prover.operations import Instruction, Op, Place, Space
+from properties.prover.operations import LiftedInstruction, Op, Place, Space
 from properties.prover.pcode import truth
-from properties.prover.state import State
+from properties.prover.state import PathState
 from properties.prover.terms import Term, Value, add, extract, linear, or_, sub, symbol, ult, zext
 from properties.prover.unknowns import register_name, stack_name
 
@@ -21,7 +30,7 @@ __all__ = ["SymbolicMachine"]
 
 WORD_BYTES: Final = 8
 
-# An enum's members take longer to get at than what is done with them.
+# Looking up an enum's member takes longer than what is then done with it.
 CONSTANT: Final = Space.CONSTANT
 REGISTER: Final = Space.REGISTER
 
@@ -29,10 +38,10 @@ REGISTER: Final = Space.REGISTER
 class SymbolicMachine:
     """Runs instructions on `state`, and shows it to the obligations as a Machine. state: set by whoever runs it."""
 
-    state: State
+    state: PathState
 
     def __init__(
-        self, image: Image, frame: Frame, architecture: Architecture, decider: Decider, bindings: dict[str, int]
+        self, image: Image, frame: FrameBounds, architecture: Architecture, decider: Decider, bindings: dict[str, int]
     ) -> None:
         self.architecture = architecture
         self.bindings = bindings
@@ -41,6 +50,7 @@ class SymbolicMachine:
         self._frame = frame
         self._places = lifter(architecture).registers
         self._names = {offset: name for name, (offset, _) in self._places.items()}
+        self._pushed = architecture.convention.pushed
         self._pointer = self._places[architecture.convention.stack_pointer][0]
         self._top = symbol(architecture.convention.stack_pointer, 64)
         self._plain: dict[Value, int] = {}
@@ -55,7 +65,7 @@ class SymbolicMachine:
     # What instructions do.
 
     def begin(self) -> None:
-        """An instruction begins: memory below the stack pointer, before and after it, is not its to use."""
+        """Begins an instruction, which must not use memory below the stack pointer, as it was and as it becomes."""
         state = self.state
         pointer = self._read_stack_pointer()
         floor = self._plain.get(pointer)
@@ -69,7 +79,7 @@ class SymbolicMachine:
         return registers.read(self._pointer, WORD_BYTES, self.unknown_register)
 
     def compute(self, op: Op) -> None:
-        """An operation that computes."""
+        """Runs an operation that computes."""
         _, function, output, inputs = op
         assert function is not None
         assert output is not None
@@ -99,7 +109,7 @@ class SymbolicMachine:
         return truth(self.operand(place))
 
     def load(self, op: Op) -> None:
-        """An operation that loads."""
+        """Runs an operation that loads."""
         output = op[2]
         assert output is not None
         size = output[2]
@@ -107,16 +117,13 @@ class SymbolicMachine:
         self._put(output, self.state.stack.read(offset, size, self.unknown_stack))
 
     def store(self, op: Op) -> None:
-        """An operation that stores."""
+        """Runs an operation that stores."""
         address, content = op[3]
         offset = self._access(self.address(address), content[2], store=True)
         self.state.stack.write(offset, content[2], self.operand(content))
 
-    def end(self, instruction: Instruction) -> None:
-        """An instruction ends. It has kept off what is below the stack pointer as it was, and as it is now.
-
-        The stack pointer is still in the frame. Flags that the instruction leaves undefined are lost.
-        """
+    def end(self, instruction: LiftedInstruction) -> None:
+        """Ends an instruction: judges its accesses and the stack pointer, and forgets flags that are undefined."""
         state = self.state
         pointer = self._read_stack_pointer()
         if pointer is self._judged and not (state.accesses or state.cases or instruction.undefined):
@@ -150,7 +157,7 @@ class SymbolicMachine:
             registers.write(offset, size, value)
 
     def _find_offset(self, address: Value) -> int | None:
-        """An address as offset from the first stack pointer, if it plainly is one, or is in this case."""
+        """Finds the offset of an address from the first stack pointer, if that is plain, on this path."""
         cases = self.state.cases
         if not cases and address in self._plain:
             return self._plain[address]
@@ -172,28 +179,23 @@ class SymbolicMachine:
         return self.state.floor if now is None else min(now, self.state.floor)
 
     def _access(self, address: Value, size: int, *, store: bool) -> int:
-        """The offset of an access, which end() judges; where it may be any, it must be one that can be right."""
+        """Finds the offset of an access, which end() judges. An open one must at least be within what is allowed."""
         offset = self._find_offset(address)
         if offset is None:
             high = 0 if store else self._frame.readable
-            allowed = self._is_within(address, self._find_lowest(), high - size)
+            allowed = stack_within(self._top, address, self._find_lowest(), high - size)
             elsewhere = self._frame.within(address, size, store=store)
             self.demand(NO_STORE if store else NO_LOAD, or_(allowed, elsewhere, 1))
             raise SplitError(self._choose_term(address))
         self.state.accesses.append((store, offset, offset + size))
         return offset
 
-    def _is_within(self, address: Value, low: int, last: int) -> Value:
-        """Whether an address is at one of the offsets [low, last], of which there may be none."""
-        distance = sub(sub(address, self._top, 64), low % MODULUS, 64)
-        return ult(distance, last - low + 1, 64) if low <= last else 0
-
     def _judge_stray(self, pointer: Value) -> NoReturn:
-        self.demand(STACK_POINTER, self._is_within(pointer, -FRAME_BYTES, self._frame.readable))
+        self.demand(STACK_POINTER, stack_within(self._top, pointer, -FRAME_BYTES, self._frame.readable))
         raise SplitError(self._choose_term(pointer))
 
     def _choose_term(self, value: Value) -> Term:
-        """What to make cases of: for a constant address the stack pointer."""
+        """Chooses what to make cases of: for a constant address the stack pointer."""
         return value if isinstance(value, Term) else self._top
 
     def unknown_register(self, offset: int, size: int) -> Value:
@@ -204,7 +206,7 @@ class SymbolicMachine:
         """Bytes of the stack that nobody has written since the last step."""
         return symbol(stack_name(offset, size, self.state.label), 8 * size)
 
-    def unknowns(self, state: State) -> tuple[Unknown, Unknown]:
+    def unknowns(self, state: PathState) -> tuple[Unknown, Unknown]:
         """How a state's unknown registers, and bytes of the stack, are called."""
         label = state.label
         return (
@@ -252,13 +254,9 @@ class SymbolicMachine:
         floor = self._need_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
         offset = self._find_offset(low)
         if offset is None:
-            self.demand(obligation, self._is_within(low, floor, -size))
+            self.demand(obligation, stack_within(self._top, low, floor, -size))
             raise SplitError(self._choose_term(low))
         self.demand(obligation, int(floor <= offset and offset + size <= 0))
-
-    @property
-    def _pushed(self) -> int:
-        return self.architecture.convention.pushed
 
     def known(self, predicate: Value) -> bool | None:
         """See Machine."""

@@ -1,4 +1,4 @@
-"""The unknowns of a run by name: where their names come from, and their values in an execution."""
+"""The unknowns of a run, by name, and their values in an execution."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _make_up(name: str, bits: int) -> int:
 
 
 def defaults(architecture: Architecture) -> dict[str, int]:
-    """Addresses of return and of the stack where a counterexample does not ask for particular ones."""
+    """Return addresses and a stack pointer, for counterexamples that do not ask for particular ones."""
     text = architecture.kernel_text[0] + 0x1A2B3C0 + 5 // architecture.code_alignment * architecture.code_alignment
     stack = architecture.kernel_stack[0] + 0x8000 - architecture.convention.stack_alignment
     return {CALLER: text + 0x10000, BODY: text + 0x20000, architecture.convention.stack_pointer: stack}

@@ -1,4 +1,4 @@
-"""What comes of a proof."""
+"""The verdict of a proof, its figures, and the counterexample."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Counterexample:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a proof took. plain: decisions without the solver; asked: questions to it; paths: that ended, after merging.
+    """What a proof cost. plain: decisions without the solver; asked: questions to it; paths: after merging.
 
     instructions: executed, over all paths.
     """

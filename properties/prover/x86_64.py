@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import dropwhile
 from typing import Final
 
-from properties.prover.architecture import Architecture, Branch, Entry
+from properties.prover.architecture import Architecture, Branch, SiteEntry
 from spec.abi import SYSTEM_V
 
 __all__ = ["USUAL", "X86_64"]
@@ -78,7 +78,7 @@ X86_64: Final = Architecture(
     pc="rip",
     always_aligned=False,
     code_alignment=1,
-    entry={"call": Entry(("body", "caller")), "jmp": Entry(("caller",))},
+    entry={"call": SiteEntry(("body", "caller")), "jmp": SiteEntry(("caller",))},
     frame=("rsp", "rbp"),
     kernel_text=(0xFFFFFFFF80000000, 0xFFFFFFFFFF000000),
     kernel_stack=(0xFFFF800000100000, 0xFFFFFFFF7FF00000),

@@ -28,7 +28,7 @@ class UnknownError(Exception):
     """z3 gave up within its budget."""
 
 
-# z3's own wrappers check and convert what is right already, and take longer than z3 does for a question.
+# z3's own wrappers check and convert their arguments, which takes longer than z3 takes for a question.
 _CONTEXT = z3.main_ctx().ref()
 _TRUTH = {True: z3.BoolVal(True), False: z3.BoolVal(False)}
 
@@ -83,10 +83,10 @@ class Solver:
         return self._solver
 
     def _count_spent(self) -> int:
-        """The resources that z3 has used since this solver began; its own count is of the whole process."""
+        """Counts the resources that z3 has used since this solver began; z3 counts those of the whole process."""
         statistics = self._solver.statistics()
         found = statistics.stats
-        # It is among the last of the statistics.
+        # The count is among the last of the statistics.
         places = reversed(range(z3.Z3_stats_size(_CONTEXT, found)))
         place = next(place for place in places if z3.Z3_stats_get_key(_CONTEXT, found, place) == "rlimit count")
         return int(z3.Z3_stats_get_uint_value(_CONTEXT, found, place)) - self._before
@@ -120,7 +120,7 @@ class Solver:
             self._translated[term] = self._translate_term(term)
 
     def _translate_term(self, term: Term) -> Any:
-        """A term of one bit becomes a Bool, any other a bit vector."""
+        """Translates a term: of one bit to a Bool, any other to a bit vector."""
         if term.op == "symbol":
             name = str(term.args[0])
             symbol = self._symbols[name] = z3.BitVec(name, term.bits)

@@ -11,8 +11,8 @@ import pytest
 from impl.batched.jit.assembler import disassembler
 from impl.batched.jit.generate import assemble, assembled, layout, statements, template
 from impl.batched.jit.isa import Instruction
-from impl.batched.jit.plan import ImagePlan, LinkKind, PlanError, ProgramInvocation, TrampLink
-from impl.batched.jit.template import Field, Form, Hole, Template, relocate_many
+from impl.batched.jit.plan import ImagePlan, LinkKind, LinkRun, PlanError, TrampLink
+from impl.batched.jit.template import BitField, Form, Hole, Template, relocate_many
 from impl.batched.jit.x86_64 import NOP5, REL32, X86_64
 from spec.errors import BadInputError
 from spec.prototypes import Shape
@@ -78,7 +78,7 @@ def test_programs_run_newest_first() -> None:
 
     assert [4, 1, 0] == [run.link for run in plan.fentry]
     assert [3, 1] == [run.link for run in plan.fexit]
-    assert (ProgramInvocation(2, "fmod_ret"),) == plan.fmod_ret
+    assert (LinkRun(2, "fmod_ret"),) == plan.fmod_ret
 
 
 def test_every_hole_is_where_the_template_says() -> None:
@@ -206,8 +206,8 @@ def test_a_distance_may_go_around_the_end_of_memory() -> None:
 
 def test_forms_of_other_machines() -> None:
     """A distance in the middle of a word, and a value over several words, keep the bits around them."""
-    branch = Form("26 bits", 4, (Field(0, 4, 0, 26, 2),), origin=0, reach=28, align=4)
-    wide = Form("four halves", 16, tuple(Field(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
+    branch = Form("26 bits", 4, (BitField(0, 4, 0, 26, 2),), origin=0, reach=28, align=4)
+    wide = Form("four halves", 16, tuple(BitField(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
     code = 0x94000000.to_bytes(4, "little") + b"".join(
         (0xD2800001 | part << 21).to_bytes(4, "little") for part in range(4)
     )

@@ -24,7 +24,7 @@ from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
-from properties.prover.operations import Instruction
+from properties.prover.operations import LiftedInstruction
 from properties.prover.proving import prove
 from properties.prover.verdicts import Counterexample, Verdict
 from properties.prover.x86_64 import X86_64
@@ -227,7 +227,7 @@ def byte_mutants(code: Inline, call: HelperCall) -> Iterator[tuple[Image, Verdic
         yield image, prove(image, call)
 
 
-def operations(image: Image) -> list[Instruction]:
+def operations(image: Image) -> list[LiftedInstruction]:
     """What the code does, whatever its encoding; unicorn refuses some encodings that SLEIGH and processors know."""
     return list(lifter(X86_64).sweep(image.code, image.address, image.used).values())
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from properties.prover import agreement
 from properties.prover.agreement import _Evaluated, _Numbers, _OutsideError
 from properties.prover.lift import lifter
-from properties.prover.operations import Instruction, Kind, Space
+from properties.prover.operations import LiftedInstruction, OpKind, Space
 from properties.prover.x86_64 import X86_64
 from tests.support.native_cpu import AT, DATA, LANDING, SIZE, Processor, Run
 
@@ -31,14 +31,14 @@ class Evaluated(_Evaluated):
 
     loaded: int | None = None
 
-    def run(self, instruction: Instruction, before: _Numbers) -> _Numbers:
+    def run(self, instruction: LiftedInstruction, before: _Numbers) -> _Numbers:
         """The state after one instruction at AT."""
         self.loaded = None
         after = super().run(instruction, before)
         falls = after.pc == agreement.CODE + instruction.size
         return replace(after, pc=AT + instruction.size) if falls else after
 
-    def _place(self, address: int, size: int) -> int:
+    def _find_place(self, address: int, size: int) -> int:
         if not 0 <= address - DATA <= SIZE - size:
             raise _OutsideError
         return address - DATA
@@ -66,14 +66,14 @@ def form(code: bytes) -> bytes:
     """The encoding; of a relative branch, the one that goes to where it can be seen."""
     instruction = LIFTER.one(code, AT, AT)
     code = code[: instruction.size] or code
-    relative = any(op[0] in {Kind.GOTO, Kind.GOTO_IF} and op[3][0][0] == Space.CONSTANT for op in instruction.ops)
+    relative = any(op[0] in {OpKind.GOTO, OpKind.GOTO_IF} and op[3][0][0] == Space.CONSTANT for op in instruction.ops)
     if not relative:
         return code
     size = 4 if code[0] in LONG or (code[0] == 0x0F and code[1] in NEAR) or code[1] in LONG else 1
     return code[:-size] + LANDING.to_bytes(size, "little")
 
 
-def unfit(code: bytes, instruction: Instruction) -> str | None:
+def unfit(code: bytes, instruction: LiftedInstruction) -> str | None:
     """Why an instruction is not executed."""
     if instruction.unmodelled:
         return "without a model"
@@ -94,7 +94,7 @@ def state(draw: random.Random) -> _Numbers:
     return _Numbers(registers, bytearray(draw.randbytes(SIZE)), AT)
 
 
-def cases(codes: Iterable[bytes], count: int, report: Report) -> Iterator[tuple[Instruction, _Numbers, Run]]:
+def cases(codes: Iterable[bytes], count: int, report: Report) -> Iterator[tuple[LiftedInstruction, _Numbers, Run]]:
     """What to execute, and what p-code says is the state after it."""
     evaluated = Evaluated(LIFTER.registers)
     draw = random.Random(7)
@@ -111,7 +111,7 @@ def cases(codes: Iterable[bytes], count: int, report: Report) -> Iterator[tuple[
 
 
 def case(
-    instruction: Instruction, code: bytes, evaluated: Evaluated, draw: random.Random
+    instruction: LiftedInstruction, code: bytes, evaluated: Evaluated, draw: random.Random
 ) -> tuple[_Numbers, Run] | None:
     """One state before and after; None where the instruction goes beyond its memory, or to where nothing is seen."""
     before = state(draw)
@@ -139,7 +139,7 @@ def aim(before: _Numbers, target: int, wanted: int, loaded: int | None) -> None:
             before.registers[name] = wanted
 
 
-def difference(instruction: Instruction, expected: _Numbers, got: Run | str) -> str:
+def difference(instruction: LiftedInstruction, expected: _Numbers, got: Run | str) -> str:
     """Where the processor's state differs from p-code's in what the manual defines; AF is in no model."""
     if isinstance(got, str):
         return f"the processor ends it with {got}"

@@ -14,13 +14,13 @@ from typing import Final
 from impl.batched.jit import assembler
 from impl.batched.jit.isa import MARK, Code, Emitter, Instruction, Isa, Layout, To
 from impl.batched.jit.plan import PlanError
-from impl.batched.jit.template import Field, Form
+from impl.batched.jit.template import BitField, Form
 from spec.abi import AAPCS64, SLOT_BYTES
 
 __all__ = ["ARM64", "BRANCH19", "MOVE64"]
 
-BRANCH19: Final = Form("imm19", 4, (Field(0, 4, 5, 19, 2),), origin=0, reach=21, align=4)
-MOVE64: Final = Form("movz/movk", 16, tuple(Field(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
+BRANCH19: Final = Form("imm19", 4, (BitField(0, 4, 5, 19, 2),), origin=0, reach=21, align=4)
+MOVE64: Final = Form("movz/movk", 16, tuple(BitField(4 * part, 4, 5, 16, 16 * part) for part in range(4)))
 
 ALIGNMENT: Final = 16
 RECORDS: Final = 32
@@ -39,7 +39,6 @@ class _Emitter(Emitter):
     keeper, result, scratch = "x19", "x0", "x10"
 
     def enter(self) -> Code:
-        """See Emitter."""
         yield Instruction("bti jc", code=BTI_JC)
         yield Instruction("stp x29, x9, [sp, #-0x10]!")
         yield Instruction("mov x29, sp")
@@ -49,7 +48,7 @@ class _Emitter(Emitter):
         yield from self.store("x19", self.frame.kept)
 
     def leave(self, to: To) -> Code:
-        """See Emitter. Either way lr is the function's caller's, as if the image had never been called."""
+        """Either way lr is the function's caller's, as if the image had never been called."""
         yield from self.load("x19", self.frame.kept)
         yield Instruction("mov sp, x29")
         yield Instruction("ldp x29, x30, [sp], #0x10")
@@ -60,20 +59,16 @@ class _Emitter(Emitter):
         yield Instruction("ret x10" if to == "body" else "ret")
 
     def store(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"str {register}, {self._write_place(below)}")
 
     def load(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"ldr {register}, {self._write_place(below)}")
 
     def copy(self, number: int, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"ldr x10, [x29, #{RECORDS + SLOT_BYTES * number:#x}]")
         yield from self.store("x10", below)
 
     def put(self, value: int, below: int) -> Code:
-        """See Emitter."""
         if not value:
             yield from self.store("xzr", below)
             return
@@ -81,7 +76,6 @@ class _Emitter(Emitter):
         yield from self.store("x10", below)
 
     def put_meta(self, bits: int) -> Code:
-        """See Emitter."""
         frame = self.frame
         if not frame.count:
             yield from self.put(bits | frame.slots, frame.meta)
@@ -93,20 +87,17 @@ class _Emitter(Emitter):
         yield from self.store("x10", frame.meta)
 
     def symbol(self, register: str, symbol: str) -> Code:
-        """See Emitter."""
         text = "\n".join(_write_moves(register, MARK, range(4)))
         yield Instruction(text, MOVE64, symbol, count=4)
 
     def address(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"add {register}, sp, #{self.frame.size - below:#x}")
 
     def return_address(self, register: str) -> Code:
-        """See Emitter."""
         yield Instruction(f"ldr {register}, [x29, #{FUNCTION_LR:#x}]")
 
     def call(self, symbol: str) -> Code:
-        """See Emitter. A call of the body is one of what the site's lr points to."""
+        """The body is called where the site's lr points."""
         if symbol == "body":
             yield from self.call_back()
             return
@@ -114,41 +105,35 @@ class _Emitter(Emitter):
         yield Instruction("blr x10")
 
     def call_back(self) -> Code:
-        """See Emitter. By ret, since a blr may go to a landing pad only, and the body has none."""
+        """By ret, since a blr may go to a landing pad only, and the body has none."""
         yield from self.return_address("x10")
         yield Instruction("adr x30, . + 8", code=ADR_LR_8)
         yield Instruction("ret x10")
 
     def unless_result(self, label: str) -> Code:
-        """See Emitter."""
         yield Instruction(f"cbz x0, {label}", BRANCH19, label, code=CBZ_X0)
 
     def store_slot(self) -> Code:
-        """See Emitter."""
         yield from self._access_slot("str", "x0")
 
     def clear_slot(self) -> Code:
-        """See Emitter."""
         yield from self._access_slot("str", "xzr")
 
     def load_slot(self) -> Code:
-        """See Emitter."""
         yield from self._access_slot("ldr", "x0")
 
     def if_slot(self, label: str) -> Code:
-        """See Emitter."""
         yield from self._access_slot("ldr", "x10")
         yield Instruction(f"cbnz x10, {label}", BRANCH19, label, code=CBNZ_X10)
 
     def nop(self) -> Code:
-        """See Emitter."""
         yield Instruction("nop")
 
     def _write_place(self, below: int) -> str:
         return f"[sp, #{self.frame.size - below:#x}]"
 
     def _access_slot(self, operation: str, register: str) -> Code:
-        """A load or store of the return slot, which a generic image has behind as many words as the function has."""
+        """Loads or stores the return slot, which in a generic image is behind as many words as the function has."""
         frame = self.frame
         if not frame.count:
             yield Instruction(f"{operation} {register}, {self._write_place(frame.result)}")
@@ -165,7 +150,7 @@ def _load_constant(register: str, value: int) -> Code:
 
 
 def _write_moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
-    """A movz and as many movk as it takes to write these 16-bit parts of a value."""
+    """Writes these 16-bit parts of a value by a movz and as many movk as that takes."""
     return [
         f"{'movk' if place else 'movz'} {register}, #{value >> 16 * part & 0xFFFF:#x}, lsl #{16 * part:#x}"
         for place, part in enumerate(parts)
@@ -173,7 +158,7 @@ def _write_moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
 
 
 def _align_frame(used: int, _: int, site: str) -> int:
-    """Sizes a frame, for outgoing words as for others. PlanError where the site is not a `bl`: there is no other."""
+    """Sizes a frame; outgoing words count like others. PlanError for a site that is not a `bl`: there is no other."""
     if site != "call":
         raise PlanError(f"arm64 has no {site} sites: the site must be call")
     return used + -used % ALIGNMENT

@@ -9,8 +9,8 @@ from typing import Final
 
 from impl.batched.jit import assembler
 from impl.batched.jit.isa import MARK, Emitter, Instruction, Isa, Label, Layout, Statement
-from impl.batched.jit.plan import ImagePlan, ProgramInvocation
-from impl.batched.jit.template import Field, Hole, Skip, Template
+from impl.batched.jit.plan import ImagePlan, LinkRun
+from impl.batched.jit.template import BitField, Hole, Skip, Template
 from impl.batched.jit.x86_64 import X86_64
 from spec.abi import SLOT_BYTES, Slot
 from spec.errors import BadInputError
@@ -32,12 +32,12 @@ def template(plan: ImagePlan, isa: Isa = X86_64) -> Template:
 
 
 def assembled(plan: ImagePlan, isa: Isa = X86_64) -> Template:
-    """Generates the template without looking into the cache."""
+    """The template of a plan, generated anew."""
     return assemble(plan, statements(plan, isa), isa)
 
 
 def layout(plan: ImagePlan, isa: Isa = X86_64) -> Layout:
-    """The offsets of the frame's parts, in the order of __arch_prepare_bpf_trampoline()."""
+    """Offsets of the words in an image's frame, in the order of __arch_prepare_bpf_trampoline()."""
     slots = _place_slots(plan, isa)
     result = SLOT_BYTES * plan.calls_original
     context = result + SLOT_BYTES * len(slots)
@@ -74,7 +74,7 @@ def _place_slots(plan: ImagePlan, isa: Isa) -> tuple[Slot, ...]:
 
 
 def _count_stacked(plan: ImagePlan, slots: Sequence[Slot]) -> int:
-    """How many stack arguments the image passes on."""
+    """Counts the stack arguments that the image passes on."""
     return sum(slot.stack is not None for slot in slots) * plan.calls_original
 
 
@@ -144,7 +144,7 @@ class _Image:
                 yield from self._emit.copy(slot.stack, place)
 
     def _ask(self) -> Iterator[Statement]:
-        """An image that serves several functions asks helpers about the one that calls it."""
+        """Asks for what an image for several functions must know of the one that called it."""
         plan, emit = self._plan, self._emit
         if plan.generic:
             yield from emit.return_address(self._arguments[0])
@@ -165,8 +165,8 @@ class _Image:
             if slot.register:
                 yield from self._emit.load(slot.register, self._frame.context - SLOT_BYTES * number)
 
-    def _run(self, run: ProgramInvocation) -> Iterator[Statement]:
-        """One program: what 7.3's invoke_bpf() and invoke_bpf_prog() emit."""
+    def _run(self, run: LinkRun) -> Iterator[Statement]:
+        """Runs one program, as the code of 7.3's invoke_bpf() and invoke_bpf_prog() does."""
         emit, frame, link = self._emit, self._frame, run.link
         first, second, third, *_ = self._arguments
         gate = "_sleepable_recur" if self._plan.links[link].sleepable else "_recur"
@@ -191,8 +191,8 @@ class _Image:
         yield from emit.call(f"__bpf_prog_exit{gate}")
         yield Label(_name_end(run))
 
-    def _describe_session(self, run: ProgramInvocation) -> int:
-        """What ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
+    def _describe_session(self, run: LinkRun) -> int:
+        """Makes what ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
         place = self._frame.cookies - SLOT_BYTES * self._plan.sessions.index(run.link)
         index = (place - self._frame.context) // SLOT_BYTES
         return index << COOKIE_INDEX | (IS_RETURN if run.list == "fexit" else 0)
@@ -208,15 +208,15 @@ class _Image:
         yield from emit.nop()
 
 
-def _name_nop(run: ProgramInvocation) -> str:
+def _name_nop(run: LinkRun) -> str:
     return f"{run.list} {run.link}: nop"
 
 
-def _name_skip(run: ProgramInvocation) -> str:
+def _name_skip(run: LinkRun) -> str:
     return f"{run.list} {run.link}: not entered"
 
 
-def _name_end(run: ProgramInvocation) -> str:
+def _name_end(run: LinkRun) -> str:
     return f"{run.list} {run.link}: behind"
 
 
@@ -243,7 +243,7 @@ def assemble(plan: ImagePlan, made: Sequence[Statement], isa: Isa = X86_64) -> T
 
 @lru_cache(maxsize=1 << 16)
 def _encode(one: Instruction, isa: Isa) -> bytes:
-    """The bytes of one statement, which most templates share; they are disassembled as what was asked for."""
+    """Assembles one statement, and checks what capstone makes of it. Most templates share their statements."""
     code = one.code or assembler.assemble(one.text, dialect=isa.dialect)
     found = list(assembler.disassembler(isa.dialect).disasm_lite(code, 0))
     strange = {mnemonic for _, _, mnemonic, _ in found} - isa.mnemonics
@@ -266,7 +266,7 @@ def _place_labels(made: Sequence[Statement], ends: Sequence[int]) -> dict[str, i
 
 
 def _clear_holes(code: bytearray, instructions: Sequence[Instruction], ends: Sequence[int]) -> Iterator[Hole]:
-    """The holes, cleared. Each held the mark."""
+    """Clears the holes, each of which held the mark."""
     for one, end in zip(instructions, ends, strict=True):
         if one.form is None:
             continue
@@ -288,11 +288,11 @@ def _point(code: bytearray, hole: Hole, target: int) -> None:
         _write(code, hole, field, _read_word(code, hole, field) | bits << field.low)
 
 
-def _read_word(code: bytearray, hole: Hole, field: Field) -> int:
+def _read_word(code: bytearray, hole: Hole, field: BitField) -> int:
     start = hole.offset + field.offset
     return int.from_bytes(code[start : start + field.size], "little")
 
 
-def _write(code: bytearray, hole: Hole, field: Field, word: int) -> None:
+def _write(code: bytearray, hole: Hole, field: BitField, word: int) -> None:
     start = hole.offset + field.offset
     code[start : start + field.size] = word.to_bytes(field.size, "little")

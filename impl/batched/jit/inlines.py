@@ -1,7 +1,7 @@
-"""Helpers that a program asks about its call, as instructions: what a kernel's verifier puts in place of the call.
+"""The code of helpers that a program asks about its call, as a kernel's verifier puts it in place of the call.
 
-In the assembler of x86-64, after do_misc_fixups() and its JIT: R0 is rax, R1 to R3 are rdi, rsi and rdx. What no
-verifier inlines (bpf_get_attach_cookie, and all helpers of an lsm program) is the function of kernel/trace/bpf_trace.c.
+It is x86-64's, after do_misc_fixups() and the JIT: R0 is rax, R1 to R3 are rdi, rsi and rdx. The
+helpers that no verifier inlines (bpf_get_attach_cookie, and all of an lsm program) are functions of bpf_trace.c.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ BPF_CTX: Final = "bpf_ctx"
 """The symbol of the running task's pointer to its run context, which __bpf_prog_enter_recur() sets."""
 
 UNTOUCHED: Final = 0x55
-"""What asking() puts where a helper is to store."""
+"""The word that asking() has where a helper is to store."""
 
 RETURN_SEEN: Final = frozenset({"fexit", "fmod_ret", "fsession"})
-"""Kinds whose context has the return slot; an lsm program is not asked for its kind."""
+"""Kinds whose context has the return slot."""
 
 FUNCTION_IP, META = "[rdi - 0x10]", "[rdi - 8]"
 COUNT_MASK: Final = 0xFF
@@ -81,7 +81,7 @@ def _make_func_ip(_: Semantics, __: str) -> Inline:
 
 
 def _make_func_arg(semantics: Semantics, kind: str) -> Inline:
-    """The comparison is of 32 bits, what follows of 64: without the function's cast the index must have no more."""
+    """Compares 32 bits of the index and uses 64: without the cast that the function has, it must have no more bits."""
     cast = ("mov esi, esi",) if kind == "lsm" else ()
     statements = (
         *_load_count(semantics),
@@ -105,7 +105,7 @@ def _make_func_arg_cnt(semantics: Semantics, _: str) -> Inline:
 
 
 def _make_func_ret(semantics: Semantics, kind: str) -> Inline:
-    """Of an lsm program's attach type the function does not ask."""
+    """Makes the same code for an lsm program as for fexit: the function does not look at the attach type."""
     if kind not in RETURN_SEEN | {"lsm"}:
         return Inline("bpf_get_func_ret", (f"mov rax, {-errno.EOPNOTSUPP:#x}",))
     read = ("shl rax, 3", "add rax, rdi", "mov rdx, [rax]", "mov [rsi], rdx", "xor eax, eax")
@@ -113,7 +113,7 @@ def _make_func_ret(semantics: Semantics, kind: str) -> Inline:
 
 
 def _make_attach_cookie(_: Semantics, __: str) -> Inline:
-    """The cookie is the first word of the run context."""
+    """Loads the cookie, which is the first word of the run context."""
     statements = (f"movabs rax, {{{BPF_CTX}}}", "mov rax, [rax]", "mov rax, [rax]")
     return Inline("bpf_get_attach_cookie", statements, (BPF_CTX,))
 

@@ -1,4 +1,4 @@
-"""The generator's view of an architecture: the instructions of a trampoline, by their purpose."""
+"""What the generator must know of an architecture: how to make instructions, by what they do in a trampoline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MARK", "Code", "Emitter", "Instruction", "Isa", "Label", "Layout", "
 To = Literal["caller", "body"]
 
 MARK: Final = 0x5A5A5A5A5A5A5A5A
-"""What stands for an address in assembler text."""
+"""The number that stands for an address in assembler text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ Code = Iterable[Instruction]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where words are in an image's frame, each as bytes below its top.
+    """The places of words in an image's frame, as bytes below its top.
 
     slots: how many the context has, for a generic image the most. result: the return slot, 0 without. context: the
     first context word, the others above it. meta, ip: the words before it; ip is 0 without. cookies: the first session
@@ -80,75 +80,75 @@ class Emitter(Protocol):
     scratch: str
 
     def enter(self) -> Code:
-        """Makes the frame, and saves what `keep` overwrites."""
+        """Makes the frame, and saves the keeper."""
 
     def leave(self, to: To) -> Code:
-        """Undoes it, and goes to the function's caller, or on into the function: by the stack, or to symbol body."""
+        """Undoes the frame; goes to the function's caller, or into the function, by the stack or to symbol body."""
 
     def store(self, register: str, below: int) -> Code:
-        """A register to the frame."""
+        """Stores a register in the frame."""
 
     def load(self, register: str, below: int) -> Code:
-        """A word of the frame to a register."""
+        """Loads a register from the frame."""
 
     def copy(self, number: int, below: int) -> Code:
-        """The function's stack argument of this number to the frame; all argument registers stay."""
+        """Copies the function's stack argument of this number to the frame; all argument registers stay."""
 
     def put(self, value: int, below: int) -> Code:
-        """A constant to the frame; all argument registers stay."""
+        """Puts a constant in the frame; all argument registers stay."""
 
     def put_symbol(self, symbol: str, below: int) -> Code:
-        """A symbol's value to the frame; all argument registers stay."""
+        """Puts a symbol's value in the frame; all argument registers stay."""
         yield from self.symbol(self.scratch, symbol)
         yield from self.store(self.scratch, below)
 
     def put_meta(self, bits: int) -> Code:
-        """The number of slots, and other bits, to ctx[-1]; all argument registers stay."""
+        """Puts the number of slots, and other bits, in ctx[-1]; all argument registers stay."""
 
     def symbol(self, register: str, symbol: str) -> Code:
-        """A symbol's value to a register."""
+        """Loads a register with a symbol's value."""
 
     def address(self, register: str, below: int) -> Code:
-        """The address of a place in the frame to a register."""
+        """Loads a register with the address of a place in the frame."""
 
     def return_address(self, register: str) -> Code:
-        """The return address into the function to a register."""
+        """Loads a register with the return address into the function."""
 
     def call(self, symbol: str) -> Code:
         """Calls a symbol."""
 
     def call_back(self) -> Code:
-        """Calls what the return address into the function points to; all argument registers reach it."""
+        """Calls the code at the return address into the function; all argument registers reach it."""
 
     def keep(self) -> Code:
-        """What the last call returned to the keeper."""
+        """Moves what the last call returned to the keeper."""
         yield Instruction(f"mov {self.keeper}, {self.result}")
 
     def kept(self, register: str) -> Code:
-        """From the keeper to a register."""
+        """Moves the keeper to a register."""
         yield Instruction(f"mov {register}, {self.keeper}")
 
     def result_to(self, below: int) -> Code:
-        """What the last call returned to the frame."""
+        """Stores what the last call returned in the frame."""
         yield from self.store(self.result, below)
 
     def unless_result(self, label: str) -> Code:
-        """To a label if the last call returned 0."""
+        """Jumps to a label if the last call returned 0."""
 
     def store_slot(self) -> Code:
-        """What the last call returned to the return slot."""
+        """Stores what the last call returned in the return slot."""
 
     def clear_slot(self) -> Code:
-        """0 to the return slot; all argument registers may be lost."""
+        """Stores 0 in the return slot; all argument registers may be lost."""
 
     def load_slot(self) -> Code:
-        """The return slot to where a function returns its value."""
+        """Loads the return slot into the register of results."""
 
     def if_slot(self, label: str) -> Code:
-        """To a label unless the return slot is 0."""
+        """Jumps to a label unless the return slot is 0."""
 
     def nop(self) -> Code:
-        """What can be patched to become a jump to any place in the image."""
+        """Leaves room that can be patched to jump to any place in the image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ class Isa:
     """Of C calls; a generic image serves functions of up to as many slots as it has registers."""
 
     dialect: Dialect
-    """Of its assembler."""
+    """What assembler and disassembler call it."""
 
     mnemonics: frozenset[str]
     """All that a template may have, as capstone prints them."""

@@ -1,4 +1,4 @@
-"""The plan of an image: everything that its code depends on."""
+"""A plan says what an image does, as far as its code depends on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Literal
 from spec.abi import SLOT_BYTES
 from spec.prototypes import MAX_ARGUMENT_BYTES, Shape
 
-__all__ = ["MOST_LINKS", "MOST_SLOTS", "ImagePlan", "LinkKind", "PlanError", "ProgramInvocation", "TrampLink"]
+__all__ = ["MOST_LINKS", "MOST_SLOTS", "ImagePlan", "LinkKind", "LinkRun", "PlanError", "TrampLink"]
 
 LinkKind = Literal["fentry", "fexit", "fmod_ret", "fsession"]
 
@@ -33,7 +33,7 @@ class TrampLink:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramInvocation:
+class LinkRun:
     """One run of a program in an image. link: its place in Plan.links; list: fentry, fmod_ret or fexit."""
 
     link: int
@@ -42,7 +42,7 @@ class ProgramInvocation:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The plan of one image. Raises PlanError if no image can carry it out.
+    """What one image does. PlanError for what no image can do.
 
     shape: of the functions' prototypes, in bytes; None is every arity of up to as many slots as there are registers,
     which implies `shared`. links: in the order of attaching, oldest first. func_ip: some program asks for the
@@ -86,7 +86,7 @@ class ImagePlan:
 
     @property
     def by_address(self) -> bool:
-        """The image asks helpers what differs between functions, and gives them the return address."""
+        """The image asks helpers for what differs between functions, by the return address into the function."""
         return self.shared or self.generic
 
     @property
@@ -95,19 +95,19 @@ class ImagePlan:
         return self.orig_stack or self.by_address
 
     @cached_property
-    def fentry(self) -> tuple[ProgramInvocation, ...]:
+    def fentry(self) -> tuple[LinkRun, ...]:
         """The first list, in running order: newest first, sessions among them."""
-        return tuple(ProgramInvocation(link, "fentry") for link in self._list_places("fentry", "fsession"))
+        return tuple(LinkRun(link, "fentry") for link in self._list_places("fentry", "fsession"))
 
     @cached_property
-    def fmod_ret(self) -> tuple[ProgramInvocation, ...]:
+    def fmod_ret(self) -> tuple[LinkRun, ...]:
         """The second list, in running order."""
-        return tuple(ProgramInvocation(link, "fmod_ret") for link in self._list_places("fmod_ret"))
+        return tuple(LinkRun(link, "fmod_ret") for link in self._list_places("fmod_ret"))
 
     @cached_property
-    def fexit(self) -> tuple[ProgramInvocation, ...]:
+    def fexit(self) -> tuple[LinkRun, ...]:
         """The third list, in running order: newest first, sessions among them."""
-        return tuple(ProgramInvocation(link, "fexit") for link in self._list_places("fexit", "fsession"))
+        return tuple(LinkRun(link, "fexit") for link in self._list_places("fexit", "fsession"))
 
     @cached_property
     def sessions(self) -> tuple[int, ...]:

@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.jit.plan import ProgramInvocation
+from impl.batched.jit.plan import LinkRun
 from spec.errors import BadInputError
 
-__all__ = ["Field", "Form", "Hole", "Skip", "Template", "relocate_many"]
+__all__ = ["BitField", "Form", "Hole", "Skip", "Template", "relocate_many"]
 
 MODULUS: Final = 1 << 64
 HALF: Final = 1 << 63
@@ -22,7 +22,7 @@ Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class BitField:
     """Bits of a value in a little-endian word of code.
 
     offset: of the word, from the hole's first byte; size: 1, 2, 4 or 8 bytes; low, bits: where in the word; shift: how
@@ -38,7 +38,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How code holds an address. size: of the hole, in bytes.
+    """How code holds an address. size: the hole's, in bytes.
 
     origin: the address is held as the distance from this many bytes behind the hole's first; None: as it is.
     reach: how many bits, the sign among them, a distance may have. align: what a distance is a multiple of.
@@ -46,7 +46,7 @@ class Form:
 
     name: str
     size: int
-    fields: tuple[Field, ...]
+    fields: tuple[BitField, ...]
     origin: int | None = None
     reach: int = 64
     align: int = 1
@@ -54,7 +54,7 @@ class Form:
     @property
     def whole(self) -> bool:
         """Whether the hole is one word, that holds all of the address or distance."""
-        one = Field(0, self.size, 0, 8 * self.size)
+        one = BitField(0, self.size, 0, 8 * self.size)
         return self.fields == (one,) and self.align == 1 and (self.origin is None or self.reach == one.bits)
 
 
@@ -70,15 +70,15 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Where a run of a program begins with a nop, at `at`, that becomes a jump to `behind` when it is detached."""
+    """A run of a program begins with a nop at `at`, which becomes a jump to `behind` when the program is detached."""
 
-    run: ProgramInvocation
+    run: LinkRun
     at: int
     behind: int
 
 
 class _Part(NamedTuple):
-    """One hole, as relocating needs it: the symbol, what is added to it, and the words of code to put it in.
+    """One hole, prepared for relocating: the symbol, what is added to it, and the words of code to put it in.
 
     limit: of a distance, either way; 0: no distance. words: the word, and the shift, mask and low bit of its field.
     """
@@ -110,7 +110,7 @@ class Template:
         return frozenset(hole.symbol for hole in self.holes)
 
     def relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
-        """The code as it is at an address. BadInputError where a symbol is missing, or out of a call's reach."""
+        """The code for an address. BadInputError where a symbol is missing, or out of a call's reach."""
         whole = self._whole
         if whole is None:
             return self._relocate(address, symbols)
@@ -125,7 +125,7 @@ class Template:
             return self._relocate(address, symbols)
 
     def _relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
-        """Relocates code of any form to any address."""
+        """Relocates holes of any form, to any address."""
         pieces = self._pieces.copy()
         place = 1
         try:
@@ -148,7 +148,7 @@ class Template:
 
     @cached_property
     def _whole(self) -> tuple[struct.Struct, tuple[tuple[str, int, bool], ...]] | None:
-        """If every hole is a whole word: what packs distances with their signs, and symbol, what is added, distance."""
+        """If every hole is a whole word: what packs them; for each its symbol, what is added, if a distance."""
         if not all(hole.form.whole for hole in self.holes):
             return None
         relative = [hole.form.origin is not None for hole in self.holes]
@@ -165,7 +165,7 @@ class Template:
         added = hole.addend - hole.offset - form.origin
         return _Part(hole.symbol, added, 1 << (form.reach - 1), form.align, words)
 
-    def _read_word(self, hole: Hole, field: Field) -> int:
+    def _read_word(self, hole: Hole, field: BitField) -> int:
         start = hole.offset + field.offset
         return int.from_bytes(self.code[start : start + field.size], "little")
 
@@ -180,7 +180,7 @@ class Template:
         return struct.Struct(self._write_layout([False] * len(list(self.fields()))))
 
     def _write_layout(self, signed: Sequence[bool]) -> str:
-        """How struct packs code and words in turn."""
+        """Writes the format by which struct packs code and words in turn."""
         text, end = "<", 0
         for (start, size), sign in zip(self.fields(), signed, strict=True):
             text += f"{start - end}s{_CODES[size].lower() if sign else _CODES[size]}"
@@ -189,7 +189,7 @@ class Template:
 
     @cached_property
     def _pieces(self) -> list[Any]:
-        """What the struct packs: code between words, and at odd places the words."""
+        """The pieces that the struct packs: code between words, and at odd places the words."""
         pieces: list[Any] = []
         end = 0
         for start, size in self.fields():
@@ -228,12 +228,12 @@ def relocate_many(
 
 
 def _is_constant(hole: Hole, symbol: int | Words) -> bool:
-    """Whether a hole holds the same wherever the code lies."""
+    """Whether a hole's value does not depend on the code's address."""
     return hole.form.origin is None and isinstance(symbol, int)
 
 
 def _fill_constants(template: Template, symbols: Mapping[str, int | Words]) -> bytes:
-    """The code with what is the same in every row."""
+    """Fills the holes that hold the same in every row."""
     code = bytearray(template.code)
     for hole in template.holes:
         symbol = symbols[hole.symbol]
@@ -261,7 +261,7 @@ def _compute_values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     return values
 
 
-def _put(made: NDArray[np.uint8], start: int, field: Field, values: Words) -> None:
+def _put(made: NDArray[np.uint8], start: int, field: BitField, values: Words) -> None:
     size, (count, length) = f"<u{field.size}", made.shape
     words: NDArray[Any] = np.ndarray((count,), size, made.data, start, (length,))
     if field.bits == 8 * field.size and not field.shift:

@@ -11,13 +11,13 @@ from typing import Final
 
 from impl.batched.jit import assembler
 from impl.batched.jit.isa import MARK, Code, Emitter, Instruction, Isa, Layout, To
-from impl.batched.jit.template import Field, Form
+from impl.batched.jit.template import BitField, Form
 from spec.abi import SLOT_BYTES, SYSTEM_V
 
 __all__ = ["ABS64", "REL32", "X86_64"]
 
-REL32: Final = Form("rel32", 4, (Field(0, 4, 0, 32),), origin=4, reach=32)
-ABS64: Final = Form("imm64", 8, (Field(0, 8, 0, 64),))
+REL32: Final = Form("rel32", 4, (BitField(0, 4, 0, 32),), origin=4, reach=32)
+ABS64: Final = Form("imm64", 8, (BitField(0, 8, 0, 64),))
 
 NOP5: Final = bytes.fromhex("0f1f440000")
 ALIGNMENT: Final = 16
@@ -32,14 +32,12 @@ class _Emitter(Emitter):
     keeper, result, scratch = "rbx", "rax", "rax"
 
     def enter(self) -> Code:
-        """See Emitter."""
         yield Instruction("push rbp")
         yield Instruction("mov rbp, rsp")
         yield Instruction(f"sub rsp, {self.frame.size:#x}")
         yield from self.store("rbx", self.frame.kept)
 
     def leave(self, to: To) -> Code:
-        """See Emitter."""
         yield from self.load("rbx", self.frame.kept)
         yield Instruction("leave")
         if self.frame.site == "jmp" and to == "body":
@@ -50,21 +48,17 @@ class _Emitter(Emitter):
         yield Instruction("ret")
 
     def store(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"mov {_write_place(below)}, {register}")
 
     def load(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"mov {register}, {_write_place(below)}")
 
     def copy(self, number: int, below: int) -> Code:
-        """See Emitter."""
         above = (3 if self.frame.site == "call" else 2) + number
         yield from self.load("rax", -SLOT_BYTES * above)
         yield from self.store("rax", below)
 
     def put(self, value: int, below: int) -> Code:
-        """See Emitter."""
         if value < SIGNED_IMMEDIATE:
             yield Instruction(f"mov {_write_place(below)}, {value:#x}")
         else:
@@ -72,7 +66,6 @@ class _Emitter(Emitter):
             yield from self.store("rax", below)
 
     def put_meta(self, bits: int) -> Code:
-        """See Emitter."""
         frame = self.frame
         if not frame.count:
             yield from self.put(bits | frame.slots, frame.meta)
@@ -82,54 +75,44 @@ class _Emitter(Emitter):
         yield from self.store("rax", frame.meta)
 
     def symbol(self, register: str, symbol: str) -> Code:
-        """See Emitter."""
         yield Instruction(f"movabs {register}, {MARK:#x}", ABS64, symbol)
 
     def address(self, register: str, below: int) -> Code:
-        """See Emitter."""
         yield Instruction(f"lea {register}, {_write_place(below)}")
 
     def return_address(self, register: str) -> Code:
-        """See Emitter."""
         yield from self.load(register, -SLOT_BYTES)
 
     def call(self, symbol: str) -> Code:
-        """See Emitter."""
         yield _branch_near("call", b"\xe8", symbol)
 
     def call_back(self) -> Code:
-        """See Emitter. No program runs now, so that rbx is free."""
+        """No program runs now, so that rbx is free."""
         yield from self.return_address("rbx")
         yield Instruction("call rbx")
 
     def unless_result(self, label: str) -> Code:
-        """See Emitter."""
         yield Instruction("test rax, rax")
         yield _branch_near("je", b"\x0f\x84", label)
 
     def store_slot(self) -> Code:
-        """See Emitter."""
         yield from self._find_slot()
         yield Instruction(f"mov {self._slot}, rax")
 
     def clear_slot(self) -> Code:
-        """See Emitter."""
         yield from self._find_slot()
         yield Instruction(f"mov {self._slot}, 0")
 
     def load_slot(self) -> Code:
-        """See Emitter."""
         yield from self._find_slot()
         yield Instruction(f"mov rax, {self._slot}")
 
     def if_slot(self, label: str) -> Code:
-        """See Emitter."""
         yield from self._find_slot()
         yield Instruction(f"cmp {self._slot}, 0")
         yield _branch_near("jne", b"\x0f\x85", label)
 
     def nop(self) -> Code:
-        """See Emitter."""
         yield Instruction("nop dword ptr [rax + rax]", code=NOP5)
 
     def _find_slot(self) -> Code:

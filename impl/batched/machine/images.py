@@ -54,7 +54,7 @@ class _Shared:
 
 
 class _Content(NamedTuple):
-    """What an image is made of: its class of programs, the class still linked, and how it reaches the original."""
+    """The content of an image: its class of programs, the class still linked, and whether it is ORIG_STACK."""
 
     made_of: int
     linked: int

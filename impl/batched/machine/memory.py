@@ -15,7 +15,7 @@ PAGE: Final = 4096
 
 
 class MemoryRegion:
-    """size bytes, whole pages, from address on; zero at first. u8, u64: the same bytes as arrays."""
+    """`size` bytes, whole pages, from `address` on; zero at first. u8, u64: views of the bytes as arrays."""
 
     def __init__(self, address: int, size: int) -> None:
         self.address = address

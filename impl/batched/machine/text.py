@@ -149,7 +149,7 @@ class Text:
         return np.where(count == 0, np.uint32(0), np.where(count == ALONE, alone, together))
 
     def direct(self) -> NDArray[np.uint32]:
-        """direct_functions, as far as a direct ops is at the site."""
+        """The entry in direct_functions of each site that a direct ops covers, 0 for the others."""
         entries = self._state.direct.entry[:-1]
         own = entries.astype(np.uint32) * np.uint32(RAW_BYTES) + np.uint32(at.RAW_TRAMPOLINES & LOW_HALF)
         raw = np.where(entries > 0, own, np.uint32(0))

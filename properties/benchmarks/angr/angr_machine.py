@@ -23,8 +23,9 @@ from properties.prover.machine import (
     BrokenError,
     InfeasibleError,
     SplitError,
+    stack_within,
 )
-from properties.prover.meaning import MODULUS, signed
+from properties.prover.meaning import signed
 from properties.prover.terms import Term, Value, eq, extract, linear, not_, sub, symbol, ult, zext
 from spec.abi import SLOT_BYTES
 
@@ -33,6 +34,9 @@ __all__ = ["AngrMachine"]
 TOP: Final = 0xFFFFC90000123F00
 NO_FLAGS: Final = ("cc_op", "cc_dep2", "cc_ndep")
 """With these 0, VEX's flags are those of cc_dep1."""
+
+PLAIN: Final = {"endness": "Iend_LE", "inspect": False, "disable_actions": True}
+"""How the machine itself looks into a state: no breakpoint is hit."""
 
 FORWARD: Final = 1
 """VEX's dflag where the direction flag is clear."""
@@ -89,7 +93,7 @@ class AngrMachine:
     ) -> Any:
         floor = self._find_pointer()
         if not self._is_plain(address):
-            self.demand(obligation, self._is_within(address, floor, end - size))
+            self.demand(obligation, stack_within(self._top, address, floor, end - size))
         place = self._find_place(address)
         self.demand(obligation, int(allowed(place, place + size, floor)))
         self.state.globals["lowest"] = min(place, self.state.globals["lowest"])
@@ -99,33 +103,24 @@ class AngrMachine:
         """Finds the stack pointer, from the first one on."""
         pointer = self.register(self._pointer_name)
         if not self._is_plain(pointer):
-            self.demand(STACK_POINTER, self._is_within(pointer, -FRAME_BYTES, self._frame.readable))
+            self.demand(STACK_POINTER, stack_within(self._top, pointer, -FRAME_BYTES, self._frame.readable))
         return self._find_place(pointer)
 
     def _is_plain(self, address: Value) -> bool:
         return linear(address)[0] is self._top
-
-    def _is_within(self, address: Value, low: int, last: int) -> Value:
-        """States that an address is at one of the places [low, last], of which there may be none."""
-        distance = sub(sub(address, self._top, 64), low % MODULUS, 64)
-        return ult(distance, last - low + 1, 64) if low <= last else 0
 
     def _find_place(self, address: Value) -> int:
         """Finds an address, from the first stack pointer on. SplitError where it may be at several places."""
         return signed(self.constant(sub(address, self._top, 64)), 64)
 
     def _read(self, place: int) -> Value:
-        loaded = self.state.memory.load(TOP + place, 8, endness="Iend_LE", inspect=False, disable_actions=True)
-        return self._terms.understand(loaded)
+        return self._terms.understand(self.state.memory.load(TOP + place, SLOT_BYTES, **PLAIN))
 
     def _write(self, place: int, value: Value) -> None:
-        word = self._terms.vector(value, 64)
-        self.state.memory.store(TOP + place, word, endness="Iend_LE", inspect=False, disable_actions=True)
+        self.state.memory.store(TOP + place, self._terms.vector(value, 64), **PLAIN)
 
     def _get(self, name: str) -> Value:
-        offset = self._offsets[name]
-        loaded = self.state.registers.load(offset, 8, endness="Iend_LE", inspect=False, disable_actions=True)
-        return self._terms.understand(loaded)
+        return self._terms.understand(self.state.registers.load(self._offsets[name], SLOT_BYTES, **PLAIN))
 
     def _forget_flags(self, step: str) -> None:
         self.set_register("cc_dep1", symbol(f"flags after {step}", 64))
@@ -145,8 +140,7 @@ class AngrMachine:
 
     def set_register(self, name: str, value: Value) -> None:
         """See Machine."""
-        word = self._terms.vector(value, 64)
-        self.state.registers.store(self._offsets[name], word, endness="Iend_LE", inspect=False, disable_actions=True)
+        self.state.registers.store(self._offsets[name], self._terms.vector(value, 64), **PLAIN)
 
     def word(self, address: Value) -> Value:
         """See Machine."""
@@ -160,7 +154,7 @@ class AngrMachine:
         """See Machine."""
         floor = self._find_pointer() + self.architecture.convention.pushed
         if not self._is_plain(low):
-            self.demand(obligation, self._is_within(low, floor, -size))
+            self.demand(obligation, stack_within(self._top, low, floor, -size))
         place = self._find_place(low)
         self.demand(obligation, int(floor <= place and place + size <= 0))
 
