@@ -1,4 +1,4 @@
-"""What operations cost (COST-*): a bill for the one under way, a ledger of all that took effect."""
+"""The cost of operations (COST-*): a bill for the current one, and a ledger of all that took effect."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ __all__ = ["Bill", "Ledger"]
 
 
 class Bill:
-    """What an operation will have cost if it succeeds."""
+    """The cost of an operation, if it succeeds."""
 
     def __init__(self) -> None:
         self.sites = self.rounds = 0
         self.waits: dict[str, int] = {}
 
     def patch(self, sites: int) -> None:
-        """One patching pass over so many sites (COST-2)."""
+        """Enter one patching pass over this number of sites (COST-2)."""
         self.sites += sites
         self.rounds += -(-sites // POKE_BATCH)
 
     def change_entries(self, alone: int) -> None:
-        """Direct entries change in place at so many sites that only a direct ops covers (COST-3)."""
+        """Direct entries change in place; `alone` counts the sites that at most one ops covers (COST-3)."""
         self.patch(alone)
         self.patch(alone)
 
     def change_each(self, alone: int) -> None:
-        """The same, each site by itself."""
+        """Entries change as in `change_entries`, but each site is patched by itself."""
         self.sites += 2 * alone
         self.rounds += 2 * alone
 
     def wait(self, flavour: str, times: int = 1) -> None:
-        """So many grace periods are waited for."""
+        """The operation waits for this number of grace periods."""
         if times:
             self.waits[flavour] = self.waits.get(flavour, 0) + times
 
@@ -60,5 +60,5 @@ class Ledger:
         self._waits.update(bill.waits)
 
     def total(self, alive: int) -> Cost:
-        """The totals, with so many images alive."""
+        """The totals, given how many images are alive."""
         return Cost(dict(self._waits), self.rounds, self.sites, self.built, alive)

@@ -28,7 +28,7 @@ __all__ = [
 
 
 def bill_growth(state: State, added: int, bill: Bill) -> None:
-    """Adding so many entries may exchange the table, which is waited for where growth waits (DIRECT-13)."""
+    """Adding entries may exchange the table; where growth waits, a grace period follows (DIRECT-13)."""
     if state.facts.growth_waits and state.direct.growth(added):
         bill.wait("rcu_tasks")
 
@@ -114,13 +114,13 @@ def register_direct_multi(state: State, operation: op.RegisterFtraceDirectMulti)
 
 
 def _begin_direct(state: State, ops: Ops) -> None:
-    """From here the ops is a direct one, and a failure may leave its func set (NAME-3, DIRECT-7)."""
+    """From here on the ops is a direct one, and a failure may leave its func set (NAME-3, DIRECT-7)."""
     ops.direct = True
     ops.func_set |= not state.facts.failed_direct_reusable
 
 
 def _register(state: State, ops: Ops, where: Indices, entries: Indices, gone: Addresses = NOWHERE) -> None:
-    """These sites get entries and join the ops' filter; those that it covers are patched. gone: they will, too."""
+    """These sites get entries and join the ops' filter; covered ones are patched. gone: addresses to enter later."""
     if state.sites.ipmodify[where].any():
         raise Refused("EBUSY")
     state.faults.stop_at("register")

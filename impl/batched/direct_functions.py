@@ -47,7 +47,7 @@ class DirectFunctions:
         return self._numbers[tramp]
 
     def growth(self, added: int) -> bool:
-        """Whether adding so many entries exchanges the table (DIRECT-13)."""
+        """Whether adding this number of entries exchanges the table (DIRECT-13)."""
         return self._grow(added)[1]
 
     def add(self, where: Indices, entry: int) -> None:
@@ -57,13 +57,13 @@ class DirectFunctions:
         self.entry[where] = entry
 
     def add_gone(self, addresses: Addresses, entry: int) -> None:
-        """Enter addresses of functions that have gone, which have no entry, for another ops than direct_ops."""
+        """Enter addresses of functions that have gone and have no entry, for an ops other than direct_ops."""
         self._buckets, _ = self._grow(len(addresses))
         self._entries += len(addresses)
         self._remember(addresses, np.full(len(addresses), entry, np.int32), np.zeros(len(addresses), np.bool_))
 
     def remove(self, where: Indices) -> None:
-        """Remove the entries of these sites, where there are any."""
+        """Remove the entries that these sites have."""
         self._entries -= int(np.count_nonzero(self.entry[where]))
         self.entry[where] = NO_ENTRY
 
@@ -82,7 +82,7 @@ class DirectFunctions:
         self.entry[where], self.single[where] = NO_ENTRY, False
 
     def entries(self, where: Indices, addresses: Addresses) -> NDArray[np.int32]:
-        """The entries of these sites and addresses, as far as there are any."""
+        """The entries that these sites and addresses have."""
         found = self.entry[where]
         return np.concatenate([found[found != NO_ENTRY], self.gone_entry[np.isin(self.gone, addresses)]])
 

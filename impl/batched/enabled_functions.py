@@ -1,4 +1,4 @@
-"""What enabled_functions shows of each site (SITE-*, t_show())."""
+"""The lines of enabled_functions, one for each site that is not a nop (SITE-*, t_show())."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMON: Final = {
 
 
 class _Line(NamedTuple):
-    """What decides a site's line. entry, image: 0 where the site has no direct ops, or that is not BPF's."""
+    """The values that decide a line. entry, image: 0 where the site has no direct ops, or one that is not BPF's."""
 
     covering: int
     regs: bool
@@ -57,7 +57,7 @@ def show_sites(state: State) -> Mapping[str, Site]:
 
 
 def _name_trampolines(state: State) -> dict[int, str]:
-    """What a lone ops' own trampoline is called, by code."""
+    """Names an ops' own trampoline, by code, for sites that it alone covers."""
     named = {entry.code: f"ops:{entry.name}" for entry in state.ops_list if isinstance(entry, Ops)}
     return {**COMMON, **named}
 

@@ -20,7 +20,7 @@ class Refused(Exception):  # noqa: N818 - an answer of the kernel, not an error 
 
 
 class Faults:
-    """For each point the number of times that it will still be reached without failing, plus one."""
+    """Counts down, for each point, to the time at which reaching it fails."""
 
     def __init__(self) -> None:
         self._left: dict[str, int] = {}
@@ -45,6 +45,6 @@ class Faults:
         return left
 
     def stop_at(self, point: str, times: int = 1) -> None:
-        """Reach a point at most so many times; Refused at the one that fails."""
+        """Reach a point up to `times` times; raises Refused if one of them fails."""
         if self.reach(point, times):
             raise Refused(ERRNO_OF[point])

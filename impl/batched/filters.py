@@ -57,7 +57,7 @@ def free_filter(state: State, operation: op.FtraceFreeFilter) -> Ok:
 
 
 def select(state: State, pattern: str) -> Indices:
-    """What a pattern without ! selects among the records of loaded functions: by number, or by symbol (GLOB-4)."""
+    """The records of loaded functions that a pattern without ! selects, by number or by symbol (GLOB-4)."""
     number = record_index(pattern, lenient=state.facts.lenient_index)
     if number is not None:
         return state.functions.record(number, state.modules)
@@ -101,7 +101,7 @@ def _begin_setting(state: State, name: str) -> Ops:
 
 
 def _refuse_removal(present: Mask, where: Indices) -> None:
-    """The first function without a site, or that the hash does not hold (any more), decides (FILTER-5)."""
+    """The first function that has no site, or that the hash does not hold (any more), decides the errno (FILTER-5)."""
     again = np.ones(len(where), np.bool_)
     again[np.unique(where, return_index=True)[1]] = False
     wrong = np.flatnonzero((where < 0) | ~present[where] | again)
@@ -171,7 +171,7 @@ def _refuse_newly_covered(state: State, joined: Indices) -> None:
 
 
 def difference(state: State, some: Indices, others: Indices) -> Indices:
-    """Those of some sites that are not among the others."""
+    """The sites among `some` that are not among `others`."""
     mask = empty_hash(state.functions)
     mask[some] = True
     mask[others] = False

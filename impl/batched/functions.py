@@ -1,4 +1,4 @@
-"""What never changes about a world's functions, as arrays over their indices, which are in address order.
+"""The facts about a world's functions that never change, as arrays over indices in address order.
 
 Every array has one element more than there are functions: the last stands for the addresses that stay in a hash when
 their module goes, or for address 0 in their place (MODULE-5). No symbol matches it, and nothing is ever loaded there.
@@ -86,7 +86,7 @@ class Functions:
         return found[loaded[found]].astype(np.intp)
 
     def record(self, number: int, modules: Iterable[str]) -> Indices:
-        """The number-th record while these modules are loaded, be it without a site; nobody's if 0 (GLOB-4)."""
+        """The record of this number while these modules are loaded, which may have no site; 0 selects none (GLOB-4)."""
         loaded = [self.module[self.nowhere], *map(self.modules.__getitem__, modules)]
         present = np.flatnonzero(np.isin(self.module[: self.count], loaded))
         return present[number - 1 : number] if number else present[:0]

@@ -18,7 +18,7 @@ _NONE: Final = np.empty(0, np.intp)
 
 
 class Peers(NamedTuple):
-    """The BPF trampolines that are told, and those of them whose image is made anew."""
+    """BPF trampolines: `told` are asked to set or drop SHARE_IPMODIFY, and `rebuilt` get new images for it."""
 
     told: Indices
     rebuilt: Indices

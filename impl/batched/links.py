@@ -80,7 +80,7 @@ def _attach_one(state: State, link: str, program: Program, function: str | None,
 
 
 def _check_linking(state: State, program: Program, where: Indices) -> NDArray[np.uint8]:
-    """For each function what linking answers, as an index into ERRNOS (LINK-3)."""
+    """Decides for each function what linking answers, as an index into ERRNOS (LINK-3)."""
     trampolines, sets = state.trampolines, state.trampolines.sets
     classes = sets.of[where]
     errnos = np.zeros(len(where), np.uint8)
@@ -148,7 +148,7 @@ def _attach_many(state: State, link: str, program: Program, targets: Targets) ->
 
 
 def _refuse_targets(state: State, program: Program, where: Indices) -> None:
-    """The same function twice, and PROG-3 in the multi order for each, the least BTF id first (LINK-6, LINK-7)."""
+    """No function may stand twice; PROG-3 judges each, the least BTF id first (LINK-6, LINK-7)."""
     if np.bincount(where + 1).max() > 1:
         raise Refused("EINVAL")
     judged = verdicts(state, program)[where]
@@ -204,7 +204,7 @@ def _refuse_second_try(state: State, program: Program, where: Indices) -> None:
 
 
 def _bill_attaching(state: State, first: Indices, kept: Indices) -> Bill:
-    """COST-4: what is added, then what is changed."""
+    """COST-4: entries are added in one pass, then others are changed."""
     bill = Bill()
     bill.patch(state.sites.joining(first, regs=True))
     bill_growth(state, len(first), bill)
@@ -233,7 +233,7 @@ def _enter(state: State, link: str, program: Program, where: Indices) -> None:
 
 
 def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
-    """The last reference of a link goes; WARN where an image stays that should have gone."""
+    """The last reference of a link is dropped; it answers 0, with WARN if an image stays that should have gone."""
     link = state.links.pop(operation.link)
     link.program.links -= 1
     where = link.functions.astype(np.intp)
@@ -248,7 +248,7 @@ def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
 
 
 def _unlink(state: State, program: Program, lost: Indices, kept: Indices) -> bool:
-    """Functions that lose their last program, and those that keep some; whether an old image stays anywhere."""
+    """Some functions lose their last program, others keep some; returns whether an old image stays anywhere."""
     changed = _charge(state, kept)
     narrowed = _leaves_others(state, lost)
     bill = Bill()
@@ -270,7 +270,7 @@ def _unlink(state: State, program: Program, lost: Indices, kept: Indices) -> boo
 
 
 def _charge(state: State, kept: Indices) -> Indices:
-    """Those that keep programs and whose new images get as far as their places (LINK-13)."""
+    """Of the functions that keep programs, returns those whose new images take their places (LINK-13)."""
     failed = state.faults.reach("jit_charge", len(kept))
     if failed:
         order = np.argsort(state.functions.rank[kept], kind="stable")
@@ -286,7 +286,7 @@ def _leaves_others(state: State, lost: Indices) -> bool:
 
 
 def _count_waits(state: State, lost: Indices) -> int:
-    """How many dynamic ops are unregistered with these functions (COST-5)."""
+    """Counts the dynamic ops that are unregistered with these functions (COST-5)."""
     if state.facts.has_parts:
         return parts_met(state.trampolines, lost)
     return 0 if state.facts.single_direct_ops else len(lost)
@@ -299,7 +299,7 @@ def _take_off(
     gone: Indices,
     changed: Indices,
 ) -> None:
-    """The program leaves the lists; gone lose their images, changed get new ones, and all others keep the old."""
+    """The program leaves the lists; `gone` lose their images, `changed` get new ones, all others keep the old ones."""
     trampolines = state.trampolines
     lost, kept = linked
     if len(gone) + len(changed) < len(lost) + len(kept):

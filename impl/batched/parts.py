@@ -31,7 +31,7 @@ def cut_parts(trampolines: Trampolines, functions: Functions, where: Indices) ->
 
 
 def end_parts(trampolines: Trampolines, where: Indices) -> int:
-    """These functions have lost their last program: so many parts end."""
+    """These functions have lost their last program; returns how many parts end by it."""
     ended = parts_met(trampolines, where)
     trampolines.part[where] = 0
     return ended

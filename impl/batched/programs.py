@@ -78,7 +78,7 @@ def verdicts(state: State, program: Program) -> NDArray[np.uint8]:
 
 
 def _list_checks(state: State, program: Program) -> list[tuple[Mask, int]]:
-    """What may be wrong with a function, in the order of the checks; those that answer alike stand together."""
+    """Lists the checks of a function in their order; adjacent checks with one answer are merged."""
     functions, facts, kind = state.functions, state.facts, program.kind
     no = np.zeros(functions.count + 1, np.bool_)
 

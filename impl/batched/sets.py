@@ -99,7 +99,7 @@ class ProgramSets:
             self._rename(indices, old, split, made)
 
     def _split(self, split: Indices, counts: Indices) -> Indices:
-        """Make a second class of each of these, to which so many of its members will belong."""
+        """Make a second class of each of these; `counts` says how many of the members will belong to it."""
         made = self._allocate(len(split))
         self.members[split] -= counts.astype(np.int32)
         self.members[made] = counts
@@ -125,7 +125,7 @@ class ProgramSets:
         self._order = None
 
     def attach_each(self, indices: Indices, nodes: NDArray[np.int32]) -> None:
-        """As attach, with a node for each function."""
+        """Attach a node of its own to each function."""
         old = self.of[indices]
         pairs = (old.astype(np.int64) << 32) | nodes
         distinct, inverse, counts = np.unique(pairs, return_inverse=True, return_counts=True)
@@ -160,7 +160,7 @@ class ProgramSets:
         self.of[indices] = self._renamed[old]
 
     def _move(self, base: Indices, new: Indices, counts: Indices) -> None:
-        """So many members go from each class to another; classes may be named more than once."""
+        """Members go from each class to another, `counts` of them; classes may be named more than once."""
         np.subtract.at(self.members, base, counts.astype(np.int32))
         np.add.at(self.members, new, counts.astype(np.int32))
         self._bury(base)
@@ -197,7 +197,7 @@ class ProgramSets:
         return int(np.count_nonzero(self.members)) - 1
 
     def _intern(self, rows: NDArray[np.int32]) -> Indices:
-        """The class of each row of nodes, oldest first and zeros behind; made where there is none."""
+        """The class of each row of nodes (oldest first, padded with zeros); a missing class is made."""
         prints, lengths = self._fingerprint(rows)
         distinct, first, inverse = np.unique(prints, return_index=True, return_inverse=True)
         found = self._find(distinct)
@@ -242,7 +242,7 @@ class ProgramSets:
         return np.where(known[at] == prints, self._order[at], -1)
 
     def _allocate(self, count: int) -> Indices:
-        """Numbers of dead classes; their records are to be filled in."""
+        """Returns numbers of dead classes; the caller fills in their records."""
         if count > len(self._free):
             old = len(self.members)
             size = max(2 * old, old + count)

@@ -19,7 +19,7 @@ _OURS: Final = 2
 
 
 class Sites:
-    """One element a function, and one for what has gone, which is never covered.
+    """Arrays with one element a function, and one for functions that have gone, which is never covered.
 
     count: |S(f)|. regs: how many of S(f) save regs. regs_left: R stays, however many that are (SITE-6). codes: the sum
     of the codes of S(f). ipmodify, direct: whether S(f) has an IPMODIFY user, a direct ops. loaded: whether there is a
@@ -44,14 +44,14 @@ class Sites:
         return int(np.count_nonzero(changed))
 
     def leaving(self, where: Indices, *, regs: bool, narrowed: bool = False) -> int:
-        """The same when one that covers them leaves; narrowed: it keeps other sites, so that R stays (SITE-6)."""
+        """How many of them change when an ops leaves; narrowed: it keeps other sites, so that R stays (SITE-6)."""
         changed = self.count[where] <= _OURS
         if regs and not narrowed:
             changed |= self.regs[where] == 1
         return int(np.count_nonzero(changed))
 
     def settling(self, where: Indices) -> int:
-        """The same when the kernel looks whether any ops that covers them still needs R."""
+        """How many of them change when the kernel asks whether any ops that covers them still needs R."""
         return int(np.count_nonzero((self.count[where] >= _OURS) & self.regs_left[where] & (self.regs[where] == 0)))
 
     def alone(self, where: Indices) -> int:
@@ -79,7 +79,7 @@ class Sites:
             self.direct[where] = False
 
     def settle(self, where: Indices) -> None:
-        """R goes where no ops needs it."""
+        """R is dropped at these sites, where no ops needs it."""
         self.regs_left[where] = False
 
     def shows_regs(self, where: Indices) -> Mask:

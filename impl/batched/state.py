@@ -44,11 +44,11 @@ class Ops:
         return self.save_regs or self.direct
 
     def sites(self) -> Indices:
-        """What its filter holds of functions that are there."""
+        """The functions in its filter that are loaded."""
         return np.flatnonzero(self.filter_hash[:-1])
 
     def addresses(self) -> Addresses:
-        """What its filter holds of functions that have gone."""
+        """The addresses in its filter of functions that have gone."""
         return self.gone if self.filter_hash[-1] else NOWHERE
 
     def keep_addresses(self, where: Indices, addresses: Addresses) -> None:
@@ -162,7 +162,7 @@ class State:
         self.version += 1
 
     def unload(self, module: str, where: Indices) -> Addresses:
-        """A module goes; its functions' addresses, which no others ever are (MODULE-6)."""
+        """A module goes; returns its functions' addresses, which no other function ever gets (MODULE-6)."""
         self.modules.remove(module)
         self.unloads += 1
         return where + self.unloads * self.functions.count
@@ -173,7 +173,7 @@ class State:
         return index if index >= 0 and self.sites.loaded[index] else -1
 
     def site_indices(self, names: tuple[str, ...]) -> Indices:
-        """The same for many."""
+        """The indices of functions that have a site, -1 for each of the others."""
         indices = self.functions.indices(names)
         indices[~self.sites.loaded[indices]] = -1
         return indices

@@ -112,7 +112,7 @@ class Batched:
 
     @cached_property
     def kernel(self) -> EmulatedKernel:
-        """What calls run on; made when the first one comes."""
+        """The kernel that calls run on; made for the first call."""
         return EmulatedKernel(self.state, self.text)
 
     def close(self) -> None:

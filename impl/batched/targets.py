@@ -30,7 +30,7 @@ def words(cookies: list[int | None]) -> NDArray[np.uint64]:
 
 
 def resolve(state: State, program: Program, targets: tuple[tuple[str, int | None], ...]) -> Targets:
-    """Every FUNC, globs replaced by what they stand for; -EINVAL for a glob that stands for nothing."""
+    """Every FUNC, with globs replaced by the functions that they match; -EINVAL for a glob that matches none."""
     names = list(map(itemgetter(0), targets))
     cookies = list(map(itemgetter(1), targets))
     without = cookies.count(None) == len(cookies)
@@ -51,7 +51,7 @@ def resolve(state: State, program: Program, targets: tuple[tuple[str, int | None
 
 
 def _find_globs(names: list[str]) -> list[int]:
-    """The places of globs; most often none, which is seen without a look at each name."""
+    """Finds the places of globs; mostly there are none, which one search in all names together shows."""
     text = "".join(names)
     if not any(letter in text for letter in META):
         return []

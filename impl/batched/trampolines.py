@@ -64,7 +64,7 @@ class Trampolines:
         return linked
 
     def has_image(self, where: Indices) -> Mask:
-        """Whether an image is in place on each function, be it one that outlived its programs."""
+        """Whether each function has an image, which may have outlived its programs."""
         present: Mask = np.greater(self.images(where), 0)
         return present
 
@@ -87,7 +87,7 @@ class Trampolines:
         return self.calls_original(self.images(where)) & ~self.orig_stack[where]
 
     def keep_stale(self, where: Indices, classes: NDArray[np.int32]) -> None:
-        """The images made of these classes stay, whatever happens to the lists; before the lists change."""
+        """The images of these classes stay although the lists will change; called before they do."""
         new = self.stale[where] == FRESH
         where, classes = where[new], classes[new]
         self.stale[where] = classes
@@ -95,7 +95,7 @@ class Trampolines:
         self.sets.hold(classes)
 
     def drop_stale(self, where: Indices) -> None:
-        """Images that had stayed are no longer in place."""
+        """Stale images of these functions are gone."""
         if not self._stale_ones:
             return
         where = where[self.stale[where] != FRESH]

@@ -22,7 +22,7 @@ from spec import operations as op
     """,
 )
 def modify_forgets_descriptor(original: Original, state: State, operation: op.ModifyFtraceDirect) -> None:
-    """The site calls the new address, but nothing that is asked for this address finds it."""
+    """The site calls the new address, but a lookup of that address does not find the entry."""
     original(state, operation)
     direct = state.direct
     direct.entry[state.site(operation.function)] = len(direct.names)

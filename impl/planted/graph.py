@@ -49,7 +49,7 @@ def subops_accounting(original: Original, users: list[GraphUser], sites: Sites) 
     """,
 )
 def graph_from_dyn_tramp(original: Original, kernel: EmulatedKernel, index: int, arguments: tuple[int, ...]) -> Any:
-    """Whatever has a site for any ops is graph traced, in spite of the users' filters."""
+    """Every function that some ops covers is graph traced, in spite of the users' filters."""
     state = kernel.state
     bare = [replace(user, filter_hash=None) for user in state.graph.users]
     if not state.sites.count[index] or all(user.filter_hash is None for user in state.graph.users):

@@ -1,4 +1,4 @@
-"""Bugs of how images are shared, and of what attaching and detaching costs."""
+"""Bugs in sharing images, and in the cost of attaching and detaching."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bugs of what IPMODIFY users and direct calls have to tell each other."""
+"""Bugs of the handshake between IPMODIFY users and direct calls."""
 
 from __future__ import annotations
 

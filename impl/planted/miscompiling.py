@@ -1,4 +1,4 @@
-"""Bugs in machine code: an instruction of the kernel's routines, or of a template, is another one of the same size."""
+"""Bugs in machine code: one instruction of a routine or a template is replaced by another of its size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["miscompiled", "mistemplated"]
 def miscompiled(right: Routines, text: str, wrong: str, *, routine: str | None = None, but_last: int = 0) -> Routines:
     """The routines with one instruction replaced: the only one of this text, or the first of a routine.
 
-    but_last: so many bytes at the end of both are a distance, and stay what they are.
+    but_last: how many bytes at the end of both are a distance, which stays as it is.
     """
     old, new = (assemble(one, 0)[: -but_last or None] for one in (text, wrong))
     start = right.address[routine] - min(right.address.values()) if routine else 0

@@ -1,4 +1,4 @@
-"""How a bug is planted: a function of `batched` is replaced while a system with the bug is at work, and only then."""
+"""Planting a bug: a function of `batched` is replaced while a system with the bug carries something out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Planted:
         return bordered(PlantedSystem(self, world, semantics), world, semantics)
 
     def in_place(self) -> AbstractContextManager[Any]:
-        """The bug is in `batched` for so long."""
+        """A context in which `batched` has the bug."""
         original, flaw = self.present(), self.flaw
 
         def flawed(*arguments: Any, **options: Any) -> Any:
@@ -64,7 +64,7 @@ class Planted:
         return patch.object(owner, name, flawed)
 
     def present(self) -> Original:
-        """What stands at the target now."""
+        """Returns the function at the target now."""
         if not isinstance(self.target, str):
             return HANDLERS[self.target]
         owner, name = self._place(self.target)

@@ -1,4 +1,4 @@
-"""Bugs of what programs see, in which order they run, and what they decide."""
+"""Bugs in what programs see, in their order, and in what their return values decide."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def func_meta_unmasked(original: Original) -> Routines:
     """,
 )
 def struct_disorder(_original: Original, plan: ImagePlan) -> Template:
-    """Behind an argument on the stack all others are looked for there too, and something else is found."""
+    """Arguments that follow one on the stack are read from the stack too, where other values lie."""
     with patch.object(generate, "_place_slots", _disorder(generate._place_slots)):  # noqa: SLF001 a bug has no manners
         return generate.assembled(plan)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from impl.batched.jit import assembler
-from impl.batched.jit.isa import MARK, Code, Instruction, Isa, Layout, To
+from impl.batched.jit.isa import MARK, Code, Emitter, Instruction, Isa, Layout, To
 from impl.batched.jit.plan import PlanError
 from impl.batched.jit.template import BitField, Form
 from spec.abi import AAPCS64, SLOT_BYTES
@@ -32,10 +32,11 @@ CBNZ_X10: Final = bytes.fromhex("0a0000b5")
 
 
 @dataclass(frozen=True)
-class _Emitter:
+class _Emitter(Emitter):
     """Code for one frame, whose top is x29, and whose bottom sp."""
 
     frame: Layout
+    keeper, result, scratch = "x19", "x0", "x10"
 
     def enter(self) -> Code:
         yield Instruction("bti jc", code=BTI_JC)
@@ -74,10 +75,6 @@ class _Emitter:
         yield from _load_constant("x10", value)
         yield from self.store("x10", below)
 
-    def put_symbol(self, symbol: str, below: int) -> Code:
-        yield from self.symbol("x10", symbol)
-        yield from self.store("x10", below)
-
     def put_meta(self, bits: int) -> Code:
         frame = self.frame
         if not frame.count:
@@ -112,15 +109,6 @@ class _Emitter:
         yield from self.return_address("x10")
         yield Instruction("adr x30, . + 8", code=ADR_LR_8)
         yield Instruction("ret x10")
-
-    def keep(self) -> Code:
-        yield Instruction("mov x19, x0")
-
-    def kept(self, register: str) -> Code:
-        yield Instruction(f"mov {register}, x19")
-
-    def result_to(self, below: int) -> Code:
-        yield from self.store("x0", below)
 
     def unless_result(self, label: str) -> Code:
         yield Instruction(f"cbz x0, {label}", BRANCH19, label, code=CBZ_X0)
@@ -170,7 +158,7 @@ def _write_moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
 
 
 def _align_frame(used: int, _: int, site: str) -> int:
-    """Sizes a frame, for outgoing words as for others. PlanError where the site is not a `bl`: there is no other."""
+    """Sizes a frame; outgoing words count like others. PlanError for a site that is not a `bl`: there is no other."""
     if site != "call":
         raise PlanError(f"arm64 has no {site} sites: the site must be call")
     return used + -used % ALIGNMENT

@@ -23,7 +23,7 @@ DECIMAL: Final = re.compile(r"(?<!\w)[0-9]+\b")
 
 @lru_cache(maxsize=4096)
 def assemble(text: str, address: int = 0, dialect: Dialect = X86_64) -> bytes:
-    """The code of a text with local labels, as it is at an address. BadInputError where it is none."""
+    """Assembles a text with local labels for an address. BadInputError where the text is no code."""
     try:
         # keystone 0.9.2 leaves the radix of its parser to chance: now and then "16" is 0x16.
         code, _ = _make_keystone(dialect).asm(DECIMAL.sub(_to_hexadecimal, text), address, as_bytes=True)

@@ -237,7 +237,7 @@ def assemble(plan: ImagePlan, made: Sequence[Statement], isa: Isa = X86_64) -> T
         tuple(hole for hole in holes if hole.symbol not in labels),
         labels.get(AFTER_CALL),
         labels.get(EPILOGUE),
-        tuple(Skip(run.link, run.list, labels[_name_nop(run)], labels[_name_end(run)]) for run in runs),
+        tuple(Skip(run, labels[_name_nop(run)], labels[_name_end(run)]) for run in runs),
     )
 
 

@@ -46,7 +46,7 @@ Code = Iterable[Instruction]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where words are in an image's frame, each as bytes below its top.
+    """The places of words in an image's frame, as bytes below its top.
 
     slots: how many the context has, for a generic image the most. result: the return slot, 0 without. context: the
     first context word, the others above it. meta, ip: the words before it; ip is 0 without. cookies: the first session
@@ -70,13 +70,20 @@ class Layout:
 
 
 class Emitter(Protocol):
-    """Makes the instructions of one image. Places in its frame are given as bytes below the top."""
+    """Makes the instructions of one image. Places in its frame are given as bytes below the top.
+
+    keeper: a register that calls preserve. result: the one in which they return. scratch: one that carries no argument.
+    """
+
+    keeper: str
+    result: str
+    scratch: str
 
     def enter(self) -> Code:
-        """Makes the frame, and saves what `keep` overwrites."""
+        """Makes the frame, and saves the keeper."""
 
     def leave(self, to: To) -> Code:
-        """Undoes it, and goes to the function's caller, or on into the function: by the stack, or to symbol body."""
+        """Undoes the frame; goes to the function's caller, or into the function, by the stack or to symbol body."""
 
     def store(self, register: str, below: int) -> Code:
         """Stores a register in the frame."""
@@ -92,6 +99,8 @@ class Emitter(Protocol):
 
     def put_symbol(self, symbol: str, below: int) -> Code:
         """Puts a symbol's value in the frame; all argument registers stay."""
+        yield from self.symbol(self.scratch, symbol)
+        yield from self.store(self.scratch, below)
 
     def put_meta(self, bits: int) -> Code:
         """Puts the number of slots, and other bits, in ctx[-1]; all argument registers stay."""
@@ -112,13 +121,16 @@ class Emitter(Protocol):
         """Calls the code at the return address into the function; all argument registers reach it."""
 
     def keep(self) -> Code:
-        """Keeps what the last call returned in a register that calls preserve."""
+        """Moves what the last call returned to the keeper."""
+        yield Instruction(f"mov {self.keeper}, {self.result}")
 
     def kept(self, register: str) -> Code:
-        """Copies what was kept to a register."""
+        """Moves the keeper to a register."""
+        yield Instruction(f"mov {register}, {self.keeper}")
 
     def result_to(self, below: int) -> Code:
         """Stores what the last call returned in the frame."""
+        yield from self.store(self.result, below)
 
     def unless_result(self, label: str) -> Code:
         """Jumps to a label if the last call returned 0."""

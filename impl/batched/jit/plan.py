@@ -21,7 +21,7 @@ MOST_SLOTS: Final = 12
 
 
 class PlanError(ValueError):
-    """No image can do this; the text is one sentence that says why."""
+    """No image can carry this plan out; the text is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A template: the code of an image with holes for what depends on where it lies, and whom it serves."""
+"""A template: the code of an image, with holes for the addresses that depend on its place and its function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class BitField:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How code holds an address. size: of the hole, in bytes.
+    """How code holds an address. size: the hole's, in bytes.
 
     origin: the address is held as the distance from this many bytes behind the hole's first; None: as it is.
     reach: how many bits, the sign among them, a distance may have. align: what a distance is a multiple of.
@@ -70,17 +70,11 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Where a run of a program begins with a nop, at `at`, that becomes a jump to `behind` when it is detached."""
+    """A run of a program begins with a nop at `at`, which becomes a jump to `behind` when the program is detached."""
 
-    link: int
-    list: Literal["fentry", "fmod_ret", "fexit"]
+    run: LinkRun
     at: int
     behind: int
-
-    @property
-    def run(self) -> LinkRun:
-        """The run that is skipped."""
-        return LinkRun(self.link, self.list)
 
 
 class _Part(NamedTuple):
@@ -116,7 +110,7 @@ class Template:
         return frozenset(hole.symbol for hole in self.holes)
 
     def relocate(self, address: int, symbols: Mapping[str, int]) -> bytes:
-        """The code as it is at an address. BadInputError where a symbol is missing, or out of a call's reach."""
+        """The code for an address. BadInputError where a symbol is missing, or out of a call's reach."""
         whole = self._whole
         if whole is None:
             return self._relocate(address, symbols)
@@ -195,7 +189,7 @@ class Template:
 
     @cached_property
     def _pieces(self) -> list[Any]:
-        """What the struct packs: code between words, and at odd places the words."""
+        """The pieces that the struct packs: code between words, and at odd places the words."""
         pieces: list[Any] = []
         end = 0
         for start, size in self.fields():
@@ -234,7 +228,7 @@ def relocate_many(
 
 
 def _is_constant(hole: Hole, symbol: int | Words) -> bool:
-    """Whether a hole holds the same wherever the code lies."""
+    """Whether a hole's value does not depend on the code's address."""
     return hole.form.origin is None and isinstance(symbol, int)
 
 

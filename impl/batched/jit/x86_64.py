@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from impl.batched.jit import assembler
-from impl.batched.jit.isa import MARK, Code, Instruction, Isa, Layout, To
+from impl.batched.jit.isa import MARK, Code, Emitter, Instruction, Isa, Layout, To
 from impl.batched.jit.template import BitField, Form
 from spec.abi import SLOT_BYTES, SYSTEM_V
 
@@ -25,10 +25,11 @@ SIGNED_IMMEDIATE: Final = 1 << 31
 
 
 @dataclass(frozen=True)
-class _Emitter:
+class _Emitter(Emitter):
     """Code for one frame, whose top is rbp."""
 
     frame: Layout
+    keeper, result, scratch = "rbx", "rax", "rax"
 
     def enter(self) -> Code:
         yield Instruction("push rbp")
@@ -64,10 +65,6 @@ class _Emitter:
             yield Instruction(f"movabs rax, {value:#x}")
             yield from self.store("rax", below)
 
-    def put_symbol(self, symbol: str, below: int) -> Code:
-        yield from self.symbol("rax", symbol)
-        yield from self.store("rax", below)
-
     def put_meta(self, bits: int) -> Code:
         frame = self.frame
         if not frame.count:
@@ -93,15 +90,6 @@ class _Emitter:
         """No program runs now, so that rbx is free."""
         yield from self.return_address("rbx")
         yield Instruction("call rbx")
-
-    def keep(self) -> Code:
-        yield Instruction("mov rbx, rax")
-
-    def kept(self, register: str) -> Code:
-        yield Instruction(f"mov {register}, rbx")
-
-    def result_to(self, below: int) -> Code:
-        yield from self.store("rax", below)
 
     def unless_result(self, label: str) -> Code:
         yield Instruction("test rax, rax")

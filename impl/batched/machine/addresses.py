@@ -13,10 +13,10 @@ PATCHED: Final = 0xFFFFFFFF83000000
 FUNCTION_BYTES: Final = 16
 
 ROUTINES: Final = 0xFFFFFFFF85000000
-"""What the kernel proper has: the callers, the graph tracer, enter and exit of programs, the helpers."""
+"""The kernel proper: the callers, the graph tracer, entering and leaving programs, the helpers."""
 
 BODIES: Final = 0xFFFFFFFF86000000
-"""What the functions' entries jump to."""
+"""The bodies, which the functions' entries jump to."""
 
 OPS_TRAMPOLINES: Final = 0xFFFFFFFF88000000
 """The ops' own copies of ftrace_caller and ftrace_regs_caller."""
@@ -28,19 +28,19 @@ RAW_TRAMPOLINES: Final = 0xFFFFFFFF8A000000
 """Direct trampolines that are not BPF's."""
 
 STOP: Final = 0xFFFFFFFF8B000000
-"""Where a call that the harness makes returns to."""
+"""The return address of calls that the harness makes."""
 
 GLOBALS: Final = 0xFFFFFFFF90000000
 PROGRAM_OBJECTS: Final = 0xFFFFFFFF91000000
 IMAGE_OBJECTS: Final = 0xFFFFFFFF92000000
 LOADED: Final = 0xFFFFFFFF9B000000
-"""A byte a function: whether it is there."""
+"""A byte a function: whether it is loaded."""
 
 SLOT_COUNTS: Final = 0xFFFFFFFF9B800000
 """A byte a function: its context words."""
 
 DIRECT_FUNCTIONS: Final = 0xFFFFFFFF9C000000
-"""A word a function: where its direct call goes."""
+"""A word a function: the target of its direct call."""
 
 OPS_OBJECTS: Final = 0xFFFFFFFF9D000000
 """struct ftrace_ops: function, number, coverage."""
@@ -49,7 +49,7 @@ COVERAGE: Final = 0xFFFFFFFF9E000000
 """A byte a function, for each hash or ops."""
 
 TRACE: Final = 0xFFFFFFFFA8000000
-"""The records of what happened."""
+"""The records of a call."""
 
 VECTORS: Final = 0xFFFFFFFFAC000000
 """Arguments and results of calls in bulk."""

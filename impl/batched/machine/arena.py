@@ -1,4 +1,4 @@
-"""Memory for images: slots in slabs by size. What is free is filled with int3, and is not used again for a while."""
+"""Memory for images: slots in slabs by size. Free slots are filled with int3, and stay unused for a while."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Arena:
         self._freed: dict[int, Addresses] = defaultdict(lambda: NONE)
 
     def clear(self) -> None:
-        """Everything is free again: what was written traps."""
+        """Frees everything: all bytes that were written become traps."""
         self._bytes[: self._end] = INT3
         self._end = 0
         self._fresh.clear()
         self._freed.clear()
 
     def place(self, size: int, count: int) -> Addresses:
-        """So many new slots of at least this size. MemoryError if the region is full."""
+        """Returns new slots of at least this size. MemoryError if the region is full."""
         grains = -(-size // GRAIN)
         freed = self._freed[grains]
         usable = max(0, min(count, len(freed) - KEPT))
@@ -53,7 +53,7 @@ class Arena:
         return np.concatenate([again, fresh[: count - usable]])
 
     def _cut_slab(self, size: int, count: int) -> Addresses:
-        """At least so many slots that were never used."""
+        """Returns at least `count` slots that were never used."""
         slots = max(count, SMALLEST_SLAB)
         start, self._end = self._end, self._end + size * slots
         if self._end > len(self._bytes):
@@ -64,7 +64,7 @@ class Arena:
         return start + size * np.arange(slots, dtype=np.int64)
 
     def rows(self, where: Addresses, size: int) -> NDArray[np.uint8] | None:
-        """The bytes of these slots of so many bytes, a row each, if one lies behind the other."""
+        """The bytes of these slots of one size, a row each, if they are contiguous."""
         padded = -(-size // GRAIN) * GRAIN
         start, end = int(where[0]), int(where[-1]) + padded
         return self._bytes[start:end].reshape(-1, padded) if end - start == padded * len(where) else None

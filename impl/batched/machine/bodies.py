@@ -29,7 +29,7 @@ FindFunction = Callable[[str], tuple[int, Function]]
 
 
 def body(function: Function, find: FindFunction, *, patched: bool) -> str:
-    """The text of a function's body. find: a callee's index, and the callee."""
+    """The text of a function's body. `find` gives a callee's index and the callee."""
     return "\n".join(_Body(function, find).lines(patched=patched))
 
 
@@ -74,7 +74,7 @@ class _Body:
         yield f"add r10, {24 + 8 * count}; mov [r11 + {Globals.TRACE}], r10"
 
     def _add_members(self) -> Iterator[str]:
-        """Of a scalar over 8 bytes only the low word counts."""
+        """Adds up the arguments' members; of a scalar over 8 bytes only the low word counts."""
         for number, slot in enumerate(self._prototype.slots):
             argument = self._prototype.arguments[slot.argument]
             if argument.by_value:
@@ -109,7 +109,7 @@ class _Body:
         yield f"add rsp, 8; add rbx, rax; absent{place}:"
 
     def _pass(self, argument: tuple[str, int]) -> Iterator[str]:
-        """A word that a callee gets, to rax: a constant, or one of the function's own, at its width."""
+        """Loads a callee's word into rax: a constant, or one of the function's own words at its width."""
         source, number = argument
         if source == "slot":
             yield from _read("rax", self._spell_word(number), Type("", "INT", self._prototype.slots[number].size))
@@ -118,7 +118,7 @@ class _Body:
 
 
 def _convert(kind: Type) -> Iterator[str]:
-    """What a caller makes of the word in rax for an argument (ARG-3); bits above its width are anybody's."""
+    """A caller converts the word in rax to the argument's type (ARG-3); bits above its width are undefined."""
     if kind.name in {"bool", "_Bool"}:
         yield "test rax, rax; setne al; movzx eax, al"
 

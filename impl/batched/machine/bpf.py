@@ -1,4 +1,4 @@
-"""BPF as code: enter and exit of images and programs, the helpers, and what every program of ours does."""
+"""BPF as code: entering and leaving images and programs, the helpers, and the body that all programs share."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BPF: Final = {
 
 
 def _ask(helper: str) -> str:
-    """Calls a helper, as the program's kernel and kind have it."""
+    """Calls a helper through the program's table, which depends on its kernel and kind."""
     return f"call [r12 + {ProgramObject.HELPERS + 8 * HELPERS.index(helper)}]"
 
 
@@ -193,7 +193,7 @@ def helper_name(helper: str, kind: str, semantics: Semantics) -> str:
 
 
 def helpers() -> Iterator[tuple[str, bytes]]:
-    """Every helper as every kind has it: the code that inlines.py says, and that is proved."""
+    """Every helper for every kind that has it: the code of inlines.py, which is proved."""
     symbols = {BPF_CTX: at.GLOBALS + Globals.CURRENT}
     for semantics in {preset.fsession: preset for preset in PRESETS.values()}.values():
         for helper, kind in product(HELPERS, KINDS):

@@ -1,4 +1,4 @@
-"""The processor: unicorn over memory that numpy shares. Whoever writes code says so, and its translation is dropped."""
+"""The processor: unicorn over memory that numpy shares. `written` drops the translation of code that has changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Cpu:
         self._machine = machine
 
     def written(self, ranges: list[tuple[int, int]] | None) -> None:
-        """Code has changed at these ranges, [low, high); None: anywhere."""
+        """Drops translations of code that has changed at these ranges, [low, high), or anywhere if None."""
         if ranges is None:
             self._machine.ctl_flush_tb()
             return

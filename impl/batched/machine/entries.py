@@ -1,4 +1,4 @@
-"""The functions' entries in text: what the compiler made of them, and where their sites are.
+"""The functions' entries in text, as a compiler emits them, and the places of their sites.
 
 Every other function begins with endbr64, as with CONFIG_X86_KERNEL_IBT; then the nop of its site, then a jump to its
 body.
@@ -38,7 +38,7 @@ TOP: Final = 1 << 64
 
 
 def fresh_text(count: int) -> NDArray[np.uint8]:
-    """The entries of so many functions with no body yet, one a row."""
+    """Entries of functions that have no body yet, one a row."""
     rows = np.full((count, at.FUNCTION_BYTES), INT3, np.uint8)
     for first, code in ((0, ENDBR + NOP), (1, NOP)):
         rows[first::2, : len(code)] = np.frombuffer(code, np.uint8)
@@ -46,7 +46,7 @@ def fresh_text(count: int) -> NDArray[np.uint8]:
 
 
 def site_offset(index: int) -> int:
-    """Where the site of one function is, from TEXT."""
+    """The offset of one function's site from TEXT."""
     return index * at.FUNCTION_BYTES + (0 if index % 2 else len(ENDBR))
 
 
@@ -56,12 +56,12 @@ def entry_address(index: int) -> int:
 
 
 def body_address(index: int) -> int:
-    """Where one function goes on behind its site."""
+    """The address behind one function's site."""
     return at.TEXT + SITE_BYTES + site_offset(index)
 
 
 def site_offsets(where: Indices) -> NDArray[np.int64]:
-    """Where the sites of functions are, from TEXT."""
+    """The offsets of functions' sites from TEXT."""
     offsets: NDArray[np.int64] = where.astype(np.int64) * at.FUNCTION_BYTES + len(ENDBR) * (where % 2 == 0)
     return offsets
 
@@ -72,7 +72,7 @@ def entry_addresses(where: Indices) -> NDArray[np.uint64]:
 
 
 def body_addresses(where: Indices) -> NDArray[np.uint64]:
-    """Where the functions go on behind their sites."""
+    """The addresses behind the functions' sites."""
     return np.uint64(at.TEXT + SITE_BYTES) + site_offsets(where).astype(np.uint64)
 
 

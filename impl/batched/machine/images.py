@@ -30,7 +30,7 @@ from spec.prototypes import Prototype, Shape
 __all__ = ["Images", "Pieces", "code_address", "image_object", "normal", "program_symbols"]
 
 FEW: Final = 6
-"""Up to so many, images are relocated faster one by one."""
+"""Up to this number, images are relocated faster one by one."""
 
 PROGRAM_BYTES: Final = 32
 FEXIT_JUMP: Final = 0xE9
@@ -46,7 +46,7 @@ _MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 
 @dataclass(slots=True)
 class _Shared:
-    """An image that serves several functions. users: how many."""
+    """An image that serves several functions; `users` counts them."""
 
     where: int
     size: int
@@ -54,7 +54,7 @@ class _Shared:
 
 
 class _Content(NamedTuple):
-    """What an image is made of: its class of programs, the class still linked, and how it reaches the original."""
+    """The content of an image: its class of programs, the class still linked, and whether it is ORIG_STACK."""
 
     made_of: int
     linked: int
@@ -70,7 +70,7 @@ def normal(prototype: Prototype) -> Shape:
 
 
 def code_address(number: int) -> int:
-    """Where a program's code is."""
+    """The address of a program's code."""
     return at.PROGRAMS + PROGRAM_BYTES * number
 
 
@@ -98,7 +98,7 @@ class Images:
         self._number, self._shapes = shapes(functions, level)
 
     def targets(self) -> NDArray[np.uint32]:
-        """Where a direct call of each function goes: the low half of the address, bit 0 set for a jump; 0 for none."""
+        """The target of each function's direct call: the low half of an address, bit 0 set for a jump; 0 for none."""
         addresses = self._place.view(np.uint32) + np.uint32(at.IMAGES & LOW_HALF)
         return np.where(self.size > 0, addresses, np.uint32(0))
 
@@ -109,7 +109,7 @@ class Images:
     def change(self, state: State) -> Pieces:
         """Builds what images the state needs and does not have.
 
-        The pieces that are no longer anybody's: to be given to `release` when no site calls them.
+        Returns the pieces that no function uses any more; the caller gives them to `release` when no site calls them.
         """
         trampolines = state.trampolines
         made_of = trampolines.images(np.arange(len(self._keys)))
@@ -133,7 +133,7 @@ class Images:
         return old
 
     def _make_content_keys(self, trampolines: Trampolines, made_of: NDArray[np.int32]) -> NDArray[np.uint64]:
-        """A number for what each image is made of, 0 without one."""
+        """Fingerprints of what each image is made of, 0 without one."""
         prints = trampolines.sets.fingerprints[made_of]
         count = len(made_of)
         keys: NDArray[np.uint64] = (prints ^ trampolines.orig_stack[:count].astype(np.uint64)) * _ODD
@@ -145,7 +145,7 @@ class Images:
         return keys
 
     def _join(self, state: State, where: Indices, keys: NDArray[np.uint64]) -> None:
-        """These functions take the images of these keys; each is built when its first function comes."""
+        """These functions take the images of these keys; an image is built for its first function."""
         distinct, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
         known = [self._shared.get(key) for key in distinct.tolist()]
         missing = [place for place, shared in enumerate(known) if shared is None]
@@ -161,7 +161,7 @@ class Images:
         self.size[where] = np.array([shared.size for shared in found], np.uint16)[inverse]
 
     def _leave(self, keys: NDArray[np.uint64]) -> Pieces:
-        """Functions leave the images of these keys; the pieces that nobody uses any more."""
+        """Functions leave the images of these keys; returns the pieces that no function uses any more."""
         freed = []
         distinct, counts = np.unique(keys, return_counts=True)
         for key, count in zip(distinct.tolist(), counts.tolist(), strict=True):
@@ -178,7 +178,7 @@ class Images:
             self._build(state, content, shape, members)
 
     def _group(self, state: State, where: Indices) -> Iterator[tuple[_Content, Shape | None, Indices]]:
-        """These functions by what their images are made of, and by shape."""
+        """Groups these functions by the content of their images, and by shape."""
         trampolines = state.trampolines
         made_of, linked = trampolines.images(where), trampolines.sets.of[where]
         stacked = trampolines.orig_stack[where]
@@ -229,13 +229,13 @@ class Images:
         )
 
     def template_of(self, state: State, index: int) -> Template:
-        """The template that a function's image was made by."""
+        """The template of a function's image."""
         where = np.array([index])
         ((content, shape, _),) = self._group(state, where)
         return template(self._make_plan(state, content, state.trampolines.sets.row(content.made_of), shape))
 
     def release(self, pieces: Pieces) -> None:
-        """Frees images that nobody calls any more."""
+        """Frees images that no site calls any more."""
         for size in np.unique(pieces.size).tolist():
             self._arena.free(pieces.where[pieces.size == size], size)
 
@@ -290,7 +290,7 @@ def _skip(made: Template, code: NDArray[np.uint8], gone: set[int]) -> None:
 
 
 def _mix(keys: NDArray[np.uint64], groups: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """One number for what an image is made of and whom it may serve."""
+    """One number for an image's content and the group of functions that it may serve."""
     mixed: NDArray[np.uint64] = (keys ^ (groups.astype(np.uint64) + np.uint64(1)) * _MIX) * _ODD
     return mixed
 

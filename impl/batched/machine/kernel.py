@@ -53,7 +53,7 @@ class EmulatedKernel:
 
     @property
     def regions(self) -> tuple[MemoryRegion, ...]:
-        """All memory that there is."""
+        """All memory of the emulated kernel."""
         own = (self.text.entries, self.text.images, self._trace, self._stack, self._stop, self._vectors)
         return (*own, *self._loader.regions, *self._tables.regions)
 
@@ -62,7 +62,7 @@ class EmulatedKernel:
         return Cpu(self.regions)
 
     def call(self, index: int, arguments: tuple[int, ...]) -> Trace:
-        """Runs one function to its return. ExecutionError if it does not come back in order."""
+        """Runs one function to its return. Raises ExecutionError if it does not return properly."""
         function = self.state.functions.all[index]
         self._prepare(index)
         self._tables.begin()
@@ -117,7 +117,7 @@ class EmulatedKernel:
         return self._trace.u64[: (self._tables.get(Globals.TRACE) - at.TRACE) // WORD]
 
     def _check_settled(self) -> None:
-        """Nobody is in an image, in a program or on the shadow stack when a call is over."""
+        """When a call is over, no image, program or frame of the shadow stack is still active."""
         for place, what in (
             (Globals.IN_FLIGHT, "an image was entered and not left"),
             (Globals.CURRENT, "a program's run context is still current"),

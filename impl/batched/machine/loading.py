@@ -1,4 +1,4 @@
-"""Code that is put in memory when it is first needed: bodies, programs, trampolines of ops, extensions."""
+"""Loads code into memory when it is first needed: bodies, programs, trampolines of ops, extensions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FUNCS: Final = {DIRECT: "call_direct_funcs", GRAPH: "ftrace_graph_func", KLP: "k
 
 
 class Loader:
-    """regions: all memory that it fills. What is there is never written again, but for the functions' entries."""
+    """regions: all memory that it fills. It writes each place once, except for the functions' entries."""
 
     def __init__(self, state: State, text: Text) -> None:
         self._state = state
@@ -60,7 +60,7 @@ class Loader:
         self._programs_loaded = 0
 
     def load(self, index: int) -> None:
-        """Puts in place all that a call of a function may reach."""
+        """Loads all code that a call of a function may reach."""
         state = self._state
         self._load_programs()
         self._load_ops()
@@ -83,7 +83,7 @@ class Loader:
             waiting += [callee.function for callee in functions.all[place].callees]
 
     def _load_entry(self, index: int) -> None:
-        """What is behind a function's site: its body, or the extension that stands in for it (TRACE-6)."""
+        """Lets a function's entry jump to its body, or to the extension that stands in for it (TRACE-6)."""
         node = self._state.trampolines.extension.get(index)
         wanted = self._load_body(index, patched=False) if node is None else self._load_extension(index, node)
         self._text.jump_to(index, wanted)
@@ -139,7 +139,7 @@ class Loader:
         self._programs_loaded = len(self._state.program_numbered)
 
     def _load_program(self, program: Program) -> None:
-        """Its code names its object, and goes on to what all programs do."""
+        """Writes the program's code, which loads its object and jumps to the code common to all programs."""
         place, found = code_address(program.number), at.PROGRAM_OBJECTS + ProgramObject.SIZE * program.number
         common = routines().address["program"]
         self._programs.write(place, assemble(f"mov rsi, {found}; jmp {common}", place))
@@ -153,13 +153,13 @@ class Loader:
         self.program_objects.u64[start : start + len(words)] = words
 
     def _find_helpers(self, program: Program) -> Iterator[int]:
-        """Where the program's helpers are; 0 for those that it may not call. An extension has those of fentry."""
+        """The addresses of the program's helpers, 0 for those it may not call. An extension has those of fentry."""
         kind = "fentry" if program.kind == EXTENSION else program.kind
         for helper in HELPERS:
             yield routines().address.get(helper_name(helper, kind, self._state.facts), 0)
 
     def _load_ops(self) -> None:
-        """The trampolines of ops in the list, and their objects."""
+        """Writes the trampolines and objects of the ops in the list."""
         plain = [(entry.code, entry.regs) for entry in self._state.ops_list if isinstance(entry, Ops)]
         for code, regs in [(DIRECT, True), (GRAPH, False), (KLP, True), *plain]:
             if code in self._ops_loaded:

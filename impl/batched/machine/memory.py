@@ -1,4 +1,4 @@
-"""Memory that numpy and the emulator share: bytes at an address, taken from the system only where they are touched."""
+"""Memory that numpy and the emulator share. The system provides a page when it is first touched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE: Final = 4096
 
 
 class MemoryRegion:
-    """size bytes, whole pages, from address on; zero at first. u8, u64: the same bytes as arrays."""
+    """`size` bytes, whole pages, from `address` on; zero at first. u8, u64: views of the bytes as arrays."""
 
     def __init__(self, address: int, size: int) -> None:
         self.address = address
@@ -26,7 +26,7 @@ class MemoryRegion:
 
     @property
     def pointer(self) -> int:
-        """Where the bytes are in this process."""
+        """The address of the bytes in this process."""
         return ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
 
     def write(self, address: int, code: bytes) -> None:

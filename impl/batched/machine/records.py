@@ -1,4 +1,4 @@
-"""What code appends to the trace: a tag and words. Here they become the events of spec.traces."""
+"""Records that code appends to the trace, each a tag and words; here they become the events of spec.traces."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PROGRAM_WORDS: Final = 9
 """With the tag, up to the arguments."""
 
 MOST_ARGUMENTS: Final = 12
-"""A program asks for no more: its loops are bounded."""
+"""Programs ask for at most this number, since their loops are bounded."""
 
 WORD: Final = 1 << 64
 HALF: Final = 1 << 63
@@ -61,7 +61,7 @@ ERRNO: Final = {0: None, WORD - 22: "EINVAL", WORD - 95: "EOPNOTSUPP"}
 
 
 def events(words: list[int], names: StateNames, function: Function, given: int) -> tuple[Event, ...]:
-    """The events of a call of one function with so many words."""
+    """The events of a call of one function with this number of words."""
     reader = _Reader(words, names)
     return tuple(reader.events(function, given))
 

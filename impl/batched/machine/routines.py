@@ -1,4 +1,4 @@
-"""The kernel proper as code: each routine does what the kernel's function of its name does, as far as a trace shows it.
+"""The kernel proper as code: each routine acts like the kernel's function of its name, as far as traces show it.
 
 The text is our own. Routines that stand for C functions clobber every register that C may.
 """

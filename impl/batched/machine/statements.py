@@ -1,4 +1,4 @@
-"""Assembler text that several routines have in common."""
+"""Assembler text that several routines share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spec.abi import SYSTEM_V
 __all__ = ["ARGUMENTS", "JUNK", "POP_SAVED", "PUSH_SAVED", "SAVED", "VOLATILE", "index_of", "record"]
 
 JUNK: Final = 0x6B6B6B6B6B6B6B6B
-"""What is left in registers that a C function need not preserve."""
+"""The value left in registers that a C function need not preserve."""
 
 ARGUMENTS: Final = SYSTEM_V.arguments
 SAVED: Final = SYSTEM_V.preserved

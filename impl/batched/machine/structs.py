@@ -1,4 +1,4 @@
-"""Where what is in the data that the kernel's routines share with those who fill it: offsets, in bytes."""
+"""Offsets, in bytes, in the data that the kernel's routines read and that `loading` and `tables` fill."""
 
 from __future__ import annotations
 

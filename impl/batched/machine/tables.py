@@ -59,7 +59,7 @@ class Tables:
         self._set(Globals.SLOT0_RETURNS, int(state.facts.slot0_returns))
 
     def begin(self) -> None:
-        """A fresh task, and an empty trace."""
+        """Starts a fresh task with an empty trace."""
         for place in (Globals.CURRENT, Globals.CALLING, Globals.DEPTH, Globals.IN_FLIGHT):
             self._set(place, 0)
         self._set(Globals.TRACE, at.TRACE)
@@ -74,7 +74,7 @@ class Tables:
         self.globals.u64[place // WORD] = word
 
     def _list_ops(self, direct: Mask) -> None:
-        """Every enabled ops, newest first; those that record nothing stand where it makes no difference."""
+        """Lists every enabled ops, newest first; DIRECT and KLP record nothing, so their place makes no difference."""
         state = self.state
         found = [
             (entry.code, self._mark(state.sites.covered(entry.filter_hash, entry.notrace_hash)))
@@ -111,7 +111,7 @@ class Tables:
             self.globals.u64[start : start + len(words)] = words
 
     def _put_mask(self, mask: NDArray[np.bool_]) -> int:
-        """The address of a table of bytes."""
+        """Writes a mask as a table of bytes, and returns its address."""
         size = -(-self._count // PAGE) * PAGE
         start, self._masks = self._masks, self._masks + size
         if self._masks > len(self._coverage.u8):

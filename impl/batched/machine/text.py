@@ -36,13 +36,13 @@ ALONE: Final = 1
 
 
 _SPARE: Final[list[Arena]] = []
-"""Arenas that are nobody's: for the system to touch fresh pages takes longer than to write them."""
+"""Arenas that no system uses: writing to pages that were touched before is faster than touching fresh ones."""
 
 
 class Text:
-    """Sites by what they go to: the low half of an address, bit 0 set for a jump, 0 for a nop.
+    """The text of one system. A site's target is the low half of an address, with bit 0 set for a jump; 0 is a nop.
 
-    written: ranges of code, [low, high), that have changed since somebody took them; None: too many to tell.
+    written: ranges of code, [low, high), that have changed since `take_written`; None stands for too many to list.
     """
 
     def __init__(self, state: State, level: str) -> None:
@@ -61,14 +61,14 @@ class Text:
         self._version = state.version
 
     def close(self) -> None:
-        """Nobody looks at the text any more: memory that has been touched is for the next one."""
+        """The next system may use this memory, whose pages have been touched."""
         if self._lent is not None and self._lent.touched <= SPARE_BYTES and len(_SPARE) < MOST_SPARE:
             self._lent.clear()
             _SPARE.append(self._lent)
         self._lent = None
 
     def follow(self) -> None:
-        """Brings text up to the state: images are built, sites are poked, then images nobody calls are freed."""
+        """Brings text up to the state: builds images, pokes sites, then frees images that no site calls."""
         if self._version == self._state.version:
             return
         self._version = self._state.version
@@ -80,12 +80,12 @@ class Text:
             self._image_of.release(unused)
 
     def take_written(self) -> list[tuple[int, int]] | None:
-        """What has changed since the last time."""
+        """Returns what has changed since the last call."""
         taken, self.written = self.written, []
         return taken
 
     def jump_to(self, index: int, target: int) -> None:
-        """What a function does behind its site."""
+        """A function jumps to this target behind its site."""
         place = body_address(index)
         code = jump(place, target)
         if self.entries.read(place, len(code)) != code:
@@ -93,11 +93,11 @@ class Text:
             self._note([(place, place + len(code))])
 
     def image_sizes(self) -> NDArray[np.uint16]:
-        """Of each function's image in bytes, 0 without one."""
+        """The size of each function's image in bytes, 0 without one."""
         return self._image_of.size
 
     def template_of(self, index: int) -> Template:
-        """The template that a function's image was made by."""
+        """The template of a function's image."""
         return self._image_of.template_of(self._state, index)
 
     def image(self, index: int) -> tuple[int, int]:
@@ -113,7 +113,7 @@ class Text:
         self.written = None if ranges is None or self.written is None else self.written + ranges
 
     def _follow_modules(self) -> None:
-        """A module's text comes with it, and goes."""
+        """Entries of modules are written when they are loaded, and become traps when they go."""
         loaded = self._state.sites.loaded[:-1]
         if (loaded == self._loaded).all():
             return
@@ -125,7 +125,7 @@ class Text:
         self._note(None)
 
     def _poke(self) -> None:
-        """Every site whose instruction is to be another one is patched."""
+        """Patches every site whose instruction changes."""
         targets = self._find_targets()
         changed = np.flatnonzero(targets != self._targets)
         if not len(changed):
@@ -137,7 +137,7 @@ class Text:
         self._note(_list_ranges(at.TEXT, places, SITE_BYTES))
 
     def _find_targets(self) -> NDArray[np.uint32]:
-        """Where each site is to go (SITE-1 to SITE-5)."""
+        """The target of each site (SITE-1 to SITE-5)."""
         sites = self._state.sites
         known = routines().address
         caller, regs_caller = (np.uint32(known[name] & LOW_HALF) for name in ("ftrace_caller", "ftrace_regs_caller"))
@@ -149,7 +149,7 @@ class Text:
         return np.where(count == 0, np.uint32(0), np.where(count == ALONE, alone, together))
 
     def direct(self) -> NDArray[np.uint32]:
-        """direct_functions, as far as a direct ops is at the site."""
+        """The entry in direct_functions of each site that a direct ops covers, 0 for the others."""
         entries = self._state.direct.entry[:-1]
         own = entries.astype(np.uint32) * np.uint32(RAW_BYTES) + np.uint32(at.RAW_TRAMPOLINES & LOW_HALF)
         raw = np.where(entries > 0, own, np.uint32(0))
