@@ -1,4 +1,4 @@
-"""What is checked, and how: lockstep, Hypothesis machines, seeds, reports, and the front door's verbs.
+"""What is checked, and how: a package for each stage of the flow, from the verbs of the front door down to the report.
 
-It knows systems only through spec's System protocol.
+A package imports only packages on floors beneath its own; tests/harness/test_rooms.py has the floors.
 """

@@ -94,7 +94,7 @@ def func_meta_unmasked(original: Original) -> Routines:
 )
 def struct_disorder(_original: Original, plan: Plan) -> Template:
     """Behind an argument on the stack all others are looked for there too, and something else is found."""
-    with patch.object(generate, "_slots", _disordered(generate._slots)):  # noqa: SLF001 a bug has no manners
+    with patch.object(generate, "_place_slots", _disordered(generate._place_slots)):  # noqa: SLF001 a bug has no manners
         return generate.assembled(plan)
 
 

@@ -1,5 +1,4 @@
-"""Proofs of trampoline images: machine code, lifted to p-code, is executed symbolically against named obligations.
+"""What is proved with the prover: generated images of every arity, images that are in place, image files, helpers.
 
-The obligations come from a goal (prototype, programs, site, flags), never from the image. Imports spec alone; what
-knows x86-64 is in x86_64.py.
+Each image comes with a goal (prototype, programs, site, flags), which is never read off its code.
 """

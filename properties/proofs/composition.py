@@ -85,33 +85,33 @@ class _Asking(Obligations):
         machine.set_word(BPF_CTX_ADDRESS, after.run_context)
         return after
 
-    def _program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
+    def _run_program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
         if run.program != self._subject.place:
-            return super()._program(machine, progress, step, run, program)
+            return super()._run_program(machine, progress, step, run, program)
         got, stored = machine.register(self._answer), machine.register(self._stored)
-        context = self._argument(machine, 0)
-        after = super()._program(machine, progress, step, run, program)
-        answer, value, bits = self._promised(machine, progress, run, context)
+        context = self._read_argument(machine, 0)
+        after = super()._run_program(machine, progress, step, run, program)
+        answer, value, bits = self._promise(machine, progress, run, context)
         helper = self._subject.helper
         if answer is not None:
             machine.same(f"{step.place}: {helper} returns what is promised", got, answer)
         machine.same(f"{step.place}: {helper} stores what is promised", stored, value, bits)
         return after
 
-    def _promised(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Answer:
+    def _promise(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Answer:
         """By the goal: what the helper returns and stores, and how many bits of that count."""
         helper, index = self._subject.helper, self._subject.index
         if helper == "bpf_get_func_arg":
             if index >= progress.slots:
                 return -errno.EINVAL % (1 << 64), UNTOUCHED, 64
-            return 0, self._value(machine, index), self._bits(self._slots[index].size)
+            return 0, self._name_value(machine, index), self._count_bits(self._slots[index].size)
         if helper == "bpf_get_func_ret":
             if run.list == "fentry" and self.goal.programs[run.program].kind != "fsession":
                 return -errno.EOPNOTSUPP % (1 << 64), UNTOUCHED, 64
             return 0, progress.slot, self._result_bits
-        return self._returned(machine, progress, run, context), UNTOUCHED, 64
+        return self._promise_result(machine, progress, run, context), UNTOUCHED, 64
 
-    def _returned(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Value | None:
+    def _promise_result(self, machine: Machine, progress: Progress, run: Run, context: Value) -> Value | None:
         """What a helper that stores nothing returns; None where the goal promises nothing."""
         bindings = machine.bindings
         index, cookie = bindings.get(f"session {run.program}"), bindings.get(f"cookie {run.program}")

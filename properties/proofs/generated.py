@@ -64,14 +64,14 @@ def generated(
     """
     if generic and not all(slot.register for slot in architecture.convention.slots(prototype.shape.arguments)):
         raise PlanError("an image for every arity finds no arguments on the stack")
-    plan = Plan(prototype.shape, _links(programs), func_ip, orig_stack, site, shared or generic)
+    plan = Plan(prototype.shape, _make_links(programs), func_ip, orig_stack, site, shared or generic)
     if generic:
         plan = replace(plan, shape=None)
     goal = goal_of(prototype, programs, plan, architecture)
     return bound(template(plan, isa), goal, architecture), goal
 
 
-def _links(programs: Sequence[Program]) -> tuple[Link, ...]:
+def _make_links(programs: Sequence[Program]) -> tuple[Link, ...]:
     kinds = {program.kind for program in programs} - LINKS.keys()
     if kinds:
         raise PlanError(f"no image is generated for programs of kind {', '.join(sorted(kinds))}")
@@ -117,11 +117,11 @@ def bound(made: Template, goal: Goal, architecture: Architecture = X86_64) -> Im
         symbols[f"cookie {place}"] = program.cookie or 0
     code = made.relocate(address, symbols)
     # What follows the image is none of its: an instruction that it must not run into.
-    return Image(address, code + b"\xcc" * len(architecture.nop), len(code), tuple(_patches(made, goal, address)))
+    return Image(address, code + b"\xcc" * len(architecture.nop), len(code), tuple(_list_patches(made, goal, address)))
 
 
-def _patches(made: Template, goal: Goal, address: int) -> list[Patch]:
-    names = {(run.program, run.list): skipped(run) for run in _runs(goal)}
+def _list_patches(made: Template, goal: Goal, address: int) -> list[Patch]:
+    names = {(run.program, run.list): skipped(run) for run in _list_runs(goal)}
     found = [
         Patch(address + skip.at, address + skip.behind, names[skip.link, skip.list])
         for skip in made.skips
@@ -132,10 +132,10 @@ def _patches(made: Template, goal: Goal, address: int) -> list[Patch]:
     return found
 
 
-def _runs(goal: Goal) -> tuple[Run, ...]:
+def _list_runs(goal: Goal) -> tuple[Run, ...]:
     return (*goal.fentry, *goal.fmod_ret, *goal.fexit)
 
 
 def while_detaching(goal: Goal) -> Goal:
     """The same while a task is in the image, and any of its programs, or the whole image, is being detached."""
-    return replace(goal, patches=frozenset({RETURNED_EARLY, *map(skipped, _runs(goal))}))
+    return replace(goal, patches=frozenset({RETURNED_EARLY, *map(skipped, _list_runs(goal))}))

@@ -71,21 +71,21 @@ class Call:
             registers[architecture.convention.arguments[1]] = zext(
                 extract(symbol(architecture.convention.arguments[1], 64), 0, self.index_bits), 64
             )
-        regions = tuple(self._regions(architecture))
+        regions = tuple(self._list_regions(architecture))
         memory = {0: symbol(CALLER, 64)} if self.function else {}
         names = {str(region.base): region.base for region in regions if not isinstance(region.base, int)}
         spread = {name: architecture.kernel_stack[0] + (place + 1 << 30) for place, name in enumerate(names)}
         return Claim(
             demands=_Contract(self, architecture, image.end),
-            frame=self._frame(regions),
-            facts=tuple(self._facts(image, architecture, regions)),
+            frame=self._make_frame(regions),
+            facts=tuple(self._list_facts(image, architecture, regions)),
             registers=registers,
-            memory=memory | dict(self._words()),
+            memory=memory | dict(self._list_words()),
             bindings={},
             symbols=defaults(architecture) | spread,
         )
 
-    def _frame(self, regions: tuple[Region, ...]) -> Frame:
+    def _make_frame(self, regions: tuple[Region, ...]) -> Frame:
         """Of the stack a function may read its return address, and what it pushes."""
         return Frame(SLOT_BYTES if self.function else 0, regions)
 
@@ -104,7 +104,7 @@ class Call:
         """Which argument points at where a value goes; None if none does."""
         return {"bpf_get_func_arg": 2, "bpf_get_func_ret": 1}.get(self.helper)
 
-    def _regions(self, architecture: Architecture) -> Iterator[Region]:
+    def _list_regions(self, architecture: Architecture) -> Iterator[Region]:
         below = FUNCTION_IP if self.helper == "bpf_get_func_ip" else META
         high = SLOT_BYTES * (self.slots + self.sees_slot)
         yield Region(symbol(architecture.convention.arguments[0], 64), CONTEXT_PLACE, below, high)
@@ -116,24 +116,24 @@ class Call:
             yield Region(BPF_CTX_ADDRESS, 3 * CONTEXT_PLACE, 0, SLOT_BYTES)
             yield Region(symbol(RUN_CONTEXT, 64), 4 * CONTEXT_PLACE, 0, SLOT_BYTES)
 
-    def _words(self) -> Iterator[tuple[int, Value]]:
+    def _list_words(self) -> Iterator[tuple[int, Value]]:
         """What is in the regions, by place."""
         yield CONTEXT_PLACE + META, self.meta(symbol)
         if self.helper == "bpf_get_func_ip":
             yield CONTEXT_PLACE + FUNCTION_IP, symbol("ctx[-2]", 64)
         for number in range(self.slots + self.sees_slot):
-            yield CONTEXT_PLACE + SLOT_BYTES * number, symbol(_word(number), 64)
+            yield CONTEXT_PLACE + SLOT_BYTES * number, symbol(_name_word(number), 64)
         if self.out() is not None:
             yield 2 * CONTEXT_PLACE, symbol(OUT, 64)
         if self.helper == "bpf_get_attach_cookie":
             yield 3 * CONTEXT_PLACE, symbol(RUN_CONTEXT, 64)
             yield 4 * CONTEXT_PLACE, symbol(COOKIE, 64)
 
-    def _facts(self, image: Image, architecture: Architecture, regions: tuple[Region, ...]) -> Iterator[Value]:
+    def _list_facts(self, image: Image, architecture: Architecture, regions: tuple[Region, ...]) -> Iterator[Value]:
         """The stack, the image and the regions have nothing in common; a context is of aligned words."""
         yield from grounds(image, architecture, (CALLER,) if self.function else ())
         yield eq(extract(symbol(architecture.convention.arguments[0], 64), 0, 3), 0, 3)
-        others = [stack_span(self._frame(regions), architecture), image_span(image)]
+        others = [stack_span(self._make_frame(regions), architecture), image_span(image)]
         for region in regions:
             span = region.base, region.low, region.high
             yield in_range(region.base, architecture.kernel_stack)
@@ -161,50 +161,50 @@ def image_of(code: Inline, *, function: bool = True) -> Image:
     return Image(ADDRESS, text + BEHIND, len(text))
 
 
-def _word(number: int) -> str:
+def _name_word(number: int) -> str:
     return f"ctx[{number}]"
 
 
-def _index(named: Named, architecture: Architecture) -> Value:
+def _read_index(named: Named, architecture: Architecture) -> Value:
     """The index that bpf_get_func_arg() is asked for, of the 32 bits that its prototype gives it."""
     return extract(named(architecture.convention.arguments[1], 64), 0, 32)
 
 
-def _func_arg(call: Call, named: Named, architecture: Architecture) -> Value:
-    return ite(ult(_index(named, architecture), call.slots, 32), 0, -errno.EINVAL % (1 << 64), 64)
+def _answer_func_arg(call: Call, named: Named, architecture: Architecture) -> Value:
+    return ite(ult(_read_index(named, architecture), call.slots, 32), 0, -errno.EINVAL % (1 << 64), 64)
 
 
-def _func_ret(call: Call, _: Named, __: Architecture) -> Value:
+def _answer_func_ret(call: Call, _: Named, __: Architecture) -> Value:
     return 0 if call.sees_slot else -errno.EOPNOTSUPP % (1 << 64)
 
 
-def _session_cookie(call: Call, named: Named, architecture: Architecture) -> Value:
+def _answer_session_cookie(call: Call, named: Named, architecture: Architecture) -> Value:
     index = extract(call.meta(named), COOKIE_INDEX, INDEX_BITS)
     return sub(named(architecture.convention.arguments[0], 64), shl(zext(index, 64), 3, 64), 64)
 
 
 _RESULTS: Final[dict[str, tuple[str, Callable[[Call, Named, Architecture], Value]]]] = {
     "bpf_get_func_ip": ("ctx[-2]", lambda _, named, __: named("ctx[-2]", 64)),
-    "bpf_get_func_arg": ("0, or -EINVAL from the number of slots on", _func_arg),
+    "bpf_get_func_arg": ("0, or -EINVAL from the number of slots on", _answer_func_arg),
     "bpf_get_func_arg_cnt": ("the number of slots", lambda call, _, __: call.slots),
-    "bpf_get_func_ret": ("0, or -EOPNOTSUPP where there is no return slot", _func_ret),
+    "bpf_get_func_ret": ("0, or -EOPNOTSUPP where there is no return slot", _answer_func_ret),
     "bpf_get_attach_cookie": ("the run context's cookie", lambda _, named, __: named(COOKIE, 64)),
     "bpf_session_is_return": (
         "whether this is the return",
         lambda call, named, _: lshr(call.meta(named), IS_RETURN, 64),
     ),
-    "bpf_session_cookie": ("where ctx[-1] says the cookie is", _session_cookie),
+    "bpf_session_cookie": ("where ctx[-1] says the cookie is", _answer_session_cookie),
 }
 
 
-def _stored(call: Call, named: Named, architecture: Architecture) -> Value:
+def _expect_stored(call: Call, named: Named, architecture: Architecture) -> Value:
     """What is at `*value` in the end: the word asked for; what was there where the helper fails."""
     stored = named(OUT, 64)
     if call.helper == "bpf_get_func_ret":
-        return named(_word(call.slots), 64) if call.sees_slot else stored
+        return named(_name_word(call.slots), 64) if call.sees_slot else stored
     for number in range(call.slots):
-        asked = eq(_index(named, architecture), number, 32)
-        stored = ite(asked, named(_word(number), 64), stored, 64)
+        asked = eq(_read_index(named, architecture), number, 32)
+        stored = ite(asked, named(_name_word(number), 64), stored, 64)
     return stored
 
 
@@ -247,6 +247,6 @@ class _Contract:
         out = call.out()
         if out is not None:
             value = machine.word(machine.symbol(architecture.convention.arguments[out], 64))
-            expected_value = _stored(call, machine.symbol, architecture)
+            expected_value = _expect_stored(call, machine.symbol, architecture)
             machine.same("*value is the word asked for, or what it was", value, expected_value)
         return None

@@ -40,10 +40,10 @@ def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
         address, size = system.text.image(index)
         if address not in seen:
             seen.add(address)
-            goal = _goal(system, index, address)
+            goal = _make_goal(system, index, address)
             code = system.text.images.read(address, size)
-            patches = _patches(system, index, address, goal)
-            image = _with_nops(Image(address, code + b"\xcc" * 8, size, patches))
+            patches = _list_patches(system, index, address, goal)
+            image = _restore_nops(Image(address, code + b"\xcc" * 8, size, patches))
             yield (
                 system.state.functions.all[index].name,
                 image,
@@ -51,11 +51,11 @@ def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
             )
 
 
-def _patches(system: Batched, index: int, address: int, goal: Goal) -> tuple[Patch, ...]:
+def _list_patches(system: Batched, index: int, address: int, goal: Goal) -> tuple[Patch, ...]:
     """The runs of programs that are in the image, but no longer in the function's lists (IMAGE-2)."""
     trampolines = system.state.trampolines
-    linked = set(_programs(system, int(trampolines.sets.of[index])))
-    made_of = _programs(system, int(trampolines.images(np.array([index]))[0]))
+    linked = set(_list_programs(system, int(trampolines.sets.of[index])))
+    made_of = _list_programs(system, int(trampolines.images(np.array([index]))[0]))
     names = {(run.program, run.list): skipped(run) for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)}
     return tuple(
         Patch(address + skip.at, address + skip.behind, names[skip.link, skip.list])
@@ -64,7 +64,7 @@ def _patches(system: Batched, index: int, address: int, goal: Goal) -> tuple[Pat
     )
 
 
-def _with_nops(image: Image) -> Image:
+def _restore_nops(image: Image) -> Image:
     """The image as it was before its patches; one whose patch is not what it should be is left as it is."""
     code = bytearray(image.code)
     for patch in image.patches:
@@ -74,28 +74,28 @@ def _with_nops(image: Image) -> Image:
     return replace(image, code=bytes(code))
 
 
-def _programs(system: Batched, number: int) -> list[Loaded]:
+def _list_programs(system: Batched, number: int) -> list[Loaded]:
     """The programs of a class, in the order of attaching."""
     state = system.state
     sets = state.trampolines.sets
     return [state.program_numbered[int(sets.node_program[node])] for node in sets.row(number)]
 
 
-def _goal(system: Batched, index: int, address: int) -> Goal:
+def _make_goal(system: Batched, index: int, address: int) -> Goal:
     """What an image must do, by the programs that it was made of."""
     state, where = system.state, np.array([index])
     trampolines, known = state.trampolines, routines().address
     prototype = state.functions.all[index].prototype
     assert prototype is not None
     made_of = int(trampolines.images(where)[0])
-    loaded = _programs(system, made_of)
+    loaded = _list_programs(system, made_of)
     symbols = program_symbols(state, trampolines.sets.row(made_of))
     func_ip = any(program.func_ip for program in loaded)
     shared = trampolines.level != "per_function"
     generic = trampolines.level == "generic" and prototype.in_registers
     return Goal(
         ANY_ARITY if generic else prototype,
-        tuple(_program(program, symbols, place) for place, program in enumerate(loaded)),
+        tuple(_describe_program(program, symbols, place) for place, program in enumerate(loaded)),
         function=int(entry_addresses(where)[0]),
         body=int(body_addresses(where)[0]),
         site="jmp" if system.text.direct()[index] & 1 else "call",
@@ -109,7 +109,7 @@ def _goal(system: Batched, index: int, address: int) -> Goal:
     )
 
 
-def _program(program: Loaded, symbols: dict[str, int], place: int) -> Program:
+def _describe_program(program: Loaded, symbols: dict[str, int], place: int) -> Program:
     return Program(
         program.kind,  # type: ignore[arg-type]
         symbols[f"code {place}"],

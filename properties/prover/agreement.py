@@ -51,18 +51,18 @@ class Agreement:
         for _ in range(TRIES * count):
             if done == count:
                 break
-            before = self._state(draw)
+            before = self._draw_state(draw)
             try:
                 expected = self._evaluated.run(instruction, before)
             except _OutsideError:
                 continue
             done += 1
-            found = _difference(expected, self._emulated.run(before), instruction)
+            found = _find_difference(expected, self._emulated.run(before), instruction)
             if found:
                 return done, found
         return done, ""
 
-    def _state(self, draw: random.Random) -> _Numbers:
+    def _draw_state(self, draw: random.Random) -> _Numbers:
         """Registers of any value, most of them pointers into the memory, and some an index, so that many reach it."""
         architecture = self._architecture
         middle = DATA + SIZE // 2
@@ -91,7 +91,7 @@ class _OutsideError(Exception):
     """An access outside the bytes of the state."""
 
 
-def _difference(one: _Numbers, other: _Numbers, instruction: Instruction) -> str:
+def _find_difference(one: _Numbers, other: _Numbers, instruction: Instruction) -> str:
     """Where two states differ in what the processor defines."""
     if other.faulted:
         return "it faults"
@@ -117,15 +117,15 @@ class _Evaluated:
         self._memory = bytearray(before.memory)
         for name, value in before.registers.items():
             self._registers.write(*self._places[name], value)
-        pc = self._operations(instruction.ops)
-        after = {name: self._number(self._registers, *self._places[name]) for name in before.registers}
+        pc = self._run_operations(instruction.ops)
+        after = {name: self._read_number(self._registers, *self._places[name]) for name in before.registers}
         return _Numbers(after, self._memory, CODE + instruction.size if pc is None else pc)
 
-    def _operations(self, ops: tuple[Op, ...]) -> int | None:
+    def _run_operations(self, ops: tuple[Op, ...]) -> int | None:
         index = 0
         while index < len(ops):
             kind, function, output, inputs = ops[index]
-            values = [self._operand(place) for place in inputs]
+            values = [self._read_operand(place) for place in inputs]
             index += 1
             if kind is Kind.GOTO or (kind is Kind.GOTO_IF and truth(values[1]) == 1):
                 return values[0]
@@ -139,32 +139,32 @@ class _Evaluated:
                 cells.write(output[1], output[2], value)
         return None
 
-    def _operand(self, place: Place) -> int:
+    def _read_operand(self, place: Place) -> int:
         space, offset, size = place
         if space == Space.CONSTANT:
             return offset
-        return self._number(self._registers if space == Space.REGISTER else self._temporaries, offset, size)
+        return self._read_number(self._registers if space == Space.REGISTER else self._temporaries, offset, size)
 
-    def _number(self, cells: Cells, offset: int, size: int) -> int:
-        value = cells.read(offset, size, _unknown)
+    def _read_number(self, cells: Cells, offset: int, size: int) -> int:
+        value = cells.read(offset, size, _refuse_unknown)
         assert isinstance(value, int)
         return value
 
-    def _place(self, address: int, size: int) -> int:
+    def _find_place(self, address: int, size: int) -> int:
         if not 0 <= address - DATA <= SIZE - size:
             raise _OutsideError
         return address - DATA
 
     def _load(self, address: int, size: int) -> bytes:
-        place = self._place(address, size)
+        place = self._find_place(address, size)
         return bytes(self._memory[place : place + size])
 
     def _store(self, address: int, content: bytes) -> None:
-        place = self._place(address, len(content))
+        place = self._find_place(address, len(content))
         self._memory[place : place + len(content)] = content
 
 
-def _unknown(offset: int, size: int) -> int:
+def _refuse_unknown(offset: int, size: int) -> int:
     raise AssertionError(f"{offset:#x} ({size}) is read, and has no value")
 
 

@@ -48,7 +48,7 @@ class Cells:
         cell = self.cells.get(offset)
         if cell is not None:
             return cell[0] == size
-        return all(self._covering(at) is None for at in range(offset, offset + size))
+        return all(self._find_covering(at) is None for at in range(offset, offset + size))
 
     def drop(self, offset: int, size: int) -> None:
         """Makes these bytes unknown."""
@@ -77,7 +77,7 @@ class Cells:
         if low < high and cell[1] is not None:
             self.cells[low] = (high - low, extract(cell[1], 8 * (low - start), 8 * (high - low)))
 
-    def _covering(self, at: int) -> int | None:
+    def _find_covering(self, at: int) -> int | None:
         for start in range(at, at - WIDEST, -1):
             cell = self.cells.get(start)
             if cell is not None:
@@ -88,7 +88,7 @@ class Cells:
         value: Value = 0
         at, end = offset, offset + size
         while at < end:
-            start = self._covering(at)
+            start = self._find_covering(at)
             if start is None:
                 start = at
                 self._fill(at, end, unknown)

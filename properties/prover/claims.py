@@ -62,31 +62,33 @@ class Subject(Protocol):
 def claim_of(image: Image, subject: Goal | Subject, architecture: Architecture) -> Claim:
     """The task of whatever is to be proved of an image."""
     return (
-        _trampoline(image, subject, architecture) if isinstance(subject, Goal) else subject.claim(image, architecture)
+        _claim_trampoline(image, subject, architecture)
+        if isinstance(subject, Goal)
+        else subject.claim(image, architecture)
     )
 
 
-def _trampoline(image: Image, goal: Goal, architecture: Architecture) -> Claim:
+def _claim_trampoline(image: Image, goal: Goal, architecture: Architecture) -> Claim:
     obligations = Obligations(goal, architecture)
     places = defaults(architecture)
     return Claim(
         demands=obligations,
         frame=Frame(obligations.readable()),
-        facts=tuple(_facts(image, goal, architecture)),
-        registers=_registers(goal, architecture),
-        memory=_words(goal, architecture, obligations),
+        facts=tuple(_list_facts(image, goal, architecture)),
+        registers=_list_registers(goal, architecture),
+        memory=_list_words(goal, architecture, obligations),
         bindings=goal.known,
         symbols=places | {COUNT: goal.counts[0]} if goal.counts else places,
         patches=goal.patches,
     )
 
 
-def _origins(goal: Goal) -> dict[str, Value]:
+def _list_origins(goal: Goal) -> dict[str, Value]:
     return {"caller": symbol(CALLER, 64), "body": symbol(BODY, 64) if goal.shares_ipmodify else goal.body}
 
 
-def _registers(goal: Goal, architecture: Architecture) -> dict[str, Value | None]:
-    origins = _origins(goal)
+def _list_registers(goal: Goal, architecture: Architecture) -> dict[str, Value | None]:
+    origins = _list_origins(goal)
     values: dict[str, Value | None] = {
         name: symbol(name, 64) for name in (*architecture.general, *architecture.readable)
     }
@@ -94,16 +96,16 @@ def _registers(goal: Goal, architecture: Architecture) -> dict[str, Value | None
     return values | {flag: 0 if flag in architecture.convention.clear else None for flag in architecture.flags}
 
 
-def _words(goal: Goal, architecture: Architecture, obligations: Obligations) -> dict[int, Value]:
+def _list_words(goal: Goal, architecture: Architecture, obligations: Obligations) -> dict[int, Value]:
     """Return addresses, and the function's arguments on the stack."""
-    origins = _origins(goal)
+    origins = _list_origins(goal)
     words = [origins[origin] for origin in architecture.entered(goal.site).words]
     count = (obligations.readable() - obligations.first_stack_argument()) // 8
     words += [symbol(f"stack argument {number}", 64) for number in range(count)]
     return {8 * number: word for number, word in enumerate(words)}
 
 
-def _facts(image: Image, goal: Goal, architecture: Architecture) -> list[Value]:
+def _list_facts(image: Image, goal: Goal, architecture: Architecture) -> list[Value]:
     found = grounds(image, architecture, (CALLER, BODY) if goal.shares_ipmodify else (CALLER,))
     return [*found, one_of(symbol(COUNT, 64), goal.counts, 64)] if goal.lookup is not None else found
 
@@ -114,11 +116,11 @@ def grounds(image: Image, architecture: Architecture, returns: Iterable[str]) ->
     No return address is in the image, and the stack is not near it.
     """
     top = symbol(architecture.convention.stack_pointer, 64)
-    found = [_multiple(top, architecture.convention.stack_alignment), in_range(top, architecture.kernel_stack)]
+    found = [_is_multiple(top, architecture.convention.stack_alignment), in_range(top, architecture.kernel_stack)]
     found.append(not_(ult(sub(top, image.address - NEAR, 64), image.used + 2 * NEAR, 64)))
     for name in returns:
         address = symbol(name, 64)
-        found += [_multiple(address, architecture.code_alignment), in_range(address, architecture.kernel_text)]
+        found += [_is_multiple(address, architecture.code_alignment), in_range(address, architecture.kernel_text)]
         found.append(not_(ult(sub(address, image.address, 64), image.used, 64)))
     return found
 
@@ -129,7 +131,7 @@ def in_range(address: Value, span: tuple[int, int]) -> Value:
     return ult(sub(address, low, 64), high - low, 64)
 
 
-def _multiple(address: Term, bytes_: int) -> Value:
+def _is_multiple(address: Term, bytes_: int) -> Value:
     bits = bytes_.bit_length() - 1
     return eq(extract(address, 0, bits), 0, bits) if bits else 1
 

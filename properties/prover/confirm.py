@@ -92,7 +92,7 @@ class Emulation:
         self._demands, self._frame = claim.demands, claim.frame
         self._unknowns = Unknowns(values, claim.symbols)
         self._top = self._unknowns.value(architecture.convention.stack_pointer, 64)
-        self._regions = [(region, self._number(region.base)) for region in claim.frame.regions]
+        self._regions = [(region, self._evaluate(region.base)) for region in claim.frame.regions]
         self._path: list[int] = []
         self._accesses: list[tuple[bool, int, int]] = []
         self._defined: set[int] = set()
@@ -118,9 +118,9 @@ class Emulation:
                 if after is None:
                     return
                 progress = after
-            pc = self._pc()
+            pc = self._read_pc()
 
-    def _pc(self) -> int:
+    def _read_pc(self) -> int:
         return int(self._machine.reg_read(self._numbers[self.architecture.pc]))
 
     def counterexample(self, obligation: str, got: int | None, expected: int | None) -> Counterexample:
@@ -145,9 +145,9 @@ class Emulation:
         self._map(self._top - STACK_PAGES * PAGE, 2 * STACK_PAGES * PAGE)
         for region, base in self._regions:
             self._map(base + region.low, region.high - region.low)
-        self._registers()
-        self._stack()
-        self._hooks()
+        self._set_registers()
+        self._set_stack()
+        self._add_hooks()
 
     def _map(self, address: int, size: int) -> None:
         for page in range(address // PAGE, -(-(address + size) // PAGE)):
@@ -155,33 +155,35 @@ class Emulation:
                 self._pages.add(page)
                 self._machine.mem_map(page * PAGE % MODULUS, PAGE)
 
-    def _number(self, value: Value) -> int:
+    def _evaluate(self, value: Value) -> int:
         return evaluate(value, self._unknowns.value)
 
-    def _registers(self) -> None:
+    def _set_registers(self) -> None:
         architecture = self.architecture
         flags = self._machine.reg_read(self._flags)
         self._machine.reg_write(self._flags, flags | architecture.set_flags)
         for name, value in self._claim.registers.items():
             if name in architecture.flags:
-                self._set_flag(name, self._unknowns.after(name, BEGINNING, 1) if value is None else self._number(value))
+                self._set_flag(
+                    name, self._unknowns.after(name, BEGINNING, 1) if value is None else self._evaluate(value)
+                )
             elif value is not None:
-                self._machine.reg_write(self._numbers[name], self._number(value))
+                self._machine.reg_write(self._numbers[name], self._evaluate(value))
         self._machine.reg_write(self._numbers[architecture.pc], self._image.address)
 
-    def _stack(self) -> None:
+    def _set_stack(self) -> None:
         for place, word in self._claim.memory.items():
-            self._machine.mem_write(self._address(place), self._number(word).to_bytes(8, "little"))
+            self._machine.mem_write(self._find_address(place), self._evaluate(word).to_bytes(8, "little"))
         self._defined = {at for place in self._claim.memory for at in range(place, place + 8)}
-        self._unwritten(BEGINNING)
+        self._fill_unwritten(BEGINNING)
 
-    def _unwritten(self, step: str) -> None:
+    def _fill_unwritten(self, step: str) -> None:
         for offset, content in self._unknowns.stack_after(step):
             for at, byte in enumerate(content, offset):
                 if at not in self._defined and abs(at) < STACK_PAGES * PAGE:
                     self._machine.mem_write((self._top + at) % MODULUS, bytes([byte]))
 
-    def _hooks(self) -> None:
+    def _add_hooks(self) -> None:
         def accessed(_: Any, access: int, address: int, size: int, __: int, ___: Any) -> bool:
             self._accesses.append((access in _WRITES, address, size))
             return False
@@ -196,21 +198,21 @@ class Emulation:
         limit = instruction_limit(self._image)
         if len(self._path) > limit:
             raise BrokenError(f"the image is left within {limit} instructions")
-        before, others = self._before or self._general(), self._others()
+        before, others = self._before or self._read_general(), self._read_others()
         self._accesses.clear()
         try:
             self._machine.emu_start(pc, MODULUS - 1, count=1)
         except UcError as error:
             self._judge(before)
             # The instruction is done, and the next is outside: unicorn looks for it even so.
-            if error.errno != unicorn_const.UC_ERR_FETCH_UNMAPPED or self._pc() == pc:
+            if error.errno != unicorn_const.UC_ERR_FETCH_UNMAPPED or self._read_pc() == pc:
                 raise
         else:
             self._judge(before)
-        if others != self._others():
+        if others != self._read_others():
             raise BrokenError(ONLY_GENERAL)
 
-    def _others(self) -> list[object]:
+    def _read_others(self) -> list[object]:
         """What the suspect must not change."""
         if self.at != self._suspect:
             return []
@@ -220,36 +222,41 @@ class Emulation:
         others = (register_number(architecture, name) for name in architecture.others)
         return [flags, *map(self._machine.reg_read, others)]
 
-    def _general(self) -> dict[str, int]:
+    def _read_general(self) -> dict[str, int]:
         return {name: self._machine.reg_read(self._numbers[name]) for name in self.architecture.general}
 
     def _judge(self, before: dict[str, int]) -> None:
-        after = self._before = self._general()
+        after = self._before = self._read_general()
         for name, value in after.items():
             if value != before[name]:
                 self._writers[name, 0] = self.at
         pointer = self.architecture.convention.stack_pointer
-        floor = min(self._offset(before[pointer]), self._offset(after[pointer]))
+        now = self._from_top(after[pointer])
+        floor = min(self._from_top(before[pointer]), now)
         for writes, address, size in self._accesses:
-            low = self._offset(address)
+            low = self._find_offset(address)
             if not (self._frame.store if writes else self._frame.load)(low, low + size, floor):
                 raise BrokenError(NO_STORE if writes else NO_LOAD)
             if writes:
                 self._defined.update(range(low, low + size))
                 self._writers.update(((STACK, at), self.at) for at in range(low, low + size))
-        if not self._frame.pointer(self._offset(after[pointer])):
+        if not self._frame.pointer(now):
             raise BrokenError(STACK_POINTER)
         if self.architecture.always_aligned and after[pointer] % self.architecture.convention.stack_alignment:
             raise BrokenError(ALIGNED)
 
-    def _offset(self, address: int) -> int:
+    def _find_offset(self, address: int) -> int:
         for region, base in self._regions:
             distance = signed((address - base) % MODULUS, 64)
             if region.low <= distance < region.high:
                 return region.place + distance
+        return self._from_top(address)
+
+    def _from_top(self, address: int) -> int:
+        """Measures from the first stack pointer; a region may begin where the stack ends."""
         return signed((address - self._top) % MODULUS, 64)
 
-    def _address(self, place: int) -> int:
+    def _find_address(self, place: int) -> int:
         """The address of a place that is in the stack or a region."""
         for region, base in self._regions:
             if region.holds(place, place + 1):
@@ -283,13 +290,13 @@ class Emulation:
     def word(self, address: Value) -> int:
         """See Machine."""
         place = self.constant(address)
-        self._read = (STACK, self._offset(place))
+        self._read = (STACK, self._find_offset(place))
         return int.from_bytes(self._machine.mem_read(place, 8), "little")
 
     def set_word(self, address: Value, value: Value) -> None:
         """See Machine."""
         place = self.constant(address)
-        low = self._offset(place)
+        low = self._find_offset(place)
         self._defined.update(range(low, low + 8))
         for at in range(low, low + 8):
             self._writers.pop((STACK, at), None)
@@ -298,8 +305,8 @@ class Emulation:
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
         pointer = self.register(self.architecture.convention.stack_pointer)
-        floor = self._offset(pointer) + self.architecture.convention.pushed
-        offset = self._offset(self.constant(low))
+        floor = self._from_top(pointer) + self.architecture.convention.pushed
+        offset = self._find_offset(self.constant(low))
         self.demand(obligation, int(floor <= offset and offset + size <= 0))
 
     def known(self, predicate: Value) -> bool:
@@ -342,13 +349,13 @@ class Emulation:
                 self.set_register(name, self._unknowns.after(name, step, 64))
         for flag in architecture.flags:
             self._set_flag(flag, 0 if flag in architecture.convention.clear else self._unknowns.after(flag, step, 1))
-        live = self._offset(self.register(architecture.convention.stack_pointer)) + architecture.convention.pushed
+        live = self._from_top(self.register(architecture.convention.stack_pointer)) + architecture.convention.pushed
         self._defined = {at for at in self._defined if at >= live}
-        self._unwritten(step)
+        self._fill_unwritten(step)
 
     def forget(self, address: Value, size: int) -> None:
         """See Machine."""
-        low = self._offset(self.constant(address))
+        low = self._find_offset(self.constant(address))
         self._defined -= set(range(low, low + size))
 
 

@@ -49,14 +49,14 @@ class Decider:
     def same(self, path: Path, obligation: str, got: Value, expected: Value, bits: int) -> None:
         """Decides whether the low bits of two values are equal."""
         if self._thorough:
-            self._differ(path, obligation, got, expected, bits)
+            self._solve(path, obligation, got, expected, bits)
         elif got is expected or not bits:
             self.obligations[obligation] = self.obligations.get(obligation, 0) + 1
             self.plain += 1
         else:
             self.demand(path, obligation, eq(extract(got, 0, bits), extract(expected, 0, bits), bits))
 
-    def _differ(self, path: Path, obligation: str, got: Value, expected: Value, bits: int) -> None:
+    def _solve(self, path: Path, obligation: str, got: Value, expected: Value, bits: int) -> None:
         self.obligations[obligation] = self.obligations.get(obligation, 0) + 1
         model = self.solver.model(path.predicates, (got, expected, bits)) if bits else None
         if model is not None:

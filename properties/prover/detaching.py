@@ -28,23 +28,23 @@ def while_detaching(image: Image, goal: Goal, architecture: Architecture) -> tup
     todo = steps(goal)[:-1]
     if len(calls) != len(todo):
         return None
-    nops = [at for at, instruction in code.items() if _bytes(image, at, instruction) == architecture.nop]
+    nops = [at for at, instruction in code.items() if _read_bytes(image, at, instruction) == architecture.nop]
     places = {step.text: at for step, at in zip(todo, calls, strict=True)}
-    found = [_over(step.run, places, nops, code) for step in todo if step.run and step.what == "program"]
+    found = [_jump_over(step.run, places, nops, code) for step in todo if step.run and step.what == "program"]
     if None in found:
-        found = [_behind_original(places, nops, sorted(code))]
+        found = [_jump_behind_original(places, nops, sorted(code))]
     patches = tuple(patch for patch in found if patch)
     if not patches:
         return None
     return replace(image, patches=patches), replace(goal, patches=frozenset(patch.name for patch in patches))
 
 
-def _bytes(image: Image, at: int, instruction: Instruction) -> bytes:
+def _read_bytes(image: Image, at: int, instruction: Instruction) -> bytes:
     start = at - image.address
     return image.code[start : start + instruction.size]
 
 
-def _over(run: Run, places: dict[str, int], nops: list[int], code: dict[int, Instruction]) -> Patch | None:
+def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int, Instruction]) -> Patch | None:
     """The jump over one program: from the last nop before it to behind its exit."""
     enter, leave = places[f"{run.place}: enter"], places[f"{run.place}: exit"]
     before = max((call for call in places.values() if call < enter), default=0)
@@ -54,7 +54,7 @@ def _over(run: Run, places: dict[str, int], nops: list[int], code: dict[int, Ins
     return Patch(nops[last], leave + code[leave].size, skipped(run))
 
 
-def _behind_original(places: dict[str, int], nops: list[int], order: list[int]) -> Patch | None:
+def _jump_behind_original(places: dict[str, int], nops: list[int], order: list[int]) -> Patch | None:
     """The jump behind the fexit programs: from the nop behind the original to where tramp_exit's argument is loaded."""
     original, leave = places.get("original"), places.get("tramp_exit")
     if original is None or leave is None:

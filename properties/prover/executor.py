@@ -66,28 +66,28 @@ class Executor:
         self._lifter = lifter(architecture)
         self._known = self._lifter.sweep(image.code, image.address, image.used)
         self._patches = {patch.at: patch for patch in image.patches if patch.name in claim.patches}
-        self._joins = self._branch_targets()
+        self._joins = self._find_branch_targets()
         self._limit = instruction_limit(image)
         self._waiting: dict[int, list[State]] = {}
         self._order: list[int] = []
         self._forked: list[State] = []
-        self._push(self._first(claim))
+        self._push(self._make_first(claim))
 
     def run(self) -> None:
         """Executes all paths. RefutedError, UndecidedError, or UnknownError of the solver, if not all is well."""
         while self._order:
-            for state in self._merged(self._waiting.pop(heapq.heappop(self._order))):
+            for state in self._merge(self._waiting.pop(heapq.heappop(self._order))):
                 self._advance(state)
         if not self.left:
             raise UndecidedError("no path leaves the image")
 
-    def _first(self, claim: Claim) -> State:
+    def _make_first(self, claim: Claim) -> State:
         places = self._lifter.registers
         registers = Cells({places[name][0]: (places[name][1], value) for name, value in claim.registers.items()})
         memory = Cells({place: (8, word) for place, word in claim.memory.items()})
         return State(self._image.address, registers, memory, Path(), self._demands.start())
 
-    def _branch_targets(self) -> set[int]:
+    def _find_branch_targets(self) -> set[int]:
         targets = {
             op[3][0][1]
             for instruction in self._known.values()
@@ -104,7 +104,7 @@ class Executor:
             heapq.heappush(self._order, state.pc)
         self._waiting[state.pc].append(state)
 
-    def _merged(self, states: list[State]) -> list[State]:
+    def _merge(self, states: list[State]) -> list[State]:
         kept: list[State] = []
         for state in states:
             for other in kept:
@@ -124,9 +124,9 @@ class Executor:
         if one.registers.cells.get(place[0]) != other.registers.cells.get(place[0]):
             return False
         position = max(one.progress.position, other.progress.position)
-        return self._moves(one, position) and self._moves(other, position)
+        return self._move_on(one, position) and self._move_on(other, position)
 
-    def _moves(self, state: State, position: int) -> bool:
+    def _move_on(self, state: State, position: int) -> bool:
         self._machine.state = state
         progress = state.progress
         if progress.position < position and not self._demands.skips(self._machine, progress, position):
@@ -271,14 +271,14 @@ class Executor:
         bases = (base for base in self._bases if isinstance(base, Term) and inner is not base)
         base = next((base for base in bases if _mentions(inner, base)), 0)
         asked = sub(inner, base, inner.bits)
-        for value in self._values(state, asked, inner.bits):
+        for value in self._list_values(state, asked, inner.bits):
             path = state.path.where(eq(asked, value, inner.bits))
             if path is not None:
                 case = state.fork(path)
                 case.cases[inner] = add(base, value, inner.bits)
                 self._push(case)
 
-    def _values(self, state: State, asked: Value, bits: int) -> list[int]:
+    def _list_values(self, state: State, asked: Value, bits: int) -> list[int]:
         found: list[int] = []
         while True:
             others = [not_(eq(asked, value, bits)) for value in found]
@@ -287,7 +287,7 @@ class Executor:
                 return sorted(found)
             if len(found) == CASES:
                 raise UndecidedError(f"at +{self.at - self._image.address:#x}: more than {CASES} cases of one value")
-            found.append(_value(asked, model))
+            found.append(_evaluate_in(asked, model))
 
 
 def _mentions(term: Term, part: Term) -> bool:
@@ -297,6 +297,6 @@ def _mentions(term: Term, part: Term) -> bool:
     return part in done
 
 
-def _value(value: Value, model: Model) -> int:
+def _evaluate_in(value: Value, model: Model) -> int:
     """A value in a model; what the solver did not need is 0."""
     return evaluate(value, lambda name, _: model.get(name, 0))

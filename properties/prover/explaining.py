@@ -35,12 +35,12 @@ def essential(
     for name in 2 * sorted(found.values)[:MOST_VALUES]:
         fewer = {other: value for other, value in found.values.items() if other != name}
         executed = confirm(image, goal, architecture, bindings, fewer, suspect=suspect)
-        if isinstance(executed, Counterexample) and _same(executed, found):
+        if isinstance(executed, Counterexample) and _agree(executed, found):
             found = replace(executed, values=fewer)
     return found
 
 
-def _same(one: Counterexample, other: Counterexample) -> bool:
+def _agree(one: Counterexample, other: Counterexample) -> bool:
     return (one.obligation, one.at) == (other.obligation, other.at)
 
 
@@ -49,7 +49,7 @@ def origin(value: int, found: Counterexample, goal: Goal, architecture: Architec
     if value < TELLING:
         return None
     unknowns = Unknowns(found.values, defaults(architecture))
-    names = _names(goal, architecture)
+    names = _list_unknowns(goal, architecture)
     for mask in (0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF):
         if value <= mask:
             named = next((name for name in names if unknowns.value(name, 64) & mask == value), None)
@@ -58,18 +58,18 @@ def origin(value: int, found: Counterexample, goal: Goal, architecture: Architec
     return None
 
 
-def _names(goal: Goal, architecture: Architecture) -> list[str]:
+def _list_unknowns(goal: Goal, architecture: Architecture) -> list[str]:
     """Of unknowns whose values an image may mistake for each other: those at the beginning, and what callees leave."""
-    return [*_first(goal, architecture), *_left(goal, architecture)]
+    return [*_list_first(goal, architecture), *_list_left(goal, architecture)]
 
 
-def _first(goal: Goal, architecture: Architecture) -> Iterator[str]:
+def _list_first(goal: Goal, architecture: Architecture) -> Iterator[str]:
     yield from architecture.general
     yield CALLER
     yield from (f"stack argument {slot.stack}" for slot in goal.prototype.slots if slot.stack is not None)
 
 
-def _left(goal: Goal, architecture: Architecture) -> Iterator[str]:
+def _list_left(goal: Goal, architecture: Architecture) -> Iterator[str]:
     yield "the original returned"
     for step in steps(goal)[:-1]:
         yield f"{step.text} returned"

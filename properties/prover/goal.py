@@ -104,18 +104,18 @@ class Goal:
     @cached_property
     def fentry(self) -> tuple[Run, ...]:
         """The first list, in running order: newest first, sessions among them (TRAMP-1)."""
-        return tuple(self._runs("fentry", {"fentry": "", "fsession": " at entry"}))
+        return tuple(self._list_runs("fentry", {"fentry": "", "fsession": " at entry"}))
 
     @cached_property
     def fmod_ret(self) -> tuple[Run, ...]:
         """The second list, in running order; an lsm program on a hook that returns a value is in it."""
-        return tuple(self._runs("fmod_ret", {"fmod_ret": ""} | ({"lsm": ""} if self._returns else {})))
+        return tuple(self._list_runs("fmod_ret", {"fmod_ret": ""} | ({"lsm": ""} if self._returns else {})))
 
     @cached_property
     def fexit(self) -> tuple[Run, ...]:
         """The third list, in running order; an lsm program on a void hook is in it."""
         return tuple(
-            self._runs("fexit", {"fexit": "", "fsession": " at return"} | ({} if self._returns else {"lsm": ""}))
+            self._list_runs("fexit", {"fexit": "", "fsession": " at return"} | ({} if self._returns else {"lsm": ""}))
         )
 
     @property
@@ -157,7 +157,7 @@ class Goal:
     def _returns(self) -> bool:
         return self.prototype.returns.size > 0
 
-    def _runs(self, name: Literal["fentry", "fmod_ret", "fexit"], phases: Mapping[str, str]) -> Iterator[Run]:
+    def _list_runs(self, name: Literal["fentry", "fmod_ret", "fexit"], phases: Mapping[str, str]) -> Iterator[Run]:
         counts = dict.fromkeys(KINDS, 0)
         for place in reversed(range(len(self.programs))):
             kind = self.programs[place].kind

@@ -49,15 +49,15 @@ class Lifter:
         names = (*architecture.general, *architecture.flags, *architecture.readable)
         self.registers = {name: (numbered[name].offset, numbered[name].size) for name in names}
         self._flags = {self.registers[name][0]: name for name in architecture.flags}
-        self._written = self._bytes((*architecture.general, *architecture.flags))
-        self._read = self._written | self._bytes(architecture.readable)
+        self._written = self._cover_bytes((*architecture.general, *architecture.flags))
+        self._read = self._written | self._cover_bytes(architecture.readable)
         pc = numbered[architecture.pc]
         self._pc = frozenset(range(pc.offset, pc.offset + pc.size))
         self._scratch = {numbered[name].offset for name in architecture.scratch}
         self._anywhere: dict[bytes, Instruction] = {}
         self._swept: dict[tuple[bytes, int, int], dict[int, Instruction]] = {}
 
-    def _bytes(self, names: tuple[str, ...]) -> frozenset[int]:
+    def _cover_bytes(self, names: tuple[str, ...]) -> frozenset[int]:
         return frozenset(at for name in names for at in range(self.registers[name][0], sum(self.registers[name])))
 
     def sweep(self, code: bytes, address: int, used: int) -> dict[int, Instruction]:
@@ -96,42 +96,42 @@ class Lifter:
         # SLEIGH takes what is missing at the end for zeros.
         if end > len(code):
             return Instruction(0, (), unmodelled="it goes beyond the end of the code")
-        return self._instruction(code[start:end], at, ops[1:])
+        return self._lift(code[start:end], at, ops[1:])
 
-    def _instruction(self, code: bytes, at: int, ops: list[pypcode.PcodeOp]) -> Instruction:
+    def _lift(self, code: bytes, at: int, ops: list[pypcode.PcodeOp]) -> Instruction:
         """Most instructions mean the same wherever they stand, and are prepared once."""
         prepared = self._prepare(code, ops)
         if not prepared.unmodelled:
-            prepared = self._believed(code, prepared)
-        if not _branches(prepared) and (prepared.unmodelled or prepared == self._at(code, at ^ ELSEWHERE)):
+            prepared = self._believe(code, prepared)
+        if not _has_target(prepared) and (prepared.unmodelled or prepared == self._prepare_at(code, at ^ ELSEWHERE)):
             _remember(self._anywhere, code, prepared)
         return prepared
 
-    def _at(self, code: bytes, at: int) -> Instruction:
+    def _prepare_at(self, code: bytes, at: int) -> Instruction:
         """An instruction, prepared for one address."""
         return self._prepare(code, list(self._context.translate(code, at, max_instructions=1).ops)[1:])
 
-    def _believed(self, code: bytes, instruction: Instruction) -> Instruction:
+    def _believe(self, code: bytes, instruction: Instruction) -> Instruction:
         """The instruction, or one without a model where a second opinion is another."""
-        mnemonic = self._mnemonic(code)
+        mnemonic = self._name(code)
         if mnemonic is None:
             return Instruction(len(code), (), unmodelled="a second decoder does not know these bytes")
         reason = self._architecture.doubt(code, mnemonic)
         if reason is None and not self._architecture.is_usual(code, mnemonic):
-            reason = self._differs(code)
+            reason = self._compare(code)
         return Instruction(len(code), (), unmodelled=reason) if reason else instruction
 
-    def _differs(self, code: bytes) -> str:
+    def _compare(self, code: bytes) -> str:
         """Why an unusual instruction cannot be believed, if it cannot."""
         known = self._opinions.get(code)
         if known is None:
-            compared, difference = self._agreement().compared(self._at(code, CODE), code, STATES)
+            compared, difference = self._make_agreement().compared(self._prepare_at(code, CODE), code, STATES)
             known = f"p-code and unicorn differ: {difference}" if difference else ""
             known = known if compared else "p-code and unicorn could not be compared"
             _remember(self._opinions, code, known)
         return known
 
-    def _agreement(self) -> Agreement:
+    def _make_agreement(self) -> Agreement:
         if self._compares is None:
             self._compares = Agreement(self._architecture, self.registers)
         return self._compares
@@ -146,10 +146,10 @@ class Lifter:
             return Instruction(len(code), (), unmodelled=str(error))
         opcodes = {op.opcode for op in ops}
         sets_flags = not opcodes.isdisjoint(_SUSPICIOUS) and any(self._is_flag(op.output) for op in ops)
-        undefined = self._architecture.undefined(self._mnemonic(code) or "") if sets_flags else ()
+        undefined = self._architecture.undefined(self._name(code) or "") if sets_flags else ()
         return Instruction(len(code), done, not opcodes.isdisjoint(_CALLS), undefined)
 
-    def _mnemonic(self, code: bytes) -> str | None:
+    def _name(self, code: bytes) -> str | None:
         """What capstone calls it: SLEIGH also decodes some encodings on which a processor faults."""
         found = next(self._disassembler.disasm_lite(code, 0, 1), None)
         return str(found[2]) if found is not None and found[1] == len(code) else None
@@ -168,7 +168,7 @@ def _remember(cache: dict[bytes, Any], code: bytes, value: object) -> None:
     cache[code] = value
 
 
-def _branches(instruction: Instruction) -> bool:
+def _has_target(instruction: Instruction) -> bool:
     """Whether it has the address of another instruction."""
     return any(op[0] in {Kind.GOTO, Kind.GOTO_IF} and op[3][0][0] == Space.CONSTANT for op in instruction.ops)
 
@@ -210,12 +210,12 @@ class _Preparation:
         known = function(opcode, 8 * output.size, 8 * nodes[0].size) if output else None
         if known is None or output is None:
             raise _UnmodelledError(f"the p-code operation {opcode.__name__} has no model")
-        self._compute(Kind.COMPUTE, known, output, tuple(map(self._input, nodes)))
+        self._compute(Kind.COMPUTE, known, output, tuple(map(self._read_input, nodes)))
 
     def finish(self) -> tuple[Op, ...]:
         """The operations, those left out whose result nobody reads, and jumps within the instruction resolved."""
         if any(op[0] in {Kind.SKIP, Kind.SKIP_IF} for op in self._made):
-            return tuple(self._resolved(op) for op in self._made)
+            return tuple(self._resolve(op) for op in self._made)
         kept: list[Op] = []
         wanted: set[int] = set()
         for op in reversed(self._made):
@@ -230,7 +230,7 @@ class _Preparation:
             kept.append(op)
         return tuple(reversed(kept))
 
-    def _resolved(self, op: Op) -> Op:
+    def _resolve(self, op: Op) -> Op:
         if op[0] not in {Kind.SKIP, Kind.SKIP_IF}:
             return op
         target = op[3][0][1]
@@ -241,29 +241,29 @@ class _Preparation:
         """A branch, call or return. One to a constant is a jump within the instruction."""
         node = nodes[0]
         if opcode not in _DIRECT:
-            self._made.append((Kind.GOTO, None, None, (self._input(node),)))
+            self._made.append((Kind.GOTO, None, None, (self._read_input(node),)))
         elif node.space.name == "const":
-            self._made.append((Kind.SKIP, None, None, (self._within(node),)))
+            self._made.append((Kind.SKIP, None, None, (self._find_operation(node),)))
         else:
             self._made.append((Kind.GOTO, None, None, ((Space.CONSTANT, node.offset, 8),)))
 
     def branch(self, _: OpCode, nodes: list[pypcode.Varnode], __: object) -> None:
         """A conditional branch."""
-        node, condition = nodes[0], self._input(nodes[1])
+        node, condition = nodes[0], self._read_input(nodes[1])
         if node.space.name == "const":
-            self._made.append((Kind.SKIP_IF, None, None, (self._within(node), condition)))
+            self._made.append((Kind.SKIP_IF, None, None, (self._find_operation(node), condition)))
         else:
             self._made.append((Kind.GOTO_IF, None, None, ((Space.CONSTANT, node.offset, 8), condition)))
 
     def load(self, _: OpCode, nodes: list[pypcode.Varnode], output: pypcode.Varnode) -> None:
         """A load; the first input is the address space."""
-        self._compute(Kind.LOAD, None, output, (self._input(nodes[1]),))
+        self._compute(Kind.LOAD, None, output, (self._read_input(nodes[1]),))
 
     def store(self, _: OpCode, nodes: list[pypcode.Varnode], __: object) -> None:
         """A store; the first input is the address space."""
-        self._made.append((Kind.STORE, None, None, (self._input(nodes[1]), self._input(nodes[2]))))
+        self._made.append((Kind.STORE, None, None, (self._read_input(nodes[1]), self._read_input(nodes[2]))))
 
-    def _within(self, node: pypcode.Varnode) -> Place:
+    def _find_operation(self, node: pypcode.Varnode) -> Place:
         distance = node.offset - (1 << (8 * node.size)) if node.offset >> (8 * node.size - 1) else node.offset
         if distance <= 0:
             raise _UnmodelledError("it repeats itself")
@@ -280,7 +280,7 @@ class _Preparation:
         """An operation with a result, which may be a fixed place in memory."""
         space = node.space.name
         if space == "ram":
-            place = self._temporary(node.size)
+            place = self._make_temporary(node.size)
             self._made.append((kind, known, place, inputs))
             self._made.append((Kind.STORE, None, None, ((Space.CONSTANT, node.offset, 8), place)))
             return
@@ -288,12 +288,12 @@ class _Preparation:
             place = (Space.UNIQUE, node.offset, node.size)
         elif node.offset in self._scratch:
             self._scratched.add(node.offset)
-            place = _scratch_place(node)
+            place = _place_scratch(node)
         else:
-            place = self._register(node, self._writable, "writes")
+            place = self._find_register(node, self._writable, "writes")
         self._made.append((kind, known, place, inputs))
 
-    def _input(self, node: pypcode.Varnode) -> Place:
+    def _read_input(self, node: pypcode.Varnode) -> Place:
         """An operand; one in memory at a fixed address is loaded first."""
         space = node.space.name
         if space == "const":
@@ -302,23 +302,23 @@ class _Preparation:
             return Space.UNIQUE, node.offset, node.size
         if space == "register":
             if node.offset in self._scratched:
-                return _scratch_place(node)
-            return self._register(node, self._readable | self._writable, "reads")
-        place = self._temporary(node.size)
+                return _place_scratch(node)
+            return self._find_register(node, self._readable | self._writable, "reads")
+        place = self._make_temporary(node.size)
         self._made.append((Kind.LOAD, None, place, ((Space.CONSTANT, node.offset, 8),)))
         return place
 
-    def _register(self, node: pypcode.Varnode, allowed: frozenset[int], verb: str) -> Place:
+    def _find_register(self, node: pypcode.Varnode, allowed: frozenset[int], verb: str) -> Place:
         if not allowed.issuperset(range(node.offset, node.offset + node.size)):
             raise _UnmodelledError(f"it {verb} {node.getRegisterName() or 'a register'}, which has no model")
         return Space.REGISTER, node.offset, node.size
 
-    def _temporary(self, size: int) -> Place:
+    def _make_temporary(self, size: int) -> Place:
         self._temporaries -= LONGEST
         return Space.UNIQUE, self._temporaries, size
 
 
-def _scratch_place(node: pypcode.Varnode) -> Place:
+def _place_scratch(node: pypcode.Varnode) -> Place:
     """A temporary in place of a register of SLEIGH's own; no other temporary is this far from 0."""
     return Space.UNIQUE, node.offset - SCRATCH, node.size
 

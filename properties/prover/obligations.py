@@ -56,12 +56,12 @@ class Obligations:
         self._slots = architecture.convention.slots(goal.prototype.shape.arguments)
         self._aligned_bits = self._convention.stack_alignment.bit_length() - 1
         self._strict = goal.reading == "strict"
-        self._result_bits = self._bits(min(goal.prototype.returns.size, 8)) if goal.prototype.returns.size else 0
+        self._result_bits = self._count_bits(min(goal.prototype.returns.size, 8)) if goal.prototype.returns.size else 0
         self._patched = {
             run.place: goal.patches & {skipped(run), *((RETURNED_EARLY,) if run.list == "fexit" else ())}
             for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)
         }
-        self._words = [_word_of(slot) for slot in self._slots]
+        self._words = [_name_word(slot) for slot in self._slots]
 
     def start(self) -> Progress:
         """Before the first instruction."""
@@ -78,7 +78,7 @@ class Obligations:
 
     def event(self, machine: Machine, progress: Progress, target: Value) -> Progress | None:
         """Control is at `target`, outside the image. The progress after the callee has returned; None at the end."""
-        position = self._matching(machine, progress, target)
+        position = self._match(machine, progress, target)
         step = self.steps[position]
         for flag in self._convention.clear:
             machine.same(f"{step.text}: {flag} is clear", machine.register(flag), 0, 8)
@@ -93,7 +93,7 @@ class Obligations:
         back = machine.register(link) if link else machine.word(pointer)
         machine.demand(f"{step.text}: it returns into the image", machine.in_image(back))
         back = machine.constant(back)
-        progress = self._called(machine, progress, step)
+        progress = self._call(machine, progress, step)
         machine.resume(back, add(pointer, self._convention.pushed, 64))
         return progress
 
@@ -104,7 +104,7 @@ class Obligations:
             for step in self.steps[progress.position : position]
         )
 
-    def _matching(self, machine: Machine, progress: Progress, target: Value) -> int:
+    def _match(self, machine: Machine, progress: Progress, target: Value) -> int:
         """The step that this target is; those passed over must be ones to leave out."""
         for position in range(progress.position, len(self.steps)):
             step = self.steps[position]
@@ -114,11 +114,11 @@ class Obligations:
                 due = machine.constant(guard) == 1
             if not due:
                 continue
-            machine.demand(f"{step.text}: {step.name} is reached", self._reached(machine, target, step))
+            machine.demand(f"{step.text}: {step.name} is reached", self._is_reached(machine, target, step))
             return position
         raise AssertionError("the last step is always due")
 
-    def _reached(self, machine: Machine, target: Value, step: Step) -> Value:
+    def _is_reached(self, machine: Machine, target: Value, step: Step) -> Value:
         """Whether control is at the step's target; of two, at the one of the helper that the program is entered by."""
         addresses = [
             machine.symbol(expected, 64) if isinstance(expected, str) else expected for expected in step.targets
@@ -141,34 +141,34 @@ class Obligations:
             return progress.entered
         if step.what == "original":
             return progress.alive
-        return self._due(machine, step.run, progress) if step.run else 1
+        return self._is_due(machine, step.run, progress) if step.run else 1
 
-    def _due(self, machine: Machine, run: Run, progress: Progress) -> Value:
+    def _is_due(self, machine: Machine, run: Run, progress: Progress) -> Value:
         due = progress.alive if run.list == "fmod_ret" else 1
         for name in self._patched.get(run.place, ()):
             patched = machine.symbol(name, 1)
             due = and_(due, not_(and_(patched, progress.called, 1) if name == RETURNED_EARLY else patched), 1)
         return due
 
-    def _called(self, machine: Machine, progress: Progress, step: Step) -> Progress:
+    def _call(self, machine: Machine, progress: Progress, step: Step) -> Progress:
         if step.run is None:
             if step.what == "original":
-                return self._original(machine, progress, step)
+                return self._call_original(machine, progress, step)
             if step.what in {"lookup", "lookup_ip"}:
-                return self._lookup(machine, progress, step)
-            self._bound(machine, f"{step.text}: its image is passed", "im", self._argument(machine, 0))
+                return self._look_up(machine, progress, step)
+            self._bind(machine, f"{step.text}: its image is passed", "im", self._read_argument(machine, 0))
             machine.clobber(step.text)
             return progress
         program = self.goal.programs[step.run.program]
         if step.what == "enter":
             return self._enter(machine, progress, step, step.run)
         if step.what == "program":
-            return self._program(machine, progress, step, step.run, program)
+            return self._run_program(machine, progress, step, step.run, program)
         return self._exit(machine, progress, step, step.run)
 
-    def _lookup(self, machine: Machine, progress: Progress, step: Step) -> Progress:
+    def _look_up(self, machine: Machine, progress: Progress, step: Step) -> Progress:
         body = machine.symbol(BODY, 64) if self.goal.shares_ipmodify else self.goal.body
-        passed = self._argument(machine, 0)
+        passed = self._read_argument(machine, 0)
         machine.same(f"{step.text}: the return address into the function is passed", passed, body)
         result = self._convention.results[0]
         if step.what == "lookup_ip":
@@ -180,12 +180,14 @@ class Obligations:
         machine.set_register(result, count)
         return progress._replace(slots=count)
 
-    def _argument(self, machine: Machine, number: int) -> Value:
+    def _read_argument(self, machine: Machine, number: int) -> Value:
         return machine.register(self._convention.arguments[number])
 
     def _enter(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
-        self._bound(machine, f"{step.text}: its program is passed", f"prog {run.program}", self._argument(machine, 0))
-        context = self._argument(machine, 1)
+        self._bind(
+            machine, f"{step.text}: its program is passed", f"prog {run.program}", self._read_argument(machine, 0)
+        )
+        context = self._read_argument(machine, 1)
         machine.inside(f"{step.text}: the run context is in the frame", context, RUN_CONTEXT_BYTES)
         machine.clobber(step.text)
         ticket = machine.symbol(f"{step.text} returned", 64)
@@ -196,9 +198,11 @@ class Obligations:
         return progress._replace(entered=1, running=running, ticket=ticket, run_context=context, saved=saved)
 
     def _exit(self, machine: Machine, progress: Progress, step: Step, run: Run) -> Progress:
-        self._bound(machine, f"{step.text}: its program is passed", f"prog {run.program}", self._argument(machine, 0))
-        machine.same(f"{step.text}: what enter returned is passed", self._argument(machine, 1), progress.ticket)
-        context = self._argument(machine, 2)
+        self._bind(
+            machine, f"{step.text}: its program is passed", f"prog {run.program}", self._read_argument(machine, 0)
+        )
+        machine.same(f"{step.text}: what enter returned is passed", self._read_argument(machine, 1), progress.ticket)
+        context = self._read_argument(machine, 2)
         machine.same(f"{step.text}: the same run context is passed", context, progress.run_context)
         saved = machine.word(add(progress.run_context, SAVED, 64))
         machine.same(f"{step.text}: the saved run context is intact", saved, progress.saved)
@@ -206,19 +210,19 @@ class Obligations:
         alive = eq(progress.slot, 0, 64) if run.list == "fmod_ret" else progress.alive
         return progress._replace(entered=0, running=0, alive=alive)
 
-    def _program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
-        context = self._argument(machine, 0)
-        self._context(machine, progress, step, run, context)
-        progress = self._session(machine, progress, step, run, context)
+    def _run_program(self, machine: Machine, progress: Progress, step: Step, run: Run, program: Program) -> Progress:
+        context = self._read_argument(machine, 0)
+        self._judge_context(machine, progress, step, run, context)
+        progress = self._judge_session(machine, progress, step, run, context)
         machine.clobber(step.text)
         result = machine.symbol(f"{step.text} returned", 64)
         machine.set_register(self._convention.results[0], result)
         if program.kind == "fsession":
-            progress = self._session_ran(machine, progress, step, run, context)
+            progress = self._leave_session(machine, progress, step, run, context)
         slot = result if run.list == "fmod_ret" else progress.slot
         return progress._replace(running=0, slot=slot)
 
-    def _context(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> None:
+    def _judge_context(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> None:
         """What the program may read: its context, and through helpers the words below it and the run context."""
         kind = self.goal.programs[run.program].kind
         below, sees_slot = -(FUNCTION_IP if self.goal.func_ip else META), run.list != "fentry" or kind == "fsession"
@@ -227,8 +231,8 @@ class Obligations:
         for number in range(progress.slots):
             slot, word = self._slots[number], self._words[number]
             got = machine.word(add(context, 8 * number, 64))
-            expected = self._value(machine, number)
-            machine.same(f"{step.place}: ctx[{number}] is {word}", got, expected, self._bits(slot.size))
+            expected = self._name_value(machine, number)
+            machine.same(f"{step.place}: ctx[{number}] is {word}", got, expected, self._count_bits(slot.size))
         if sees_slot:
             got = machine.word(add(context, 8 * progress.slots, 64))
             name = f"{step.place}: ctx[{progress.slots}] is the return slot"
@@ -239,9 +243,9 @@ class Obligations:
             expected = self.goal.function if known else machine.symbol(FUNCTION, 64)
             machine.same(f"{step.place}: ctx[-2] is the function's address", got, expected)
         cookie = machine.word(progress.run_context)
-        self._bound(machine, f"{step.place}: the run context has its cookie", f"cookie {run.program}", cookie)
+        self._bind(machine, f"{step.place}: the run context has its cookie", f"cookie {run.program}", cookie)
 
-    def _session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
+    def _judge_session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
         """The word at ctx[-1]: the number of slots; with sessions about, their index of a cookie and phase as well."""
         meta = machine.word(add(context, META % (1 << 64), 64))
         bits = COUNT_BITS if self.goal.has_sessions else 64
@@ -252,14 +256,14 @@ class Obligations:
         returning = run.list == "fexit"
         machine.same(f"{step.place}: ctx[-1] tells entry from return", lshr(meta, IS_RETURN, 64), int(returning))
         index = machine.constant(extract(lshr(meta, COOKIE_INDEX, 64), 0, INDEX_BITS))
-        if self._own_cookie(machine, step, run, program, index):
+        if self._owns_cookie(machine, step, run, program, index):
             address = sub(context, 8 * index, 64)
             machine.inside(f"{step.place}: its session cookie is in the frame", address, 8)
             expected = progress.sessions[run.program]
             machine.same(f"{step.place}: its session cookie is what it left", machine.word(address), expected)
         return progress
 
-    def _own_cookie(self, machine: Machine, step: Step, run: Run, program: Program, index: int) -> bool:
+    def _owns_cookie(self, machine: Machine, step: Step, run: Run, program: Program, index: int) -> bool:
         """Whether an index in ctx[-1] is the program's own; one that does not ask may find another's, or 0."""
         if program.session_cookie is False:
             return False
@@ -271,7 +275,7 @@ class Obligations:
         machine.same(f"{step.place}: its session cookie stays", index, machine.bindings.setdefault(name, index))
         return True
 
-    def _session_ran(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
+    def _leave_session(self, machine: Machine, progress: Progress, step: Step, run: Run, context: Value) -> Progress:
         """A session writes its cookie: what it leaves is there when it runs again."""
         index = machine.bindings.get(f"session {run.program}")
         if index is None:
@@ -281,8 +285,8 @@ class Obligations:
         sessions = (*progress.sessions[: run.program], left, *progress.sessions[run.program + 1 :])
         return progress._replace(sessions=sessions)
 
-    def _original(self, machine: Machine, progress: Progress, step: Step) -> Progress:
-        self._arguments(machine, progress, "reaches the original")
+    def _call_original(self, machine: Machine, progress: Progress, step: Step) -> Progress:
+        self._judge_arguments(machine, progress, "reaches the original")
         outgoing = self._convention.pushed
         pointer = machine.register(self._convention.stack_pointer)
         machine.clobber(step.text)
@@ -294,24 +298,24 @@ class Obligations:
             machine.set_register(high, machine.symbol("the original returned, high word", 64))
         return progress._replace(slot=result, called=1)
 
-    def _arguments(self, machine: Machine, progress: Progress, ending: str) -> None:
+    def _judge_arguments(self, machine: Machine, progress: Progress, ending: str) -> None:
         """The function's arguments are where it expects them."""
         pointer = machine.register(self._convention.stack_pointer)
         outgoing = self._convention.pushed
         for number in range(progress.slots):
             slot, word = self._slots[number], self._words[number]
-            bits = self._bits(slot.size)
+            bits = self._count_bits(slot.size)
             if slot.register is not None:
                 machine.same(
                     f"{word} ({slot.register}) {ending}",
                     machine.register(slot.register),
-                    self._value(machine, number),
+                    self._name_value(machine, number),
                     bits,
                 )
             elif ending == "reaches the original":
                 assert slot.stack is not None
                 got = machine.word(add(pointer, outgoing + 8 * slot.stack, 64))
-                machine.same(f"stack argument {slot.stack} {ending}", got, self._value(machine, number), bits)
+                machine.same(f"stack argument {slot.stack} {ending}", got, self._name_value(machine, number), bits)
 
     def _leave(self, machine: Machine, progress: Progress) -> None:
         convention = self._convention
@@ -324,7 +328,7 @@ class Obligations:
             if convention.link is not None:
                 caller = machine.symbol(CALLER, 64)
                 machine.same(f"{convention.link} is restored", machine.register(convention.link), caller)
-            self._arguments(machine, progress, "is restored")
+            self._judge_arguments(machine, progress, "is restored")
             return
         low, high = convention.results
         machine.same("the caller gets the return value", machine.register(low), progress.slot, self._result_bits)
@@ -332,7 +336,7 @@ class Obligations:
             expected = machine.symbol("the original returned, high word", 64)
             machine.same("the caller gets the return value, high word", machine.register(high), expected)
 
-    def _bound(self, machine: Machine, obligation: str, name: str, value: Value) -> None:
+    def _bind(self, machine: Machine, obligation: str, name: str, value: Value) -> None:
         """A constant: what the goal knows, or else what it was where it first occurred."""
         expected = machine.bindings.get(name)
         if expected is not None:
@@ -345,14 +349,14 @@ class Obligations:
             machine.demand(obligation, one_of(value, sorted(self.goal.objects - taken), 64))
         machine.bindings[name] = machine.constant(value)
 
-    def _value(self, machine: Machine, number: int) -> Value:
+    def _name_value(self, machine: Machine, number: int) -> Value:
         """The value of a slot, as the function's caller passed it."""
         slot = self._slots[number]
         return machine.symbol(slot.register or f"stack argument {slot.stack}", 64)
 
-    def _bits(self, size: int) -> int:
+    def _count_bits(self, size: int) -> int:
         return 64 if self._strict else 8 * size
 
 
-def _word_of(slot: Slot) -> str:
+def _name_word(slot: Slot) -> str:
     return f"argument {slot.argument}" + (f" word {slot.offset // 8}" if slot.offset else "")

@@ -31,10 +31,10 @@ class Path:
             return None if inner is None else not inner
         known = self._known.get(predicate)
         if known is None and depth and predicate.op in {"and", "or"} and self._known:
-            return self._combined(predicate, depth)
+            return self._combine(predicate, depth)
         return known
 
-    def _combined(self, predicate: Term, depth: int) -> bool | None:
+    def _combine(self, predicate: Term, depth: int) -> bool | None:
         """A conjunction or disjunction, by what is known of its parts."""
         decisive = predicate.op == "or"
         parts = [self.known(part, depth - 1) for part in predicate.args]
@@ -48,7 +48,7 @@ class Path:
         if known is not None or isinstance(predicate, int):
             return self if known else None
         learned = self._known.copy()
-        for term, holds in _parts(predicate, holds=True):
+        for term, holds in _list_parts(predicate, holds=True):
             if learned.setdefault(term, holds) is not holds:
                 return None
         return Path((*self.predicates, predicate), learned)
@@ -61,25 +61,25 @@ class Path:
             if one is not two:
                 break
             shared += 1
-        here, there = _all(mine[shared:]), _all(others[shared:])
+        here, there = _conjoin(mine[shared:]), _conjoin(others[shared:])
         either = or_(here, there, 1)
         predicates = mine[:shared] if isinstance(either, int) else (*mine[:shared], either)
-        known = {term: holds for predicate in predicates for term, holds in _parts(predicate, holds=True)}
+        known = {term: holds for predicate in predicates for term, holds in _list_parts(predicate, holds=True)}
         return Path(predicates, known), here
 
 
-def _parts(predicate: Term, *, holds: bool) -> Iterator[tuple[Term, bool]]:
+def _list_parts(predicate: Term, *, holds: bool) -> Iterator[tuple[Term, bool]]:
     """What is plain when a predicate holds, or does not."""
     if predicate.op == "not":
-        yield from _parts(predicate.args[0], holds=not holds)
+        yield from _list_parts(predicate.args[0], holds=not holds)
         return
     yield predicate, holds
     if (predicate.op, holds) in {("and", True), ("or", False)}:
         for part in predicate.args:
-            yield from _parts(part, holds=holds)
+            yield from _list_parts(part, holds=holds)
 
 
-def _all(predicates: tuple[Term, ...]) -> Value:
+def _conjoin(predicates: tuple[Term, ...]) -> Value:
     result: Value = 1
     for predicate in predicates:
         result = and_(result, predicate, 1)

@@ -20,41 +20,41 @@ def truth(value: Value) -> Value:
     return extract(value, 0, 1)
 
 
-def _byte(predicate: Value) -> Value:
+def _widen(predicate: Value) -> Value:
     return zext(predicate, 8) if isinstance(predicate, Term) else predicate
 
 
-def _arithmetic(name: str) -> Callable[[int, int], Function]:
+def _make_arithmetic(name: str) -> Callable[[int, int], Function]:
     operation = getattr(terms, name)
     return lambda out, _: lambda a, b: operation(a, b, out)
 
 
-def _comparison(name: str, *, swapped: bool = False, negated: bool = False) -> Callable[[int, int], Function]:
+def _make_comparison(name: str, *, swapped: bool = False, negated: bool = False) -> Callable[[int, int], Function]:
     operation = getattr(terms, name)
 
     def make(_: int, width: int) -> Function:
         def compare(a: Value, b: Value) -> Value:
             result = operation(b, a, width) if swapped else operation(a, b, width)
-            return _byte(not_(result) if negated else result)
+            return _widen(not_(result) if negated else result)
 
         return compare
 
     return make
 
 
-def _boolean(name: str) -> Callable[[int, int], Function]:
+def _make_boolean(name: str) -> Callable[[int, int], Function]:
     operation = getattr(terms, name)
-    return lambda _, __: lambda a, b: _byte(operation(truth(a), truth(b), 1))
+    return lambda _, __: lambda a, b: _widen(operation(truth(a), truth(b), 1))
 
 
-def _shift(name: str) -> Callable[[int, int], Function]:
+def _make_shift(name: str) -> Callable[[int, int], Function]:
     """A shift's count has a width of its own; a count that reaches the value's width shifts all out."""
     operation = getattr(terms, name)
 
     def make(out: int, _: int) -> Function:
         def shift(a: Value, count: Value) -> Value:
             if isinstance(count, int):
-                return _value(operation(a, count, out))
+                return _copy(operation(a, count, out))
             reaches = not_(terms.ult(count, out, count.bits))
             fitted = zext(count, out) if count.bits <= out else extract(count, 0, out)
             limit = terms.ashr(a, out, out) if name == "ashr" else 0
@@ -65,42 +65,42 @@ def _shift(name: str) -> Callable[[int, int], Function]:
     return make
 
 
-def _value(value: Value) -> Value:
+def _copy(value: Value) -> Value:
     return value
 
 
-def _piece(out: int, width: int) -> Function:
+def _make_piece(out: int, width: int) -> Function:
     return lambda high, low: terms.concat(high, low, out - width, out)
 
 
-def _carry(_: int, width: int) -> Function:
-    return lambda a, b: _byte(terms.ult(terms.add(a, b, width), b, width))
+def _make_carry(_: int, width: int) -> Function:
+    return lambda a, b: _widen(terms.ult(terms.add(a, b, width), b, width))
 
 
 _MAKERS: dict[OpCode, Callable[[int, int], Function]] = {
-    OpCode.COPY: lambda _, __: _value,
-    OpCode.INT_ADD: _arithmetic("add"),
-    OpCode.INT_SUB: _arithmetic("sub"),
-    OpCode.INT_MULT: _arithmetic("mul"),
-    OpCode.INT_AND: _arithmetic("and_"),
-    OpCode.INT_OR: _arithmetic("or_"),
-    OpCode.INT_XOR: _arithmetic("xor"),
-    OpCode.INT_LEFT: _shift("shl"),
-    OpCode.INT_RIGHT: _shift("lshr"),
-    OpCode.INT_SRIGHT: _shift("ashr"),
-    OpCode.INT_EQUAL: _comparison("eq"),
-    OpCode.INT_NOTEQUAL: _comparison("eq", negated=True),
-    OpCode.INT_LESS: _comparison("ult"),
-    OpCode.INT_LESSEQUAL: _comparison("ult", swapped=True, negated=True),
-    OpCode.INT_SLESS: _comparison("slt"),
-    OpCode.INT_SLESSEQUAL: _comparison("slt", swapped=True, negated=True),
-    OpCode.INT_CARRY: _carry,
-    OpCode.INT_SCARRY: _comparison("scarry"),
-    OpCode.INT_SBORROW: _comparison("sborrow"),
-    OpCode.BOOL_AND: _boolean("and_"),
-    OpCode.BOOL_OR: _boolean("or_"),
-    OpCode.BOOL_XOR: _boolean("xor"),
-    OpCode.BOOL_NEGATE: lambda _, __: lambda a: _byte(not_(truth(a))),
+    OpCode.COPY: lambda _, __: _copy,
+    OpCode.INT_ADD: _make_arithmetic("add"),
+    OpCode.INT_SUB: _make_arithmetic("sub"),
+    OpCode.INT_MULT: _make_arithmetic("mul"),
+    OpCode.INT_AND: _make_arithmetic("and_"),
+    OpCode.INT_OR: _make_arithmetic("or_"),
+    OpCode.INT_XOR: _make_arithmetic("xor"),
+    OpCode.INT_LEFT: _make_shift("shl"),
+    OpCode.INT_RIGHT: _make_shift("lshr"),
+    OpCode.INT_SRIGHT: _make_shift("ashr"),
+    OpCode.INT_EQUAL: _make_comparison("eq"),
+    OpCode.INT_NOTEQUAL: _make_comparison("eq", negated=True),
+    OpCode.INT_LESS: _make_comparison("ult"),
+    OpCode.INT_LESSEQUAL: _make_comparison("ult", swapped=True, negated=True),
+    OpCode.INT_SLESS: _make_comparison("slt"),
+    OpCode.INT_SLESSEQUAL: _make_comparison("slt", swapped=True, negated=True),
+    OpCode.INT_CARRY: _make_carry,
+    OpCode.INT_SCARRY: _make_comparison("scarry"),
+    OpCode.INT_SBORROW: _make_comparison("sborrow"),
+    OpCode.BOOL_AND: _make_boolean("and_"),
+    OpCode.BOOL_OR: _make_boolean("or_"),
+    OpCode.BOOL_XOR: _make_boolean("xor"),
+    OpCode.BOOL_NEGATE: lambda _, __: lambda a: _widen(not_(truth(a))),
     OpCode.INT_NEGATE: lambda out, _: lambda a: not_(a, out),
     OpCode.INT_2COMP: lambda out, _: lambda a: terms.neg(a, out),
     OpCode.INT_ZEXT: lambda out, _: lambda a: zext(a, out),
@@ -108,7 +108,7 @@ _MAKERS: dict[OpCode, Callable[[int, int], Function]] = {
     OpCode.POPCOUNT: lambda out, _: lambda a: terms.popcount(a, out),
     OpCode.LZCOUNT: lambda out, width: lambda a: terms.lzcount(a, width, out),
     OpCode.SUBPIECE: lambda out, _: lambda a, low: extract(a, 8 * low, out),
-    OpCode.PIECE: _piece,
+    OpCode.PIECE: _make_piece,
 }
 
 

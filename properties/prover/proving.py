@@ -31,30 +31,30 @@ def prove(
     try:
         executor.run()
     except RefutedError as error:
-        return _refuted(executor, error, confirm(image, goal, architecture, executor.bindings, error.model))
+        return _refute(executor, error, confirm(image, goal, architecture, executor.bindings, error.model))
     except UndecidedError as error:
         executed = None
         if error.model is not None:
             executed = confirm(image, goal, architecture, executor.bindings, error.model, suspect=executor.at)
         if isinstance(executed, Counterexample):
-            return _verdict("refuted", executor, executed)
-        return _verdict("undecided", executor, reason=str(error))
+            return _conclude("refuted", executor, executed)
+        return _conclude("undecided", executor, reason=str(error))
     except UnknownError as error:
-        return _verdict("undecided", executor, reason=str(error))
-    return _verdict("proved", executor)
+        return _conclude("undecided", executor, reason=str(error))
+    return _conclude("proved", executor)
 
 
-def _refuted(executor: Executor, error: RefutedError, executed: Counterexample | str) -> Verdict:
+def _refute(executor: Executor, error: RefutedError, executed: Counterexample | str) -> Verdict:
     if isinstance(executed, Counterexample) and executed.obligation == error.obligation:
-        return _verdict("refuted", executor, executed)
+        return _conclude("refuted", executor, executed)
     instead = executed if isinstance(executed, str) else f"'{executed.obligation}' is broken"
     reason = (
         f"a bug of the prover: '{error.obligation}' should not hold at {executor.at:#x}, but in execution {instead}"
     )
-    return _verdict("undecided", executor, reason=reason)
+    return _conclude("undecided", executor, reason=reason)
 
 
-def _verdict(
+def _conclude(
     outcome: Outcome, executor: Executor, counterexample: Counterexample | None = None, reason: str | None = None
 ) -> Verdict:
     decider = executor.decider

@@ -40,7 +40,7 @@ def summary(verdict: Verdict) -> str:
 def counterexample_lines(found: Counterexample, image: Image, goal: Goal, architecture: Architecture) -> Iterator[str]:
     """What is wrong, under which values, and where."""
     if found.got is not None and found.expected is not None:
-        got, expected = (_value(value, found, goal, architecture) for value in (found.got, found.expected))
+        got, expected = (_show_value(value, found, goal, architecture) for value in (found.got, found.expected))
         yield f"it is {got}, and must be {expected}"
     if found.values:
         yield "where"
@@ -48,22 +48,22 @@ def counterexample_lines(found: Counterexample, image: Image, goal: Goal, archit
     for name, value in sorted(found.values.items()):
         yield f"  {name:{width}}  {value:#x}"
     yield "in"
-    yield from (f"  {line}" for line in _listing(found, image, _names(goal), architecture))
+    yield from (f"  {line}" for line in _list_instructions(found, image, _name_addresses(goal), architecture))
 
 
-def _value(value: int, found: Counterexample, goal: Goal, architecture: Architecture) -> str:
+def _show_value(value: int, found: Counterexample, goal: Goal, architecture: Architecture) -> str:
     named = origin(value, found, goal, architecture)
     return f"{value:#x} ({named})" if named else f"{value:#x}"
 
 
-def _names(goal: Goal) -> dict[int, str]:
+def _name_addresses(goal: Goal) -> dict[int, str]:
     names = {address: symbol for symbol, address in goal.helpers.items()}
     for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit):
         names[goal.programs[run.program].code] = f"program of {run.place}"
     return names | {goal.body: "the body"}
 
 
-def _listing(
+def _list_instructions(
     found: Counterexample, image: Image, names: Mapping[int, str], architecture: Architecture
 ) -> Iterator[str]:
     """The instructions executed around those that matter, each once, in the order of addresses."""
@@ -71,7 +71,7 @@ def _listing(
     if found.culprit is not None:
         marks[found.culprit] = "<- at fault" if found.culprit != found.at else "<- here, at fault"
     executed = sorted(set(found.path))
-    shown = _around(executed, marks)
+    shown = _select_around(executed, marks)
     following = dict(pairwise(found.path))
     decoder = disassembler(architecture)
     skipped = False
@@ -83,10 +83,10 @@ def _listing(
             yield "..."
         skipped = False
         place = _Place(at, following.get(at), architecture.is_jump)
-        yield _line(place, image, names, decoder, marks.get(at, ""))
+        yield _show_line(place, image, names, decoder, marks.get(at, ""))
 
 
-def _around(executed: list[int], marks: Mapping[int, str]) -> set[int]:
+def _select_around(executed: list[int], marks: Mapping[int, str]) -> set[int]:
     shown: set[int] = set()
     for mark in marks:
         if mark in executed:
@@ -104,27 +104,27 @@ class _Place:
     jumps: Callable[[str], bool]
 
 
-def _line(place: _Place, image: Image, names: Mapping[int, str], decoder: Any, mark: str) -> str:
+def _show_line(place: _Place, image: Image, names: Mapping[int, str], decoder: Any, mark: str) -> str:
     start = place.at - image.address
     found = next(decoder.disasm_lite(image.code[start : start + LONGEST], place.at, 1), None)
     if found is None:
-        size, text = _unlisted(place), "(no instruction)"
+        size, text = _guess_size(place), "(no instruction)"
     else:
         _, size, mnemonic, operands = found
-        text = f"{mnemonic} {_operands(operands, image, names)}".rstrip()
+        text = f"{mnemonic} {_show_operands(operands, image, names)}".rstrip()
         if place.jumps(mnemonic) and place.following not in {None, place.at + size}:
             text += ", taken"
     code = image.code[start : start + size].hex()
     return f"+{start:#06x}  {code:20}  {text:44}  {mark}".rstrip()
 
 
-def _unlisted(place: _Place) -> int:
+def _guess_size(place: _Place) -> int:
     """The size of an instruction that the disassembler does not know: up to the next, if that follows."""
     following = place.following if place.following is not None else place.at
     return following - place.at if 0 < following - place.at <= LONGEST else UNLISTED
 
 
-def _operands(operands: str, image: Image, names: Mapping[int, str]) -> str:
+def _show_operands(operands: str, image: Image, names: Mapping[int, str]) -> str:
     """Operands, of a branch in the image as an offset like those of the lines, else with the name of its target."""
     match = ADDRESS.fullmatch(operands)
     if not match:

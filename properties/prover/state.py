@@ -72,9 +72,9 @@ class State:
         words of the stack, of each.
         """
         self.path, here = self.path.merged(other.path)
-        self.registers = _merged((self.registers, mine[0]), (other.registers, its[0]), here)
-        self.stack = _merged((self.stack, mine[1]), (other.stack, its[1]), here)
-        self.progress = _progress(self.progress, other.progress, here)
+        self.registers = _merge((self.registers, mine[0]), (other.registers, its[0]), here)
+        self.stack = _merge((self.stack, mine[1]), (other.stack, its[1]), here)
+        self.progress = _merge_progress(self.progress, other.progress, here)
         self.instructions = max(self.instructions, other.instructions)
         self.label = (*self.label, *(step for step in other.label if step not in self.label))
 
@@ -94,7 +94,7 @@ Side = tuple[Cells, Unknown]
 """A side of a merge: its bytes, and what to call the unknown ones."""
 
 
-def _merged(mine: Side, its: Side, here: Value) -> Cells:
+def _merge(mine: Side, its: Side, here: Value) -> Cells:
     """Where a side does not know bytes that the other knows, they get a name."""
     (one, first), (other, second) = mine, its
     result = one.cells.copy()
@@ -104,38 +104,38 @@ def _merged(mine: Side, its: Side, here: Value) -> Cells:
             continue
         size = (cell or counterpart or (0, 0))[0]
         if not (one.fits(offset, size) and other.fits(offset, size)):
-            return _merged_bytes(mine, its, here)
+            return _merge_bytes(mine, its, here)
         value = ite(here, one.read(offset, size, first), other.read(offset, size, second), 8 * size)
         result[offset] = (size, value)
     return Cells(result)
 
 
-def _merged_bytes(mine: Side, its: Side, here: Value) -> Cells:
+def _merge_bytes(mine: Side, its: Side, here: Value) -> Cells:
     """The same where the sides divide the bytes into different cells: byte by byte."""
     (one, first), (other, second) = mine, its
     result = Cells()
-    for at in sorted(set(_bytes(one)) | set(_bytes(other))):
+    for at in sorted(set(_list_bytes(one)) | set(_list_bytes(other))):
         result.write(at, 1, ite(here, one.read(at, 1, first), other.read(at, 1, second), 8))
     return result
 
 
-def _bytes(cells: Cells) -> Iterable[int]:
+def _list_bytes(cells: Cells) -> Iterable[int]:
     return (at for start, (size, _) in cells.cells.items() for at in range(start, start + size))
 
 
-def _progress(one: Progress, other: Progress, here: Value) -> Progress:
+def _merge_progress(one: Progress, other: Progress, here: Value) -> Progress:
     if one == other:
         return one
     fields: list[object] = [one.position, one.slots]
     for name, mine, its in zip(Progress._fields[2:-1], one[2:-1], other[2:-1], strict=True):
-        fields.append(_chosen(here, mine, its, 1 if name in PREDICATES else 64))
+        fields.append(_choose(here, mine, its, 1 if name in PREDICATES else 64))
     sessions = zip(one.sessions, other.sessions, strict=True)
-    fields.append(tuple(_chosen(here, mine, its, 64) for mine, its in sessions))
+    fields.append(tuple(_choose(here, mine, its, 64) for mine, its in sessions))
     return Progress(*fields)  # type: ignore[arg-type]
 
 
 PREDICATES = frozenset({"entered", "running", "alive", "called"})
 
 
-def _chosen(here: Value, mine: Value, its: Value, bits: int) -> Value:
+def _choose(here: Value, mine: Value, its: Value, bits: int) -> Value:
     return mine if mine == its else ite(here, mine, its, bits)

@@ -45,46 +45,46 @@ class Step:
 
 def steps(goal: Goal) -> tuple[Step, ...]:
     """All steps, each of which may be left out only where its guard is false."""
-    return tuple(_steps(goal))
+    return tuple(_list_steps(goal))
 
 
-def _steps(goal: Goal) -> Iterator[Step]:
+def _list_steps(goal: Goal) -> Iterator[Step]:
     if goal.lookup is not None:
         yield Step("lookup", "lookup", (goal.lookup,), "the lookup of the number of slots")
     if goal.lookup_ip is not None:
         yield Step("lookup_ip", "lookup_ip", (goal.lookup_ip,), "the lookup of the function's address")
     if goal.calls_original:
-        yield _helper(goal, "tramp_enter", "__bpf_tramp_enter")
+        yield _call_helper(goal, "tramp_enter", "__bpf_tramp_enter")
     for run in (*goal.fentry, *goal.fmod_ret):
-        yield from _run(goal, run)
+        yield from _list_run(goal, run)
     if goal.calls_original:
         target: Target = BODY if goal.shares_ipmodify else goal.body
         yield Step("original", "original", (target,), "the original")
         for run in goal.fexit:
-            yield from _run(goal, run)
-        yield _helper(goal, "tramp_exit", "__bpf_tramp_exit")
+            yield from _list_run(goal, run)
+        yield _call_helper(goal, "tramp_exit", "__bpf_tramp_exit")
         yield Step("leave", "leave", (CALLER,), "the caller")
     else:
         yield Step("leave", "leave", (BODY if goal.shares_ipmodify else goal.body,), "the body")
 
 
-def _helper(goal: Goal, what: What, symbol: str) -> Step:
+def _call_helper(goal: Goal, what: What, symbol: str) -> Step:
     return Step(what, what, (goal.helpers.get(symbol),), symbol)
 
 
-def _run(goal: Goal, run: Run) -> Iterator[Step]:
+def _list_run(goal: Goal, run: Run) -> Iterator[Step]:
     program = goal.programs[run.program]
-    yield _gate(goal, run, "enter")
+    yield _call_gate(goal, run, "enter")
     yield Step("program", run.place, (program.code,), f"the program at {program.code:#x}", run)
-    yield _gate(goal, run, "exit")
+    yield _call_gate(goal, run, "exit")
 
 
-def _gate(goal: Goal, run: Run, what: Literal["enter", "exit"]) -> Step:
-    symbols = _gates(goal.programs[run.program], what)
+def _call_gate(goal: Goal, run: Run, what: Literal["enter", "exit"]) -> Step:
+    symbols = _name_gates(goal.programs[run.program], what)
     return Step(what, run.place, tuple(goal.helpers.get(symbol) for symbol in symbols), " or ".join(symbols), run)
 
 
-def _gates(program: Program, what: str) -> tuple[str, ...]:
+def _name_gates(program: Program, what: str) -> tuple[str, ...]:
     """The helper before and after a program: whether it sleeps, and whether recursion is checked (not for lsm)."""
     recursion = "" if program.kind == "lsm" else "_recur"
     sleepable = f"__bpf_prog_{what}_sleepable{recursion}"

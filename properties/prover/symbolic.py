@@ -57,11 +57,11 @@ class SymbolicMachine:
     def begin(self) -> None:
         """An instruction begins: memory below the stack pointer, before and after it, is not its to use."""
         state = self.state
-        pointer = self._stack_pointer()
+        pointer = self._read_stack_pointer()
         floor = self._plain.get(pointer)
-        state.floor = self._stack_offset(pointer) if floor is None or state.cases else floor
+        state.floor = self._need_offset(pointer) if floor is None or state.cases else floor
 
-    def _stack_pointer(self) -> Value:
+    def _read_stack_pointer(self) -> Value:
         registers = self.state.registers
         cell = registers.cells.get(self._pointer)
         if cell is not None and cell[0] == WORD_BYTES and cell[1] is not None:
@@ -88,7 +88,7 @@ class SymbolicMachine:
         cell = cells.cells.get(offset)
         if cell is not None and cell[0] == size and cell[1] is not None:
             return cell[1]
-        return cells.read(offset, size, self.unknown_register if space is REGISTER else _no_temporary)
+        return cells.read(offset, size, self.unknown_register if space is REGISTER else _refuse_temporary)
 
     def address(self, place: Place) -> Value:
         """An operand that is an address; one of fewer bits is filled with zeros."""
@@ -103,13 +103,13 @@ class SymbolicMachine:
         output = op[2]
         assert output is not None
         size = output[2]
-        offset = self._accessed(self.address(op[3][0]), size, store=False)
+        offset = self._access(self.address(op[3][0]), size, store=False)
         self._put(output, self.state.stack.read(offset, size, self.unknown_stack))
 
     def store(self, op: Op) -> None:
         """An operation that stores."""
         address, content = op[3]
-        offset = self._accessed(self.address(address), content[2], store=True)
+        offset = self._access(self.address(address), content[2], store=True)
         self.state.stack.write(offset, content[2], self.operand(content))
 
     def end(self, instruction: Instruction) -> None:
@@ -118,10 +118,10 @@ class SymbolicMachine:
         The stack pointer is still in the frame. Flags that the instruction leaves undefined are lost.
         """
         state = self.state
-        pointer = self._stack_pointer()
+        pointer = self._read_stack_pointer()
         if pointer is self._judged and not (state.accesses or state.cases or instruction.undefined):
             return
-        offset = self._offset(pointer)
+        offset = self._find_offset(pointer)
         floor = state.floor
         if offset is not None and offset < floor:
             floor = offset
@@ -129,7 +129,7 @@ class SymbolicMachine:
             allowed = self._frame.store if stored else self._frame.load
             self.demand(NO_STORE if stored else NO_LOAD, int(allowed(low, high, floor)))
         if offset is None or not self._frame.pointer(offset):
-            self._stray(pointer)
+            self._judge_stray(pointer)
         if self.architecture.always_aligned:
             self.demand(ALIGNED, int(offset % self.architecture.convention.stack_alignment == 0))
         elif not state.cases:
@@ -149,7 +149,7 @@ class SymbolicMachine:
         else:
             registers.write(offset, size, value)
 
-    def _offset(self, address: Value) -> int | None:
+    def _find_offset(self, address: Value) -> int | None:
         """An address as offset from the first stack pointer, if it plainly is one, or is in this case."""
         cases = self.state.cases
         if not cases and address in self._plain:
@@ -167,38 +167,38 @@ class SymbolicMachine:
         top = cases.get(self._top)
         return signed((offset - top) % MODULUS, 64) if isinstance(base, int) and isinstance(top, int) else None
 
-    def _lowest(self) -> int:
-        now = self._offset(self.state.registers.read(self._pointer, 8, self.unknown_register))
+    def _find_lowest(self) -> int:
+        now = self._find_offset(self.state.registers.read(self._pointer, 8, self.unknown_register))
         return self.state.floor if now is None else min(now, self.state.floor)
 
-    def _accessed(self, address: Value, size: int, *, store: bool) -> int:
+    def _access(self, address: Value, size: int, *, store: bool) -> int:
         """The offset of an access, which end() judges; where it may be any, it must be one that can be right."""
-        offset = self._offset(address)
+        offset = self._find_offset(address)
         if offset is None:
             high = 0 if store else self._frame.readable
-            allowed = self._within(address, self._lowest(), high - size)
+            allowed = self._is_within(address, self._find_lowest(), high - size)
             elsewhere = self._frame.within(address, size, store=store)
             self.demand(NO_STORE if store else NO_LOAD, or_(allowed, elsewhere, 1))
-            raise SplitError(self._term(address))
+            raise SplitError(self._choose_term(address))
         self.state.accesses.append((store, offset, offset + size))
         return offset
 
-    def _within(self, address: Value, low: int, last: int) -> Value:
+    def _is_within(self, address: Value, low: int, last: int) -> Value:
         """Whether an address is at one of the offsets [low, last], of which there may be none."""
         distance = sub(sub(address, self._top, 64), low % MODULUS, 64)
         return ult(distance, last - low + 1, 64) if low <= last else 0
 
-    def _stray(self, pointer: Value) -> NoReturn:
-        self.demand(STACK_POINTER, self._within(pointer, -FRAME_BYTES, self._frame.readable))
-        raise SplitError(self._term(pointer))
+    def _judge_stray(self, pointer: Value) -> NoReturn:
+        self.demand(STACK_POINTER, self._is_within(pointer, -FRAME_BYTES, self._frame.readable))
+        raise SplitError(self._choose_term(pointer))
 
-    def _term(self, value: Value) -> Term:
+    def _choose_term(self, value: Value) -> Term:
         """What to make cases of: for a constant address the stack pointer."""
         return value if isinstance(value, Term) else self._top
 
     def unknown_register(self, offset: int, size: int) -> Value:
         """A register that a callee has left unknown; a flag is 0 or 1."""
-        return self._unknown_register(offset, size, self.state.label)
+        return self._name_register(offset, size, self.state.label)
 
     def unknown_stack(self, offset: int, size: int) -> Value:
         """Bytes of the stack that nobody has written since the last step."""
@@ -208,11 +208,11 @@ class SymbolicMachine:
         """How a state's unknown registers, and bytes of the stack, are called."""
         label = state.label
         return (
-            lambda offset, size: self._unknown_register(offset, size, label),
+            lambda offset, size: self._name_register(offset, size, label),
             lambda offset, size: symbol(stack_name(offset, size, label), 8 * size),
         )
 
-    def _unknown_register(self, offset: int, size: int, label: tuple[str, ...]) -> Value:
+    def _name_register(self, offset: int, size: int, label: tuple[str, ...]) -> Value:
         start = offset if offset in self._names else max(known for known in self._names if known < offset)
         name = self._names[start]
         width = 8 * self._places[name][1]
@@ -235,25 +235,25 @@ class SymbolicMachine:
 
     def word(self, address: Value) -> Value:
         """See Machine. Where inside() has let a term pass, it must be a number here."""
-        return self.state.stack.read(self._stack_offset(address), 8, self.unknown_stack)
+        return self.state.stack.read(self._need_offset(address), 8, self.unknown_stack)
 
     def set_word(self, address: Value, value: Value) -> None:
         """See Machine."""
-        self.state.stack.write(self._stack_offset(address), 8, value)
+        self.state.stack.write(self._need_offset(address), 8, value)
 
-    def _stack_offset(self, address: Value) -> int:
-        offset = self._offset(address)
+    def _need_offset(self, address: Value) -> int:
+        offset = self._find_offset(address)
         if offset is None:
-            raise SplitError(self._term(address))
+            raise SplitError(self._choose_term(address))
         return offset
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
-        floor = self._stack_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
-        offset = self._offset(low)
+        floor = self._need_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
+        offset = self._find_offset(low)
         if offset is None:
-            self.demand(obligation, self._within(low, floor, -size))
-            raise SplitError(self._term(low))
+            self.demand(obligation, self._is_within(low, floor, -size))
+            raise SplitError(self._choose_term(low))
         self.demand(obligation, int(floor <= offset and offset + size <= 0))
 
     @property
@@ -304,14 +304,14 @@ class SymbolicMachine:
         for flag in self.architecture.convention.clear:
             state.registers.write(*self._places[flag], 0)
         state.stack.drop_below(
-            self._stack_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
+            self._need_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
         )
         state.label = (step,)
 
     def forget(self, address: Value, size: int) -> None:
         """See Machine."""
-        self.state.stack.drop(self._stack_offset(address), size)
+        self.state.stack.drop(self._need_offset(address), size)
 
 
-def _no_temporary(offset: int, size: int) -> Value:
+def _refuse_temporary(offset: int, size: int) -> Value:
     raise AssertionError(f"p-code reads a temporary at {offset:#x} ({size}) that it has not written")

@@ -79,7 +79,7 @@ def _make(op: str, bits: int, *args: Any) -> Term:
     return term
 
 
-def _pair(op: str, bits: int, a: Any, b: Any, *width: int) -> Term:
+def _make_commutative(op: str, bits: int, a: Any, b: Any, *width: int) -> Term:
     """Of a commutative operation: the older argument first."""
     return _make(op, bits, a, b, *width) if a.serial < b.serial else _make(op, bits, b, a, *width)
 
@@ -111,7 +111,7 @@ def add(a: Value, b: Value, bits: int) -> Value:
         return _make("add", bits, a, b) if b else a
     left, first = linear(a)
     right, second = linear(b)
-    both = _pair("add", bits, left, right)
+    both = _make_commutative("add", bits, left, right)
     return add(both, first + second, bits)
 
 
@@ -142,7 +142,7 @@ def mul(a: Value, b: Value, bits: int) -> Value:
         if b & (b - 1) == 0:
             return shl(a, b.bit_length() - 1, bits)
         return _make("mul", bits, a, b)
-    return _pair("mul", bits, a, b)
+    return _make_commutative("mul", bits, a, b)
 
 
 def and_(a: Value, b: Value, bits: int) -> Value:
@@ -158,19 +158,19 @@ def and_(a: Value, b: Value, bits: int) -> Value:
         return _make("and", bits, a, b)
     if a is b:
         return a
-    return _and_of_bits(a, b) if bits == 1 else _pair("and", bits, a, b)
+    return _conjoin(a, b) if bits == 1 else _make_commutative("and", bits, a, b)
 
 
-def _and_of_bits(a: Any, b: Any) -> Value:
-    if _opposite(a, b):
+def _conjoin(a: Any, b: Any) -> Value:
+    if _are_opposite(a, b):
         return 0
     for one, other in ((a, b), (b, a)):
         if other.op == "and":
             if one in other.args:
                 return cast("Value", other)
-            if any(_opposite(one, part) for part in other.args):
+            if any(_are_opposite(one, part) for part in other.args):
                 return 0
-    return _pair("and", 1, a, b)
+    return _make_commutative("and", 1, a, b)
 
 
 def or_(a: Value, b: Value, bits: int) -> Value:
@@ -185,24 +185,24 @@ def or_(a: Value, b: Value, bits: int) -> Value:
         return b if b == (1 << bits) - 1 else _make("or", bits, a, b)
     if a is b:
         return a
-    return _or_of_bits(a, b) if bits == 1 else _pair("or", bits, a, b)
+    return _disjoin(a, b) if bits == 1 else _make_commutative("or", bits, a, b)
 
 
-def _or_of_bits(a: Any, b: Any) -> Value:
+def _disjoin(a: Any, b: Any) -> Value:
     """Where one path branches off another, what they come to together must stay simple."""
-    if _opposite(a, b):
+    if _are_opposite(a, b):
         return 1
     if a.op == "not" and b.op == "not":
         return not_(and_(a.args[0], b.args[0], 1))
     for one, other in ((a, b), (b, a)):
         if other.op == "and":
             for part, rest in (other.args, other.args[::-1]):
-                if _opposite(one, part):
+                if _are_opposite(one, part):
                     return or_(one, rest, 1)
-    return _pair("or", 1, a, b)
+    return _make_commutative("or", 1, a, b)
 
 
-def _opposite(a: Any, b: Any) -> bool:
+def _are_opposite(a: Any, b: Any) -> bool:
     return (a.op == "not" and a.args[0] is b) or (b.op == "not" and b.args[0] is a)
 
 
@@ -218,7 +218,7 @@ def xor(a: Value, b: Value, bits: int) -> Value:
         return not_(a, bits) if b == (1 << bits) - 1 else _make("xor", bits, a, b)
     if a is b:
         return 0
-    return _pair("xor", bits, a, b)
+    return _make_commutative("xor", bits, a, b)
 
 
 def not_(a: Value, bits: int = 1) -> Value:
@@ -262,15 +262,15 @@ def eq(a: Value, b: Value, bits: int) -> Value:
     if isinstance(a, int):
         return int(a == b)
     if isinstance(b, int):
-        return _eq_constant(a, b, bits)
+        return _compare_constant(a, b, bits)
     left, first = linear(a)
     right, second = linear(b)
     if left is right:
         return int(first == second)
-    return _pair("eq", 1, a, b, bits)
+    return _make_commutative("eq", 1, a, b, bits)
 
 
-def _eq_constant(a: Term, b: int, bits: int) -> Value:
+def _compare_constant(a: Term, b: int, bits: int) -> Value:
     if a.op == "add" and isinstance(a.args[1], int):
         return eq(a.args[0], (b - a.args[1]) % (1 << bits), bits)
     if a.op == "zext" and isinstance(a.args[0], Term):
@@ -323,20 +323,20 @@ def ite(condition: Value, yes: Value, no: Value, bits: int) -> Value:
         return yes
     if condition.op == "not":
         return ite(condition.args[0], no, yes, bits)
-    yes, no = _branch(condition, yes, 1), _branch(condition, no, 2)
+    yes, no = _simplify_branch(condition, yes, 1), _simplify_branch(condition, no, 2)
     if bits == 1:
-        return _ite_of_bits(condition, yes, no)
+        return _choose_bit(condition, yes, no)
     return _make("ite", bits, condition, yes, no)
 
 
-def _branch(condition: Term, value: Value, side: int) -> Value:
+def _simplify_branch(condition: Term, value: Value, side: int) -> Value:
     """What an inner choice by the same condition comes to."""
     same = isinstance(value, Term) and value.op == "ite" and value.args[0] is condition
     inner: Value = value.args[side] if same and isinstance(value, Term) else value
     return inner
 
 
-def _ite_of_bits(condition: Term, yes: Value, no: Value) -> Value:
+def _choose_bit(condition: Term, yes: Value, no: Value) -> Value:
     if isinstance(yes, int) and isinstance(no, int):
         return yes if yes == no else condition if yes else not_(condition)
     if isinstance(yes, int):

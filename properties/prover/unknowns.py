@@ -55,12 +55,12 @@ class Unknowns:
         known = self.values.get(name, self._defaults.get(name))
         if known is not None:
             return known
-        return 0 if name.startswith(PATCHED) else _made_up(name, bits)
+        return 0 if name.startswith(PATCHED) else _make_up(name, bits)
 
     def after(self, register: str, step: str, bits: int) -> int:
         """What a step leaves in a register."""
         name = register_name(register, (step,))
-        return self._after.get((register, step), _made_up(name, bits))
+        return self._after.get((register, step), _make_up(name, bits))
 
     def stack_after(self, step: str) -> Iterator[tuple[int, bytes]]:
         """What is in unwritten bytes of the stack after a step: (offset, bytes)."""
@@ -68,7 +68,7 @@ class Unknowns:
             yield offset, value.to_bytes(size, "little")
 
 
-def _made_up(name: str, bits: int) -> int:
+def _make_up(name: str, bits: int) -> int:
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % (1 << bits)
 

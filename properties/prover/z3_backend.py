@@ -34,7 +34,7 @@ _TRUTH = {True: z3.BoolVal(True), False: z3.BoolVal(False)}
 
 
 @lru_cache(maxsize=4096)
-def _number(value: int, bits: int) -> Any:
+def _make_number(value: int, bits: int) -> Any:
     return z3.BitVecVal(value, bits)
 
 
@@ -55,15 +55,15 @@ class Solver:
         UnknownError when z3 gives up.
         """
         self.asked += 1
-        solver = self._started()
-        if self.asked % NOW_AND_THEN == 0 and self._spent() > BUDGET:
+        solver = self._start()
+        if self.asked % NOW_AND_THEN == 0 and self._count_spent() > BUDGET:
             raise UnknownError("z3 has used up its budget for one proof")
         solver.push()
         try:
             for predicate in predicates:
-                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._predicate(predicate).as_ast())
+                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._translate_predicate(predicate).as_ast())
             if differing:
-                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._difference(*differing).as_ast())
+                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._translate_difference(*differing).as_ast())
             answer = z3.Z3_solver_check(_CONTEXT, solver.solver)
             if answer == z3.Z3_L_TRUE:
                 return self._read(solver.model())
@@ -73,16 +73,16 @@ class Solver:
         finally:
             solver.pop()
 
-    def _started(self) -> Any:
+    def _start(self) -> Any:
         if self._solver is None:
             self._solver = z3.SimpleSolver()
             self._solver.set("rlimit", RESOURCES)
-            self._solver.add(*(self._predicate(fact) for fact in self._facts))
+            self._solver.add(*(self._translate_predicate(fact) for fact in self._facts))
             self._solver.check()
-            self._before = self._spent()
+            self._before = self._count_spent()
         return self._solver
 
-    def _spent(self) -> int:
+    def _count_spent(self) -> int:
         """The resources that z3 has used since this solver began; its own count is of the whole process."""
         statistics = self._solver.statistics()
         found = statistics.stats
@@ -91,13 +91,13 @@ class Solver:
         place = next(place for place in places if z3.Z3_stats_get_key(_CONTEXT, found, place) == "rlimit count")
         return int(z3.Z3_stats_get_uint_value(_CONTEXT, found, place)) - self._before
 
-    def _difference(self, one: Value, other: Value, bits: int) -> Any:
-        first, second = (self._low(value, bits) for value in (one, other))
+    def _translate_difference(self, one: Value, other: Value, bits: int) -> Any:
+        first, second = (self._translate_low(value, bits) for value in (one, other))
         return first != second
 
-    def _low(self, value: Value, bits: int) -> Any:
+    def _translate_low(self, value: Value, bits: int) -> Any:
         if isinstance(value, int):
-            return _number(value, bits)
+            return _make_number(value, bits)
         self._translate(value)
         made = self.vector(value, value.bits)
         return made if bits == value.bits else z3.Extract(bits - 1, 0, made)
@@ -109,7 +109,7 @@ class Solver:
             if (value := model.eval(symbol)) is not None and z3.is_bv_value(value)
         }
 
-    def _predicate(self, predicate: Value) -> Any:
+    def _translate_predicate(self, predicate: Value) -> Any:
         if isinstance(predicate, int):
             return _TRUTH[predicate == 1]
         self._translate(predicate)
@@ -117,49 +117,49 @@ class Solver:
 
     def _translate(self, value: Term) -> None:
         for term in postorder(value, self._translated):
-            self._translated[term] = self._term(term)
+            self._translated[term] = self._translate_term(term)
 
-    def _term(self, term: Term) -> Any:
+    def _translate_term(self, term: Term) -> Any:
         """A term of one bit becomes a Bool, any other a bit vector."""
         if term.op == "symbol":
             name = str(term.args[0])
             symbol = self._symbols[name] = z3.BitVec(name, term.bits)
             return symbol == 1 if term.bits == 1 else symbol
         if term.op in _COMPARISONS:
-            return _COMPARISONS[term.op](*self._operands(term.args[:2], term.args[2]))
+            return _COMPARISONS[term.op](*self._translate_operands(term.args[:2], term.args[2]))
         if term.bits == 1:
-            return self._bit(term)
+            return self._translate_bit(term)
         return _VECTORS[term.op](self, term)
 
-    def _bit(self, term: Term) -> Any:
+    def _translate_bit(self, term: Term) -> Any:
         if term.op in _BOOLEANS:
-            return _BOOLEANS[term.op](*(self._boolean(arg) for arg in term.args))
+            return _BOOLEANS[term.op](*(self._translate_boolean(arg) for arg in term.args))
         return _VECTORS[term.op](self, term) == 1
 
-    def _boolean(self, value: Value) -> Any:
+    def _translate_boolean(self, value: Value) -> Any:
         return _TRUTH[value == 1] if isinstance(value, int) else self._translated[value]
 
     def vector(self, value: Value, bits: int) -> Any:
         """A value, at this width, as a bit vector."""
         if isinstance(value, int):
-            return _number(value, bits)
+            return _make_number(value, bits)
         made = self._translated[value]
-        return z3.If(made, _number(1, 1), _number(0, 1)) if value.bits == 1 else made
+        return z3.If(made, _make_number(1, 1), _make_number(0, 1)) if value.bits == 1 else made
 
-    def _operands(self, values: Iterable[Value], bits: int) -> list[Any]:
+    def _translate_operands(self, values: Iterable[Value], bits: int) -> list[Any]:
         return [self.vector(value, bits) for value in values]
 
 
-def _width(term: Term) -> int:
+def _find_width(term: Term) -> int:
     inner = term.args[0]
     return inner.bits if isinstance(inner, Term) else term.bits
 
 
-def _scarry(a: Any, b: Any) -> Any:
+def _overflow_sum(a: Any, b: Any) -> Any:
     return z3.Or(z3.Not(z3.BVAddNoOverflow(a, b, True)), z3.Not(z3.BVAddNoUnderflow(a, b)))
 
 
-def _sborrow(a: Any, b: Any) -> Any:
+def _overflow_difference(a: Any, b: Any) -> Any:
     return z3.Or(z3.Not(z3.BVSubNoOverflow(a, b)), z3.Not(z3.BVSubNoUnderflow(a, b, True)))
 
 
@@ -167,8 +167,8 @@ _COMPARISONS: dict[str, Callable[..., Any]] = {
     "eq": lambda a, b: a == b,
     "ult": z3.ULT,
     "slt": lambda a, b: a < b,
-    "scarry": _scarry,
-    "sborrow": _sborrow,
+    "scarry": _overflow_sum,
+    "sborrow": _overflow_difference,
 }
 _BOOLEANS: dict[str, Callable[..., Any]] = {
     "not": z3.Not,
@@ -179,7 +179,7 @@ _BOOLEANS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _binary(operation: Callable[[Any, Any], Any]) -> Callable[[Solver, Term], Any]:
+def _make_binary(operation: Callable[[Any, Any], Any]) -> Callable[[Solver, Term], Any]:
     return lambda solver, term: operation(
         solver.vector(term.args[0], term.bits), solver.vector(term.args[1], term.bits)
     )
@@ -195,26 +195,26 @@ def _concat(solver: Solver, term: Term) -> Any:
     return z3.Concat(solver.vector(high, term.bits - low_bits), solver.vector(low, low_bits))
 
 
-def _extended(extend: Callable[[int, Any], Any]) -> Callable[[Solver, Term], Any]:
+def _make_extension(extend: Callable[[int, Any], Any]) -> Callable[[Solver, Term], Any]:
     def make(solver: Solver, term: Term) -> Any:
-        return extend(term.bits - _width(term), solver.vector(term.args[0], _width(term)))
+        return extend(term.bits - _find_width(term), solver.vector(term.args[0], _find_width(term)))
 
     return make
 
 
-def _ite(solver: Solver, term: Term) -> Any:
+def _choose(solver: Solver, term: Term) -> Any:
     condition, yes, no = term.args
     return z3.If(solver.vector(condition, 1) == 1, solver.vector(yes, term.bits), solver.vector(no, term.bits))
 
 
-def _popcount(solver: Solver, term: Term) -> Any:
-    value = solver.vector(term.args[0], _width(term))
-    bits = [z3.ZeroExt(term.bits - 1, z3.Extract(bit, bit, value)) for bit in range(_width(term))]
+def _count_bits(solver: Solver, term: Term) -> Any:
+    value = solver.vector(term.args[0], _find_width(term))
+    bits = [z3.ZeroExt(term.bits - 1, z3.Extract(bit, bit, value)) for bit in range(_find_width(term))]
     return z3.Sum(bits)
 
 
-def _lzcount(solver: Solver, term: Term) -> Any:
-    width = _width(term)
+def _count_zeros(solver: Solver, term: Term) -> Any:
+    width = _find_width(term)
     value = solver.vector(term.args[0], width)
     count = z3.BitVecVal(width, term.bits)
     for bit in range(width):
@@ -223,21 +223,21 @@ def _lzcount(solver: Solver, term: Term) -> Any:
 
 
 _VECTORS: dict[str, Callable[[Solver, Term], Any]] = {
-    "add": _binary(lambda a, b: a + b),
-    "sub": _binary(lambda a, b: a - b),
-    "mul": _binary(lambda a, b: a * b),
-    "and": _binary(lambda a, b: a & b),
-    "or": _binary(lambda a, b: a | b),
-    "xor": _binary(lambda a, b: a ^ b),
-    "shl": _binary(lambda a, b: a << b),
-    "lshr": _binary(z3.LShR),
-    "ashr": _binary(lambda a, b: a >> b),
+    "add": _make_binary(lambda a, b: a + b),
+    "sub": _make_binary(lambda a, b: a - b),
+    "mul": _make_binary(lambda a, b: a * b),
+    "and": _make_binary(lambda a, b: a & b),
+    "or": _make_binary(lambda a, b: a | b),
+    "xor": _make_binary(lambda a, b: a ^ b),
+    "shl": _make_binary(lambda a, b: a << b),
+    "lshr": _make_binary(z3.LShR),
+    "ashr": _make_binary(lambda a, b: a >> b),
     "not": lambda solver, term: ~solver.vector(term.args[0], term.bits),
     "extract": _extract,
     "concat": _concat,
-    "zext": _extended(z3.ZeroExt),
-    "sext": _extended(z3.SignExt),
-    "ite": _ite,
-    "popcount": _popcount,
-    "lzcount": _lzcount,
+    "zext": _make_extension(z3.ZeroExt),
+    "sext": _make_extension(z3.SignExt),
+    "ite": _choose,
+    "popcount": _count_bits,
+    "lzcount": _count_zeros,
 }

@@ -1,4 +1,4 @@
-"""Checks in order, and how results are shown: tables, text, JUnit XML.
+"""Checks, results and tables as values (`results`, `grid`), how checks are run, and how everything is shown.
 
-It decides nothing.
+It decides nothing, and knows nothing of what is checked.
 """

@@ -6,6 +6,7 @@ import ast
 import configparser
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,13 +48,25 @@ def files() -> Iterator[Path]:
             yield path
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The first part of every module that a file imports, wherever in it."""
+def modules(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it; of `from package import module` the module."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield (node.module or "").partition(".")[0]
+            name = node.module or ""
+            deeper = [f"{name}.{alias.name}" for alias in node.names if is_module(f"{name}.{alias.name}")]
+            yield from deeper or [name]
+
+
+def is_module(name: str) -> bool:
+    place = ROOT / name.replace(".", "/")
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The first part of every module that a file imports, wherever in it."""
+    yield from (name.partition(".")[0] for name in modules(path))
 
 
 @pytest.mark.parametrize("line", rule_lines(), ids=rule_ids())
@@ -99,6 +112,23 @@ def test_imports_go_one_way(package: str) -> None:
         assert set() == others, path
 
 
+# What runs where angr is installed, and none of the project's libraries: the obligations, and the peer itself.
+OBLIGATIONS = "architecture claims context goal image machine meaning obligations steps terms unknowns x86_64".split()
+
+
+def test_the_prover_imports_spec_alone() -> None:
+    """Of the project the prover knows itself and spec, and its obligations no library."""
+    for path in sources("properties/prover"):
+        known = {name for name in modules(path) if name.partition(".")[0] in PACKAGES}
+
+        assert {name for name in known if not name.startswith(("spec.", "properties.prover."))} == set(), path
+        if path.stem in OBLIGATIONS:
+            assert set(imported(path)) <= {"__future__", "properties", "spec"} | set(sys.stdlib_module_names), path
+            assert {name.rpartition(".")[2] for name in known if name.startswith("properties.")} <= set(OBLIGATIONS), (
+                path
+            )
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_what_lives_there(package: str) -> None:
     """Every folder's __init__, and every module, has a docstring."""
@@ -135,6 +165,17 @@ def test_the_commands_in_documents_exist() -> None:
 
         assert set() == set(re.findall(r"tox -e ([a-z]+)", text)) - known, path
         assert set() == set(re.findall(r"python -m properties ([a-z]+)", text)) - known, path
+
+
+def test_the_readme_says_where_things_are() -> None:
+    """What README's table names stands in the file to which it points; every link of README leads somewhere."""
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| .* \| `(\w+)` in \[([^\]]+)\]", text, re.MULTILINE)
+    assert 7 <= len(rows)
+    for name, file in rows:
+        assert re.search(rf"\b{name}\(", (ROOT / file).read_text()), (name, file)
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / target).exists(), target
 
 
 def test_no_file_names_a_machine() -> None:

@@ -195,13 +195,13 @@ def test_no_image_is_not_run(tmp_path: Path) -> None:
 def test_the_real_images_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check proves each image of the project as it is, and most also while programs are detached."""
     tried: list[bool] = []
-    case = proof_checks._case
+    case = proof_checks._prove_case
 
     def noted(title: str, kernel: str, detaching: bool, *rest: object) -> object:
         tried.append(detaching)
         return case(title, kernel, detaching, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(proof_checks, "_case", noted)
+    monkeypatch.setattr(proof_checks, "_prove_case", noted)
     result = image_check().run()
     images: Sequence[Path] = sorted(IMAGES.glob("*.json"))
 

@@ -19,14 +19,14 @@ from properties.proofs.composition import Composed, composed
 from properties.proofs.generated import generated
 from properties.proofs.image_files import read_image
 from properties.proofs.inlines import Call, calls, image_of
-from properties.prover.confirm import Emulation
+from properties.prover.confirm import Emulation, confirm
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
 from properties.prover.operations import Instruction
 from properties.prover.proving import prove
-from properties.prover.verdicts import Verdict
+from properties.prover.verdicts import Counterexample, Verdict
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
@@ -77,6 +77,18 @@ def test_z3_alone_proves_the_helpers() -> None:
         verdict = prove(image_of(code), call, thorough=True)
 
         assert ("proved", 0) == (verdict.outcome, verdict.figures.plain), call
+
+
+def test_a_region_may_begin_where_the_stack_ends() -> None:
+    """After the return the stack pointer is where `*value` is; it has not left the frame for all that."""
+    code = inline("bpf_get_func_ret", PRESETS["linux-7.3"], "fexit")
+    changed = replace(code, statements=tuple("nop" if "mov [rsi]" in one else one for one in code.statements))
+    top = 0xFFFF888000108000
+    values = {"rsp": top, "rsi": top + 8, "ctx[3]": 1, "*value": 2}
+    executed = confirm(image_of(changed), Call("bpf_get_func_ret", "fexit", 3), X86_64, {}, values)
+
+    assert isinstance(executed, Counterexample), executed
+    assert "*value is the word asked for, or what it was" == executed.obligation
 
 
 @pytest.mark.parametrize("kernel", LINUX)

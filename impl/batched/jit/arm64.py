@@ -60,11 +60,11 @@ class _Emitter:
 
     def store(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"str {register}, {self._at(below)}")
+        yield Instruction(f"str {register}, {self._write_place(below)}")
 
     def load(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"ldr {register}, {self._at(below)}")
+        yield Instruction(f"ldr {register}, {self._write_place(below)}")
 
     def copy(self, number: int, below: int) -> Code:
         """See Emitter."""
@@ -76,7 +76,7 @@ class _Emitter:
         if not value:
             yield from self.store("xzr", below)
             return
-        yield from _constant("x10", value)
+        yield from _load_constant("x10", value)
         yield from self.store("x10", below)
 
     def put_symbol(self, symbol: str, below: int) -> Code:
@@ -92,13 +92,13 @@ class _Emitter:
             return
         yield from self.load("x10", frame.count)
         if bits:
-            yield from _constant("x11", bits)
+            yield from _load_constant("x11", bits)
             yield Instruction("add x10, x10, x11")
         yield from self.store("x10", frame.meta)
 
     def symbol(self, register: str, symbol: str) -> Code:
         """See Emitter."""
-        text = "\n".join(_moves(register, MARK, range(4)))
+        text = "\n".join(_write_moves(register, MARK, range(4)))
         yield Instruction(text, MOVE64, symbol, count=4)
 
     def address(self, register: str, below: int) -> Code:
@@ -141,46 +141,46 @@ class _Emitter:
 
     def store_slot(self) -> Code:
         """See Emitter."""
-        yield from self._slot("str", "x0")
+        yield from self._access_slot("str", "x0")
 
     def clear_slot(self) -> Code:
         """See Emitter."""
-        yield from self._slot("str", "xzr")
+        yield from self._access_slot("str", "xzr")
 
     def load_slot(self) -> Code:
         """See Emitter."""
-        yield from self._slot("ldr", "x0")
+        yield from self._access_slot("ldr", "x0")
 
     def if_slot(self, label: str) -> Code:
         """See Emitter."""
-        yield from self._slot("ldr", "x10")
+        yield from self._access_slot("ldr", "x10")
         yield Instruction(f"cbnz x10, {label}", BRANCH19, label, code=CBNZ_X10)
 
     def nop(self) -> Code:
         """See Emitter."""
         yield Instruction("nop")
 
-    def _at(self, below: int) -> str:
+    def _write_place(self, below: int) -> str:
         return f"[sp, #{self.frame.size - below:#x}]"
 
-    def _slot(self, operation: str, register: str) -> Code:
+    def _access_slot(self, operation: str, register: str) -> Code:
         """A load or store of the return slot, which a generic image has behind as many words as the function has."""
         frame = self.frame
         if not frame.count:
-            yield Instruction(f"{operation} {register}, {self._at(frame.result)}")
+            yield Instruction(f"{operation} {register}, {self._write_place(frame.result)}")
             return
         yield from self.load("x10", frame.count)
         yield from self.address("x11", frame.context)
         yield Instruction(f"{operation} {register}, [x11, x10, lsl #3]")
 
 
-def _constant(register: str, value: int) -> Code:
+def _load_constant(register: str, value: int) -> Code:
     parts = [part for part in range(4) if value >> 16 * part & 0xFFFF]
-    for text in _moves(register, value, parts or [0]):
+    for text in _write_moves(register, value, parts or [0]):
         yield Instruction(text)
 
 
-def _moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
+def _write_moves(register: str, value: int, parts: Sequence[int]) -> list[str]:
     """A movz and as many movk as it takes to write these 16-bit parts of a value."""
     return [
         f"{'movk' if place else 'movz'} {register}, #{value >> 16 * part & 0xFFFF:#x}, lsl #{16 * part:#x}"

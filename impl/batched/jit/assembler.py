@@ -26,7 +26,7 @@ def assemble(text: str, address: int = 0, dialect: Dialect = X86_64) -> bytes:
     """The code of a text with local labels, as it is at an address. BadInputError where it is none."""
     try:
         # keystone 0.9.2 leaves the radix of its parser to chance: now and then "16" is 0x16.
-        code, _ = _keystone(dialect).asm(DECIMAL.sub(_hexadecimal, text), address, as_bytes=True)
+        code, _ = _make_keystone(dialect).asm(DECIMAL.sub(_to_hexadecimal, text), address, as_bytes=True)
     except keystone.KsError as error:
         raise BadInputError(f"keystone does not assemble '{text}': {error}") from error
     if code is None:
@@ -34,12 +34,12 @@ def assemble(text: str, address: int = 0, dialect: Dialect = X86_64) -> bytes:
     return bytes(code)
 
 
-def _hexadecimal(number: re.Match[str]) -> str:
+def _to_hexadecimal(number: re.Match[str]) -> str:
     return hex(int(number[0]))
 
 
 @cache
-def _keystone(dialect: Dialect) -> Any:
+def _make_keystone(dialect: Dialect) -> Any:
     machine, mode = dialect
     return keystone.Ks(getattr(keystone, f"KS_ARCH_{machine}"), getattr(keystone, f"KS_MODE_{mode}"))
 

@@ -38,7 +38,7 @@ def assembled(plan: Plan, isa: Isa = X86_64) -> Template:
 
 def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
     """Where what is in the frame, from the top: as __arch_prepare_bpf_trampoline() has it."""
-    slots = _slots(plan, isa)
+    slots = _place_slots(plan, isa)
     result = SLOT_BYTES * plan.calls_original
     context = result + SLOT_BYTES * len(slots)
     meta = context + SLOT_BYTES
@@ -47,7 +47,7 @@ def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
     kept = cookies + SLOT_BYTES
     number = kept + SLOT_BYTES * plan.generic
     run_context = number + RUN_CONTEXT_BYTES
-    outgoing = SLOT_BYTES * _stacked(plan, slots)
+    outgoing = SLOT_BYTES * _count_stacked(plan, slots)
     size = isa.frame_bytes(run_context + outgoing, outgoing, plan.site)
     return Layout(
         site=plan.site,
@@ -65,7 +65,7 @@ def layout(plan: Plan, isa: Isa = X86_64) -> Layout:
     )
 
 
-def _slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
+def _place_slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
     if plan.shape is not None:
         return isa.convention.slots(plan.shape.arguments)
     return tuple(
@@ -73,7 +73,7 @@ def _slots(plan: Plan, isa: Isa) -> tuple[Slot, ...]:
     )
 
 
-def _stacked(plan: Plan, slots: Sequence[Slot]) -> int:
+def _count_stacked(plan: Plan, slots: Sequence[Slot]) -> int:
     """How many stack arguments the image passes on."""
     return sum(slot.stack is not None for slot in slots) * plan.calls_original
 
@@ -88,14 +88,14 @@ class _Image:
 
     def __init__(self, plan: Plan, isa: Isa) -> None:
         self._plan = plan
-        self._slots = _slots(plan, isa)
+        self._slots = _place_slots(plan, isa)
         self._frame = layout(plan, isa)
         self._emit: Emitter = isa.emitter(self._frame)
         self._arguments = isa.convention.arguments
 
     def statements(self) -> Iterator[Statement]:
         plan = self._plan
-        yield from self._prologue()
+        yield from self._enter()
         for run in plan.fentry:
             yield from self._run(run)
         if plan.fmod_ret:
@@ -107,7 +107,7 @@ class _Image:
             yield from self._restore_arguments()
             yield from self._emit.leave("body")
             return
-        yield from self._original()
+        yield from self._call_original()
         yield Label(FEXIT)
         if plan.sessions:
             yield from self._emit.put_meta(IS_RETURN)
@@ -118,7 +118,7 @@ class _Image:
         yield from self._emit.load_slot()
         yield from self._emit.leave("caller")
 
-    def _prologue(self) -> Iterator[Statement]:
+    def _enter(self) -> Iterator[Statement]:
         plan, emit = self._plan, self._emit
         yield from emit.enter()
         if not plan.generic:
@@ -171,36 +171,36 @@ class _Image:
         first, second, third, *_ = self._arguments
         gate = "_sleepable_recur" if self._plan.links[link].sleepable else "_recur"
         if link in self._plan.sessions:
-            yield from emit.put_meta(self._session(run))
-        yield Label(_skip(run))
+            yield from emit.put_meta(self._describe_session(run))
+        yield Label(_name_nop(run))
         yield from emit.nop()
         yield from emit.put_symbol(f"cookie {link}", frame.run_context)
         yield from emit.symbol(first, f"prog {link}")
         yield from emit.address(second, frame.run_context)
         yield from emit.call(f"__bpf_prog_enter{gate}")
         yield from emit.keep()
-        yield from emit.unless_result(_skipped(run))
+        yield from emit.unless_result(_name_skip(run))
         yield from emit.address(first, frame.context)
         yield from emit.call(f"code {link}")
         if run.list == "fmod_ret":
             yield from emit.store_slot()
-        yield Label(_skipped(run))
+        yield Label(_name_skip(run))
         yield from emit.symbol(first, f"prog {link}")
         yield from emit.kept(second)
         yield from emit.address(third, frame.run_context)
         yield from emit.call(f"__bpf_prog_exit{gate}")
-        yield Label(_behind(run))
+        yield Label(_name_end(run))
 
-    def _session(self, run: Run) -> int:
+    def _describe_session(self, run: Run) -> int:
         """What ctx[-1] has besides the number of slots: the index of the session's cookie, and the phase."""
         place = self._frame.cookies - SLOT_BYTES * self._plan.sessions.index(run.link)
         index = (place - self._frame.context) // SLOT_BYTES
         return index << COOKIE_INDEX | (IS_RETURN if run.list == "fexit" else 0)
 
-    def _original(self) -> Iterator[Statement]:
+    def _call_original(self) -> Iterator[Statement]:
         emit = self._emit
         yield from self._restore_arguments()
-        for number in range(_stacked(self._plan, self._slots)):
+        for number in range(_count_stacked(self._plan, self._slots)):
             yield from emit.copy(number, self._frame.outgoing - SLOT_BYTES * number)
         yield from emit.call_back() if self._plan.by_stack else emit.call("body")
         yield from emit.store_slot()
@@ -208,26 +208,26 @@ class _Image:
         yield from emit.nop()
 
 
-def _skip(run: Run) -> str:
+def _name_nop(run: Run) -> str:
     return f"{run.list} {run.link}: nop"
 
 
-def _skipped(run: Run) -> str:
+def _name_skip(run: Run) -> str:
     return f"{run.list} {run.link}: not entered"
 
 
-def _behind(run: Run) -> str:
+def _name_end(run: Run) -> str:
     return f"{run.list} {run.link}: behind"
 
 
 def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Template:
     """The template of a plan's statements. BadInputError if the code is not what they say."""
     instructions = [statement for statement in made if isinstance(statement, Instruction)]
-    pieces = [_code(one, isa) for one in instructions]
+    pieces = [_encode(one, isa) for one in instructions]
     code = bytearray().join(pieces)
     ends = list(accumulate(map(len, pieces)))
-    labels = _labels(made, ends)
-    holes = tuple(_holes(code, instructions, ends))
+    labels = _place_labels(made, ends)
+    holes = tuple(_clear_holes(code, instructions, ends))
     for hole in holes:
         if hole.symbol in labels:
             _point(code, hole, labels[hole.symbol])
@@ -237,12 +237,12 @@ def assemble(plan: Plan, made: Sequence[Statement], isa: Isa = X86_64) -> Templa
         tuple(hole for hole in holes if hole.symbol not in labels),
         labels.get(AFTER_CALL),
         labels.get(EPILOGUE),
-        tuple(Skip(run.link, run.list, labels[_skip(run)], labels[_behind(run)]) for run in runs),
+        tuple(Skip(run.link, run.list, labels[_name_nop(run)], labels[_name_end(run)]) for run in runs),
     )
 
 
 @lru_cache(maxsize=1 << 16)
-def _code(one: Instruction, isa: Isa) -> bytes:
+def _encode(one: Instruction, isa: Isa) -> bytes:
     """The bytes of one statement, which most templates share; they are disassembled as what was asked for."""
     code = one.code or assembler.assemble(one.text, dialect=isa.dialect)
     found = list(assembler.disassembler(isa.dialect).disasm_lite(code, 0))
@@ -254,7 +254,7 @@ def _code(one: Instruction, isa: Isa) -> bytes:
     return code
 
 
-def _labels(made: Sequence[Statement], ends: Sequence[int]) -> dict[str, int]:
+def _place_labels(made: Sequence[Statement], ends: Sequence[int]) -> dict[str, int]:
     labels: dict[str, int] = {}
     passed = 0
     for statement in made:
@@ -265,7 +265,7 @@ def _labels(made: Sequence[Statement], ends: Sequence[int]) -> dict[str, int]:
     return labels
 
 
-def _holes(code: bytearray, instructions: Sequence[Instruction], ends: Sequence[int]) -> Iterator[Hole]:
+def _clear_holes(code: bytearray, instructions: Sequence[Instruction], ends: Sequence[int]) -> Iterator[Hole]:
     """The holes, cleared. Each held the mark."""
     for one, end in zip(instructions, ends, strict=True):
         if one.form is None:
@@ -273,7 +273,7 @@ def _holes(code: bytearray, instructions: Sequence[Instruction], ends: Sequence[
         hole = Hole(end - one.form.size, one.form, one.symbol)
         for field in one.form.fields:
             mask = (1 << field.bits) - 1
-            word = _word(code, hole, field)
+            word = _read_word(code, hole, field)
             if word >> field.low & mask not in {0, MARK >> field.shift & mask}:
                 raise BadInputError(f"the code at +{hole.offset:#x} has no hole for {one.symbol}")
             _write(code, hole, field, word & ~(mask << field.low))
@@ -285,10 +285,10 @@ def _point(code: bytearray, hole: Hole, target: int) -> None:
     distance = target - hole.offset - (hole.form.origin or 0)
     for field in hole.form.fields:
         bits = distance >> field.shift & (1 << field.bits) - 1
-        _write(code, hole, field, _word(code, hole, field) | bits << field.low)
+        _write(code, hole, field, _read_word(code, hole, field) | bits << field.low)
 
 
-def _word(code: bytearray, hole: Hole, field: Field) -> int:
+def _read_word(code: bytearray, hole: Hole, field: Field) -> int:
     start = hole.offset + field.offset
     return int.from_bytes(code[start : start + field.size], "little")
 

@@ -71,20 +71,20 @@ def inline(helper: str, semantics: Semantics, kind: str) -> Inline:
     return _MAKERS[helper](semantics, kind)
 
 
-def _count(semantics: Semantics) -> tuple[str, ...]:
+def _load_count(semantics: Semantics) -> tuple[str, ...]:
     load = f"mov rax, {META}"
     return (load, f"and rax, {COUNT_MASK:#x}") if semantics.fsession else (load,)
 
 
-def _func_ip(_: Semantics, __: str) -> Inline:
+def _make_func_ip(_: Semantics, __: str) -> Inline:
     return Inline("bpf_get_func_ip", (f"mov rax, {FUNCTION_IP}",))
 
 
-def _func_arg(semantics: Semantics, kind: str) -> Inline:
+def _make_func_arg(semantics: Semantics, kind: str) -> Inline:
     """The comparison is of 32 bits, what follows of 64: without the function's cast the index must have no more."""
     cast = ("mov esi, esi",) if kind == "lsm" else ()
     statements = (
-        *_count(semantics),
+        *_load_count(semantics),
         *cast,
         "cmp esi, eax",
         "jae beyond",
@@ -100,41 +100,41 @@ def _func_arg(semantics: Semantics, kind: str) -> Inline:
     return Inline("bpf_get_func_arg", statements)
 
 
-def _func_arg_cnt(semantics: Semantics, _: str) -> Inline:
-    return Inline("bpf_get_func_arg_cnt", _count(semantics))
+def _make_func_arg_cnt(semantics: Semantics, _: str) -> Inline:
+    return Inline("bpf_get_func_arg_cnt", _load_count(semantics))
 
 
-def _func_ret(semantics: Semantics, kind: str) -> Inline:
+def _make_func_ret(semantics: Semantics, kind: str) -> Inline:
     """Of an lsm program's attach type the function does not ask."""
     if kind not in RETURN_SEEN | {"lsm"}:
         return Inline("bpf_get_func_ret", (f"mov rax, {-errno.EOPNOTSUPP:#x}",))
     read = ("shl rax, 3", "add rax, rdi", "mov rdx, [rax]", "mov [rsi], rdx", "xor eax, eax")
-    return Inline("bpf_get_func_ret", (*_count(semantics), *read))
+    return Inline("bpf_get_func_ret", (*_load_count(semantics), *read))
 
 
-def _attach_cookie(_: Semantics, __: str) -> Inline:
+def _make_attach_cookie(_: Semantics, __: str) -> Inline:
     """The cookie is the first word of the run context."""
     statements = (f"movabs rax, {{{BPF_CTX}}}", "mov rax, [rax]", "mov rax, [rax]")
     return Inline("bpf_get_attach_cookie", statements, (BPF_CTX,))
 
 
-def _session_is_return(_: Semantics, __: str) -> Inline:
+def _make_session_is_return(_: Semantics, __: str) -> Inline:
     return Inline("bpf_session_is_return", (f"mov rax, {META}", f"shr rax, {IS_RETURN:#x}", "and rax, 1"))
 
 
-def _session_cookie(_: Semantics, __: str) -> Inline:
+def _make_session_cookie(_: Semantics, __: str) -> Inline:
     index = (f"mov rax, {META}", f"shr rax, {COOKIE_INDEX}", f"and rax, {COUNT_MASK:#x}")
     return Inline("bpf_session_cookie", (*index, "shl rax, 3", "sub rax, rdi", "neg rax"))
 
 
 _MAKERS: Final = {
-    "bpf_get_func_ip": _func_ip,
-    "bpf_get_func_arg": _func_arg,
-    "bpf_get_func_arg_cnt": _func_arg_cnt,
-    "bpf_get_func_ret": _func_ret,
-    "bpf_get_attach_cookie": _attach_cookie,
-    "bpf_session_is_return": _session_is_return,
-    "bpf_session_cookie": _session_cookie,
+    "bpf_get_func_ip": _make_func_ip,
+    "bpf_get_func_arg": _make_func_arg,
+    "bpf_get_func_arg_cnt": _make_func_arg_cnt,
+    "bpf_get_func_ret": _make_func_ret,
+    "bpf_get_attach_cookie": _make_attach_cookie,
+    "bpf_session_is_return": _make_session_is_return,
+    "bpf_session_cookie": _make_session_cookie,
 }
 
 
@@ -147,7 +147,7 @@ def assembled(code: Inline, symbols: Mapping[str, int] | None = None, *, functio
     missing = [name for name in code.symbols if name not in known]
     if missing:
         raise BadInputError(f"{code.helper} needs the address of {', '.join(missing)}")
-    text = _text(code, known)
+    text = _write_text(code, known)
     return assemble(f"{text}\nret" if function else text, 0)
 
 
@@ -158,10 +158,10 @@ def asking(code: Inline, symbols: Mapping[str, int], index: int, at: int, progra
     """
     out = {"bpf_get_func_arg": "rdx", "bpf_get_func_ret": "rsi"}.get(code.helper)
     before = [f"push {UNTOUCHED:#x}", f"mov esi, {index:#x}", *([f"mov {out}, rsp"] if out else [])]
-    text = "\n".join([*before, _text(code, symbols), "pop rcx", f"jmp {program:#x}"])
+    text = "\n".join([*before, _write_text(code, symbols), "pop rcx", f"jmp {program:#x}"])
     return assemble(text, at)
 
 
-def _text(code: Inline, symbols: Mapping[str, int]) -> str:
+def _write_text(code: Inline, symbols: Mapping[str, int]) -> str:
     named = {name: f"{symbols[name]:#x}" for name in code.symbols}
     return "\n".join(statement.format_map(named) for statement in code.statements)

@@ -59,11 +59,11 @@ class Plan:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        for mistake, says in self._mistakes():
+        for mistake, says in self._find_mistakes():
             if mistake:
                 raise PlanError(says)
 
-    def _mistakes(self) -> tuple[tuple[bool, str], ...]:
+    def _find_mistakes(self) -> tuple[tuple[bool, str], ...]:
         shape = self.shape or Shape((), 0)
         slots = sum(-(-size // SLOT_BYTES) for size in shape.arguments)
         odd = [size for size in shape.arguments if not 0 < size <= MAX_ARGUMENT_BYTES]
@@ -97,27 +97,27 @@ class Plan:
     @cached_property
     def fentry(self) -> tuple[Run, ...]:
         """The first list, in running order: newest first, sessions among them."""
-        return tuple(Run(link, "fentry") for link in self._places("fentry", "fsession"))
+        return tuple(Run(link, "fentry") for link in self._list_places("fentry", "fsession"))
 
     @cached_property
     def fmod_ret(self) -> tuple[Run, ...]:
         """The second list, in running order."""
-        return tuple(Run(link, "fmod_ret") for link in self._places("fmod_ret"))
+        return tuple(Run(link, "fmod_ret") for link in self._list_places("fmod_ret"))
 
     @cached_property
     def fexit(self) -> tuple[Run, ...]:
         """The third list, in running order: newest first, sessions among them."""
-        return tuple(Run(link, "fexit") for link in self._places("fexit", "fsession"))
+        return tuple(Run(link, "fexit") for link in self._list_places("fexit", "fsession"))
 
     @cached_property
     def sessions(self) -> tuple[int, ...]:
         """The places of fsession links, newest first."""
-        return tuple(self._places("fsession"))
+        return tuple(self._list_places("fsession"))
 
     @property
     def calls_original(self) -> bool:
         """Whether the image calls the original itself, and returns to the function's caller."""
         return bool(self.fmod_ret or self.fexit)
 
-    def _places(self, *kinds: LinkKind) -> list[int]:
+    def _list_places(self, *kinds: LinkKind) -> list[int]:
         return [place for place in reversed(range(len(self.links))) if self.links[place].kind in kinds]

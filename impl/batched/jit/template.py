@@ -140,7 +140,7 @@ class Template:
                 if limit:
                     value = (value - address + HALF) % MODULUS - HALF
                     if not -limit <= value < limit or value % align:
-                        raise _out_of_reach(symbol)
+                        raise _refuse_reach(symbol)
                 for word, shift, mask, low in words:
                     pieces[place] = word | (value >> shift & mask) << low
                     place += 2
@@ -150,7 +150,7 @@ class Template:
 
     @cached_property
     def _parts(self) -> tuple[_Part, ...]:
-        return tuple(self._part(hole) for hole in self.holes)
+        return tuple(self._make_part(hole) for hole in self.holes)
 
     @cached_property
     def _whole(self) -> tuple[struct.Struct, tuple[tuple[str, int, bool], ...]] | None:
@@ -159,17 +159,19 @@ class Template:
             return None
         relative = [hole.form.origin is not None for hole in self.holes]
         parts = tuple((part.symbol, part.added, near) for part, near in zip(self._parts, relative, strict=True))
-        return struct.Struct(self._layout(relative)), parts
+        return struct.Struct(self._write_layout(relative)), parts
 
-    def _part(self, hole: Hole) -> _Part:
+    def _make_part(self, hole: Hole) -> _Part:
         form = hole.form
-        words = tuple((self._word(hole, field), field.shift, (1 << field.bits) - 1, field.low) for field in form.fields)
+        words = tuple(
+            (self._read_word(hole, field), field.shift, (1 << field.bits) - 1, field.low) for field in form.fields
+        )
         if form.origin is None:
             return _Part(hole.symbol, hole.addend, 0, 1, words)
         added = hole.addend - hole.offset - form.origin
         return _Part(hole.symbol, added, 1 << (form.reach - 1), form.align, words)
 
-    def _word(self, hole: Hole, field: Field) -> int:
+    def _read_word(self, hole: Hole, field: Field) -> int:
         start = hole.offset + field.offset
         return int.from_bytes(self.code[start : start + field.size], "little")
 
@@ -181,9 +183,9 @@ class Template:
 
     @cached_property
     def _struct(self) -> struct.Struct:
-        return struct.Struct(self._layout([False] * len(list(self.fields()))))
+        return struct.Struct(self._write_layout([False] * len(list(self.fields()))))
 
-    def _layout(self, signed: Sequence[bool]) -> str:
+    def _write_layout(self, signed: Sequence[bool]) -> str:
         """How struct packs code and words in turn."""
         text, end = "<", 0
         for (start, size), sign in zip(self.fields(), signed, strict=True):
@@ -205,7 +207,7 @@ class Template:
 _CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
-def _out_of_reach(symbol: str) -> BadInputError:
+def _refuse_reach(symbol: str) -> BadInputError:
     return BadInputError(f"{symbol} is too far from the code that goes to it")
 
 
@@ -220,12 +222,12 @@ def relocate_many(
     missing = sorted(template.symbols - symbols.keys())
     if missing:
         raise BadInputError(f"the template needs the address of {missing[0]!r}")
-    made[:, : len(template.code)] = np.frombuffer(_with_constants(template, symbols), np.uint8)
+    made[:, : len(template.code)] = np.frombuffer(_fill_constants(template, symbols), np.uint8)
     for hole in template.holes:
         symbol = symbols[hole.symbol]
         if _is_constant(hole, symbol):
             continue
-        values = _values(hole, addresses, symbol)
+        values = _compute_values(hole, addresses, symbol)
         for field in hole.form.fields:
             _put(made, hole.offset + field.offset, field, values)
     return made
@@ -236,7 +238,7 @@ def _is_constant(hole: Hole, symbol: int | Words) -> bool:
     return hole.form.origin is None and isinstance(symbol, int)
 
 
-def _with_constants(template: Template, symbols: Mapping[str, int | Words]) -> bytes:
+def _fill_constants(template: Template, symbols: Mapping[str, int | Words]) -> bytes:
     """The code with what is the same in every row."""
     code = bytearray(template.code)
     for hole in template.holes:
@@ -250,7 +252,7 @@ def _with_constants(template: Template, symbols: Mapping[str, int | Words]) -> b
     return bytes(code)
 
 
-def _values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
+def _compute_values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     form = hole.form
     base = np.uint64(symbol % MODULUS) if isinstance(symbol, int) else symbol
     if form.origin is None:
@@ -261,7 +263,7 @@ def _values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     distances = values.view(np.int64)
     strays = form.align > 1 and bool(np.any(distances % form.align))
     if strays or (len(distances) and not -limit <= int(distances.min()) <= int(distances.max()) < limit):
-        raise _out_of_reach(hole.symbol)
+        raise _refuse_reach(hole.symbol)
     return values
 
 

@@ -42,7 +42,7 @@ class _Emitter:
         yield from self.load("rbx", self.frame.kept)
         yield Instruction("leave")
         if self.frame.site == "jmp" and to == "body":
-            yield _near("jmp", b"\xe9", "body")
+            yield _branch_near("jmp", b"\xe9", "body")
             return
         if self.frame.site == "call" and to == "caller":
             yield Instruction("add rsp, 8")
@@ -50,11 +50,11 @@ class _Emitter:
 
     def store(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"mov {_at(below)}, {register}")
+        yield Instruction(f"mov {_write_place(below)}, {register}")
 
     def load(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"mov {register}, {_at(below)}")
+        yield Instruction(f"mov {register}, {_write_place(below)}")
 
     def copy(self, number: int, below: int) -> Code:
         """See Emitter."""
@@ -65,7 +65,7 @@ class _Emitter:
     def put(self, value: int, below: int) -> Code:
         """See Emitter."""
         if value < SIGNED_IMMEDIATE:
-            yield Instruction(f"mov {_at(below)}, {value:#x}")
+            yield Instruction(f"mov {_write_place(below)}, {value:#x}")
         else:
             yield Instruction(f"movabs rax, {value:#x}")
             yield from self.store("rax", below)
@@ -82,7 +82,7 @@ class _Emitter:
             yield from self.put(bits | frame.slots, frame.meta)
             return
         yield Instruction(f"movabs rax, {bits:#x}")
-        yield Instruction(f"add rax, {_at(frame.count)}")
+        yield Instruction(f"add rax, {_write_place(frame.count)}")
         yield from self.store("rax", frame.meta)
 
     def symbol(self, register: str, symbol: str) -> Code:
@@ -91,7 +91,7 @@ class _Emitter:
 
     def address(self, register: str, below: int) -> Code:
         """See Emitter."""
-        yield Instruction(f"lea {register}, {_at(below)}")
+        yield Instruction(f"lea {register}, {_write_place(below)}")
 
     def return_address(self, register: str) -> Code:
         """See Emitter."""
@@ -99,7 +99,7 @@ class _Emitter:
 
     def call(self, symbol: str) -> Code:
         """See Emitter."""
-        yield _near("call", b"\xe8", symbol)
+        yield _branch_near("call", b"\xe8", symbol)
 
     def call_back(self) -> Code:
         """See Emitter. No program runs now, so that rbx is free."""
@@ -121,7 +121,7 @@ class _Emitter:
     def unless_result(self, label: str) -> Code:
         """See Emitter."""
         yield Instruction("test rax, rax")
-        yield _near("je", b"\x0f\x84", label)
+        yield _branch_near("je", b"\x0f\x84", label)
 
     def store_slot(self) -> Code:
         """See Emitter."""
@@ -142,7 +142,7 @@ class _Emitter:
         """See Emitter."""
         yield from self._find_slot()
         yield Instruction(f"cmp {self._slot}, 0")
-        yield _near("jne", b"\x0f\x85", label)
+        yield _branch_near("jne", b"\x0f\x85", label)
 
     def nop(self) -> Code:
         """See Emitter."""
@@ -154,14 +154,14 @@ class _Emitter:
 
     @property
     def _slot(self) -> str:
-        return _at(self.frame.context, " + rcx * 8") if self.frame.count else _at(self.frame.result)
+        return _write_place(self.frame.context, " + rcx * 8") if self.frame.count else _write_place(self.frame.result)
 
 
-def _at(below: int, index: str = "") -> str:
+def _write_place(below: int, index: str = "") -> str:
     return f"qword ptr [rbp{index} {'-' if below >= 0 else '+'} {abs(below):#x}]"
 
 
-def _near(name: str, opcode: bytes, symbol: str) -> Instruction:
+def _branch_near(name: str, opcode: bytes, symbol: str) -> Instruction:
     """A call or jump with a distance of 32 bits."""
     return Instruction(f"{name} {symbol}", REL32, symbol, code=opcode + bytes(REL32.size))
 

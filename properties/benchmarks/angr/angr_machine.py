@@ -81,36 +81,36 @@ class AngrMachine:
 
     def judge_pointer(self) -> None:
         """Judges where the stack pointer is."""
-        if not self._frame.pointer(self._pointer()):
+        if not self._frame.pointer(self._find_pointer()):
             self.demand(STACK_POINTER, 0)
 
     def _access(
         self, obligation: str, allowed: Callable[[int, int, int], bool], address: Value, size: int, end: int
     ) -> Any:
-        floor = self._pointer()
+        floor = self._find_pointer()
         if not self._is_plain(address):
-            self.demand(obligation, self._within(address, floor, end - size))
-        place = self._place(address)
+            self.demand(obligation, self._is_within(address, floor, end - size))
+        place = self._find_place(address)
         self.demand(obligation, int(allowed(place, place + size, floor)))
         self.state.globals["lowest"] = min(place, self.state.globals["lowest"])
         return claripy.BVV(TOP + place, 64)
 
-    def _pointer(self) -> int:
+    def _find_pointer(self) -> int:
         """Finds the stack pointer, from the first one on."""
         pointer = self.register(self._pointer_name)
         if not self._is_plain(pointer):
-            self.demand(STACK_POINTER, self._within(pointer, -FRAME_BYTES, self._frame.readable))
-        return self._place(pointer)
+            self.demand(STACK_POINTER, self._is_within(pointer, -FRAME_BYTES, self._frame.readable))
+        return self._find_place(pointer)
 
     def _is_plain(self, address: Value) -> bool:
         return linear(address)[0] is self._top
 
-    def _within(self, address: Value, low: int, last: int) -> Value:
+    def _is_within(self, address: Value, low: int, last: int) -> Value:
         """States that an address is at one of the places [low, last], of which there may be none."""
         distance = sub(sub(address, self._top, 64), low % MODULUS, 64)
         return ult(distance, last - low + 1, 64) if low <= last else 0
 
-    def _place(self, address: Value) -> int:
+    def _find_place(self, address: Value) -> int:
         """Finds an address, from the first stack pointer on. SplitError where it may be at several places."""
         return signed(self.constant(sub(address, self._top, 64)), 64)
 
@@ -150,18 +150,18 @@ class AngrMachine:
 
     def word(self, address: Value) -> Value:
         """See Machine."""
-        return self._read(self._place(address))
+        return self._read(self._find_place(address))
 
     def set_word(self, address: Value, value: Value) -> None:
         """See Machine."""
-        self._write(self._place(address), value)
+        self._write(self._find_place(address), value)
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
-        floor = self._pointer() + self.architecture.convention.pushed
+        floor = self._find_pointer() + self.architecture.convention.pushed
         if not self._is_plain(low):
-            self.demand(obligation, self._within(low, floor, -size))
-        place = self._place(low)
+            self.demand(obligation, self._is_within(low, floor, -size))
+        place = self._find_place(low)
         self.demand(obligation, int(floor <= place and place + size <= 0))
 
     def known(self, predicate: Value) -> bool | None:
@@ -225,13 +225,13 @@ class AngrMachine:
         for name in self._volatile:
             self.set_register(name, symbol(f"{name} after {step}", 64))
         self._forget_flags(step)
-        lowest, live = self.state.globals["lowest"], self._pointer() + self.architecture.convention.pushed
+        lowest, live = self.state.globals["lowest"], self._find_pointer() + self.architecture.convention.pushed
         for place in range(lowest - lowest % SLOT_BYTES, live, SLOT_BYTES):
             self._write(place, symbol(f"{place:#x} after {step}", 64))
         self.state.globals["lowest"] = live
 
     def forget(self, address: Value, size: int) -> None:
         """See Machine."""
-        start = self._place(address)
+        start = self._find_place(address)
         for place in range(start, start + size, SLOT_BYTES):
             self._write(place, symbol(f"{place:#x} after a callee that owns it", 64))
