@@ -86,7 +86,7 @@ def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
     told = _count_obligations([proof.verdict for proof in matrix.proofs], matrix.seconds)
     lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
-    result = _result([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
+    result = _conclude([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
     return replace(result, headline=target is X86 and level == LEVELS[0])
 
 
@@ -95,25 +95,25 @@ def images_are_proved(folder: Path) -> CheckResult:
     dumps = [read_image(path) for path in sorted(folder.glob("*.json"))]
     if not dumps:
         return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no image in {folder}")
-    cases = [case for dump in dumps for case in _cases(dump)]
+    cases = [case for dump in dumps for case in _prove_dump(dump)]
     verdicts = [case.verdict for case in cases]
     told = f"{len(dumps)} images, {_count_obligations(verdicts, sum(case.seconds for case in cases))}"
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
-    return _result(verdicts, told, lines, "proofs", _table(cases, "proofs of images of real kernels", "kernel"))
+    return _conclude(verdicts, told, lines, "proofs", _tabulate(cases, "proofs of images of real kernels", "kernel"))
 
 
 def placed_are_proved(folder: Path) -> CheckResult:
     """The images of `batched` at each sharing level do, after every step of every seed, by the bytes in its memory."""
-    cases = [case for path in sorted(folder.glob("*.seed")) for case in _placed(path)]
+    cases = [case for path in sorted(folder.glob("*.seed")) for case in _prove_placed(path)]
     if not cases:
         return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
     verdicts = [case.verdict for case in cases]
     told = _count_obligations(verdicts, sum(case.seconds for case in cases))
     lines = (line for case in cases if case.verdict.outcome != "proved" for line in case.lines)
-    return _result(verdicts, told, lines, "images", _table(cases, "proofs of images in place", "level"))
+    return _conclude(verdicts, told, lines, "images", _tabulate(cases, "proofs of images in place", "level"))
 
 
-def _placed(path: Path) -> Iterator[_Case]:
+def _prove_placed(path: Path) -> Iterator[_Case]:
     """One case for each image that a seed puts in place."""
     seed = read_seed(path)
     world, semantics = world_named(seed.world, path.parent), semantics_named(seed.semantics)
@@ -126,23 +126,23 @@ def _placed(path: Path) -> Iterator[_Case]:
                 if (image, goal) not in seen:
                     seen.add((image, goal))
                     variant = Variant("", image, goal, X86_64)
-                    yield _case(f"{path.stem}: {function}", level, bool(image.patches), variant)
+                    yield _prove_case(f"{path.stem}: {function}", level, bool(image.patches), variant)
         system.close()
 
 
-def _cases(dump: Dump) -> Iterator[_Case]:
+def _prove_dump(dump: Dump) -> Iterator[_Case]:
     for variant in variants(dump):
         name = f", {variant.name}" if variant.name else ""
-        yield _case(f"{Path(dump.file).stem}{name}", dump.kernel, bool(variant.name), variant)
+        yield _prove_case(f"{Path(dump.file).stem}{name}", dump.kernel, bool(variant.name), variant)
 
 
-def _case(title: str, group: str, detaching: bool, variant: Variant) -> _Case:
+def _prove_case(title: str, group: str, detaching: bool, variant: Variant) -> _Case:
     start = time.process_time()
     verdict = variant.prove()
     return _Case(title, group, detaching, variant, verdict, time.process_time() - start)
 
 
-def _result(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Grid) -> CheckResult:
+def _conclude(verdicts: Sequence[Proved], told: str, lines: Iterable[str], unit: str, table: Grid) -> CheckResult:
     """What is undecided is not proved, and not refuted either: the check could not be carried out."""
     outcomes = {verdict.outcome for verdict in verdicts}
     worst = next((outcome for outcome in ("refuted", "undecided") if outcome in outcomes), "proved")
@@ -158,18 +158,18 @@ def _count_obligations(verdicts: Sequence[Proved], seconds: float) -> str:
     return f"{decided:,} obligations in {1000 * seconds:,.0f} ms"
 
 
-def _table(cases: Sequence[_Case], title: str, groups: str) -> Grid:
+def _tabulate(cases: Sequence[_Case], title: str, groups: str) -> Grid:
     """One line for each group, as its images are and while programs are detached."""
     counted = (Column(heading, right=True) for heading in ("proved", "refuted", "undecided", "obligations", "time"))
 
     def place(case: _Case) -> tuple[str, bool]:
         return case.group, case.detaching
 
-    lines = (_line(*key, list(group)) for key, group in groupby(sorted(cases, key=place), place))
+    lines = (_make_line(*key, list(group)) for key, group in groupby(sorted(cases, key=place), place))
     return Grid(title, (Column(groups), Column("image"), *counted), tuple(lines))
 
 
-def _line(name: str, detaching: bool, cases: Sequence[_Case]) -> Line:
+def _make_line(name: str, detaching: bool, cases: Sequence[_Case]) -> Line:
     outcomes = [case.verdict.outcome for case in cases]
     counts = (str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided"))
     decided = sum(sum(case.verdict.obligations.values()) for case in cases)

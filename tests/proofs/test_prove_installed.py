@@ -10,6 +10,7 @@ import pytest
 from impl.batched import Batched
 from properties.proofs.installed import installed
 from properties.prover.proving import prove
+from spec.border import bordered
 from spec.seeds import parse_operation
 from spec.semantics import PRESETS
 from spec.sharing import LEVELS
@@ -43,7 +44,7 @@ def assert_proved(system: Batched) -> int:
 
 def begun(semantics: str, level: str) -> Batched:
     """A system with programs of all kinds that its semantics have, and a few ops."""
-    system = Batched(WORLD, PRESETS[semantics], level)
+    system = bordered(Batched(WORLD, PRESETS[semantics], level), WORLD, PRESETS[semantics])
     for line in (START + LOADED).strip().splitlines():
         operation = parse_operation(line)
         if type(operation) in system.supports:
