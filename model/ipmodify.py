@@ -18,7 +18,7 @@ __all__ = ["cleanup_direct_functions_after_ipmodify", "prepare_direct_functions_
 
 def prepare_direct_functions_for_ipmodify(state: State, ops: Ops) -> State:
     """IPMODIFY-2: every owner of a direct call in the filter agrees to share, or Refused."""
-    for function in _in_address_order(state, ops):
+    for function in _sort_by_address(state, ops):
         if not has_direct_ops(state, function):
             continue
         # Since Linux kernel commit 53cd885bc5c3 ("ftrace: Allow IPMODIFY and DIRECT ops on the same function") (in
@@ -38,7 +38,7 @@ def prepare_direct_functions_for_ipmodify(state: State, ops: Ops) -> State:
 
 def cleanup_direct_functions_after_ipmodify(state: State, ops: Ops) -> State:
     """IPMODIFY-4: the trampolines of the filter no longer share; an error leaves an image as it is."""
-    for function in _in_address_order(state, ops):
+    for function in _sort_by_address(state, ops):
         if function not in state.images:
             continue
         cite("IPMODIFY-4")
@@ -51,7 +51,7 @@ def cleanup_direct_functions_after_ipmodify(state: State, ops: Ops) -> State:
     return state
 
 
-def _in_address_order(state: State, ops: Ops) -> list[str]:
+def _sort_by_address(state: State, ops: Ops) -> list[str]:
     return [function.name for function in state.world.functions if function.name in ops.filter_hash]
 
 

@@ -139,7 +139,7 @@ def _bpf_tracing_multi_attach(state: State, link: str, program: Program, targets
     state = reach(state, "alloc")
     if state.semantics.has_parts:
         parts.check_unlinked(state, program)
-    cookies = dict(sorted(named, key=lambda pair: _btf_id(state, pair[0])))
+    cookies = dict(sorted(named, key=lambda pair: _find_btf_id(state, pair[0])))
     if len(cookies) < len(named):
         raise Refused(state, "EINVAL", "LINK-6")
     for function in cookies:
@@ -161,7 +161,7 @@ def _expand_target(state: State, program: Program, target: str, cookie: int | No
     return found
 
 
-def _btf_id(state: State, name: str) -> int:
+def _find_btf_id(state: State, name: str) -> int:
     function = state.loaded(name)
     return (function.btf_id or 0) if function else 0
 

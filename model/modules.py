@@ -24,7 +24,7 @@ def init_module(state: State, operation: op.InitModule) -> State:
         raise Refused(state, "ENOENT", "MODULE-1")
     cite("MODULE-1", "COST-8")
     after = replace(state, modules=state.modules | {operation.module})
-    joined = sum(bool(covering(after, function)) for function in _functions_of(state, operation.module))
+    joined = sum(bool(covering(after, function)) for function in _list_functions(state, operation.module))
     # ftrace_module_enable() patches before the module runs, so that it needs no round (text_poke_early).
     return replace(after, cost=replace(after.cost, sites_patched=after.cost.sites_patched + joined))
 
@@ -33,7 +33,7 @@ def delete_module(state: State, operation: op.DeleteModule) -> State:
     """MODULE-2: the module goes, and with it its livepatches (MODULE-4)."""
     if operation.module not in state.modules:
         raise Refused(state, "ENOENT", "MODULE-2")
-    functions = _functions_of(state, operation.module)
+    functions = _list_functions(state, operation.module)
     if _is_in_use(state, frozenset(functions)):
         raise Refused(state, "EAGAIN", "MODULE-3", "MODULE-2")
     cite("MODULE-2")
@@ -46,7 +46,7 @@ def delete_module(state: State, operation: op.DeleteModule) -> State:
     return _forget_sites(gone, frozenset(functions))
 
 
-def _functions_of(state: State, module: str) -> list[str]:
+def _list_functions(state: State, module: str) -> list[str]:
     return [function.name for function in state.world.functions if function.module == module]
 
 
@@ -66,20 +66,20 @@ def _forget_sites(state: State, gone: frozenset[str]) -> State:
     return replace(
         state,
         unloads=unloads,
-        ops={key: _ops_without(ops, kept) for key, ops in state.ops.items()},
-        graph_users={name: _user_without(user, gone) for name, user in state.graph_users.items()},
+        ops={key: _move_hashes(ops, kept) for key, ops in state.ops.items()},
+        graph_users={name: _clear_hashes(user, gone) for name, user in state.graph_users.items()},
         direct_functions={kept.get(name, name): entry for name, entry in state.direct_functions.items()},
     )
 
 
-def _ops_without(ops: Ops, kept: Mapping[str, str]) -> Ops:
+def _move_hashes(ops: Ops, kept: Mapping[str, str]) -> Ops:
     def move(hash_: frozenset[str]) -> frozenset[str]:
         return frozenset(kept.get(name, name) for name in hash_)
 
     return replace(ops, filter_hash=move(ops.filter_hash), notrace_hash=move(ops.notrace_hash))
 
 
-def _user_without(user: GraphUser, gone: frozenset[str]) -> GraphUser:
+def _clear_hashes(user: GraphUser, gone: frozenset[str]) -> GraphUser:
     """clear_mod_from_hashes(): the hashes of tracers, and no others, get address 0 in such places."""
 
     def clear(hash_: frozenset[str] | None) -> frozenset[str] | None:

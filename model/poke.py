@@ -17,7 +17,7 @@ __all__ = ["count_passes", "ftrace_run_update_code", "modified", "poke", "replac
 
 def replaced(old: State, new: State, functions: Iterable[str]) -> State:
     """COST-2 (ftrace_replace_code): one pass over those of the sites whose instruction the new state changes."""
-    changed = frozenset(name for name in functions if _instruction(old, name) != _instruction(new, name))
+    changed = frozenset(name for name in functions if _read_instruction(old, name) != _read_instruction(new, name))
     return _with_pass(new, Pass(changed))
 
 
@@ -64,6 +64,6 @@ def _with_pass(state: State, one: Pass) -> State:
     return replace(state, passes=(*state.passes, one)) if one.sites else state
 
 
-def _instruction(state: State, function: str) -> str:
+def _read_instruction(state: State, function: str) -> str:
     site = t_show(state, function)
     return site.target if site else "nop"

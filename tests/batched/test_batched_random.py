@@ -16,8 +16,8 @@ from spec.seeds import parse_operation
 from spec.semantics import PRESETS
 from spec.sharing import LEVELS
 from spec.worlds import synthetic
-from tests.batched.test_batched_batches import snapshot
 from tests.support.random_lines import FORMS, START, Draw
+from tests.support.snapshots import snapshot
 
 STEPS = 60
 

@@ -99,3 +99,13 @@ def test_imports_do_not_go_round(wing: str) -> None:
             before.setdefault(name, set()).add(other)
 
     assert tuple(TopologicalSorter(before).static_order())
+
+
+def test_no_test_imports_another() -> None:
+    """What several tests need stands in tests/support."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        modules = (
+            node.module or "" for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.ImportFrom)
+        )
+
+        assert [] == [name for name in modules if ".test_" in name], path

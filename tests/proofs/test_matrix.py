@@ -18,8 +18,8 @@ from properties.proofs import checks as proof_checks
 from properties.proofs import matrix
 from properties.proofs.checks import IMAGES, image_check, images_are_proved, matrix_is_proved, placed_are_proved
 from properties.proofs.matrix import ARITIES, ARM, KINDS, LEVELS, Level, cells, prove_cells
-from properties.prover.verdicts import CheckVerdict as Proved
 from properties.prover.verdicts import Figures
+from properties.prover.verdicts import Verdict as Proved
 from properties.report.results import CheckVerdict
 from properties.report.running import run_checks
 from properties.report.show import rich_table, write_reports

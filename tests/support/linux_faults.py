@@ -303,7 +303,7 @@ def cookies_stay_in_place(
     original: Original, state: State, link: str, program: Program, targets: links.Targets
 ) -> State:
     """The functions of a batch are sorted by their BTF ids, and their cookies are not."""
-    functions = sorted((function for function, _ in targets), key=lambda name: links._btf_id(state, name))
+    functions = sorted((function for function, _ in targets), key=lambda name: links._find_btf_id(state, name))
     if not any(map(is_glob, functions)):
         targets = tuple(zip(functions, (cookie for _, cookie in targets), strict=True))
     after: State = original(state, link, program, targets)

@@ -10,7 +10,15 @@ from dataclasses import replace
 
 import model
 from spec.costs import Cost
-from spec.operations import BpfLinkDetach, FtraceSetFilterIp, Livepatch, Operation, RegisterFtraceFunction
+from spec.inventory import Inventory
+from spec.operations import (
+    BpfLinkDetach,
+    FtraceSetFilterIp,
+    Livepatch,
+    Operation,
+    RegisterFtraceFunction,
+    UnregisterFtraceFunction,
+)
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -203,8 +211,15 @@ class Capable(Declines, CountsImages, Talks, Shares):
 class Forgetful(Honest):
     """Never unregisters: what the harness plants in the model, so that undoing leaves something."""
 
+    def __init__(self, world: World, semantics: Semantics) -> None:
+        super().__init__(world, semantics)
+        self._inventory = Inventory.at_start(world, semantics)
+
     def apply(self, operation: Operation) -> Outcome:
-        return Ok() if operation.verb.startswith("unregister_ftrace_function") else super().apply(operation)
+        forgets = isinstance(operation, UnregisterFtraceFunction) and operation.ops in self._inventory.ops
+        outcome = Ok() if forgets else super().apply(operation)
+        self._inventory = self._inventory.after(operation, outcome)
+        return outcome
 
     def reached(self) -> Mapping[str, int]:
         return self._inner.reached()
