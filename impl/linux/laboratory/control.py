@@ -118,7 +118,7 @@ class OpsCallRecord:
 
 @dataclass(frozen=True, slots=True)
 class DirectRecord:
-    """A direct stub ran; ip as in an OpsRecord."""
+    """A direct stub ran; ip as in an OpsCallRecord."""
 
     time: int
     stub: int
