@@ -15,6 +15,7 @@ import properties.proofs
 from impl.linux.guest.guest import GuestDiedError
 from impl.linux.instruments.dumping import Answer, Attaching, Dumper, kernel_of
 from properties import __main__ as front_door
+from properties.kernels import dumped
 from properties.kernels.shapes import label, matching, parse_programs, population, predicted, representatives, shape
 from properties.verbs import dump
 from spec.errors import BadInputError
@@ -80,7 +81,7 @@ def test_programs_that_are_none(text: str) -> None:
 def test_names(attaching: Attaching, name: str, options: dict[str, object]) -> None:
     """A file's name tells kernel, function, programs and options; the options are those of the design contract."""
     assert name == label(attaching)
-    assert f"linux-6.1.f.{name}.json" == dump.file_name("linux-6.1", function("f"), attaching)
+    assert f"linux-6.1.f.{name}.json" == dumped.file_name("linux-6.1", function("f"), attaching)
     assert options == json.loads(encode(attaching.attached.options))
 
 
@@ -179,7 +180,7 @@ def test_sleepable_prediction() -> None:
 
 def test_counts() -> None:
     """A row for each way of attaching, a column for each refusal; what the spec does not say is named."""
-    tally, other = dump.DumpTally(BOTH), dump.DumpTally(FENTRY)
+    tally, other = dumped.DumpTally(BOTH), dumped.DumpTally(FENTRY)
     f, accepted = function("f"), (("", ""), ("", ""))
     refused = Answer(("", "EINVAL"), ("", None))
     tally.add(f, Answer(*accepted, image=image()), accepted)
@@ -206,13 +207,13 @@ def test_files(tmp_path: Path) -> None:
     """The file of the same release, function and programs stays as it is; another or a broken one is replaced."""
     path = tmp_path / "f.json"
 
-    assert "written" == dump.keep(path, image(trampoline_symbol="first"))
-    assert "kept" == dump.keep(path, image(trampoline_symbol="second"))
+    assert "written" == dumped.keep(path, image(trampoline_symbol="first"))
+    assert "kept" == dumped.keep(path, image(trampoline_symbol="second"))
     assert "first" == read_image_file(path).trampoline_symbol
-    assert "replaced" == dump.keep(path, image(release="6.13"))
-    assert "replaced" == dump.keep(path, image(Attaching(FENTRY.kinds, ip=True), release="6.13"))
+    assert "replaced" == dumped.keep(path, image(release="6.13"))
+    assert "replaced" == dumped.keep(path, image(Attaching(FENTRY.kinds, ip=True), release="6.13"))
     path.write_text('{"release":')
-    assert "replaced" == dump.keep(path, image())
+    assert "replaced" == dumped.keep(path, image())
     assert image() == read_image_file(path)
     assert [path] == list(tmp_path.iterdir())
 
@@ -226,7 +227,7 @@ def test_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "write_text", stopped)
     with pytest.raises(KeyboardInterrupt):
-        dump.keep(tmp_path / "f.json", image())
+        dumped.keep(tmp_path / "f.json", image())
 
     assert [] == list(tmp_path.iterdir())
 
@@ -240,7 +241,7 @@ def test_directory_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFix
     assert 2 == status
     assert f"{place}: is no directory for images: File exists\n" == capsys.readouterr().err
     with pytest.raises(BadInputError, match="cannot be written: File name too long"):
-        dump.keep(tmp_path / ("f" * 300), image())
+        dumped.keep(tmp_path / ("f" * 300), image())
 
 
 class _Fake:
