@@ -79,7 +79,7 @@ class LinkRecord:
         return self.exact.union(*map(self.expand, self.globs))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inventory:
     """What exists.
 
@@ -116,6 +116,12 @@ class Inventory:
         if isinstance(outcome, Errno):
             return _follow_failure(self, operation, outcome)
         return _HANDLERS[type(operation)](self, operation, outcome)
+
+    def changed(self, **changes: Any) -> Inventory:
+        """The same with these fields changed; a step makes several inventories, and dataclasses.replace() is slow."""
+        other = object.__new__(Inventory)
+        other.__dict__.update(self.__dict__, **changes)
+        return other
 
     def loaded(self, function: str) -> bool:
         """Whether the function has a site: the world has it, and its module is loaded."""
@@ -221,7 +227,7 @@ _BEFORE_ALLOC = frozenset({"EBADF", "EOPNOTSUPP", "EINVAL", "ENOMEM"})
 
 def _follow_failure(s: Inventory, o: op.Operation, outcome: Errno) -> Inventory:
     if outcome.warn and outcome.name == "ENODEV":
-        s = replace(s, dead=True)
+        s = s.changed(dead=True)
     if isinstance(o, _REGISTERS_DIRECT) and outcome.name not in _BEFORE_ALLOC:
         return _spoil(s, o)
     return s
@@ -236,12 +242,12 @@ def _spoil(s: Inventory, o: op.RegisterFtraceDirectMulti | op.UpdateFtraceDirect
 
 
 def _with_ops(s: Inventory, name: str, **changes: Any) -> Inventory:
-    return replace(s, ops={**s.ops, name: replace(s.ops[name], **changes)})
+    return s.changed(ops={**s.ops, name: replace(s.ops[name], **changes)})
 
 
 def _with_entries(s: Inventory, owner: str, entries: Iterable[tuple[str, str]]) -> Inventory:
     added = {function: DirectEntry(tramp, owner) for function, tramp in entries}
-    return replace(s, direct_functions={**s.direct_functions, **added})
+    return s.changed(direct_functions={**s.direct_functions, **added})
 
 
 def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -263,9 +269,9 @@ def _unregister_multi(s: Inventory, o: op.UnregisterFtraceDirectMulti, _: Outcom
     """DIRECT-8: entries with another address stay behind."""
     sites = s.ops[o.ops].filter_hash
     gone = {name for name in sites if name in s.direct_functions and s.direct_functions[name].tramp == o.tramp}
-    s = replace(s, direct_functions=_without(s.direct_functions, gone))
+    s = s.changed(direct_functions=_without(s.direct_functions, gone))
     if o.free and s.semantics.free_filters:
-        return replace(s, ops=_without(s.ops, {o.ops}))
+        return s.changed(ops=_without(s.ops, {o.ops}))
     return _with_ops(s, o.ops, enabled=False, func=False)
 
 
@@ -283,7 +289,7 @@ def _update_add(s: Inventory, o: op.UpdateFtraceDirectAdd, _: Outcome) -> Invent
 def _update_del(s: Inventory, o: op.UpdateFtraceDirectDel, _: Outcome) -> Inventory:
     gone = {function for function, _ in o.entries}
     left = tuple(name for name in s.ops[o.ops].filter_hash if name not in gone)
-    s = replace(s, direct_functions=_without(s.direct_functions, gone))
+    s = s.changed(direct_functions=_without(s.direct_functions, gone))
     if left:
         return _with_ops(s, o.ops, filter_hash=left)
     return _with_ops(s, o.ops, filter_hash=(), notrace_hash=(), enabled=False, func=False)
@@ -303,23 +309,22 @@ def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
 def _add_link(s: Inventory, name: str, link: LinkRecord) -> Inventory:
     """IMAGE-2: the new image ends a stale one."""
     renewed = link.exact if s.programs[link.prog].kind != "freplace" else frozenset()
-    return replace(s, links={**s.links, name: link}, stale=s.stale - renewed)
+    return s.changed(links={**s.links, name: link}, stale=s.stale - renewed)
 
 
 def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
-    left = replace(s, links=_without(s.links, {o.link}))
+    left = s.changed(links=_without(s.links, {o.link}))
     if not outcome.warn:
         return left
     stale = s.stale | s.links[o.link].functions
-    return replace(left, stale=stale, unclean=True, dead=s.dead or "patch" in s.armed)
+    return left.changed(stale=stale, unclean=True, dead=s.dead or "patch" in s.armed)
 
 
 def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
     """MODULE-5: the addresses of functions that have gone stay in hashes and in direct_functions."""
     unloads = s.unloads + 1
     gone = {f.name: f"{f.name} {unloads}" for f in s.world.functions if f.module == o.module}
-    return replace(
-        s,
+    return s.changed(
         modules=s.modules - {o.module},
         unloads=unloads,
         livepatches=tuple(name for name in s.livepatches if name not in gone),
@@ -337,18 +342,18 @@ def _without_sites(record: OpsRecord, gone: Mapping[str, str]) -> OpsRecord:
 
 
 _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventory]] = {
-    op.FtraceOps: lambda s, o, _: replace(
-        s, ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify)}, declared=s.declared + 1
+    op.FtraceOps: lambda s, o, _: s.changed(
+        ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify)}, declared=s.declared + 1
     ),
     op.FtraceSetFilterIp: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
     op.FtraceSetFilterIps: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
     op.FtraceSetFilter: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
     op.FtraceSetNotrace: _set_notrace,
-    op.FtraceFreeFilter: lambda s, o, outcome: s if outcome.warn else replace(s, ops=_without(s.ops, {o.ops})),
+    op.FtraceFreeFilter: lambda s, o, outcome: s if outcome.warn else s.changed(ops=_without(s.ops, {o.ops})),
     op.RegisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=True, func=True),
     op.UnregisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=False),
     op.RegisterFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.tramp)]),
-    op.UnregisterFtraceDirect: lambda s, o, _: replace(s, direct_functions=_without(s.direct_functions, {o.function})),
+    op.UnregisterFtraceDirect: lambda s, o, _: s.changed(direct_functions=_without(s.direct_functions, {o.function})),
     op.ModifyFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.new)]),
     op.RegisterFtraceDirectMulti: _register_multi,
     op.UnregisterFtraceDirectMulti: _unregister_multi,
@@ -358,19 +363,19 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.UpdateFtraceDirectMod: lambda s, o, _: _with_entries(
         s, o.ops, ((f, tramp) for f, tramp in o.entries if f in s.direct_functions)
     ),
-    op.RegisterFtraceGraph: lambda s, o, _: replace(s, graph_users=(*s.graph_users, o.user)),
-    op.UnregisterFtraceGraph: lambda s, o, _: replace(
-        s, graph_users=tuple(user for user in s.graph_users if user != o.user)
+    op.RegisterFtraceGraph: lambda s, o, _: s.changed(graph_users=(*s.graph_users, o.user)),
+    op.UnregisterFtraceGraph: lambda s, o, _: s.changed(
+        graph_users=tuple(user for user in s.graph_users if user != o.user)
     ),
-    op.Livepatch: lambda s, o, _: replace(s, livepatches=(*s.livepatches, o.function)),
-    op.Unlivepatch: lambda s, o, _: replace(s, livepatches=tuple(name for name in s.livepatches if name != o.function)),
-    op.BpfProgLoad: lambda s, o, _: replace(s, programs={**s.programs, o.prog: o}),
+    op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function)),
+    op.Unlivepatch: lambda s, o, _: s.changed(livepatches=tuple(name for name in s.livepatches if name != o.function)),
+    op.BpfProgLoad: lambda s, o, _: s.changed(programs={**s.programs, o.prog: o}),
     op.BpfRawTracepointOpen: _open,
     op.BpfLinkCreate: _create,
     op.BpfLinkDetach: _detach,
-    op.InitModule: lambda s, o, _: replace(s, modules=s.modules | {o.module}),
+    op.InitModule: lambda s, o, _: s.changed(modules=s.modules | {o.module}),
     op.DeleteModule: _delete_module,
-    op.Fail: lambda s, o, _: replace(s, armed=s.armed | {o.point}),
+    op.Fail: lambda s, o, _: s.changed(armed=s.armed | {o.point}),
 }
 
 

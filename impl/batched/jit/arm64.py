@@ -36,7 +36,7 @@ class _Emitter(Emitter):
     """Code for one frame, whose top is x29, and whose bottom sp."""
 
     frame: Layout
-    keeper, result, scratch = "x19", "x0", "x10"
+    keeper, result, scratch, move = "x19", "x0", "x10", "mov"
 
     def enter(self) -> Code:
         yield Instruction("bti jc", code=BTI_JC)

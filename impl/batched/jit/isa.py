@@ -73,11 +73,13 @@ class Emitter(Protocol):
     """Makes the instructions of one image. Places in its frame are given as bytes below the top.
 
     keeper: a register that calls preserve. result: the one in which they return. scratch: one that carries no argument.
+    move: the instruction that moves one register to another.
     """
 
     keeper: str
     result: str
     scratch: str
+    move: str
 
     def enter(self) -> Code:
         """Makes the frame, and saves the keeper."""
@@ -122,11 +124,11 @@ class Emitter(Protocol):
 
     def keep(self) -> Code:
         """Moves what the last call returned to the keeper."""
-        yield Instruction(f"mov {self.keeper}, {self.result}")
+        yield Instruction(f"{self.move} {self.keeper}, {self.result}")
 
     def kept(self, register: str) -> Code:
         """Moves the keeper to a register."""
-        yield Instruction(f"mov {register}, {self.keeper}")
+        yield Instruction(f"{self.move} {register}, {self.keeper}")
 
     def result_to(self, below: int) -> Code:
         """Stores what the last call returned in the frame."""

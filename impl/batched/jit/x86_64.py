@@ -29,7 +29,7 @@ class _Emitter(Emitter):
     """Code for one frame, whose top is rbp."""
 
     frame: Layout
-    keeper, result, scratch = "rbx", "rax", "rax"
+    keeper, result, scratch, move = "rbx", "rax", "rax", "mov"
 
     def enter(self) -> Code:
         yield Instruction("push rbp")
