@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import TypeVar
 
@@ -42,7 +42,7 @@ COOKIES = (1, 2, 3, (1 << 64) - 1)
 RETURNS = (None, 1, 0, -22, 1 << 32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Setting:
     """What a maker draws from: what exists, whose rules, and which operations the systems can carry out.
 
@@ -54,7 +54,7 @@ class Setting:
     supports: frozenset[type[op.Operation]]
     past: tuple[op.Operation, ...] = ()
 
-    @property
+    @cached_property
     def recent(self) -> tuple[str, ...]:
         """The functions that were covered last, newest first, and not very many."""
         found: dict[str, None] = {}
