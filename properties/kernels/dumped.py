@@ -21,7 +21,7 @@ from spec.images import ImageFile, print_image_file, read_image_file
 from spec.semantics import Semantics
 from spec.worlds import Function
 
-__all__ = ["Dump", "DumpTally", "file_name", "keep", "make_directory"]
+__all__ = ["DumpTally", "KernelDump", "file_name", "keep", "make_directory"]
 
 # The number of functions that have their programs at the same time.
 AT_ONCE = 64
@@ -72,7 +72,7 @@ def _first_refusal(answer: Answer) -> list[str]:
     return [f"{step} -{name}" for step, name in steps if name][:1]
 
 
-class Dump:
+class KernelDump:
     """One dump of a kernel. State: what became of the files, the images' proofs if they are proved, and the times."""
 
     def __init__(

@@ -15,7 +15,7 @@ from rich.table import Table
 from impl.linux.guest.guest import boot
 from impl.linux.guest.packages import fetch
 from impl.linux.instruments.dumping import Attaching, Dumper
-from properties.kernels.dumped import Dump, DumpTally, make_directory
+from properties.kernels.dumped import DumpTally, KernelDump, make_directory
 from properties.kernels.shapes import label, parse_programs
 from properties.proofs.populations import ImageProof, Prover, exceptions, outcome_of
 from properties.report.show import LOG_WIDTH
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         prover = stack.enter_context(closing(Prover())) if arguments.prove else None
         guest = stack.enter_context(closing(boot(kernel)))
         dumper = Dumper(guest, kernel.name)
-        dump = Dump(dumper, arguments.system, directory, console, prover, keeps=arguments.directory is not None)
+        dump = KernelDump(dumper, arguments.system, directory, console, prover, keeps=arguments.directory is not None)
         tallies = dump.all(attachings, arguments.functions)
         _tell(console, f"{kernel.name}, release {kernel.release}", dump, tallies)
         if arguments.directory is not None:
@@ -106,7 +106,7 @@ def _directory(given: Path | None) -> Iterator[Path]:
             made.rmdir()
 
 
-def _tell(console: Console, title: str, dump: Dump, tallies: Sequence[DumpTally]) -> None:
+def _tell(console: Console, title: str, dump: KernelDump, tallies: Sequence[DumpTally]) -> None:
     console.print(table(title, tallies, dump.proofs))
     for surprise in (surprise for tally in tallies for surprise in tally.surprises):
         console.print(f"not as predicted: {surprise}", soft_wrap=True)
