@@ -76,7 +76,7 @@ class Caller:
                 return End(lambda function: self._extend(function, record.value))
 
     def _extend(self, function: str, register: int) -> int:
-        """What the caller makes of the return register (ARG-5)."""
+        """The value that the caller reads from the return register (ARG-5)."""
         return (self.directory.prototype(function) or UNKNOWN).returns.extend(register)
 
     def _read_run(self, record: RunRecord) -> Callable[[str], Event]:
@@ -98,5 +98,5 @@ class Caller:
 
 
 def _mark(things: Iterable[tuple[int, Thing]]) -> Iterator[Mark]:
-    """What one recorder saw, in its order, with the times."""
+    """The records of one recorder, in its order, with their times."""
     return (Mark(time, place, thing) for place, (time, thing) in enumerate(things))

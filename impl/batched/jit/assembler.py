@@ -14,7 +14,7 @@ from spec.errors import BadInputError
 __all__ = ["ARM64", "X86_64", "Dialect", "assemble", "disassembler"]
 
 Dialect = tuple[str, str]
-"""What both call a machine and its mode."""
+"""The names of a machine and its mode, in both tools."""
 
 X86_64: Final[Dialect] = ("X86", "64")
 ARM64: Final[Dialect] = ("ARM64", "LITTLE_ENDIAN")

@@ -163,7 +163,7 @@ class Isa:
     """Of C calls; a generic image serves functions of up to as many slots as it has registers."""
 
     dialect: Dialect
-    """What assembler and disassembler call it."""
+    """Its names in assembler and disassembler."""
 
     mnemonics: frozenset[str]
     """All that a template may have, as capstone prints them."""
@@ -175,4 +175,4 @@ class Isa:
     """
 
     emitter: Callable[[Layout], Emitter]
-    """What makes the instructions of an image with this layout of its frame."""
+    """The maker of an image's instructions, for this layout of its frame."""

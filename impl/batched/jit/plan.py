@@ -42,7 +42,7 @@ class LinkRun:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """What one image does. PlanError for what no image can do.
+    """The work of one image. PlanError for what no image can do.
 
     shape: of the functions' prototypes, in bytes; None is every arity of up to as many slots as there are registers,
     which implies `shared`. links: in the order of attaching, oldest first. func_ip: some program asks for the

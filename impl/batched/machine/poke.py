@@ -19,7 +19,7 @@ INT3: Final = 0xCC
 TAIL: Final = "<u4"
 
 Phase = Literal["int3", "tail", "first"]
-"""What has just been written: int3 in place of the first byte, the other bytes, the first byte."""
+"""The part that was just written: int3 in place of the first byte, the other bytes, or the first byte."""
 
 
 def poke(text: NDArray[np.uint8], where: NDArray[np.int64], code: NDArray[np.uint8]) -> Iterator[tuple[Phase, int]]:

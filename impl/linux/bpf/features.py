@@ -1,4 +1,4 @@
-"""What a kernel can do with BPF, found out by trying it in the guest, on functions that the kernel has for tests."""
+"""Features of a kernel's BPF, each tried in the guest, on functions that the kernel has for tests."""
 
 from __future__ import annotations
 

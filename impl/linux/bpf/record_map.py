@@ -76,7 +76,7 @@ class RecordMap:
         return self._read(batch, 0, HEADER_BYTES + AT_ONCE * RECORD_BYTES)
 
     def recording(self, guest: Guest, reply: Reply) -> Recording:
-        """What was recorded since clear(); a second frame fetches what did not fit into the reply."""
+        """The records since clear(); a second frame fetches what did not fit into the reply."""
         data = reply.data[0]
         runs = int.from_bytes(data[:8], "little")
         count = min(runs, RECORDS)
