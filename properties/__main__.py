@@ -19,7 +19,7 @@ from spec.errors import BadInputError
 __all__ = ["main"]
 
 BAD_INPUT = 2
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, PIPE_BROKEN, TERMINATED = 130, 141, 143
 USAGE = "python -m properties VERB ..."
 
 
@@ -40,7 +40,7 @@ class TerminatedError(KeyboardInterrupt):
 def main(words: Sequence[str]) -> int:
     """Run one verb and return the exit status.
 
-    That is the verb's own, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
+    That is the verb's own, 2 for bad input, 130 after Ctrl-C, 141 if nobody reads its output, 143 after SIGTERM.
     """
     if not words or words[0] in {"-h", "--help"}:
         print(_help(), file=sys.stdout if words else sys.stderr)
@@ -62,7 +62,10 @@ def main(words: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader, such as head, has gone; what Python flushes at exit must go nowhere too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return PIPE_BROKEN
+    except MemoryError:
+        print("there is not enough memory", file=sys.stderr)
+        return BAD_INPUT
 
 
 def _run(verb: str, words: Sequence[str]) -> int:

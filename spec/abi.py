@@ -1,12 +1,12 @@
 """Calling conventions: where a C call has its arguments, results, and what it preserves (ARG-1, ARG-2).
 
-A *slot* is one 8-byte word of a program's context; an argument of n bytes has ceil(n / 8) of them. Register names are
-lower case. Sizes do not tell which arguments are aligned to 16 bytes: those are not described.
+A *slot* is one 8-byte word of a program's context; an argument of n bytes has ceil(n / 8) of them. A *wide* argument
+is aligned to 16 bytes, as an __int128 is; its size alone does not tell. Register names are lower case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +38,9 @@ class Convention:
     back_fills: bool
     """Whether an argument behind one on the stack may be in registers again."""
 
+    wide_is_even: bool
+    """Whether a wide argument in registers begins with one of an even number."""
+
     results: tuple[str, str]
     """Low and high word of what a function returns."""
 
@@ -60,24 +63,26 @@ class Convention:
         """How many bytes a call pushes."""
         return SLOT_BYTES if self.link is None else 0
 
-    def slots(self, sizes: Sequence[int]) -> tuple[Slot, ...]:
-        """The slots of arguments of these sizes, in bytes.
+    def slots(self, sizes: Sequence[int], wide: Collection[int] = ()) -> tuple[Slot, ...]:
+        """The slots of arguments of these sizes, in bytes. wide: the places of those that are.
 
-        An argument is in registers as a whole, or on the stack.
+        An argument is in registers as a whole, or on the stack, where a wide one is at an even word.
         """
         found: list[Slot] = []
         used = stacked = 0
         for index, argument in enumerate(sizes):
             count = -(-argument // SLOT_BYTES)
-            fits = used + count <= len(self.arguments) and (self.back_fills or not stacked)
+            first = used + used % 2 if index in wide and self.wide_is_even else used
+            fits = first + count <= len(self.arguments) and (self.back_fills or not stacked)
+            start = first if fits else stacked + stacked % 2 if index in wide else stacked
             for part in range(count):
                 size = min(SLOT_BYTES, argument - part * SLOT_BYTES)
-                register = self.arguments[used + part] if fits else None
-                found.append(Slot(index, part * SLOT_BYTES, size, register, None if fits else stacked + part))
+                register = self.arguments[start + part] if fits else None
+                found.append(Slot(index, part * SLOT_BYTES, size, register, None if fits else start + part))
             if fits:
-                used += count
+                used = start + count
             else:
-                stacked += count
+                stacked = start + count
         return tuple(found)
 
 
@@ -86,6 +91,7 @@ SYSTEM_V: Final = Convention(
     name="System V",
     arguments=("rdi", "rsi", "rdx", "rcx", "r8", "r9"),
     back_fills=True,
+    wide_is_even=False,
     results=("rax", "rdx"),
     preserved=("rbx", "rbp", "r12", "r13", "r14", "r15"),
     clear=("df",),
@@ -99,6 +105,7 @@ AAPCS64: Final = Convention(
     name="AAPCS64",
     arguments=tuple(f"x{number}" for number in range(8)),
     back_fills=False,
+    wide_is_even=True,
     results=("x0", "x1"),
     preserved=tuple(f"x{number}" for number in range(18, 30)),
     clear=(),

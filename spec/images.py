@@ -73,12 +73,16 @@ class Options(Struct, frozen=True, omit_defaults=True):
     flags: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
 
 
-class TypeEntry(Struct, frozen=True):
-    """The type of an argument or of the return value, as BTF describes it; size in bytes, 0 for VOID only."""
+class TypeEntry(Struct, frozen=True, omit_defaults=True):
+    """The type of an argument or of the return value, as BTF describes it; size in bytes, 0 for VOID only.
+
+    alignment: in bytes; BTF does not tell it.
+    """
 
     type: Text
     kind: Annotated[str, one_of(BTF_KINDS)]
     size: Annotated[int, Meta(ge=0, le=MAX_ARGUMENT_BYTES)]
+    alignment: Literal[1, 2, 4, 8, 16] | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "VOID") != (self.size == 0):
@@ -98,11 +102,16 @@ class CallEntry(Struct, frozen=True):
     sym: Text
 
 
-class ProgramEntry(Struct, frozen=True):
-    """A program as kallsyms lists it; its name ends in its place in attach_order and its kind: `_c0_fentry`."""
+class ProgramEntry(Struct, frozen=True, omit_defaults=True):
+    """A program as kallsyms lists it; its name ends in its place in attach_order and its kind: `_c0_fentry`.
+
+    pointer: its struct bpf_prog. sleepable: whether it was loaded as a program that may sleep.
+    """
 
     name: Text
     symbol_address: Address
+    pointer: Address | None = None
+    sleepable: bool | None = None
 
 
 class ImageFile(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -110,7 +119,8 @@ class ImageFile(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     attach_order: kinds in the order of attaching. cookies: of the links, in that order. function_prologue_bytes: from
     function_address on; the site is at fentry_offset. used_bytes: of image_hex through its last `ret`. programs: by
-    name, not in the order of attaching. enabled_functions: what it shows of the function, without ends of lines.
+    name, not in the order of attaching. im: the struct bpf_tramp_image. counters: per-CPU variables in which the
+    kernel counts calls, by name; an image that counts names them itself. enabled_functions: what it shows of the function, without ends of lines.
     """
 
     arch: Text = "x86-64"
@@ -142,6 +152,8 @@ class ImageFile(Struct, frozen=True, omit_defaults=True, kw_only=True):
     calls: Annotated[tuple[CallEntry, ...], Meta(max_length=LARGEST_IMAGE)]
     programs: Annotated[tuple[ProgramEntry, ...], Meta(max_length=MOST_PROGRAMS)]
     cookies: Annotated[tuple[Address, ...], Meta(max_length=MOST_PROGRAMS)] | None = None
+    im: Address | None = None
+    counters: dict[Text, Address] = {}
 
     def __post_init__(self) -> None:
         if not 0 < len(self.image_hex) <= LARGEST_IMAGE:
@@ -165,7 +177,7 @@ class ImageFile(Struct, frozen=True, omit_defaults=True, kw_only=True):
     @property
     def types(self) -> Prototype:
         """The function's prototype."""
-        arguments = tuple(Type(each.type, each.kind, each.size) for each in self.args)
+        arguments = tuple(Type(each.type, each.kind, each.size, each.alignment) for each in self.args)
         return Prototype(arguments, Type(self.ret.type, self.ret.kind, self.ret.size))
 
     @property

@@ -24,16 +24,26 @@ SIGNED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """A type as BTF describes it: kind is INT, PTR, ENUM, STRUCT, UNION or VOID; size in bytes."""
+    """A type as BTF describes it: kind is INT, PTR, ENUM, STRUCT, UNION or VOID; size in bytes.
+
+    alignment: in bytes, where somebody knows it; BTF does not tell it.
+    """
 
     name: str
     kind: str
     size: int
+    alignment: int | None = None
 
     @property
     def by_value(self) -> bool:
         """Whether it is a struct or union, which C passes by value."""
         return self.kind in {"STRUCT", "UNION"}
+
+    @property
+    def wide(self) -> bool:
+        """Whether C aligns it to 16 bytes, as far as anybody knows."""
+        natural = MAX_ARGUMENT_BYTES if self.kind == "INT" and self.size == MAX_ARGUMENT_BYTES else 0
+        return (self.alignment or natural) == MAX_ARGUMENT_BYTES
 
     @property
     def signed(self) -> bool:
@@ -76,6 +86,11 @@ class Prototype:
     def slots(self) -> tuple[Slot, ...]:
         """The slots of the arguments, one for each context word, in order, as System V places them (ARG-1, ARG-2)."""
         return SYSTEM_V.slots(self.shape.arguments)
+
+    @cached_property
+    def wide(self) -> frozenset[int]:
+        """The places of the arguments that C aligns to 16 bytes. Kernels do not: ARG-2 is by sizes alone."""
+        return frozenset(place for place, argument in enumerate(self.arguments) if argument.wide)
 
     @cached_property
     def in_registers(self) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -62,7 +64,10 @@ def load(path: Path, kind: type[Value], most: int, hook: ReadHook | None = None)
 def read_bytes(path: Path, most: int) -> bytes:
     """A file's bytes, decompressed if they start like gzip. Neither file nor content may have more than `most`."""
     try:
-        with path.open("rb") as file:
+        # A FIFO would let its reader wait for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadInputError("is no regular file", str(path))
             data = file.read(most + 1)
         if data.startswith(GZIP) and len(data) <= most:
             data = _decompress(data, most, path)

@@ -22,6 +22,7 @@ from properties.report.grid import Column, Grid, Line
 from properties.report.results import Check, CheckResult, CheckVerdict
 from properties.runs.corpus import SEEDS
 from properties.systems.naming import semantics_named, world_named
+from spec.border import bordered
 from spec.operations import Call, ObserveSite
 from spec.seeds import read_seed
 
@@ -118,7 +119,7 @@ def _prove_placed(path: Path) -> Iterator[_Case]:
     seed = read_seed(path)
     world, semantics = world_named(seed.world, path.parent), semantics_named(seed.semantics)
     for level in LEVELS:
-        system, seen = Batched(world, semantics, level), set()
+        system, seen = bordered(Batched(world, semantics, level), world, semantics), set()
         for step in seed.steps:
             if not isinstance(step.operation, Call | ObserveSite):
                 system.apply(step.operation)

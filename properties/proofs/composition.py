@@ -79,6 +79,11 @@ class _Asking(Obligations):
         # Where asking() leaves what the helper has stored.
         self._stored = architecture.convention.arguments[3]
 
+    def _is_paired(self, step: ImageStep) -> bool:
+        """The code that asks is called, and jumps to the program."""
+        asking = step.what == "program" and step.run is not None and step.run.program == self._subject.place
+        return not asking and super()._is_paired(step)
+
     def _enter(self, machine: Machine, progress: Progress, step: ImageStep, run: Run) -> Progress:
         """Lets the helper that enters a program also point the task to its run context."""
         after = super()._enter(machine, progress, step, run)

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from properties.prover.architecture import Architecture
 from properties.prover.architectures import ARCHITECTURES
-from properties.prover.arm64 import ARM64
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
-from spec.abi import SLOT_BYTES
+from properties.prover.lift import lifter
+from properties.prover.steps import steps
 from spec.errors import BadInputError
 from spec.images import HEAP, ImageFile, ProgramEntry, parse_image_file, read_image_file
-from spec.prototypes import Prototype
+from spec.prototypes import MAX_ARGUMENT_BYTES, Prototype, Type
 
 __all__ = ["Dump", "parse_image", "read_image"]
 
 SLEEPABLE: Final = 16
+RETURN_THUNKS: Final = frozenset(
+    (
+        "__x86_return_thunk retbleed_return_thunk srso_return_thunk srso_alias_return_thunk call_depth_return_thunk "
+        "its_return_thunk"
+    ).split()
+)
+"""What x86_return_thunk may point to, where the kernel's JIT emits a jump in the place of a `ret`."""
+
+SIZES: Final[Mapping[str, Collection[int]]] = {
+    "INT": (1, 2, 4, 8, 16),
+    "PTR": (8,),
+    "ENUM": (1, 2, 4, 8),
+    "ENUM64": (8,),
+    "STRUCT": range(1, MAX_ARGUMENT_BYTES + 1),
+    "UNION": range(1, MAX_ARGUMENT_BYTES + 1),
+}
+"""Bytes that an argument or result of each kind may have."""
+
 HELPER: Final = "__bpf_"
 PROGRAM_NAME: Final = re.compile(r"_c([0-9]{1,3})_([a-z_]+)$")
 IPMODIFY: Final = re.compile(r"\S+(?: \[\S+\])? +\([0-9]+\)(?: R|  ) I")
@@ -73,26 +91,63 @@ def _architecture(image: ImageFile) -> Architecture:
 def _goal(image: ImageFile) -> Goal:
     helpers, objects = _calls(image)
     site, body = _site(image, ARCHITECTURES[image.arch])
-    return Goal(
+    programs = _programs(image)
+    goal = Goal(
         prototype=_prototype(image),
-        programs=_programs(image),
+        programs=programs,
         function=image.function_address,
         body=body,
         site=site,
         helpers=helpers,
         func_ip=image.options.ip,
         shares_ipmodify=any(IPMODIFY.match(line) for line in image.enabled_functions),
+        im=image.im,
         objects=objects,
+        some_sleep=bool(image.options.flags & SLEEPABLE) and all(program.sleepable is None for program in programs),
+        return_thunks=frozenset(helpers[symbol] for symbol in RETURN_THUNKS & helpers.keys()),
+        counters=_counters(image, ARCHITECTURES[image.arch]),
     )
+    _demand_helpers(goal)
+    return goal
+
+
+def _counters(image: ImageFile, architecture: Architecture) -> dict[str, int]:
+    """The counters of calls: where the file has them, or else where the image counts first."""
+    found = {name: int(place) for name, place in image.counters.items() if name in architecture.counters}
+    code = bytes(image.image_hex)
+    for at, instruction in lifter(architecture).sweep(code, image.image_address, image.used_bytes).items():
+        start = at - image.image_address
+        counted = architecture.counting(code[start : start + instruction.size], at)
+        if counted is not None:
+            found.setdefault(*counted)
+    return found
+
+
+def _demand_helpers(goal: Goal) -> None:
+    """Each step must have a target; of the two helpers that may enter a program, one will do."""
+    for step in steps(goal):
+        if all(target is None for target in step.targets):
+            raise _MistakeError(f"calls: has no {step.name}, which an image of {step.place} must call")
 
 
 def _prototype(image: ImageFile) -> Prototype:
-    if not image.types.describable:
+    prototype = image.types
+    if not prototype.describable:
         raise _MistakeError("args: no trampoline can serve this prototype: 12 arguments of 16 bytes at most")
-    if image.arch == ARM64.name and any(each.kind == "INT" and each.size > SLOT_BYTES for each in image.args):
-        # AAPCS64 gives it an even register. What aligns structs so is not in the file.
-        raise _MistakeError("args: the prover does not know where arm64 passes an integer of 16 bytes")
-    return image.types
+    for index, each in enumerate(prototype.arguments):
+        _check_type(each, f"args[{index}]")
+    if prototype.returns.size:
+        _check_type(prototype.returns, "ret")
+    return prototype
+
+
+def _check_type(each: Type, field: str) -> None:
+    """Refuses what calling conventions treat in other ways, such as floating point."""
+    sizes = SIZES.get(each.kind)
+    if sizes is None:
+        raise _MistakeError(f"{field}.kind: the prover knows {', '.join(SIZES)}, not {each.kind}")
+    if each.size not in sizes:
+        raise _MistakeError(f"{field}.size: no {each.kind} has {each.size} bytes")
 
 
 def _programs(image: ImageFile) -> tuple[Program, ...]:
@@ -105,15 +160,18 @@ def _programs(image: ImageFile) -> tuple[Program, ...]:
         found[place] = listed
     if len(found) != len(image.kinds):
         raise _MistakeError(f"programs: has {len(found)} of the {len(image.kinds)} programs in attach_order")
-    return tuple(_program(image, place, found[place].symbol_address) for place in range(len(image.kinds)))
+    return tuple(_program(image, place, found[place]) for place in range(len(image.kinds)))
 
 
-def _program(image: ImageFile, place: int, code: int) -> Program:
+def _program(image: ImageFile, place: int, listed: ProgramEntry) -> Program:
     options = image.options
-    # The file does not say to which of the programs the flags were given, and perhaps not which cookie is whose.
-    sleepable = None if options.flags & SLEEPABLE else False
+    # Older files do not say to which of the programs the flags were given, and perhaps not which cookie is whose.
+    sleepable = listed.sleepable
+    if sleepable is None and not options.flags & SLEEPABLE:
+        sleepable = False
     cookie = 0 if not options.cookie else None if image.cookies is None else image.cookies[place]
-    return Program(image.kinds[place], code, None, cookie, sleepable, options.session_cookie)
+    code = listed.symbol_address
+    return Program(image.kinds[place], code, listed.pointer, cookie, sleepable, options.session_cookie)
 
 
 def _place(listed: ProgramEntry, kinds: tuple[Kind, ...], field: str) -> int:

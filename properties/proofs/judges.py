@@ -9,8 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessPool
 
+from properties.proofs.isolation import explain
 from properties.proofs.judging import Judgement, Words, judge
 
 __all__ = ["Judged", "Judges"]
@@ -34,13 +35,8 @@ class Judged:
         """The judgement; undecided if the process does not come to one."""
         try:
             return self._judging.result()
-        except TimeoutError:
-            reason = f"the prover has not ended after {self.seconds:g} s"
-        except ProcessExpired:
-            reason = "the prover's process died"
         except Exception as error:  # noqa: BLE001 - a bug of the prover must not stop the other images
-            reason = f"the prover failed: {type(error).__name__}: {' '.join(str(error).split())}"
-        told = f"undecided: {reason}"
+            told = f"undecided: {explain(error, self.seconds)}"
         words = Words("undecided", told=told)
         return Judgement(self.file, "", "undecided", told, detaching=False, words=words, seconds=0.0)
 

@@ -6,7 +6,7 @@ SLEIGH's descriptions have mistakes; an instruction has a model only where both 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,11 +47,12 @@ class Agreement:
         """
         draw = random.Random(seed)  # noqa: S311 - states are to be varied, not secret
         self._emulated.load(code)
+        bases = _find_bases(code)
         done = 0
         for _ in range(TRIES * count):
             if done == count:
                 break
-            before = self._draw_state(draw)
+            before = self._draw_state(draw, bases)
             try:
                 expected = self._evaluated.run(instruction, before)
             except _OutsideError:
@@ -62,8 +63,11 @@ class Agreement:
                 return done, found
         return done, ""
 
-    def _draw_state(self, draw: random.Random) -> _Numbers:
-        """Draws registers of any value: most point into the memory, and some are small, so that accesses reach it."""
+    def _draw_state(self, draw: random.Random, bases: Sequence[int]) -> _Numbers:
+        """Draws registers of any value: most point into the memory, and some are small, so that accesses reach it.
+
+        bases: values of registers that are only read, by segments, from which an access reaches it.
+        """
         architecture = self._architecture
         middle = DATA + SIZE // 2
         registers = {
@@ -73,8 +77,15 @@ class Agreement:
         for name in architecture.frame:
             registers[name] = middle + draw.randrange(-0x100, 0x100) * draw.choice((1, 8, 8, 8))
         registers |= {flag: draw.randrange(2) for flag in architecture.flags}
-        registers |= dict.fromkeys(architecture.readable, 0)
+        registers |= {name: draw.choice(bases) for name in architecture.readable}
         return _Numbers(registers, bytearray(draw.randbytes(SIZE)))
+
+
+def _find_bases(code: bytes) -> list[int]:
+    """Finds what must be added to a number of 32 bits somewhere in the instruction, so that it is in the memory."""
+    middle = DATA + SIZE // 2
+    fields = (code[start : start + 4] for start in range(len(code) - 3))
+    return [0, middle, *((middle - int.from_bytes(each, "little", signed=True)) % (1 << 64) for each in fields)]
 
 
 @dataclass
@@ -187,7 +198,7 @@ class _Emulated:
     def run(self, before: _Numbers) -> _Numbers:
         """The state after one instruction."""
         machine, architecture = self._machine, self._architecture
-        for name in architecture.general:
+        for name in (*architecture.general, *architecture.readable):
             machine.reg_write(self._numbers[name], before.registers[name])
         flags = sum(before.registers[name] << bit for name, bit in architecture.flags.items())
         machine.reg_write(self._flags, flags | architecture.set_flags)
@@ -200,6 +211,6 @@ class _Emulated:
         after = {name: int(machine.reg_read(self._numbers[name])) for name in architecture.general}
         flags = machine.reg_read(self._flags)
         after |= {name: flags >> bit & 1 for name, bit in architecture.flags.items()}
-        after |= dict.fromkeys(architecture.readable, 0)
+        after |= {name: before.registers[name] for name in architecture.readable}
         pc = int(machine.reg_read(self._numbers[architecture.pc]))
         return _Numbers(after, machine.mem_read(DATA, SIZE), pc, faulted)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from properties.prover.terms import Value
 from spec.abi import Convention
 from spec.errors import BadInputError
 
@@ -21,10 +22,12 @@ Origin = Literal["body", "caller"]
 class SiteEntry:
     """Where return addresses are when an image begins: words from the stack pointer upwards, and registers.
 
-    body: behind the patched instruction; caller: where the traced function returns to.
+    body: behind the patched instruction; caller: where the traced function returns to. records: return addresses of the
+    frame records that the image makes, the last first.
     """
 
     words: tuple[Origin, ...]
+    records: tuple[Origin, ...]
     registers: Mapping[str, Origin] = field(default_factory=dict)
 
     def popped(self, origin: Origin) -> int:
@@ -58,6 +61,12 @@ class Architecture:
 
     readable: tuple[str, ...]
     """Registers that may be read, but not written."""
+
+    frame_pointer: str
+    """The register that points at the last frame record: the one before it, and a return address."""
+
+    return_stack: bool
+    """Whether processors foretell returns from calls by the instructions alone, so that the two must come in pairs."""
 
     pc: str
 
@@ -100,11 +109,23 @@ class Architecture:
     scratch: tuple[str, ...]
     """What SLEIGH calls registers, and uses within an instruction only."""
 
+    counters: Mapping[str, Callable[[Value], Value]]
+    """What a call does to the counters that some kernels keep for each processor, by name."""
+
+    area: str
+    """The register from which on a processor's own area is; empty if a kernel has no such counters."""
+
+    counting: Callable[[bytes, int], tuple[str, int] | None]
+    """The name and place of the counter that an instruction, at an address, counts, if it does."""
+
     harmless: frozenset[str]
     """SLEIGH's user-defined operations without an effect that counts."""
 
-    undefined: Callable[[str], tuple[str, ...]]
-    """Flags that an instruction, by its mnemonic, leaves undefined."""
+    undefined: Callable[[bytes, str], tuple[str, ...]]
+    """Flags that an instruction, by its bytes and mnemonic, leaves undefined."""
+
+    effectless: Callable[[bytes, str], bool]
+    """Whether an instruction, by its bytes and mnemonic, is one of those that may have no effect."""
 
     doubt: Callable[[bytes, str], str | None]
     """Why an instruction, by its bytes and mnemonic, may not do what SLEIGH says; None if it does."""

@@ -32,11 +32,31 @@ umaddl umnegl umsubl umulh umull uxtb uxth
 dmb dsb isb prfm prfum
 """
 
+COMPUTING: Final = frozenset("add adds and ands bic eon eor extr madd mov movn movz mul mvn neg orn orr sub ubfm".split())
+"""Those that may write to the zero register and do nothing else."""
+
 MODELLED: Final = USUAL | frozenset(UNUSUAL.split())
 """Those whose p-code can be the whole effect: SLEIGH leaves out what others do, such as to sign an address."""
 
+EFFECTLESS: Final = {
+    "nop": "a hint that is none",
+    "bti": "a landing pad; where control may land is no obligation",
+    "dmb": "it orders memory accesses, which are in order here",
+    "dsb": "it orders memory accesses, which are in order here",
+    "isb": "it orders fetches, and the image does not change its own code",
+    "prfm": "it loads into a cache, and never faults",
+    "prfum": "it loads into a cache, and never faults",
+}
+"""Instructions whose p-code may be empty, and why."""
 
-def _list_undefined(_: str) -> tuple[str, ...]:
+
+def _is_effectless(code: bytes, mnemonic: str) -> bool:
+    """Finds those of EFFECTLESS, and what computes into the zero register, such as `mov xzr, x1`."""
+    into_zero = mnemonic in COMPUTING and int.from_bytes(code, "little") & ZERO_OR_SP == ZERO_OR_SP
+    return mnemonic in EFFECTLESS or into_zero
+
+
+def _list_undefined(_: bytes, __: str) -> tuple[str, ...]:
     """Lists no flags: instructions set all four or none."""
     return ()
 
@@ -88,7 +108,9 @@ ARM64: Final = Architecture(
     pc="pc",
     always_aligned=True,
     code_alignment=INSTRUCTION_BYTES,
-    entry={"call": SiteEntry((), {"x9": "caller", "x30": "body"})},
+    frame_pointer="x29",
+    return_stack=False,
+    entry={"call": SiteEntry((), ("body", "caller"), {"x9": "caller", "x30": "body"})},
     frame=("sp", "x29"),
     kernel_text=(0xFFFF800000000000, 0xFFFF800200000000),
     kernel_stack=(0xFFFF800200100000, 0xFFFFFBFFFFF00000),
@@ -99,10 +121,14 @@ ARM64: Final = Architecture(
     is_jump=_is_jump,
     language="AARCH64:LE:64:v8A",
     scratch=("pc", "tmpng", "tmpzr", "tmpcy", "tmpov", "shift_carry"),
+    counters={},
+    area="",
+    counting=lambda _, __: None,
     harmless=frozenset(
         "Hint_Prefetch DataMemoryBarrier DataSynchronizationBarrier InstructionSynchronizationBarrier".split()
     ),
     undefined=_list_undefined,
+    effectless=_is_effectless,
     doubt=_doubt,
     is_usual=_is_usual,
     tools_name=("ARM64", "ARM"),

@@ -5,19 +5,23 @@ A trampoline's goal makes one claim, the code of a helper another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import reduce
+from operator import or_
+from typing import Final, Protocol
 
 from properties.prover.architecture import Architecture
 from properties.prover.goal import Goal
 from properties.prover.image import Image
-from properties.prover.machine import FRAME_BYTES, NEAR, FrameBounds, Machine
+from properties.prover.machine import FRAME_BYTES, NEAR, AccessRegion, FrameBounds, Machine
 from properties.prover.meaning import MODULUS
 from properties.prover.obligations import Obligations, Progress
 from properties.prover.steps import BODY, CALLER, COUNT
 from properties.prover.terms import Term, Value, add, eq, extract, not_, one_of, sub, symbol, ult
 from properties.prover.unknowns import defaults
+from properties.prover.written import Written, stack_bytes
+from spec.abi import SLOT_BYTES
 
 __all__ = ["Claim", "Claimant", "Demands", "claim_of", "disjoint", "grounds", "image_span", "in_range", "stack_span"]
 
@@ -51,6 +55,11 @@ class Claim:
     symbols: Mapping[str, int]
     patches: frozenset[str] = field(default=frozenset())
 
+    @property
+    def written(self) -> Written:
+        """What of the stack is written when the code begins."""
+        return Written(reduce(or_, (stack_bytes(place, place + SLOT_BYTES) for place in self.memory), 0))
+
 
 class Claimant(Protocol):
     """Something to be proved of code that is no trampoline."""
@@ -71,16 +80,30 @@ def claim_of(image: Image, claimant: Goal | Claimant, architecture: Architecture
 def _claim_trampoline(image: Image, goal: Goal, architecture: Architecture) -> Claim:
     obligations = Obligations(goal, architecture)
     places = defaults(architecture)
+    counters = dict(_list_regions(goal, architecture))
+    frame = FrameBounds(obligations.readable(), tuple(counters.values()))
+    apart = [stack_span(frame, architecture), image_span(image)]
+    words = {one.place: symbol(name, 64) for name, one in counters.items()}
     return Claim(
         demands=obligations,
-        frame=FrameBounds(obligations.readable()),
-        facts=tuple(_list_facts(image, goal, architecture)),
+        frame=frame,
+        facts=(
+            *_list_facts(image, goal, architecture),
+            *(disjoint((one.base, one.low, one.high), other) for one in frame.regions for other in apart),
+        ),
         registers=_list_registers(goal, architecture),
-        memory=_list_words(goal, architecture, obligations),
+        memory=_list_words(goal, architecture, obligations) | words,
         bindings=goal.known,
         symbols=places | {COUNT: goal.counts[0]} if goal.counts else places,
         patches=goal.patches,
     )
+
+
+def _list_regions(goal: Goal, architecture: Architecture) -> Iterator[tuple[str, AccessRegion]]:
+    """Lists the counters of calls, by name."""
+    for number, (name, place) in enumerate(goal.counters.items(), 1):
+        base = add(symbol(architecture.area, 64), place, 64)
+        yield name, AccessRegion(base, number * COUNTER_PLACE, 0, SLOT_BYTES, store=True)
 
 
 def _list_origins(goal: Goal) -> dict[str, Value]:
@@ -135,6 +158,8 @@ def _is_multiple(address: Term, bytes_: int) -> Value:
     bits = bytes_.bit_length() - 1
     return eq(extract(address, 0, bits), 0, bits) if bits else 1
 
+
+COUNTER_PLACE: Final = 1 << 32
 
 Span = tuple[Value, int, int]
 """An address, and which bytes from there on."""

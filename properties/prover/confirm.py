@@ -18,17 +18,22 @@ from properties.prover.machine import (
     ALIGNED,
     NO_FAULT,
     NO_LOAD,
+    NO_STALE,
     NO_STORE,
     ONLY_GENERAL,
     STACK_POINTER,
     BrokenError,
+    Departure,
     instruction_limit,
 )
+from properties.prover.lift import lifter
 from properties.prover.meaning import MODULUS, signed
+from properties.prover.operations import LiftedInstruction
 from properties.prover.terms import Value, evaluate
 from properties.prover.tools import emulator, register_number, register_numbers
-from properties.prover.unknowns import BEGINNING, Unknowns
+from properties.prover.unknowns import BEGINNING, Unknowns, undefined_name
 from properties.prover.verdicts import Counterexample
+from properties.prover.written import stack_above, stack_bytes
 
 __all__ = ["Emulation", "confirm"]
 
@@ -95,7 +100,11 @@ class Emulation:
         self._regions = [(region, self._evaluate(region.base)) for region in claim.frame.regions]
         self._path: list[int] = []
         self._accesses: list[tuple[bool, int, int]] = []
-        self._defined: set[int] = set()
+        self._written = claim.written
+        self._undefined = 0
+        self._lifter = lifter(architecture)
+        self._known = self._lifter.sweep(image.code, image.address, image.used)
+        self.departure: Departure = "jump"
         self._before: dict[str, int] = {}
         self._writers: dict[tuple[str, int], int] = {}
         self._read: Location = None
@@ -174,14 +183,6 @@ class Emulation:
     def _set_stack(self) -> None:
         for place, word in self._claim.memory.items():
             self._machine.mem_write(self._find_address(place), self._evaluate(word).to_bytes(8, "little"))
-        self._defined = {at for place in self._claim.memory for at in range(place, place + 8)}
-        self._fill_unwritten(BEGINNING)
-
-    def _fill_unwritten(self, step: str) -> None:
-        for offset, content in self._unknowns.stack_after(step):
-            for at, byte in enumerate(content, offset):
-                if at not in self._defined and abs(at) < STACK_PAGES * PAGE:
-                    self._machine.mem_write((self._top + at) % MODULUS, bytes([byte]))
 
     def _add_hooks(self) -> None:
         def accessed(_: Any, access: int, address: int, size: int, __: int, ___: Any) -> bool:
@@ -200,15 +201,18 @@ class Emulation:
             raise BrokenError(f"the image is left within {limit} instructions")
         before, others = self._before or self._read_general(), self._read_others()
         self._accesses.clear()
+        # Without an end, unicorn translates all that follows, at each instruction.
+        size = self._lift(pc).size
+        end = pc + size if size else MODULUS - 1
         try:
-            self._machine.emu_start(pc, MODULUS - 1, count=1)
+            self._machine.emu_start(pc, end, count=1)
         except UcError as error:
-            self._judge(before)
+            self._judge(before, pc)
             # The instruction is done, and the next is outside: unicorn looks for it even so.
             if error.errno != unicorn_const.UC_ERR_FETCH_UNMAPPED or self._read_pc() == pc:
                 raise
         else:
-            self._judge(before)
+            self._judge(before, pc)
         if others != self._read_others():
             raise BrokenError(ONLY_GENERAL)
 
@@ -223,9 +227,26 @@ class Emulation:
         return [flags, *map(self._machine.reg_read, others)]
 
     def _read_general(self) -> dict[str, int]:
-        return {name: self._machine.reg_read(self._numbers[name]) for name in self.architecture.general}
+        values = self._machine.reg_read_batch([self._numbers[name] for name in self.architecture.general])
+        return dict(zip(self.architecture.general, values, strict=True))
 
-    def _judge(self, before: dict[str, int]) -> None:
+    def _lift(self, at: int) -> LiftedInstruction:
+        found = self._known.get(at)
+        if found is None:
+            found = self._known[at] = self._lifter.one(self._image.code, self._image.address, at)
+        return found
+
+    def _follow(self, at: int) -> None:
+        """Sees by which kind of instruction control goes on, and makes flags what the unknowns say if it left them."""
+        instruction = self._lift(at)
+        self.departure = instruction.departure
+        if instruction.undefined:
+            self._undefined += 1
+            for flag in instruction.undefined:
+                self._set_flag(flag, self._unknowns.value(undefined_name(flag, self._undefined), 1))
+
+    def _judge(self, before: dict[str, int], at: int) -> None:
+        self._follow(at)
         after = self._before = self._read_general()
         for name, value in after.items():
             if value != before[name]:
@@ -238,10 +259,14 @@ class Emulation:
             if not (self._frame.store if writes else self._frame.load)(low, low + size, floor):
                 raise BrokenError(NO_STORE if writes else NO_LOAD)
             if writes:
-                self._defined.update(range(low, low + size))
+                self._written = self._written.plus(stack_bytes(low, low + size))
                 self._writers.update(((STACK, at), self.at) for at in range(low, low + size))
+            elif not self._written.has(stack_bytes(low, low + size)):
+                raise BrokenError(NO_STALE)
         if not self._frame.pointer(now):
             raise BrokenError(STACK_POINTER)
+        if now > self._from_top(before[pointer]):
+            self._written = self._written.only(stack_above(now))
         if self.architecture.always_aligned and after[pointer] % self.architecture.convention.stack_alignment:
             raise BrokenError(ALIGNED)
 
@@ -297,10 +322,15 @@ class Emulation:
         """See Machine."""
         place = self.constant(address)
         low = self._find_offset(place)
-        self._defined.update(range(low, low + 8))
+        self._written = self._written.plus(stack_bytes(low, low + 8))
         for at in range(low, low + 8):
             self._writers.pop((STACK, at), None)
         self._machine.mem_write(place, self.constant(value).to_bytes(8, "little"))
+
+    def written(self, obligation: str, address: Value, size: int) -> None:
+        """See Machine."""
+        low = self._find_offset(self.constant(address))
+        self.demand(obligation, self._written.has(stack_bytes(low, low + size)))
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
@@ -350,13 +380,12 @@ class Emulation:
         for flag in architecture.flags:
             self._set_flag(flag, 0 if flag in architecture.convention.clear else self._unknowns.after(flag, step, 1))
         live = self._from_top(self.register(architecture.convention.stack_pointer)) + architecture.convention.pushed
-        self._defined = {at for at in self._defined if at >= live}
-        self._fill_unwritten(step)
+        self._written = self._written.only(stack_above(live))
 
     def forget(self, address: Value, size: int) -> None:
         """See Machine."""
         low = self._find_offset(self.constant(address))
-        self._defined -= set(range(low, low + size))
+        self._written = self._written.only(~stack_bytes(low, low + size))
 
 
 _WRITES = {unicorn_const.UC_MEM_WRITE, unicorn_const.UC_MEM_WRITE_UNMAPPED}

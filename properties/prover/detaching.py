@@ -9,14 +9,16 @@ nops. A place found wrongly can make a proof fail, but not succeed: the patched 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import replace
 
 from properties.prover.architecture import Architecture
 from properties.prover.goal import Goal, Run
 from properties.prover.image import Image, Patch
 from properties.prover.lift import lifter
-from properties.prover.operations import LiftedInstruction
+from properties.prover.operations import LiftedInstruction, Op, OpKind, Space
 from properties.prover.steps import RETURNED_EARLY, skipped, steps
+from spec.abi import SLOT_BYTES
 
 __all__ = ["while_detaching"]
 
@@ -24,7 +26,7 @@ __all__ = ["while_detaching"]
 def while_detaching(image: Image, goal: Goal, architecture: Architecture) -> tuple[Image, Goal] | None:
     """The image with its patches, and what is to be proved of it then; None where it has no place to patch."""
     code = lifter(architecture).sweep(image.code, image.address, image.used)
-    calls = [at for at, instruction in code.items() if instruction.calls]
+    calls = _find_calls(code, architecture)
     todo = steps(goal)[:-1]
     if len(calls) != len(todo):
         return None
@@ -32,11 +34,30 @@ def while_detaching(image: Image, goal: Goal, architecture: Architecture) -> tup
     places = {step.text: at for step, at in zip(todo, calls, strict=True)}
     found = [_jump_over(step.run, places, nops, code) for step in todo if step.run and step.what == "program"]
     if None in found:
-        found = [_jump_behind_original(places, nops, sorted(code))]
+        found = [_jump_behind_original(places, nops, code, architecture)]
     patches = tuple(patch for patch in found if patch)
     if not patches:
         return None
     return replace(image, patches=patches), replace(goal, patches=frozenset(patch.name for patch in patches))
+
+
+def _find_calls(code: Mapping[int, LiftedInstruction], architecture: Architecture) -> list[int]:
+    """Finds the calls, in order: by a call, or on arm64 by `adr x30, .+8` and a `ret` to the original."""
+    link = architecture.convention.link
+    place = lifter(architecture).registers[link][0] if link else None
+    calls = []
+    before: LiftedInstruction | None = None
+    for at, instruction in code.items():
+        linked = before is not None and any(
+            op[2] is not None
+            and op[2][:2] == (Space.REGISTER, place)
+            and op[3] == ((Space.CONSTANT, at + instruction.size, SLOT_BYTES),)
+            for op in before.ops
+        )
+        if instruction.departure == "call" or (instruction.departure == "return" and linked):
+            calls.append(at)
+        before = instruction
+    return calls
 
 
 def _read_bytes(image: Image, at: int, instruction: LiftedInstruction) -> bytes:
@@ -54,8 +75,10 @@ def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int
     return Patch(nops[last], leave + code[leave].size, skipped(run))
 
 
-def _jump_behind_original(places: dict[str, int], nops: list[int], order: list[int]) -> Patch | None:
-    """Makes the patch that jumps from the nop behind the original to where tramp_exit's argument is loaded."""
+def _jump_behind_original(
+    places: dict[str, int], nops: list[int], code: dict[int, LiftedInstruction], architecture: Architecture
+) -> Patch | None:
+    """Makes the patch that jumps from the nop behind the original to where tramp_exit's argument is made."""
     original, leave = places.get("original"), places.get("tramp_exit")
     if original is None or leave is None:
         return None
@@ -63,4 +86,16 @@ def _jump_behind_original(places: dict[str, int], nops: list[int], order: list[i
     first = bisect_right(nops, original)
     if first == len(nops) or nops[first] > following:
         return None
-    return Patch(nops[first], order[order.index(leave) - 1], RETURNED_EARLY)
+    argument = lifter(architecture).registers[architecture.convention.arguments[0]][0]
+    target, order = leave, sorted(code)
+    for at in reversed(order[: order.index(leave)]):
+        ops = code[at].ops
+        if not ops or not all(op[0] is OpKind.COMPUTE and _puts_into(op, argument) for op in ops):
+            break
+        target = at
+    return Patch(nops[first], target, RETURNED_EARLY)
+
+
+def _puts_into(op: Op, register: int) -> bool:
+    """Whether an operation's result goes to this register, or stays within the instruction."""
+    return op[2] is not None and (op[2][0] == Space.UNIQUE or op[2][1] == register)

@@ -7,6 +7,7 @@ number of programs.
 from __future__ import annotations
 
 import heapq
+import time
 from typing import Final
 
 from properties.prover.architecture import Architecture
@@ -27,6 +28,9 @@ __all__ = ["Executor", "UndecidedError"]
 
 INSTRUCTIONS: Final = 200_000
 """The most that one proof may execute, over all paths."""
+
+SECONDS: Final = 20.0
+"""The most that one proof may take of the processor; usual ones take milliseconds."""
 
 # Looking up an enum's member takes longer than what is then done with it.
 COMPUTE: Final = OpKind.COMPUTE
@@ -56,6 +60,7 @@ class Executor:
         self.left = 0
         self.instructions = 0
         self.at = image.address
+        self._deadline = time.process_time() + SECONDS
         self._machine = SymbolicMachine(image, claim.frame, architecture, self.decider, self.bindings)
         self._bases = [
             symbol(architecture.convention.stack_pointer, 64),
@@ -85,7 +90,7 @@ class Executor:
         places = self._lifter.registers
         registers = Cells({places[name][0]: (places[name][1], value) for name, value in claim.registers.items()})
         memory = Cells({place: (8, word) for place, word in claim.memory.items()})
-        return PathState(self._image.address, registers, memory, Path(), self._demands.start())
+        return PathState(self._image.address, registers, memory, claim.written, Path(), self._demands.start())
 
     def _find_branch_targets(self) -> set[int]:
         targets = {
@@ -109,7 +114,7 @@ class Executor:
         for state in states:
             for other in kept:
                 if self._agree(other, state):
-                    other.merge(state, self._machine.unknowns(other), self._machine.unknowns(state))
+                    other.merge(state, self._machine.unknown_of(other), self._machine.unknown_of(state))
                     break
             else:
                 kept.append(state)
@@ -117,7 +122,7 @@ class Executor:
 
     def _agree(self, one: PathState, other: PathState) -> bool:
         """Whether two states may merge: at the same step, or one may go on to it; and with one stack pointer."""
-        if one.index or other.index or one.cases != other.cases:
+        if not one.agrees(other):
             return False
         pointer = self._machine.architecture.convention.stack_pointer
         place = self._lifter.registers[pointer]
@@ -178,6 +183,8 @@ class Executor:
         state.instructions += 1
         if self.instructions > INSTRUCTIONS:
             raise UndecidedError(f"more than {INSTRUCTIONS} instructions over all paths")
+        if time.process_time() > self._deadline:
+            raise UndecidedError(f"the proof has taken {SECONDS:g} s of the processor")
         if state.instructions > self._limit:
             self._machine.demand(f"the image is left within {self._limit} instructions", 0)
         self._machine.begin()
@@ -216,6 +223,7 @@ class Executor:
     def _go(self, state: PathState, instruction: LiftedInstruction, target: Value) -> bool:
         """Lets control go to an address. Returns whether the state goes on, at state.pc."""
         self._machine.end(instruction)
+        state.departure = instruction.departure
         if isinstance(target, int):
             state.finish(target)
             return True
@@ -228,23 +236,27 @@ class Executor:
             self.left += 1
             return False
         state.progress = progress
+        state.departure = "jump"
         state.finish(state.pc)
         return True
 
     def _branch(self, state: PathState, condition: Value, target: int) -> bool:
         """Takes a conditional branch, if it plainly is taken, and returns whether; if it is open, a copy takes it."""
-        known = state.path.known(condition)
-        if known is None:
-            self._fork(state, condition).finish(target)
+        known = self._fork(state, condition)
+        if isinstance(known, PathState):
+            known.finish(target)
         elif known:
             state.finish(target)
-        return bool(known)
+        return known is True
 
-    def _fork(self, state: PathState, condition: Value) -> PathState:
-        """Makes a waiting copy on which a condition holds; on the state it does not."""
+    def _fork(self, state: PathState, condition: Value) -> PathState | bool:
+        """Makes a waiting copy on which a condition holds; on the state it does not.
+
+        If it plainly holds, or does not, that is the answer.
+        """
         yes, no = state.path.where(condition), state.path.where(not_(condition))
-        assert yes is not None
-        assert no is not None
+        if yes is None or no is None:
+            return no is None
         taken = state.fork(yes)
         state.path = no
         state.learn()
@@ -257,12 +269,11 @@ class Executor:
         target = op[3][0][1]
         if op[0] is OpKind.SKIP:
             return target
-        condition = self._machine.condition(op[3][1])
-        known = state.path.known(condition)
-        if known is not None:
-            return target if known else index
-        self._fork(state, condition).index = target
-        return index
+        known = self._fork(state, self._machine.condition(op[3][1]))
+        if isinstance(known, PathState):
+            known.index = target
+            return index
+        return target if known else index
 
     def _split(self, state: PathState, term: Term) -> None:
         """Makes a case of each value that a term may have; of an address, from the first stack pointer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import cache
 from typing import Any
@@ -12,6 +12,7 @@ from pypcode import OpCode
 
 from properties.prover.agreement import CODE, Agreement
 from properties.prover.architecture import Architecture
+from properties.prover.machine import Departure
 from properties.prover.operations import LiftedInstruction, Op, OpKind, Place, Space
 from properties.prover.pcode import Function, function
 from properties.prover.tools import disassembler
@@ -117,7 +118,10 @@ class Lifter:
         if mnemonic is None:
             return LiftedInstruction(len(code), (), unmodelled="a second decoder does not know these bytes")
         reason = self._architecture.doubt(code, mnemonic)
-        if reason is None and not self._architecture.is_usual(code, mnemonic):
+        empty = all(op[0] is OpKind.NOTHING for op in instruction.ops)
+        if reason is None and empty and not self._architecture.effectless(code, mnemonic):
+            reason = f"SLEIGH knows no effect of {mnemonic}"
+        if reason is None and not empty and not self._architecture.is_usual(code, mnemonic):
             reason = self._compare(code)
         return LiftedInstruction(len(code), (), unmodelled=reason) if reason else instruction
 
@@ -144,10 +148,10 @@ class Lifter:
             done = prepared.finish()
         except _UnmodelledError as error:
             return LiftedInstruction(len(code), (), unmodelled=str(error))
-        opcodes = {op.opcode for op in ops}
-        sets_flags = not opcodes.isdisjoint(_SUSPICIOUS) and any(self._is_flag(op.output) for op in ops)
-        undefined = self._architecture.undefined(self._name(code) or "") if sets_flags else ()
-        return LiftedInstruction(len(code), done, not opcodes.isdisjoint(_CALLS), undefined)
+        sets_flags = any(self._is_flag(op.output) for op in ops)
+        undefined = self._architecture.undefined(code, self._name(code) or "") if sets_flags else ()
+        departures: Iterator[Departure] = (_DEPARTURES[op.opcode] for op in ops if op.opcode in _DEPARTURES)
+        return LiftedInstruction(len(code), done, next(departures, "jump"), undefined)
 
     def _name(self, code: bytes) -> str | None:
         """What capstone calls it: SLEIGH also decodes some encodings on which a processor faults."""
@@ -156,10 +160,6 @@ class Lifter:
 
     def _is_flag(self, node: pypcode.Varnode | None) -> bool:
         return node is not None and node.space.name == "register" and node.offset in self._flags
-
-
-_SUSPICIOUS = {OpCode.INT_MULT, OpCode.INT_LEFT, OpCode.INT_RIGHT, OpCode.INT_SRIGHT, OpCode.LZCOUNT, OpCode.INT_NEGATE}
-"""Instructions without one of these set no flags that the manual leaves undefined."""
 
 
 def _remember(cache: dict[bytes, Any], code: bytes, value: object) -> None:
@@ -323,7 +323,7 @@ def _place_scratch(node: pypcode.Varnode) -> Place:
     return Space.UNIQUE, node.offset - SCRATCH, node.size
 
 
-_CALLS = {OpCode.CALL, OpCode.CALLIND}
+_DEPARTURES: dict[OpCode, Departure] = {OpCode.CALL: "call", OpCode.CALLIND: "call", OpCode.RETURN: "return"}
 _DIRECT = {OpCode.BRANCH, OpCode.CALL}
 _SPECIAL: dict[OpCode, Callable[[_Preparation, OpCode, list[pypcode.Varnode], Any], None]] = {
     OpCode.BRANCH: _Preparation.goto,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from properties.prover.architecture import Architecture
 from properties.prover.image import Image
@@ -20,11 +20,13 @@ __all__ = [
     "NEAR",
     "NO_FAULT",
     "NO_LOAD",
+    "NO_STALE",
     "NO_STORE",
     "ONLY_GENERAL",
     "STACK_POINTER",
     "AccessRegion",
     "BrokenError",
+    "Departure",
     "FrameBounds",
     "InfeasibleError",
     "Machine",
@@ -115,6 +117,7 @@ class FrameBounds:
 
 
 NO_LOAD = "no load outside the frame and the arguments"
+NO_STALE = "no load of stack that nothing has written"
 NO_STORE = "no store outside the frame"
 STACK_POINTER = "the stack pointer stays in the frame"
 ALIGNED = "the stack pointer is aligned after every instruction"
@@ -128,8 +131,8 @@ def stack_within(top: Value, address: Value, low: int, last: int) -> Value:
 
 
 def instruction_limit(image: Image) -> int:
-    """How many instructions one path may have: several times what an image without loops can."""
-    return 4 * image.used + 64
+    """How many instructions one path may have: as many as an image without loops can at most, and then some."""
+    return image.used + 64
 
 
 class BrokenError(Exception):
@@ -154,11 +157,19 @@ class SplitError(Exception):
         self.term = term
 
 
+Departure = Literal["call", "return", "jump"]
+"""By which instruction control has left the image."""
+
+
 class Machine(Protocol):
     """Values are of 64 bits, predicates of one. What goes wrong is told by the errors above."""
 
     architecture: Architecture
     bindings: dict[str, int]
+
+    @property
+    def departure(self) -> Departure:
+        """By which instruction control has left the image."""
 
     def symbol(self, name: str, bits: int) -> Value:
         """An unknown: symbolically itself, in the emulator its value in the counterexample."""
@@ -174,6 +185,9 @@ class Machine(Protocol):
 
     def set_word(self, address: Value, value: Value) -> None:
         """What a callee writes into the frame."""
+
+    def written(self, obligation: str, address: Value, size: int) -> None:
+        """Demands that all of these bytes are written (see Written)."""
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """Demands that [low, low + size) is above the callee's stack pointer, and in the frame."""

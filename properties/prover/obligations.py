@@ -6,15 +6,16 @@ machine what the callee would.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from properties.prover.architecture import Architecture, Origin
 from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META
 from properties.prover.goal import Goal, Program, Run
-from properties.prover.machine import Machine
+from properties.prover.machine import Departure, Machine
 from properties.prover.steps import BODY, CALLER, COUNT, FUNCTION, RETURNED_EARLY, ImageStep, skipped, steps
-from properties.prover.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub
-from spec.abi import Slot
+from properties.prover.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub, symbol
+from spec.abi import SLOT_BYTES, Slot
 
 __all__ = ["Obligations", "Progress"]
 
@@ -23,12 +24,18 @@ RUN_CONTEXT_BYTES = 16
 
 SAVED = 8
 
+EXTENDED = 4
+"""Bytes of a narrower integer that reach the body: functions compiled by clang rely on their callers to extend it."""
+
+INTEGERS = frozenset({"INT", "ENUM"})
+
 
 class Progress(NamedTuple):
     """How far a path is. slots: how many the function has. slot: the return slot; run_context: its address.
 
     The others are predicates: entered, the run has begun; running, its program is to be called; alive, no fmod_ret
-    program has asked to leave out the body; called, the body has been. sessions: what the cookie of each session is,
+    program has asked to leave out the body; called, the body has been. counted: the goal's counters of calls, as the
+    last callee left them. sessions: what the cookie of each session is,
     by its place among the goal's programs.
     """
 
@@ -42,6 +49,7 @@ class Progress(NamedTuple):
     ticket: Value = 0
     run_context: Value = 0
     saved: Value = 0
+    counted: tuple[Value, ...] = ()
     sessions: tuple[Value, ...] = ()
 
 
@@ -53,7 +61,7 @@ class Obligations:
         self.steps = steps(goal)
         self._convention = architecture.convention
         self._entry = architecture.entered(goal.site)
-        self._slots = architecture.convention.slots(goal.prototype.shape.arguments)
+        self._slots = architecture.convention.slots(goal.prototype.shape.arguments, goal.prototype.wide)
         self._aligned_bits = self._convention.stack_alignment.bit_length() - 1
         self._strict = goal.reading == "strict"
         self._result_bits = self._count_bits(min(goal.prototype.returns.size, 8)) if goal.prototype.returns.size else 0
@@ -62,11 +70,20 @@ class Obligations:
             for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)
         }
         self._words = [_name_word(slot) for slot in self._slots]
+        self._least_bytes = [EXTENDED if each.kind in INTEGERS else 0 for each in goal.prototype.arguments]
+        self._frame_pointer = architecture.frame_pointer
+        self._paired = architecture.return_stack
+        self._area, self._count = architecture.area, architecture.counters
+        self._origins: Mapping[Origin, Callable[[Machine], Value]] = {
+            "caller": lambda machine: machine.symbol(CALLER, 64),
+            "body": lambda machine: machine.symbol(BODY, 64) if goal.shares_ipmodify else goal.body,
+        }
 
     def start(self) -> Progress:
         """Before the first instruction."""
         sessions = (0,) * len(self.goal.programs) if self.goal.has_sessions else ()
-        return Progress(slots=len(self._slots), sessions=sessions)
+        counted = tuple(symbol(name, 64) for name in self.goal.counters)
+        return Progress(slots=len(self._slots), counted=counted, sessions=sessions)
 
     def first_stack_argument(self) -> int:
         """Where the function's stack arguments begin, from the first stack pointer."""
@@ -74,28 +91,78 @@ class Obligations:
 
     def readable(self) -> int:
         """The end of what the image may load, from the first stack pointer."""
-        return self.first_stack_argument() + 8 * sum(slot.stack is not None for slot in self._slots)
+        stacked = (slot.stack for slot in self._slots if slot.stack is not None)
+        return self.first_stack_argument() + SLOT_BYTES * max((place + 1 for place in stacked), default=0)
 
     def event(self, machine: Machine, progress: Progress, target: Value) -> Progress | None:
         """Judges a step: control is at `target`, outside the image. The progress after the callee; None at the end."""
+        departure = machine.departure
+        if target in self.goal.return_thunks:
+            target, departure = self._return_by_thunk(machine), "return"
         position = self._match(machine, progress, target)
         step = self.steps[position]
         for flag in self._convention.clear:
             machine.same(f"{step.text}: {flag} is clear", machine.register(flag), 0, 8)
         progress = progress._replace(position=position + 1)
         if step.what == "leave":
-            self._leave(machine, progress)
+            self._leave(machine, progress, departure)
             return None
+        if self._is_paired(step):
+            machine.demand(f"{step.text}: it is called by a call", int(departure == "call"))
+        self._judge_chain(machine, step)
+        self._judge_counters(machine, progress, step)
         pointer = machine.register(self._convention.stack_pointer)
         below = sub(machine.symbol(self._convention.stack_pointer, 64), pointer, 64)
         machine.same(f"{step.text}: the stack pointer is aligned", below, 0, self._aligned_bits)
         link = self._convention.link
-        back = machine.register(link) if link else machine.word(pointer)
+        back = machine.register(link) if link else _read(machine, f"{step.text}: its return address", pointer)
         machine.demand(f"{step.text}: it returns into the image", machine.in_image(back))
         back = machine.constant(back)
-        progress = self._call(machine, progress, step)
+        progress = self._change_counters(machine, self._call(machine, progress, step), step)
         machine.resume(back, add(pointer, self._convention.pushed, 64))
         return progress
+
+    def _is_paired(self, _: ImageStep) -> bool:
+        """Whether control must go to a step by the instruction that is meant for it."""
+        return self._paired
+
+    def _return_by_thunk(self, machine: Machine) -> Value:
+        """Returns as a return thunk does, and gives the address that control goes to."""
+        name = self._convention.stack_pointer
+        pointer = machine.register(name)
+        target = _read(machine, "the address that a return thunk returns to", pointer)
+        machine.set_register(name, add(pointer, SLOT_BYTES, 64))
+        return target
+
+    def _judge_chain(self, machine: Machine, step: ImageStep) -> None:
+        """Judges the chain of frame records from the frame pointer on: an unwinder follows it out of any callee."""
+        record = machine.register(self._frame_pointer)
+        for origin in self._entry.records:
+            machine.inside(f"{step.text}: the frame pointer is in the frame", record, SLOT_BYTES)
+            back = _read(machine, f"{step.text}: the frame record's return address", add(record, SLOT_BYTES, 64))
+            machine.same(f"{step.text}: the frame record returns to the {origin}", back, self._origins[origin](machine))
+            record = _read(machine, f"{step.text}: the frame record's link", record)
+        machine.same(
+            f"{step.text}: the chain of frames leads to the caller's", record, machine.symbol(self._frame_pointer, 64)
+        )
+
+    def _judge_counters(self, machine: Machine, progress: Progress, step: ImageStep) -> None:
+        """Judges the counters of calls: the call is counted once, or not at all."""
+        for (name, place), before in zip(self.goal.counters.items(), progress.counted, strict=True):
+            now = machine.word(self._locate(machine, place))
+            counted = or_(eq(now, before, 64), eq(now, self._count[name](before), 64), 1)
+            machine.demand(f"{step.text}: {name} counts one call at most", counted)
+
+    def _change_counters(self, machine: Machine, progress: Progress, step: ImageStep) -> Progress:
+        """Lets the callee change the counters of calls."""
+        left = [machine.symbol(f"{name} after {step.text}", 64) for name in self.goal.counters]
+        for place, value in zip(self.goal.counters.values(), left, strict=True):
+            machine.set_word(self._locate(machine, place), value)
+        return progress._replace(counted=tuple(left)) if left else progress
+
+    def _locate(self, machine: Machine, place: int) -> Value:
+        """Locates a counter in the processor's own area."""
+        return add(machine.symbol(self._area, 64), place, 64)
 
     def skips(self, machine: Machine, progress: Progress, position: int) -> bool:
         """Whether all steps up to a position are plainly to be left out."""
@@ -167,8 +234,7 @@ class Obligations:
         return self._exit(machine, progress, step, step.run)
 
     def _look_up(self, machine: Machine, progress: Progress, step: ImageStep) -> Progress:
-        body = machine.symbol(BODY, 64) if self.goal.shares_ipmodify else self.goal.body
-        passed = self._read_argument(machine, 0)
+        passed, body = self._read_argument(machine, 0), self._origins["body"](machine)
         machine.same(f"{step.text}: the return address into the function is passed", passed, body)
         result = self._convention.results[0]
         if step.what == "lookup_ip":
@@ -204,8 +270,9 @@ class Obligations:
         machine.same(f"{step.text}: what enter returned is passed", self._read_argument(machine, 1), progress.ticket)
         context = self._read_argument(machine, 2)
         machine.same(f"{step.text}: the same run context is passed", context, progress.run_context)
-        saved = machine.word(add(progress.run_context, SAVED, 64))
-        machine.same(f"{step.text}: the saved run context is intact", saved, progress.saved)
+        name = f"{step.text}: the saved run context"
+        saved = _read(machine, name, add(progress.run_context, SAVED, 64))
+        machine.same(f"{name} is intact", saved, progress.saved)
         machine.clobber(step.text)
         alive = eq(progress.slot, 0, 64) if run.list == "fmod_ret" else progress.alive
         return progress._replace(entered=0, running=0, alive=alive)
@@ -232,26 +299,27 @@ class Obligations:
         machine.inside(f"{step.place}: the context is in the frame", sub(context, below, 64), size)
         for number in range(progress.slots):
             slot, word = self._slots[number], self._words[number]
-            got = machine.word(add(context, 8 * number, 64))
+            name = f"{step.place}: ctx[{number}]"
+            got = _read(machine, name, add(context, 8 * number, 64))
             expected = self._name_value(machine, number)
-            machine.same(f"{step.place}: ctx[{number}] is {word}", got, expected, self._count_bits(slot.size))
+            machine.same(f"{name} is {word}", got, expected, self._count_bits(slot.size))
         if sees_slot:
-            got = machine.word(add(context, 8 * progress.slots, 64))
-            name = f"{step.place}: ctx[{progress.slots}] is the return slot"
-            machine.same(name, got, progress.slot, self._result_bits)
+            name = f"{step.place}: ctx[{progress.slots}]"
+            got = _read(machine, name, add(context, 8 * progress.slots, 64))
+            machine.same(f"{name} is the return slot", got, progress.slot, self._result_bits)
         if self.goal.func_ip:
-            got = machine.word(add(context, FUNCTION_IP % (1 << 64), 64))
+            got = _read(machine, f"{step.place}: ctx[-2]", add(context, FUNCTION_IP % (1 << 64), 64))
             known = self.goal.lookup_ip is None
             expected = self.goal.function if known else machine.symbol(FUNCTION, 64)
             machine.same(f"{step.place}: ctx[-2] is the function's address", got, expected)
-        cookie = machine.word(progress.run_context)
+        cookie = _read(machine, f"{step.place}: the run context's cookie", progress.run_context)
         self._bind(machine, f"{step.place}: the run context has its cookie", f"cookie {run.program}", cookie)
 
     def _judge_session(
         self, machine: Machine, progress: Progress, step: ImageStep, run: Run, context: Value
     ) -> Progress:
         """Judges the word at ctx[-1]: the number of slots and, where there are sessions, cookie index and phase."""
-        meta = machine.word(add(context, META % (1 << 64), 64))
+        meta = _read(machine, f"{step.place}: ctx[-1]", add(context, META % (1 << 64), 64))
         bits = COUNT_BITS if self.goal.has_sessions else 64
         machine.same(f"{step.place}: ctx[-1] is the number of slots", meta, progress.slots, bits)
         program = self.goal.programs[run.program]
@@ -264,7 +332,8 @@ class Obligations:
             address = sub(context, 8 * index, 64)
             machine.inside(f"{step.place}: its session cookie is in the frame", address, 8)
             expected = progress.sessions[run.program]
-            machine.same(f"{step.place}: its session cookie is what it left", machine.word(address), expected)
+            cookie = _read(machine, f"{step.place}: its session cookie", address)
+            machine.same(f"{step.place}: its session cookie is what it left", cookie, expected)
         return progress
 
     def _owns_cookie(self, machine: Machine, step: ImageStep, run: Run, program: Program, index: int) -> bool:
@@ -310,7 +379,7 @@ class Obligations:
         outgoing = self._convention.pushed
         for number in range(progress.slots):
             slot, word = self._slots[number], self._words[number]
-            bits = self._count_bits(slot.size)
+            bits = self._count_bits(slot.size, self._least_bytes[slot.argument])
             if slot.register is not None:
                 machine.same(
                     f"{word} ({slot.register}) {ending}",
@@ -320,12 +389,19 @@ class Obligations:
                 )
             elif ending == "reaches the original":
                 assert slot.stack is not None
-                got = machine.word(add(pointer, outgoing + 8 * slot.stack, 64))
+                got = _read(machine, f"stack argument {slot.stack}", add(pointer, outgoing + 8 * slot.stack, 64))
                 machine.same(f"stack argument {slot.stack} {ending}", got, self._name_value(machine, number), bits)
 
-    def _leave(self, machine: Machine, progress: Progress) -> None:
+    def _leave(self, machine: Machine, progress: Progress, departure: Departure) -> None:
         convention = self._convention
         origin: Origin = "caller" if self.goal.calls_original else "body"
+        if self._is_paired(self.steps[-1]):
+            wanted: Departure = "return" if origin in self._entry.words else "jump"
+            machine.demand(f"the image is left by a {wanted}", int(departure == wanted))
+        self._judge_sleepers(machine)
+        for (name, place), before in zip(self.goal.counters.items(), progress.counted, strict=True):
+            now = machine.word(self._locate(machine, place))
+            machine.same(f"{name} counts no call that is not made", now, before)
         pointer = add(machine.symbol(convention.stack_pointer, 64), self._entry.popped(origin), 64)
         machine.same(f"{convention.stack_pointer} is restored", machine.register(convention.stack_pointer), pointer)
         for name in convention.preserved:
@@ -341,6 +417,14 @@ class Obligations:
         if self.goal.prototype.returns.size > 8 and not self.goal.fmod_ret:
             expected = machine.symbol("the original returned, high word", 64)
             machine.same("the caller gets the return value, high word", machine.register(high), expected)
+
+    def _judge_sleepers(self, machine: Machine) -> None:
+        """Judges whether a program that may sleep is entered so, where it is not known which of them may."""
+        if not self.goal.some_sleep:
+            return
+        entered = [machine.bindings.get(f"sleepable {place}") for place in range(len(self.goal.programs))]
+        if None not in entered:
+            machine.demand("some program is entered as one that may sleep", int(any(entered)))
 
     def _bind(self, machine: Machine, obligation: str, name: str, value: Value) -> None:
         """Judges a constant: it is what the goal knows, or else what it was where it first occurred."""
@@ -360,8 +444,14 @@ class Obligations:
         slot = self._slots[number]
         return machine.symbol(slot.register or f"stack argument {slot.stack}", 64)
 
-    def _count_bits(self, size: int) -> int:
-        return 64 if self._strict else 8 * size
+    def _count_bits(self, size: int, least: int = 0) -> int:
+        return 64 if self._strict else 8 * max(size, least)
+
+
+def _read(machine: Machine, name: str, address: Value) -> Value:
+    """Reads a word, all of whose bytes must have been written."""
+    machine.written(f"{name} is written", address, SLOT_BYTES)
+    return machine.word(address)
 
 
 def _name_word(slot: Slot) -> str:

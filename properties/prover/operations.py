@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from properties.prover.machine import Departure
 from properties.prover.pcode import Function
 
 __all__ = ["LiftedInstruction", "Op", "OpKind", "Place", "Space"]
@@ -44,13 +45,13 @@ the next operation, as a constant; SKIP_IF index and condition.
 
 @dataclass(frozen=True, slots=True)
 class LiftedInstruction:
-    """calls: whether SLEIGH takes it for a call. undefined: flags that it leaves undefined.
+    """departure: what SLEIGH takes it for, if it is a branch. undefined: flags that it leaves undefined.
 
     unmodelled: why its effect is not known, in words; None if it is.
     """
 
     size: int
     ops: tuple[Op, ...]
-    calls: bool = False
+    departure: Departure = "jump"
     undefined: tuple[str, ...] = ()
     unmodelled: str | None = None

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from properties.prover.cells import Cells, Unknown
+from properties.prover.machine import Departure
 from properties.prover.obligations import Progress
 from properties.prover.paths import Path
 from properties.prover.terms import Term, Value, eq, ite
 from properties.prover.unknowns import BEGINNING
+from properties.prover.written import Written
 
-__all__ = ["PathState"]
+__all__ = ["Access", "PathState", "nobody_reads"]
+
+
+class Access(NamedTuple):
+    """What an instruction has used of the stack: the bytes [low, high). written: whether they were; a predicate."""
+
+    stored: bool
+    low: int
+    high: int
+    written: Value = 1
 
 
 class PathState:
     """pc and index: the next operation, as instruction and place in it. stack: by offset from the first stack pointer.
 
     label: the last step, or steps on merged paths, which names what it left unknown. instructions: how many were
-    executed. floor: the stack pointer before the instruction; accesses: what of the stack it has used, as (whether it
-    stored, low, high). cases: what terms are equal to on this path, where they had to be numbers.
+    executed. written: which bytes of the stack are. undefined: how many instructions
+    have left flags undefined. departure: by which kind of instruction control has left the image last. floor: the stack
+    pointer before the instruction; accesses: what of the stack it has used. cases: what terms are equal to on this
+    path, where they had to be numbers.
     """
 
     __slots__ = (
         "accesses",
         "cases",
+        "departure",
         "floor",
         "index",
         "instructions",
@@ -34,13 +49,17 @@ class PathState:
         "registers",
         "stack",
         "temporaries",
+        "undefined",
+        "written",
     )
 
-    def __init__(self, pc: int, registers: Cells, stack: Cells, path: Path, progress: Progress) -> None:
+    def __init__(
+        self, pc: int, registers: Cells, stack: Cells, written: Written, path: Path, progress: Progress
+    ) -> None:
         self.pc = pc
         self.index = 0
         self.floor = 0
-        self.accesses: list[tuple[bool, int, int]] = []
+        self.accesses: list[Access] = []
         self.cases: dict[Term, Value] = {}
         self.temporaries = Cells()
         self.registers = registers
@@ -49,13 +68,17 @@ class PathState:
         self.progress = progress
         self.label: tuple[str, ...] = (BEGINNING,)
         self.instructions = 0
+        self.written = written
+        self.undefined = 0
+        self.departure: Departure = "jump"
 
     def fork(self, path: Path) -> PathState:
         """An independent copy on another path."""
-        other = PathState(self.pc, self.registers.copy(), self.stack.copy(), path, self.progress)
+        other = PathState(self.pc, self.registers.copy(), self.stack.copy(), self.written, path, self.progress)
         other.accesses = self.accesses.copy()
         other.index, other.floor, other.temporaries = self.index, self.floor, self.temporaries.copy()
         other.label, other.instructions, other.cases = self.label, self.instructions, self.cases.copy()
+        other.undefined, other.departure = self.undefined, self.departure
         return other
 
     def finish(self, pc: int) -> None:
@@ -65,15 +88,24 @@ class PathState:
         self.accesses.clear()
         self.temporaries.cells.clear()
 
-    def merge(self, other: PathState, mine: tuple[Unknown, Unknown], its: tuple[Unknown, Unknown]) -> None:
+    def agrees(self, other: PathState) -> bool:
+        """Whether this and another state, at the same address, are the same in what is no value."""
+        return (
+            not (self.index or other.index)
+            and self.cases == other.cases
+            and self.undefined == other.undefined
+            and self.departure == other.departure
+        )
+
+    def merge(self, other: PathState, mine: Unknown, its: Unknown) -> None:
         """Becomes the state that is this one on its path, and the other on its.
 
-        Both are at the same instruction and step, in the same cases. mine, its: what to call unknown registers, and
-        words of the stack, of each.
+        Both are at the same instruction and step, and agree. mine, its: what to call unknown registers of each.
         """
         self.path, here = self.path.merged(other.path)
-        self.registers = _merge((self.registers, mine[0]), (other.registers, its[0]), here)
-        self.stack = _merge((self.stack, mine[1]), (other.stack, its[1]), here)
+        self.registers = _merge((self.registers, mine), (other.registers, its), here)
+        self.stack = _merge((self.stack, nobody_reads), (other.stack, nobody_reads), here)
+        self.written = self.written.merged(other.written, here)
         self.progress = _merge_progress(self.progress, other.progress, here)
         self.instructions = max(self.instructions, other.instructions)
         self.label = (*self.label, *(step for step in other.label if step not in self.label))
@@ -88,6 +120,11 @@ class PathState:
                 if value is slot:
                     cells.cells[offset] = (size, 0)
         self.progress = self.progress._replace(slot=0)
+
+
+def nobody_reads(_: int, __: int) -> Value:
+    """Stands for bytes of the stack that are not written: whoever reads them breaks an obligation."""
+    return 0
 
 
 Side = tuple[Cells, Unknown]
@@ -127,10 +164,10 @@ def _merge_progress(one: Progress, other: Progress, here: Value) -> Progress:
     if one == other:
         return one
     fields: list[object] = [one.position, one.slots]
-    for name, mine, its in zip(Progress._fields[2:-1], one[2:-1], other[2:-1], strict=True):
+    for name, mine, its in zip(Progress._fields[2:-2], one[2:-2], other[2:-2], strict=True):
         fields.append(_choose(here, mine, its, 1 if name in PREDICATES else 64))
-    sessions = zip(one.sessions, other.sessions, strict=True)
-    fields.append(tuple(_choose(here, mine, its, 64) for mine, its in sessions))
+    for mine, its in (one.counted, other.counted), (one.sessions, other.sessions):
+        fields.append(tuple(_choose(here, *pair, 64) for pair in zip(mine, its, strict=True)))
     return Progress(*fields)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NoReturn
 
 from properties.prover.architecture import Architecture
@@ -13,8 +14,10 @@ from properties.prover.machine import (
     ALIGNED,
     FRAME_BYTES,
     NO_LOAD,
+    NO_STALE,
     NO_STORE,
     STACK_POINTER,
+    Departure,
     FrameBounds,
     SplitError,
     stack_within,
@@ -22,9 +25,10 @@ from properties.prover.machine import (
 from properties.prover.meaning import MODULUS, signed
 from properties.prover.operations import LiftedInstruction, Op, Place, Space
 from properties.prover.pcode import truth
-from properties.prover.state import PathState
+from properties.prover.state import Access, PathState, nobody_reads
 from properties.prover.terms import Term, Value, add, extract, linear, or_, sub, symbol, ult, zext
-from properties.prover.unknowns import register_name, stack_name
+from properties.prover.unknowns import register_name, undefined_name
+from properties.prover.written import stack_above, stack_bytes
 
 __all__ = ["SymbolicMachine"]
 
@@ -114,13 +118,14 @@ class SymbolicMachine:
         assert output is not None
         size = output[2]
         offset = self._access(self.address(op[3][0]), size, store=False)
-        self._put(output, self.state.stack.read(offset, size, self.unknown_stack))
+        self._put(output, self.state.stack.read(offset, size, nobody_reads))
 
     def store(self, op: Op) -> None:
         """Runs an operation that stores."""
         address, content = op[3]
         offset = self._access(self.address(address), content[2], store=True)
         self.state.stack.write(offset, content[2], self.operand(content))
+        self._mark(offset, content[2])
 
     def end(self, instruction: LiftedInstruction) -> None:
         """Ends an instruction: judges its accesses and the stack pointer, and forgets flags that are undefined."""
@@ -129,20 +134,38 @@ class SymbolicMachine:
         if pointer is self._judged and not (state.accesses or state.cases or instruction.undefined):
             return
         offset = self._find_offset(pointer)
-        floor = state.floor
-        if offset is not None and offset < floor:
-            floor = offset
-        for stored, low, high in state.accesses:
+        floor = state.floor if offset is None else min(offset, state.floor)
+        for stored, low, high, written in state.accesses:
             allowed = self._frame.store if stored else self._frame.load
             self.demand(NO_STORE if stored else NO_LOAD, int(allowed(low, high, floor)))
+            if not stored:
+                self.demand(NO_STALE, written)
         if offset is None or not self._frame.pointer(offset):
             self._judge_stray(pointer)
+        if offset > state.floor:
+            self._drop_below(offset)
         if self.architecture.always_aligned:
             self.demand(ALIGNED, int(offset % self.architecture.convention.stack_alignment == 0))
         elif not state.cases:
             self._judged = pointer
-        for flag in instruction.undefined:
-            state.registers.write(*self._places[flag], None)
+        if instruction.undefined:
+            self._forget_flags(instruction.undefined)
+
+    def _forget_flags(self, flags: Iterable[str]) -> None:
+        """Gives flags that an instruction leaves undefined values that nothing else has."""
+        state = self.state
+        state.undefined += 1
+        for flag in flags:
+            offset, size = self._places[flag]
+            state.registers.write(offset, size, zext(symbol(undefined_name(flag, state.undefined), 1), 8 * size))
+
+    def _drop_below(self, offset: int) -> None:
+        """Makes what is below the stack pointer, which is here now, such as nothing has written."""
+        self.state.stack.drop_below(offset)
+        self.state.written = self.state.written.only(stack_above(offset))
+
+    def _mark(self, offset: int, size: int) -> None:
+        self.state.written = self.state.written.plus(stack_bytes(offset, offset + size))
 
     def _put(self, place: Place, value: Value) -> None:
         space, offset, size = place
@@ -187,7 +210,8 @@ class SymbolicMachine:
             elsewhere = self._frame.within(address, size, store=store)
             self.demand(NO_STORE if store else NO_LOAD, or_(allowed, elsewhere, 1))
             raise SplitError(self._choose_term(address))
-        self.state.accesses.append((store, offset, offset + size))
+        written = 1 if store else self.state.written.has(stack_bytes(offset, offset + size))
+        self.state.accesses.append(Access(store, offset, offset + size, written))
         return offset
 
     def _judge_stray(self, pointer: Value) -> NoReturn:
@@ -202,17 +226,10 @@ class SymbolicMachine:
         """A register that a callee has left unknown; a flag is 0 or 1."""
         return self._name_register(offset, size, self.state.label)
 
-    def unknown_stack(self, offset: int, size: int) -> Value:
-        """Bytes of the stack that nobody has written since the last step."""
-        return symbol(stack_name(offset, size, self.state.label), 8 * size)
-
-    def unknowns(self, state: PathState) -> tuple[Unknown, Unknown]:
-        """How a state's unknown registers, and bytes of the stack, are called."""
+    def unknown_of(self, state: PathState) -> Unknown:
+        """How a state's unknown registers are called."""
         label = state.label
-        return (
-            lambda offset, size: self._name_register(offset, size, label),
-            lambda offset, size: symbol(stack_name(offset, size, label), 8 * size),
-        )
+        return lambda offset, size: self._name_register(offset, size, label)
 
     def _name_register(self, offset: int, size: int, label: tuple[str, ...]) -> Value:
         start = offset if offset in self._names else max(known for known in self._names if known < offset)
@@ -222,6 +239,11 @@ class SymbolicMachine:
         return extract(full, 8 * (offset - start), 8 * size) if width == 64 else zext(full, width)
 
     # What obligations see.
+
+    @property
+    def departure(self) -> Departure:
+        """See Machine."""
+        return self.state.departure
 
     def symbol(self, name: str, bits: int) -> Value:
         """See Machine."""
@@ -237,11 +259,18 @@ class SymbolicMachine:
 
     def word(self, address: Value) -> Value:
         """See Machine. Where inside() has let a term pass, it must be a number here."""
-        return self.state.stack.read(self._need_offset(address), 8, self.unknown_stack)
+        return self.state.stack.read(self._need_offset(address), WORD_BYTES, nobody_reads)
 
     def set_word(self, address: Value, value: Value) -> None:
         """See Machine."""
-        self.state.stack.write(self._need_offset(address), 8, value)
+        offset = self._need_offset(address)
+        self.state.stack.write(offset, WORD_BYTES, value)
+        self._mark(offset, WORD_BYTES)
+
+    def written(self, obligation: str, address: Value, size: int) -> None:
+        """See Machine."""
+        offset = self._need_offset(address)
+        self.demand(obligation, self.state.written.has(stack_bytes(offset, offset + size)))
 
     def _need_offset(self, address: Value) -> int:
         offset = self._find_offset(address)
@@ -301,14 +330,14 @@ class SymbolicMachine:
                 registers.write(offset, size, None)
         for flag in self.architecture.convention.clear:
             state.registers.write(*self._places[flag], 0)
-        state.stack.drop_below(
-            self._need_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
-        )
+        self._drop_below(self._need_offset(self._read_stack_pointer()) + self._pushed)
         state.label = (step,)
 
     def forget(self, address: Value, size: int) -> None:
         """See Machine."""
-        self.state.stack.drop(self._need_offset(address), size)
+        offset = self._need_offset(address)
+        self.state.stack.drop(offset, size)
+        self.state.written = self.state.written.only(~stack_bytes(offset, offset + size))
 
 
 def _refuse_temporary(offset: int, size: int) -> Value:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from properties.prover.architecture import Architecture
 from properties.prover.steps import BODY, CALLER
 
-__all__ = ["BEGINNING", "Unknowns", "register_name", "stack_name"]
+__all__ = ["BEGINNING", "Unknowns", "register_name", "undefined_name"]
 
 BEGINNING = "the beginning"
 """The step before the first instruction."""
 
 OR = " or "
-STACK_NAME = re.compile(r"stack([+-][0-9]+):([0-9]+) after (.*)")
 PATCHED = "patched: "
 
 
@@ -24,9 +22,9 @@ def register_name(register: str, steps: tuple[str, ...]) -> str:
     return f"{register} after {OR.join(steps)}"
 
 
-def stack_name(offset: int, size: int, steps: tuple[str, ...]) -> str:
-    """Bytes of the stack, from the first stack pointer on, that nothing has written since one of these steps."""
-    return f"stack{offset:+d}:{size} after {OR.join(steps)}"
+def undefined_name(flag: str, count: int) -> str:
+    """A flag, as the count-th instruction on a path that leaves flags undefined has left it."""
+    return f"{flag} undefined, {count}"
 
 
 class Unknowns:
@@ -36,16 +34,10 @@ class Unknowns:
         self.values = dict(values)
         self._defaults = defaults
         self._after: dict[tuple[str, str], int] = {}
-        self._stack: dict[str, list[tuple[int, int, int]]] = {}
         for name, value in values.items():
             self._index(name, value)
 
     def _index(self, name: str, value: int) -> None:
-        match = STACK_NAME.fullmatch(name)
-        if match:
-            for step in match[3].split(OR):
-                self._stack.setdefault(step, []).append((int(match[1]), int(match[2]), value))
-            return
         what, after, steps = name.partition(" after ")
         for step in steps.split(OR) if after else ():
             self._after[what, step] = value
@@ -62,11 +54,6 @@ class Unknowns:
         name = register_name(register, (step,))
         return self._after.get((register, step), _make_up(name, bits))
 
-    def stack_after(self, step: str) -> Iterator[tuple[int, bytes]]:
-        """What is in unwritten bytes of the stack after a step: (offset, bytes)."""
-        for offset, size, value in self._stack.get(step, ()):
-            yield offset, value.to_bytes(size, "little")
-
 
 def _make_up(name: str, bits: int) -> int:
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
@@ -77,4 +64,5 @@ def defaults(architecture: Architecture) -> dict[str, int]:
     """Return addresses and a stack pointer, for counterexamples that do not ask for particular ones."""
     text = architecture.kernel_text[0] + 0x1A2B3C0 + 5 // architecture.code_alignment * architecture.code_alignment
     stack = architecture.kernel_stack[0] + 0x8000 - architecture.convention.stack_alignment
-    return {CALLER: text + 0x10000, BODY: text + 0x20000, architecture.convention.stack_pointer: stack}
+    found = {CALLER: text + 0x10000, BODY: text + 0x20000, architecture.convention.stack_pointer: stack}
+    return found | dict.fromkeys(architecture.readable, stack + 0x10000000)

@@ -20,6 +20,16 @@ BUDGET = 20 * RESOURCES
 
 NOW_AND_THEN = 8
 
+MOST_WEIGHT = 3_000
+"""Of one question. z3's rlimit does not count what it takes to make bits of terms: at this weight a few seconds and half
+a gigabyte."""
+
+WEIGHTS = {"mul": 600, "popcount": 60, "lzcount": 60, "shl": 3, "lshr": 3, "ashr": 3}
+"""Measured, of terms of 64 bits; that of all others is 1."""
+
+MEGABYTES = 1_500
+"""What z3 may have, should a question take more than its weight foretells."""
+
 Model = dict[str, int]
 """Symbols by name."""
 
@@ -27,6 +37,8 @@ Model = dict[str, int]
 class UnknownError(Exception):
     """z3 gave up within its budget."""
 
+
+z3.set_param("memory_max_size", MEGABYTES)
 
 # z3's own wrappers check and convert their arguments, which takes longer than z3 takes for a question.
 _CONTEXT = z3.main_ctx().ref()
@@ -55,12 +67,14 @@ class Solver:
         UnknownError when z3 gives up.
         """
         self.asked += 1
+        asked = tuple(predicates)
+        self._weigh((*asked, *differing[:2]) if differing else asked)
         solver = self._start()
         if self.asked % NOW_AND_THEN == 0 and self._count_spent() > BUDGET:
             raise UnknownError("z3 has used up its budget for one proof")
         solver.push()
         try:
-            for predicate in predicates:
+            for predicate in asked:
                 z3.Z3_solver_assert(_CONTEXT, solver.solver, self._translate_predicate(predicate).as_ast())
             if differing:
                 z3.Z3_solver_assert(_CONTEXT, solver.solver, self._translate_difference(*differing).as_ast())
@@ -70,8 +84,19 @@ class Solver:
             if answer == z3.Z3_L_FALSE:
                 return None
             raise UnknownError("z3 has used up its budget for one question")
+        except z3.Z3Exception as error:
+            raise UnknownError(f"z3 gives up: {error}") from error
         finally:
             solver.pop()
+
+    def _weigh(self, asked: Iterable[Value]) -> None:
+        """Refuses a question whose terms would take too much memory, and too much time, as bits."""
+        weights: dict[Term, int] = {}
+        for value in asked:
+            for term in postorder(value, weights) if isinstance(value, Term) else ():
+                weights[term] = _weigh_term(term)
+        if sum(weights.values()) > MOST_WEIGHT:
+            raise UnknownError("what z3 would be asked is too large")
 
     def _start(self) -> Any:
         if self._solver is None:
@@ -148,6 +173,13 @@ class Solver:
 
     def _translate_operands(self, values: Iterable[Value], bits: int) -> list[Any]:
         return [self.vector(value, bits) for value in values]
+
+
+def _weigh_term(term: Term) -> int:
+    """The weight of a term without its parts. A multiplication by a number is a sum, a shift by one moves bits."""
+    simple = term.op in {"mul", "shl", "lshr", "ashr"} and isinstance(term.args[1], int)
+    width = max(term.bits // 64, 1)
+    return width * width * (1 if simple else WEIGHTS.get(term.op, 1))
 
 
 def _find_width(term: Term) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from properties.proofs.image_files import Dump, read_image
+from properties.proofs.isolation import FailedError, Isolated
 from properties.proofs.judging import DETACHING, NO_PLACE, Variant, lacks_place, variants
 from properties.prover.explaining import essential
-from properties.prover.goal import READINGS
+from properties.prover.goal import READINGS, Reading
 from properties.prover.show import counterexample_lines, summary
+from properties.prover.verdicts import Verdict
 from spec.errors import BadInputError
 
 __all__ = ["add_arguments", "run"]
@@ -29,8 +33,12 @@ the instructions executed: the one at which it shows, and the one at fault.
 Image files come from `python -m properties dump`. The field `arch` of a file names its
 architecture, by whose rules it is judged; without it this is x86-64.
 
-Exit status: 0 all proved, 1 one refuted, 2 a file cannot be used, 3 one undecided; of several the first of 2, 1, 3.
+Exit status: 0 all proved, 1 one refuted, 2 a file cannot be used or ends the prover, 3 one undecided; of several the
+first of 2, 1, 3.
 """
+SECONDS: Final = 120.0
+"""The limit for one file."""
+
 PROVED, REFUTED, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
 STATUS: Final = {"proved": PROVED, "refuted": REFUTED, "undecided": UNDECIDED}
 WORST: Final = {BAD_INPUT: "unusable", REFUTED: "refuted", UNDECIDED: "undecided", PROVED: "proved"}
@@ -60,12 +68,28 @@ def run(arguments: argparse.Namespace) -> int:
     counts: Counter[int] = Counter()
     paths = list(_find_files(arguments.images, counts))
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not _shows_progress(console, paths)) as progress:
+    with (
+        Isolated(SECONDS) as process,
+        Progress(*columns, console=console, transient=True, disable=not _shows_progress(console, paths)) as progress,
+    ):
         for path in progress.track(paths):
-            counts[_prove_file(console, path, arguments)] += 1
+            counts[_show_file(console, process, path, arguments)] += 1
     if counts.total() > 1:
         console.print(_summarize(counts))
     return next(status for status in WORST if counts[status])
+
+
+def _show_file(console: Console, process: Isolated, path: Path, arguments: argparse.Namespace) -> int:
+    """Has a file proved in a process of its own, and prints what there is to tell. The status is the file's."""
+    try:
+        told = process.run(_tell, path, arguments.reading, arguments.thorough)
+    except FailedError as error:
+        told = _Told(BAD_INPUT, (), str(BadInputError(str(error), str(path))))
+    for line in told.lines:
+        console.print(_printable(line))
+    if told.error:
+        _print_error(told.error)
+    return told.status
 
 
 def _shows_progress(console: Console, paths: Sequence[Path]) -> bool:
@@ -75,19 +99,30 @@ def _shows_progress(console: Console, paths: Sequence[Path]) -> bool:
 def _find_files(places: Iterable[Path], counts: Counter[int]) -> Iterator[Path]:
     """The files; in place of a directory, its image files, of which there must be some."""
     for place in places:
-        if not place.is_dir():
-            yield place
+        try:
+            found = sorted(place.glob("*.json")) if stat.S_ISDIR(place.stat().st_mode) else [place]
+        except (OSError, ValueError) as error:
+            _refuse(place, f"cannot be read: {getattr(error, 'strerror', None) or error}", counts)
             continue
-        found = sorted(place.glob("*.json"))
         yield from found
         if not found:
-            _print_error(BadInputError("has no image files (*.json)", str(place)))
-            counts[BAD_INPUT] += 1
+            _refuse(place, "has no image files (*.json)", counts)
 
 
-def _print_error(error: BadInputError) -> None:
+def _refuse(place: Path, reason: str, counts: Counter[int]) -> None:
+    _print_error(str(BadInputError(reason, str(place))))
+    counts[BAD_INPUT] += 1
+
+
+def _print_error(text: str) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"{error}\n")
+    sys.stderr.write(f"{text}\n")
+
+
+def _printable(line: str) -> str:
+    """A line without what the output has no spelling for, such as bytes of a file's name that are no text."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _summarize(counts: Mapping[int, int]) -> str:
@@ -96,36 +131,44 @@ def _summarize(counts: Mapping[int, int]) -> str:
     return f"{sum(counts.values()):,} files: {', '.join(parts)}"
 
 
-def _prove_file(console: Console, path: Path, arguments: argparse.Namespace) -> int:
-    """The status of one file: the worst of its variants'. Where one is refuted, the next is not tried."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What there is to tell of a file. error: why it cannot be used."""
+
+    status: int
+    lines: tuple[str, ...]
+    error: str = ""
+
+
+def _tell(path: Path, reading: Reading, thorough: bool) -> _Told:  # noqa: FBT001 - it is called by the pool
+    """Tells of one file: the status is the worst of its variants'. Where one is refuted, the next is not tried."""
     try:
         dump = read_image(path)
     except BadInputError as error:
-        _print_error(error)
-        return BAD_INPUT
-    found = variants(dump, arguments.reading)
+        return _Told(BAD_INPUT, (), str(error))
+    found = variants(dump, reading)
+    lines: list[str] = []
     statuses = {PROVED}
     for variant in found:
         title = f"{dump.file}: {variant.name}" if variant.name else _describe(dump)
-        statuses.add(_prove(console, title, variant, thorough=arguments.thorough))
+        verdict = variant.prove(thorough=thorough)
+        lines += _describe_verdict(title, variant, verdict)
+        statuses.add(STATUS[verdict.outcome])
         if REFUTED in statuses:
             break
     if statuses == {PROVED} and lacks_place(found):
-        console.print(f"{dump.file}: {DETACHING}: {NO_PLACE}")
+        lines.append(f"{dump.file}: {DETACHING}: {NO_PLACE}")
         statuses.add(UNDECIDED)
-    return next(status for status in WORST if status in statuses)
+    return _Told(next(status for status in WORST if status in statuses), tuple(lines))
 
 
 def _describe(dump: Dump) -> str:
     return f"{dump.file}: {dump.function} of {dump.kernel}, {' '.join(dump.attached)}"
 
 
-def _prove(console: Console, title: str, variant: Variant, *, thorough: bool) -> int:
-    verdict = variant.prove(thorough=thorough)
-    console.print(f"{title}: {summary(verdict)}")
+def _describe_verdict(title: str, variant: Variant, verdict: Verdict) -> Iterator[str]:
+    yield f"{title}: {summary(verdict)}"
     if verdict.counterexample is not None:
         image, goal, architecture = variant.image, variant.goal, variant.architecture
         found = essential(verdict.counterexample, image, goal, architecture, verdict.bindings)
-        for line in counterexample_lines(found, image, goal, architecture):
-            console.print(f"  {line}")
-    return STATUS[verdict.outcome]
+        yield from (f"  {line}" for line in counterexample_lines(found, image, goal, architecture))

@@ -13,7 +13,7 @@ import properties.proofs
 from impl.batched.jit.inlines import BPF_CTX, HELPERS, assembled, inline
 from properties.proofs.generated import generated
 from properties.proofs.image_files import read_image
-from properties.prover import arm64, x86_64
+from properties.prover import arm64, x86_64, x86_64_instructions
 from properties.prover.agreement import CODE
 from properties.prover.architecture import Architecture
 from properties.prover.image import Image
@@ -225,7 +225,7 @@ def code_of(text: str) -> bytes:
 X86_64_FORMS = Forms(
     architecture=x86_64.X86_64,
     others=frozenset(bytes.fromhex(text) for text in X86_64_OTHERS.split()),
-    usual=x86_64.USUAL,
+    usual=x86_64_instructions.USUAL,
     besides=frozenset(),
     unmodelled={bytes.fromhex(text): reason for text, reason in X86_64_UNMODELLED.items()},
     images=x86_64_images,

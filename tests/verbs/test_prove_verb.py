@@ -45,8 +45,8 @@ def test_proved(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert 0 == status
     assert 2 == len(printed)
-    assert printed[0].startswith(f"{GOOD}: bpf_modify_return_test2 of 6.12, fentry fmod_ret fexit: proved, 1")
-    assert printed[1].startswith(f"{GOOD}: while programs are detached: proved, 1")
+    assert printed[0].startswith(f"{GOOD}: bpf_modify_return_test2 of 6.12, fentry fmod_ret fexit: proved, 2")
+    assert printed[1].startswith(f"{GOOD}: while programs are detached: proved, 2")
 
 
 def test_refuted(mutated: Write, capsys: pytest.CaptureFixture[str]) -> None:
