@@ -6,7 +6,7 @@ machine what the callee would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from properties.prover.architecture import Architecture, Origin
@@ -14,7 +14,7 @@ from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, IND
 from properties.prover.goal import Goal, Program, Run
 from properties.prover.machine import Departure, Machine
 from properties.prover.steps import BODY, CALLER, COUNT, FUNCTION, RETURNED_EARLY, ImageStep, skipped, steps
-from properties.prover.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub, symbol
+from properties.prover.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub
 from spec.abi import SLOT_BYTES, Slot
 
 __all__ = ["Obligations", "Progress"]
@@ -82,8 +82,7 @@ class Obligations:
     def start(self) -> Progress:
         """Before the first instruction."""
         sessions = (0,) * len(self.goal.programs) if self.goal.has_sessions else ()
-        counted = tuple(symbol(name, 64) for name in self.goal.counters)
-        return Progress(slots=len(self._slots), counted=counted, sessions=sessions)
+        return Progress(slots=len(self._slots), sessions=sessions)
 
     def first_stack_argument(self) -> int:
         """Where the function's stack arguments begin, from the first stack pointer."""
@@ -115,7 +114,7 @@ class Obligations:
         below = sub(machine.symbol(self._convention.stack_pointer, 64), pointer, 64)
         machine.same(f"{step.text}: the stack pointer is aligned", below, 0, self._aligned_bits)
         link = self._convention.link
-        back = machine.register(link) if link else _read(machine, f"{step.text}: its return address", pointer)
+        back = machine.register(link) if link else machine.word(pointer)
         machine.demand(f"{step.text}: it returns into the image", machine.in_image(back))
         back = machine.constant(back)
         progress = self._change_counters(machine, self._call(machine, progress, step), step)
@@ -148,10 +147,15 @@ class Obligations:
 
     def _judge_counters(self, machine: Machine, progress: Progress, step: ImageStep) -> None:
         """Judges the counters of calls: the call is counted once, or not at all."""
-        for (name, place), before in zip(self.goal.counters.items(), progress.counted, strict=True):
-            now = machine.word(self._locate(machine, place))
+        for name, before, now in self._read_counters(machine, progress):
             counted = or_(eq(now, before, 64), eq(now, self._count[name](before), 64), 1)
             machine.demand(f"{step.text}: {name} counts one call at most", counted)
+
+    def _read_counters(self, machine: Machine, progress: Progress) -> Iterator[tuple[str, Value, Value]]:
+        """Reads each counter of calls: its name, what the last callee left in it, and what it is now."""
+        left = progress.counted or tuple(machine.symbol(name, 64) for name in self.goal.counters)
+        for (name, place), before in zip(self.goal.counters.items(), left, strict=True):
+            yield name, before, machine.word(self._locate(machine, place))
 
     def _change_counters(self, machine: Machine, progress: Progress, step: ImageStep) -> Progress:
         """Lets the callee change the counters of calls."""
@@ -399,8 +403,7 @@ class Obligations:
             wanted: Departure = "return" if origin in self._entry.words else "jump"
             machine.demand(f"the image is left by a {wanted}", int(departure == wanted))
         self._judge_sleepers(machine)
-        for (name, place), before in zip(self.goal.counters.items(), progress.counted, strict=True):
-            now = machine.word(self._locate(machine, place))
+        for name, before, now in self._read_counters(machine, progress):
             machine.same(f"{name} counts no call that is not made", now, before)
         pointer = add(machine.symbol(convention.stack_pointer, 64), self._entry.popped(origin), 64)
         machine.same(f"{convention.stack_pointer} is restored", machine.register(convention.stack_pointer), pointer)

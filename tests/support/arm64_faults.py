@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from properties.prover.machine import ALIGNED, NO_FAULT, NO_LOAD, NO_STORE, ONLY_GENERAL, STACK_POINTER
+from properties.prover.machine import ALIGNED, NO_FAULT, NO_LOAD, NO_STALE, NO_STORE, ONLY_GENERAL, STACK_POINTER
 from tests.support.arm64_images import Edit, both, coded, in_text, put, symbol
 from tests.support.prove_images import long, sized
 
@@ -23,9 +23,63 @@ PROGRAM = "fentry 1: program: the program at 0xffff800040008000 is reached"
 # (images, edit, the obligation that must fall)
 BROKEN: dict[str, tuple[Case, Edit, str]] = {
     "frame of odd size": (ENTRY, in_text("sub sp", "#0x40", "#0x48"), ALIGNED),
-    "frame 16 bytes smaller": (ENTRY, in_text("sub sp", "#0x40", "#0x30"), "leave: the body is reached"),
-    "no second record": (ENTRY, put("stp x29, x30", "stp x29, x9, [sp, #-0x10]!"), "leave: the body is reached"),
-    "lr not saved": (ENTRY, put("stp x29, x30", "stp x29, xzr, [sp, #-0x10]!"), "leave: the body is reached"),
+    "frame 16 bytes smaller": (ENTRY, in_text("sub sp", "#0x40", "#0x30"), "fentry 1: enter: the frame record returns to the body"),
+    "no second record": (
+        ENTRY,
+        put("stp x29, x30", "stp x29, x9, [sp, #-0x10]!"),
+        "fentry 1: enter: the frame record returns to the body",
+    ),
+    "lr not saved": (
+        ENTRY,
+        put("stp x29, x30", "stp x29, xzr, [sp, #-0x10]!"),
+        "fentry 1: enter: the frame record returns to the body",
+    ),
+    "the caller's record without its address": (
+        ENTRY,
+        put("stp x29, x9", "stp x29, xzr, [sp, #-0x10]!"),
+        "fentry 1: enter: the frame record returns to the caller",
+    ),
+    "x29 lost before a call": (
+        ENTRY,
+        put(CALL, "+mov x29, xzr"),
+        "fentry 1: enter: the frame pointer is in the frame",
+    ),
+    "x29 at the bottom": (
+        ENTRY,
+        both(in_text("sub sp", "#0x40", "#0x80"), put(CALL, "+add x29, sp, #0x48")),
+        "fentry 1: enter: the frame record's return address is written",
+    ),
+    "a record with an address alone": (
+        ENTRY,
+        both(
+            in_text("sub sp", "#0x40", "#0x80"),
+            put(CALL, "+ldr x11, [x29, #8]\nstr x11, [sp, #0x58]\nadd x29, sp, #0x50"),
+        ),
+        "fentry 1: enter: the frame record's link is written",
+    ),
+    "the chain cut": (
+        ENTRY,
+        put(CALL, "+str xzr, [x29, #0x10]"),
+        "fentry 1: enter: the chain of frames leads to the caller's",
+    ),
+    "number of slots not saved": (ENTRY, put("str x10, [sp, #0x28]", "nop"), "fentry 1: ctx[-1] is written"),
+    "ip not saved": (ENTRY, put("str x10, [sp, #0x20]", "nop"), "fentry 1: ctx[-2] is written"),
+    "cookie not saved": (ENTRY, put("str x10, [sp, #0x8]", "nop"), "fentry 1: the run context's cookie is written"),
+    "run context dead for a moment": (
+        ENTRY,
+        put("add x2", "+add sp, sp, #0x20\nsub sp, sp, #0x20"),
+        "fentry 1: exit: the saved run context is written",
+    ),
+    "the original's argument dead for a moment": (
+        ALL,
+        put("ldr x10, [x29, #0x8]", "+add sp, sp, #0x10\nsub sp, sp, #0x10"),
+        "stack argument 0 is written",
+    ),
+    "another stack argument": (
+        ALL,
+        put("str x10, [sp, #0x0]", "str x29, [sp, #0x0]"),
+        "stack argument 0 reaches the original",
+    ),
     "jump for call": (ENTRY, put(CALL, "br x10"), "fentry 1: enter: it returns into the image"),
     "return for call": (ENTRY, put(CALL, "ret x10"), "fentry 1: enter: it returns into the image"),
     "call of another register": (ENTRY, put(CALL, "blr x11"), "fentry 1: enter: __bpf_prog_enter_recur is reached"),
@@ -67,8 +121,8 @@ BROKEN: dict[str, tuple[Case, Edit, str]] = {
     ),
     "context above": (ENTRY, in_text("add x0", "#0x30", "#0x58"), "fentry 1: the context is in the frame"),
     "context elsewhere": (ENTRY, in_text("add x0", "#0x30", "#0x28"), "fentry 1: ctx[0] is argument 0"),
-    "argument not saved": (ENTRY, put("str x1,", "nop"), "fentry 1: ctx[1] is argument 1"),
-    "half an argument saved": (ENTRY, in_text("str x1,", "x1", "w1"), "fentry 1: ctx[1] is argument 1"),
+    "argument not saved": (ENTRY, put("str x1,", "nop"), "fentry 1: ctx[1] is written"),
+    "half an argument saved": (ENTRY, in_text("str x1,", "x1", "w1"), "fentry 1: ctx[1] is written"),
     "arguments swapped": (
         ENTRY,
         both(in_text("str x0", "x0", "x2"), in_text("str x1,", "x1", "x0")),
@@ -92,7 +146,7 @@ BROKEN: dict[str, tuple[Case, Edit, str]] = {
     ),
     "wrong ip": (ENTRY, symbol("function", "prog 0"), "fentry 1: ctx[-2] is the function's address"),
     "no cookie": (ENTRY, put("str x10, [sp, #0x8]", "str xzr, [sp, #0x8]"), "fentry 1: the run context has its cookie"),
-    "return slot not cleared": (ALL, put("str xzr, [sp, #0x78]", "nop"), "fmod_ret 1: ctx[9] is the return slot"),
+    "return slot not cleared": (ALL, put("str xzr, [sp, #0x78]", "nop"), "fmod_ret 1: ctx[9] is written"),
     "fmod_ret's result not saved": (
         ALL,
         put("str x0, [sp, #0x78]", "nop"),
@@ -108,7 +162,7 @@ BROKEN: dict[str, tuple[Case, Edit, str]] = {
     "stack argument misplaced": (
         ALL,
         in_text("str x10, [sp, #0x0]", "#0x0", "#0x8"),
-        "stack argument 0 reaches the original",
+        "stack argument 0 is written",
     ),
     "the caller called for the original": (
         ALL,
@@ -130,13 +184,13 @@ BROKEN: dict[str, tuple[Case, Edit, str]] = {
         put("ldr x10, [x29, #0x8]", "movz x10, #0x456c"),
         "original: the original is reached",
     ),
-    "x19 not saved": (ENTRY, put("str x19", "nop"), "x19 is restored"),
+    "x19 not saved": (ENTRY, put("str x19", "nop"), NO_STALE),
     "x19 not restored": (ENTRY, put("ldr x19", "nop"), "x19 is restored"),
     "x20 used unsaved": (ENTRY, put("mov sp", "+mov x20, x0"), "x20 is restored"),
     "x18 written": (ENTRY, put("mov sp", "+add x18, x18, #8"), "x18 is restored"),
     "x29 lost": (ENTRY, put("ret x10", "+mov x29, x9"), "x29 is restored"),
     "a record not popped": (ENTRY, put("ldp x29, x9", "nop"), "sp is restored"),
-    "the frame not undone": (ENTRY, put("mov sp, x29", "nop"), "leave: the body is reached"),
+    "the frame not undone": (ENTRY, put("mov sp, x29", "nop"), NO_STALE),
     "popped before it is read": (
         ENTRY,
         put("ldp x29, x9", "add sp, sp, #0x10\nldp x29, x9, [sp, #-0x10]"),
@@ -156,13 +210,18 @@ BROKEN: dict[str, tuple[Case, Edit, str]] = {
     "below the stack pointer written": (ENTRY, put("mov sp", "+str xzr, [sp, #-8]"), NO_STORE),
     "stack pointer gone": (ENTRY, put("mov sp, x29", "mov sp, x0"), STACK_POINTER),
     "stack pointer far down": (ENTRY, put("mov sp, x29", "+sub sp, sp, #0xfe0"), STACK_POINTER),
-    "endless loop": (ENTRY, put("mov sp", "+.word 0x14000000"), "the image is left within 1040 instructions"),
+    "endless loop": (ENTRY, put("mov sp", "+.word 0x14000000"), "the image is left within 308 instructions"),
     "vector register written": (ENTRY, put("mov sp", "+fmov d0, x0"), ONLY_GENERAL),
     "undefined": (ENTRY, put("mov sp", "+.word 0"), NO_FAULT),
     "a session's cookie is not cleared": (
         SESSION,
         put("str xzr, [sp, #0x20]", "nop"),
-        "fsession 2 at entry: its session cookie is what it left",
+        "fsession 2 at entry: its session cookie is written",
+    ),
+    "a session's cookie is lost": (
+        SESSION,
+        put("str x10, [sp, #0x28]", "+str xzr, [sp, #0x20]", 3),
+        "fsession 2 at return: its session cookie is what it left",
     ),
     "phase not told": (
         SESSION,
@@ -196,5 +255,5 @@ BROKEN: dict[str, tuple[Case, Edit, str]] = {
     ),
     "generic: unscaled": (GENERIC, put("str x0, [x11", "str x0, [x11, x10]"), "fexit 1: ctx[0] is argument 0"),
     "generic: one slot off": (GENERIC, put("str x0, [x11", "+add x11, x11, #8"), "fexit 1: ctx[0] is the return slot"),
-    "generic: the count lost": (GENERIC, put("str x0", "nop", 1), NO_STORE),
+    "generic: the count lost": (GENERIC, put("str x0", "nop", 1), NO_STALE),
 }

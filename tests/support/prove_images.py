@@ -135,6 +135,24 @@ def goes_to(address: int, other: int | None, opcode: str = "e8", nth: int = 0) -
     return edit
 
 
+def cut_behind(text: str, nth: int = 0) -> Edit:
+    """Leaves out all that follows the nth instruction whose bytes begin so."""
+
+    def edit(code: list[Instruction]) -> None:
+        del code[find(code, text, nth) + 1 :]
+
+    return edit
+
+
+def jump_at_the_end(text: str, target: int) -> Edit:
+    """Puts a jump, whose bytes are these before the distance, in the place of the last instruction."""
+
+    def edit(code: list[Instruction]) -> None:
+        code[-1] = Instruction(bytes.fromhex(text), target)
+
+    return edit
+
+
 def without_rex(text: str) -> Edit:
     """Makes the first instruction whose bytes begin so one of 32 bits."""
 
@@ -295,7 +313,8 @@ class Trampoline:
             self.put(layout.slots | index << 8 | returning, layout.meta)
         if self._skips:
             self.emit(NOP)
-        gate = ("_sleepable" if program.sleepable else "") + ("" if program.kind == "lsm" else "_recur")
+        sleepable = self.goal.some_sleep if program.sleepable is None else program.sleepable
+        gate = ("_sleepable" if sleepable else "") + ("" if program.kind == "lsm" else "_recur")
         self.constant("rdi", program.cookie or 0)
         self.store("rdi", layout.run_context)
         self.constant("rdi", program.pointer or 0)
