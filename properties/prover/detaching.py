@@ -42,7 +42,7 @@ def while_detaching(image: Image, goal: Goal, architecture: Architecture) -> tup
 
 
 def _find_calls(code: Mapping[int, LiftedInstruction], architecture: Architecture) -> list[int]:
-    """Finds the calls, in order: by a call, or on arm64 by `adr x30, .+8` and a `ret` to the original."""
+    """Finds the calls, in order: by a call, or by a return behind an instruction that makes the way back."""
     link = architecture.convention.link
     place = lifter(architecture).registers[link][0] if link else None
     calls = []

@@ -45,12 +45,12 @@ def test_images_of_running_kernels(path: Path) -> None:
 
 def test_one_argument_is_cleared() -> None:
     """That this is all that differs is proved: where another word is cut as well, that is told."""
-    # mov [rbp - 0x28], rcx becomes mov [rbp - 0x28], ecx: argument 3 has 4 bytes.
-    whole, cut = judge(text(CLEANED), "x.json"), judge(text(CLEANED, "48894dd8", "40894dd8"), "x.json")
+    # mov rcx, [rbp - 0x28] becomes mov ecx, [rbp - 0x28]: argument 3 has 4 bytes.
+    whole, cut = judge(text(CLEANED), "x.json"), judge(text(CLEANED, "488b4dd8", "408b4dd8"), "x.json")
 
     assert ("proved", Words("refuted", 6)) == (whole.outcome, whole.words)
     assert ("proved", "refuted", None) == (cut.outcome, cut.words.outcome, cut.words.cleared)
-    assert "refuted: fentry 1: ctx[3] is argument 3" == cut.words.told
+    assert "refuted: fentry 1: ctx[6] is argument 6" == cut.words.told
 
 
 @pytest.mark.parametrize(

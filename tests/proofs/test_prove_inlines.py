@@ -23,7 +23,7 @@ from properties.prover.confirm import Emulation, confirm
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.machine import NO_LOAD, NO_STORE, STACK_POINTER
+from properties.prover.machine import NO_LOAD, NO_STALE, NO_STORE, STACK_POINTER
 from properties.prover.operations import LiftedInstruction
 from properties.prover.proving import prove
 from properties.prover.verdicts import Counterexample, Verdict
@@ -138,6 +138,7 @@ BROKEN: tuple[tuple[str, Kind, str, str, str], ...] = (
     (CNT, "fentry", "and rax, 0xff", "and rax, 0xff; std", "df is clear"),
     (CNT, "fentry", "and rax, 0xff", "and rax, 0xff; add rsp, 8", NO_LOAD),
     (CNT, "fentry", "and rax, 0xff", "and rax, 0xff; mov [rdi], rax", NO_STORE),
+    (CNT, "fentry", "and rax, 0xff", "and rax, 0xff; sub rsp, 8; pop rcx", NO_STALE),
     (CNT, "fentry", "and rax, 0xff", "and rax, 0xff; ret 8", STACK_POINTER),
     (CNT, "fentry", "and rax, 0xff", "and rax, 0xff; push rax; ret", "it returns to its caller"),
     (CNT, "fentry", "and rax, 0xff", "and rax, 0xff; mov rcx, [rsp]; push rcx; ret", "rsp is restored"),

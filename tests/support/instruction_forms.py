@@ -59,7 +59,7 @@ X86_64_UNMODELLED = {
     "d9e8": "it writes",
     "48f7f1": "INT_DIV has no model",
     "480fbcc1": "it repeats itself",
-    "66eb05": "processors differ on a branch with an operand size",
+    "66eb05": "processors differ on it with an operand size",
     "ff6df0": "it branches to another segment",
     "48ff7df0": "a second decoder does not know these bytes",
     "0fc14d89": "p-code and unicorn differ: rcx is",
