@@ -30,7 +30,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the project's own tests."""
-    parser.getgroup("massattach").addoption(
+    group = parser.getgroup("massattach")
+    group.addoption(
+        "--attack",
+        action="store_true",
+        help="judge a hundred thousand mutants of images by the prover and by an executor of its own; half an hour",
+    )
+    group.addoption(
         "--system",
         action="append",
         metavar="S",

@@ -135,8 +135,10 @@ def test_image_file() -> None:
         image=COOKIE_6_12[0],
         code=COOKIE_6_12[1],
         lines=tuple(lines),
+        programs={0xFFFFFFFFC000064C: 0xFFFFC900000AD000},
+        im=0xFFFF888004A78000,
     )
-    attached = Attached(("fentry",), Options(cookie=True), (0x1122334455667788,))
+    attached = Attached(("fentry",), Options(cookie=True), (0x1122334455667788,), sleepable=False)
     image = image_file(X86_64, ("6.12", "6.12.117+deb12-amd64"), attached, trampoline, symbols)
     document = json.loads(print_image_file(image))
 
@@ -170,8 +172,16 @@ def test_image_file() -> None:
             {"off": 75, "insn": "movabs", "target": "0xffffc900000ad000", "sym": "heap"},
             {"off": 92, "insn": "call", "target": "0xffffffff812de430", "sym": "__bpf_prog_exit_recur"},
         ],
-        "programs": [{"name": "bpf_prog_a04f_p1", "symbol_address": "0xffffffffc000064c"}],
+        "programs": [
+            {
+                "name": "bpf_prog_a04f_p1",
+                "symbol_address": "0xffffffffc000064c",
+                "pointer": "0xffffc900000ad000",
+                "sleepable": False,
+            }
+        ],
         "cookies": ["0x1122334455667788"],
+        "im": "0xffff888004a78000",
     }
     assert list(expected.items()) == list(document.items())
     assert image == parse_image_file(print_image_file(image), "x.json")

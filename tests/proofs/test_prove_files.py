@@ -26,7 +26,7 @@ from properties.prover.show import counterexample_lines, summary
 from properties.prover.tools import disassembler
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError
-from tests.support.prove_images import Trampoline, goal_of, long, of_kinds, sized
+from tests.support.prove_images import Trampoline, file_of, goal_of, long, of_kinds, sized
 
 IMAGES = sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
 GOOD = next(
@@ -285,38 +285,6 @@ def test_an_image_without_a_place_to_patch_is_undecided() -> None:
     assert cut.told == f"{DETACHING}: {NO_PLACE}"
 
 
-def written(goal: Goal, *, shared: bool = False) -> str:
-    """A file as a kernel's dump would be, of an image laid out as 7.3 does."""
-    image = Trampoline(goal, skips=True).image()
-    branch = (0xE9 if goal.site == "jmp" else 0xE8).to_bytes(1, "little")
-    branch += ((goal.function if shared else image.address) - goal.body).to_bytes(8, "little", signed=True)[:4]
-    kinds = [program.kind for program in goal.programs]
-    listed = [(f"bpf_prog_0_c{place}_{kind}", goal.programs[place].code) for place, kind in enumerate(kinds)]
-    heap = {goal.im, *(program.pointer for program in goal.programs)}
-    targets = [*goal.helpers.items(), *(("heap", value) for value in heap), *listed]
-    calls = [{"off": 0, "insn": "call", "target": f"{target:#x}", "sym": symbol} for symbol, target in targets]
-    types = [{"type": one.name, "kind": one.kind, "size": one.size} for one in goal.prototype.arguments]
-    returns = goal.prototype.returns
-    fields = {
-        "kernel": "7.3.4",
-        "function": "f",
-        "args": types,
-        "ret": {"type": returns.name, "kind": returns.kind, "size": returns.size},
-        "attach_order": kinds,
-        "options": {"ip": goal.func_ip, "cookie": bool(goal.programs[0].cookie)},
-        "function_address": f"{goal.function:#x}",
-        "fentry_offset": 4,
-        "function_prologue_bytes": "f30f1efa" + branch.hex() + "90" * 7,
-        "enabled_functions": ["f (1) R I D   M \ttramp: x" if shared else "f (1) R   D   M \ttramp: x"],
-        "image_address": f"{image.address:#x}",
-        "used_bytes": image.used,
-        "image_hex": image.code.hex(),
-        "calls": calls,
-        "programs": [{"name": name, "symbol_address": f"{address:#x}"} for name, address in sorted(listed)],
-    }
-    return json.dumps(fields)
-
-
 def test_what_no_file_here_has() -> None:
     """Sessions with cookies of their own, IPMODIFY sharing, many programs: read from a file, and proved."""
     sessions = tuple(
@@ -328,7 +296,7 @@ def test_what_no_file_here_has() -> None:
         goal_of(sized([16, 4, 16, 8, 12, 1]), *of_kinds(*["fentry"] * 12, *["fmod_ret"] * 12, *["fsession"] * 6)),
     ]
     for goal in goals:
-        dump = parse_image(written(goal, shared=goal.shares_ipmodify), "x.json")
+        dump = parse_image(file_of(goal, Trampoline(goal, skips=True).image()), "x.json")
         patched = while_detaching(dump.image, dump.goal, X86_64)
 
         assert (goal.site, goal.shares_ipmodify, goal.body) == (

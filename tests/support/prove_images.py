@@ -5,6 +5,7 @@ An image is a list of instructions, so that a test can leave one out or put anot
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -364,6 +365,42 @@ class Trampoline:
         if goal.calls_original and goal.site == "call":
             self.emit(bytes.fromhex("4883c408"))
         self.emit(b"\xc3")
+
+
+def file_of(goal: Goal, image: Image) -> str:
+    """A file as a kernel's dump would be, of an image that is to meet the goal."""
+    branch = (0xE9 if goal.site == "jmp" else 0xE8).to_bytes(1, "little")
+    shared = goal.shares_ipmodify
+    branch += ((goal.function if shared else image.address) - goal.body).to_bytes(8, "little", signed=True)[:4]
+    kinds = [program.kind for program in goal.programs]
+    listed = [(f"bpf_prog_0_c{place}_{kind}", goal.programs[place].code) for place, kind in enumerate(kinds)]
+    heap = {goal.im, *(program.pointer for program in goal.programs)}
+    targets = [*goal.helpers.items(), *(("heap", value) for value in heap), *listed]
+    calls = [{"off": 0, "insn": "call", "target": f"{target:#x}", "sym": symbol} for symbol, target in targets]
+    types = [{"type": one.name, "kind": one.kind, "size": one.size} for one in goal.prototype.arguments]
+    returns = goal.prototype.returns
+    fields = {
+        "kernel": "7.3.4",
+        "function": "f",
+        "args": types,
+        "ret": {"type": returns.name, "kind": returns.kind, "size": returns.size},
+        "attach_order": kinds,
+        "options": {
+            "ip": goal.func_ip,
+            "cookie": bool(goal.programs[0].cookie),
+            "flags": 16 * any(program.sleepable is not False for program in goal.programs),
+        },
+        "function_address": f"{goal.function:#x}",
+        "fentry_offset": 4,
+        "function_prologue_bytes": "f30f1efa" + branch.hex() + "90" * 7,
+        "enabled_functions": ["f (1) R I D   M \ttramp: x" if shared else "f (1) R   D   M \ttramp: x"],
+        "image_address": f"{image.address:#x}",
+        "used_bytes": image.used,
+        "image_hex": image.code.hex(),
+        "calls": calls,
+        "programs": [{"name": name, "symbol_address": f"{address:#x}"} for name, address in sorted(listed)],
+    }
+    return json.dumps(fields)
 
 
 def shapes_of_populations() -> list[Prototype]:

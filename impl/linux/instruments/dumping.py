@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from impl.linux.guest.batch import Batch, Ref, Reply
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.guest import Guest, GuestDiedError
 from impl.linux.instruments.image_files import Attached, DumpedTrampoline, image_file
+from impl.linux.instruments.objects import KernelObjects
 from impl.linux.probes.btf import VMLINUX_BTF, Btf
 from impl.linux.probes.disassembly import disassemble, helpers
 from impl.linux.probes.enabled import parse_enabled_functions
@@ -77,7 +78,8 @@ class Attaching:
         """As an image file has it."""
         flags = SLEEPABLE if self.sleepable else 0
         options = Options(self.cookie, self.ip, True if self.session_cookie else None, flags)
-        return Attached(self.kinds, options, tuple(range(COOKIE, COOKIE + len(self.kinds))) if self.cookie else None)
+        cookies = tuple(range(COOKIE, COOKIE + len(self.kinds))) if self.cookie else None
+        return Attached(self.kinds, options, cookies, self.sleepable)
 
     def cookie_of(self, place: int) -> int | None:
         """The cookie of a program's link, by the program's place; None: it is attached without one."""
@@ -119,9 +121,14 @@ class _ImagePlace:
     size: int
 
     @property
+    def key(self) -> int:
+        """The trampoline's key: that of its function's BTF, and the function's id in it."""
+        return VMLINUX_KEY | (self.attached.function.btf_id or 0)
+
+    @property
     def symbol(self) -> str:
-        """The trampoline's name, from its key: that of its function's BTF, and the function's id in it."""
-        return f"bpf_trampoline_{VMLINUX_KEY | (self.attached.function.btf_id or 0)}"
+        """The trampoline's name, from its key."""
+        return f"bpf_trampoline_{self.key}"
 
 
 class _WarnedError(Exception):
@@ -140,6 +147,7 @@ class Dumper:
         self._records = records.decode().splitlines()
         self._btf = Btf(blob)
         self._helpers = helpers(self._symbols)
+        self._objects = KernelObjects(guest, self._symbols, self._btf)
         self._session_cookie = self._btf.functions.get("bpf_session_cookie", 0)
         guest.snapshot()
 
@@ -242,15 +250,29 @@ class Dumper:
         wanted = [(place.image, place.size) for place in places if isinstance(place, _ImagePlace)]
         images = dict(zip((address for address, _ in wanted), self._guest.read_memory(wanted), strict=True))
         symbols = self._symbols.with_module("bpf", _list_symbols(attached, places, attaching))
+        built = [place for place in places if isinstance(place, _ImagePlace)]
+        programs = self._objects.programs(program.id for place in built for program in place.attached.programs)
+        ims = self._objects.images([place.key for place in built])
         return [
-            self._check_image(place, images[place.image], symbols, attaching)
+            self._check_image(place, images[place.image], symbols, attaching, programs, ims.get(place.key))
             if isinstance(place, _ImagePlace)
             else {"trouble": place}
             for place in places
         ]
 
-    def _check_image(self, place: _ImagePlace, code: bytes, symbols: Symbols, attaching: Attaching) -> dict[str, Any]:
-        """The image, if it calls the programs that were attached, each as often as its kind says."""
+    def _check_image(  # noqa: PLR0913 - it is told all that was read of one image
+        self,
+        place: _ImagePlace,
+        code: bytes,
+        symbols: Symbols,
+        attaching: Attaching,
+        programs: Mapping[int, int],
+        im: int | None,
+    ) -> dict[str, Any]:
+        """The image, if it calls the programs that were attached, each as often as its kind says.
+
+        programs: struct bpf_prog by id.
+        """
         function = place.attached.function
         try:
             image = disassemble(self._architecture, place.image, code, self._helpers)
@@ -273,6 +295,8 @@ class Dumper:
             place.image,
             code[: image.used],
             place.lines,
+            {one.address: programs[one.id] for one in place.attached.programs if one.id in programs},
+            im,
         )
         release = self._guest.kernel.release
         names = kernel_of(self._name, release), release

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from impl.linux.architectures import Architecture
@@ -17,11 +17,15 @@ __all__ = ["Attached", "DumpedTrampoline", "image_file"]
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What is attached to a function: kinds in the order of attaching, and what programs and links were asked for."""
+    """What is attached to a function: kinds in the order of attaching, and what programs and links were asked for.
+
+    sleepable: whether all programs are, or none.
+    """
 
     order: tuple[str, ...]
     options: Options
     cookies: tuple[int, ...] | None
+    sleepable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class DumpedTrampoline:
 
     declaration: the function's prototype in C. start, prologue: the function's address and first 16 bytes. image, code:
     the image's address, and its bytes through its last `ret` at least. lines: the function's of enabled_functions.
+    programs: the struct bpf_prog of each program by the address that is called; im: the struct bpf_tramp_image; as far
+    as they were found.
     """
 
     function: str
@@ -41,6 +47,8 @@ class DumpedTrampoline:
     image: int
     code: bytes
     lines: tuple[str, ...]
+    programs: Mapping[int, int]
+    im: int | None
 
 
 def image_file(
@@ -83,8 +91,9 @@ def image_file(
         used_bytes=used,
         image_hex=Code(trampoline.code),
         calls=calls,
-        programs=_find_programs(calls),
+        programs=_find_programs(calls, trampoline.programs, sleepable=attached.sleepable),
         cookies=None if attached.cookies is None else tuple(map(Address, attached.cookies)),
+        im=None if trampoline.im is None else Address(trampoline.im),
     )
 
 
@@ -103,10 +112,15 @@ def _find_calls(
     return tuple(calls), used
 
 
-def _find_programs(calls: Sequence[CallEntry]) -> tuple[ProgramEntry, ...]:
+def _find_programs(
+    calls: Sequence[CallEntry], pointers: Mapping[int, int], *, sleepable: bool
+) -> tuple[ProgramEntry, ...]:
     # A program is called at its start, a function of such a name behind its site.
     found = {call.sym: call.target for call in calls if call.sym.startswith("bpf_prog_") and "+" not in call.sym}
-    return tuple(ProgramEntry(name, found[name]) for name in sorted(found, key=_by_number))
+    return tuple(
+        ProgramEntry(name, found[name], Address(pointers[found[name]]) if found[name] in pointers else None, sleepable)
+        for name in sorted(found, key=_by_number)
+    )
 
 
 def _by_number(name: str) -> tuple[str | int, ...]:
