@@ -28,6 +28,9 @@ pytestmark = [
 # VEX lifts cli to nothing, and ud2 not at all.
 NOT_LIFTED = {"interrupts disabled", "undefined"}
 
+# The peer has no memory but the stack.
+COUNTED = [name for name, (goal, _, __) in BROKEN.items() if goal.counters]
+
 
 @pytest.fixture(scope="module")
 def peer() -> Iterator[Peer]:
@@ -71,13 +74,13 @@ def test_it_refutes_what_the_prover_refutes(peer: Peer) -> None:
     faults = {
         name: (Trampoline(goal).image(edit), goal, obligation)
         for name, (goal, edit, obligation) in BROKEN.items()
-        if name not in NOT_LIFTED
+        if name not in NOT_LIFTED and not goal.counters
     }
     peer.take([(image, goal) for image, goal, _ in faults.values()])
     _, answers = peer.prove(range(len(faults)))
     found = {name: answer.broken for name, answer in zip(faults, answers, strict=True)}
 
-    assert len(faults) == len(BROKEN) - len(NOT_LIFTED)
+    assert len(faults) == len(BROKEN) - len(NOT_LIFTED) - len(COUNTED)
     assert {name: obligation for name, (_, __, obligation) in faults.items()} == found
 
 

@@ -6,7 +6,7 @@ it as TOP plus that number; all else sees the symbol.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import claripy  # type: ignore[import-not-found]
@@ -18,15 +18,18 @@ from properties.prover.image import Image
 from properties.prover.machine import (
     FRAME_BYTES,
     NO_LOAD,
+    NO_STALE,
     NO_STORE,
     STACK_POINTER,
     BrokenError,
+    Departure,
     InfeasibleError,
     SplitError,
     stack_within,
 )
 from properties.prover.meaning import signed
 from properties.prover.terms import Term, Value, eq, extract, linear, not_, sub, symbol, ult, zext
+from properties.prover.written import stack_above, stack_bytes
 from spec.abi import SLOT_BYTES
 
 __all__ = ["AngrMachine"]
@@ -37,6 +40,8 @@ NO_FLAGS: Final = ("cc_op", "cc_dep2", "cc_ndep")
 
 PLAIN: Final = {"endness": "Iend_LE", "inspect": False, "disable_actions": True}
 """How the machine itself looks into a state: no breakpoint is hit."""
+
+DEPARTURES: Final[Mapping[str, Departure]] = {"Ijk_Call": "call", "Ijk_Ret": "return"}
 
 FORWARD: Final = 1
 """VEX's dflag where the direction flag is clear."""
@@ -63,7 +68,9 @@ class AngrMachine:
 
     def begin(self) -> None:
         """Makes the state the one at the beginning of the claim."""
-        self.state.globals["lowest"] = 0
+        globals_ = self.state.globals
+        globals_["lowest"], globals_["pointer"], globals_["written"] = 0, 0, self._claim.written
+        globals_["departure"] = None
         for name in self.architecture.general:
             value = self._claim.registers[name]
             assert value is not None
@@ -77,27 +84,39 @@ class AngrMachine:
 
     def load(self, address: Any, size: int) -> Any:
         """Judges a load: where angr has what is there."""
-        return self._access(NO_LOAD, self._frame.load, self._terms.understand(address), size, self._frame.readable)
+        place = self._access(NO_LOAD, self._frame.load, self._terms.understand(address), size, self._frame.readable)
+        self.demand(NO_STALE, self.state.globals["written"].has(stack_bytes(place, place + size)))
+        return claripy.BVV(TOP + place, 64)
 
     def store(self, address: Any, size: int) -> Any:
         """Judges a store: where angr is to put it."""
-        return self._access(NO_STORE, self._frame.store, self._terms.understand(address), size, 0)
+        place = self._access(NO_STORE, self._frame.store, self._terms.understand(address), size, 0)
+        self._mark(place, size)
+        return claripy.BVV(TOP + place, 64)
 
     def judge_pointer(self) -> None:
-        """Judges where the stack pointer is."""
-        if not self._frame.pointer(self._find_pointer()):
+        """Judges where the stack pointer is; if it has been raised, what is below it is not written any more."""
+        pointer, globals_ = self._find_pointer(), self.state.globals
+        if not self._frame.pointer(pointer):
             self.demand(STACK_POINTER, 0)
+        if pointer > globals_["pointer"]:
+            globals_["written"] = globals_["written"].only(stack_above(pointer))
+        globals_["pointer"] = pointer
+
+    def _mark(self, place: int, size: int) -> None:
+        globals_ = self.state.globals
+        globals_["written"] = globals_["written"].plus(stack_bytes(place, place + size))
 
     def _access(
         self, obligation: str, allowed: Callable[[int, int, int], bool], address: Value, size: int, end: int
-    ) -> Any:
+    ) -> int:
         floor = self._find_pointer()
         if not self._is_plain(address):
             self.demand(obligation, stack_within(self._top, address, floor, end - size))
         place = self._find_place(address)
         self.demand(obligation, int(allowed(place, place + size, floor)))
         self.state.globals["lowest"] = min(place, self.state.globals["lowest"])
-        return claripy.BVV(TOP + place, 64)
+        return place
 
     def _find_pointer(self) -> int:
         """Finds the stack pointer, from the first one on."""
@@ -130,6 +149,15 @@ class AngrMachine:
 
     # What obligations see.
 
+    @property
+    def departure(self) -> Departure:
+        """See Machine. A state that is a case of another has left the image as that one has."""
+        globals_, history = self.state.globals, self.state.history
+        if globals_["departure"] is None:
+            globals_["departure"] = DEPARTURES.get(history.jumpkind or history.parent.jumpkind, "jump")
+        departure: Departure = globals_["departure"]
+        return departure
+
     def symbol(self, name: str, bits: int) -> Value:
         """See Machine."""
         return symbol(name, bits)
@@ -148,7 +176,14 @@ class AngrMachine:
 
     def set_word(self, address: Value, value: Value) -> None:
         """See Machine."""
-        self._write(self._find_place(address), value)
+        place = self._find_place(address)
+        self._write(place, value)
+        self._mark(place, SLOT_BYTES)
+
+    def written(self, obligation: str, address: Value, size: int) -> None:
+        """See Machine."""
+        place = self._find_place(address)
+        self.demand(obligation, self.state.globals["written"].has(stack_bytes(place, place + size)))
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
@@ -222,10 +257,13 @@ class AngrMachine:
         lowest, live = self.state.globals["lowest"], self._find_pointer() + self.architecture.convention.pushed
         for place in range(lowest - lowest % SLOT_BYTES, live, SLOT_BYTES):
             self._write(place, symbol(f"{place:#x} after {step}", 64))
-        self.state.globals["lowest"] = live
+        globals_ = self.state.globals
+        globals_["lowest"] = globals_["pointer"] = live
+        globals_["written"] = globals_["written"].only(stack_above(live))
 
     def forget(self, address: Value, size: int) -> None:
         """See Machine."""
-        start = self._find_place(address)
+        start, globals_ = self._find_place(address), self.state.globals
+        globals_["written"] = globals_["written"].only(~stack_bytes(start, start + size))
         for place in range(start, start + size, SLOT_BYTES):
             self._write(place, symbol(f"{place:#x} after a callee that owns it", 64))

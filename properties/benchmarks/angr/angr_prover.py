@@ -98,7 +98,7 @@ class AngrProver:
         if progress is None:
             self._left += 1
             return []
-        state.globals["progress"] = progress
+        state.globals["progress"], state.globals["departure"] = progress, None
         return [state]
 
     def _answer(self, outcome: Literal["proved", "refuted", "undecided"], broken: str = "") -> AngrAnswer:
