@@ -119,8 +119,9 @@ class ImageFile(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     attach_order: kinds in the order of attaching. cookies: of the links, in that order. function_prologue_bytes: from
     function_address on; the site is at fentry_offset. used_bytes: of image_hex through its last `ret`. programs: by
-    name, not in the order of attaching. im: the struct bpf_tramp_image. counters: per-CPU variables in which the
-    kernel counts calls, by name; an image that counts names them itself. enabled_functions: what it shows of the function, without ends of lines.
+    name, not in the order of attaching. enabled_functions: what it shows of the function, without ends of lines. im:
+    the struct bpf_tramp_image. counters: per-CPU variables in which the kernel counts calls, by name; without them they
+    are where the image counts first.
     """
 
     arch: Text = "x86-64"

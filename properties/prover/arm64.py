@@ -32,7 +32,9 @@ umaddl umnegl umsubl umulh umull uxtb uxth
 dmb dsb isb prfm prfum
 """
 
-COMPUTING: Final = frozenset("add adds and ands bic eon eor extr madd mov movn movz mul mvn neg orn orr sub ubfm".split())
+COMPUTING: Final = frozenset(
+    "add adds and ands bic eon eor extr madd mov movn movz mul mvn neg orn orr sub ubfm".split()
+)
 """Those that may write to the zero register and do nothing else."""
 
 MODELLED: Final = USUAL | frozenset(UNUSUAL.split())

@@ -14,6 +14,7 @@ from properties.prover.architecture import Architecture
 from properties.prover.claims import Claimant, claim_of
 from properties.prover.goal import Bindings, Goal
 from properties.prover.image import Image
+from properties.prover.lift import lifter
 from properties.prover.machine import (
     ALIGNED,
     NO_FAULT,
@@ -26,7 +27,6 @@ from properties.prover.machine import (
     Departure,
     instruction_limit,
 )
-from properties.prover.lift import lifter
 from properties.prover.meaning import MODULUS, signed
 from properties.prover.operations import LiftedInstruction
 from properties.prover.terms import Value, evaluate

@@ -90,7 +90,9 @@ class Executor:
         places = self._lifter.registers
         registers = Cells({places[name][0]: (places[name][1], value) for name, value in claim.registers.items()})
         memory = Cells({place: (8, word) for place, word in claim.memory.items()})
-        return PathState(self._image.address, registers, memory, claim.written, Path(), self._demands.start())
+        state = PathState(self._image.address, registers, memory, Path(), self._demands.start())
+        state.written = claim.written
+        return state
 
     def _find_branch_targets(self) -> set[int]:
         targets = {

@@ -53,9 +53,7 @@ class PathState:
         "written",
     )
 
-    def __init__(
-        self, pc: int, registers: Cells, stack: Cells, written: Written, path: Path, progress: Progress
-    ) -> None:
+    def __init__(self, pc: int, registers: Cells, stack: Cells, path: Path, progress: Progress) -> None:
         self.pc = pc
         self.index = 0
         self.floor = 0
@@ -68,17 +66,17 @@ class PathState:
         self.progress = progress
         self.label: tuple[str, ...] = (BEGINNING,)
         self.instructions = 0
-        self.written = written
+        self.written = Written()
         self.undefined = 0
         self.departure: Departure = "jump"
 
     def fork(self, path: Path) -> PathState:
         """An independent copy on another path."""
-        other = PathState(self.pc, self.registers.copy(), self.stack.copy(), self.written, path, self.progress)
+        other = PathState(self.pc, self.registers.copy(), self.stack.copy(), path, self.progress)
         other.accesses = self.accesses.copy()
         other.index, other.floor, other.temporaries = self.index, self.floor, self.temporaries.copy()
         other.label, other.instructions, other.cases = self.label, self.instructions, self.cases.copy()
-        other.undefined, other.departure = self.undefined, self.departure
+        other.undefined, other.departure, other.written = self.undefined, self.departure, self.written
         return other
 
     def finish(self, pc: int) -> None:
@@ -166,8 +164,8 @@ def _merge_progress(one: Progress, other: Progress, here: Value) -> Progress:
     fields: list[object] = [one.position, one.slots]
     for name, mine, its in zip(Progress._fields[2:-2], one[2:-2], other[2:-2], strict=True):
         fields.append(_choose(here, mine, its, 1 if name in PREDICATES else 64))
-    for mine, its in (one.counted, other.counted), (one.sessions, other.sessions):
-        fields.append(tuple(_choose(here, *pair, 64) for pair in zip(mine, its, strict=True)))
+    for several, others in (one.counted, other.counted), (one.sessions, other.sessions):
+        fields.append(tuple(_choose(here, mine, its, 64) for mine, its in zip(several, others, strict=True)))
     return Progress(*fields)  # type: ignore[arg-type]
 
 

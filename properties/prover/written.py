@@ -31,7 +31,7 @@ def stack_above(offset: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """always: bytes that are written. partly: sets of bytes, each written if a predicate holds, where paths have met."""
+    """always: bytes that are written. partly: where paths have met, sets of bytes that are if a predicate holds."""
 
     always: int = 0
     partly: tuple[tuple[Value, int], ...] = ()
@@ -60,7 +60,7 @@ class Written:
         return found
 
     def merged(self, other: Written, here: Value) -> Written:
-        """This one where `here` holds, and the other where it does not."""
+        """As here where the predicate `here` holds, and as the other where it does not."""
         if self == other:
             return self
         both = self.always & other.always
@@ -74,5 +74,3 @@ class Written:
             yield here, self.always & kept
         for predicate, stored in self._keep(kept):
             yield and_(here, predicate, 1), stored
-
-

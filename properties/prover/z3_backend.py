@@ -21,8 +21,8 @@ BUDGET = 20 * RESOURCES
 NOW_AND_THEN = 8
 
 MOST_WEIGHT = 3_000
-"""Of one question. z3's rlimit does not count what it takes to make bits of terms: at this weight a few seconds and half
-a gigabyte."""
+"""Of one question. z3's rlimit does not count what it takes to make bits of terms: at this weight that is some seconds,
+and half a gigabyte."""
 
 WEIGHTS = {"mul": 600, "popcount": 60, "lzcount": 60, "shl": 3, "lshr": 3, "ashr": 3}
 """Measured, of terms of 64 bits; that of all others is 1."""

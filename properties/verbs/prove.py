@@ -140,7 +140,7 @@ class _Told:
     error: str = ""
 
 
-def _tell(path: Path, reading: Reading, thorough: bool) -> _Told:  # noqa: FBT001 - it is called by the pool
+def _tell(path: Path, reading: Reading, thorough: bool) -> _Told:
     """Tells of one file: the status is the worst of its variants'. Where one is refuted, the next is not tried."""
     try:
         dump = read_image(path)

@@ -1,7 +1,7 @@
 """The prover under attack: what an executor that shares nothing with it calls wrong is never proved.
 
-`tests/support/prover_cases` has an image for each kind of wrong verdict that was found once; here are their brothers too,
-and mutants: some by default, a hundred thousand with `tox -e proof -- --attack`.
+`tests/support/prover_cases` has an image for each kind of wrong verdict that was found once; here are their brothers
+too, and mutants: some by default, a hundred thousand with `tox -e proof -- --attack`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,27 +31,22 @@ from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.operations import OpKind
 from properties.prover.proving import prove
-from properties.prover.tools import disassembler
 from properties.prover.verdicts import Verdict
 from properties.prover.x86_64 import X86_64
 from spec.abi import AAPCS64, SYSTEM_V, Convention
-from spec.images import Code, ImageFile, parse_image_file, print_image_file, read_image_file
+from spec.images import ImageFile, parse_image_file, print_image_file, read_image_file
 from spec.prototypes import Prototype, Type
 from tests.support import prover_cases
 from tests.support.arm64_images import image_of
 from tests.support.independent import violation
 from tests.support.prove_images import (
-    HELPERS,
-    Edit,
     Instruction,
     Trampoline,
     file_of,
     find,
     goal_of,
-    goes_to,
     long,
     of_kinds,
-    sized,
 )
 from tests.support.verdicts import pattern
 
@@ -218,7 +212,7 @@ def readers(flag: str) -> Iterator[tuple[str, str, str]]:
     for condition in CONDITIONS[flag]:
         yield f"set{condition:x}", f"410f{0x90 + condition:02x}c2", f"410f{0x90 + condition:02x}c3"
         moved = f"0f{0x40 + condition:02x}"
-        yield f"cmov{condition:x}", f"41ba00000000bf010000004" + f"4{moved}d7", f"41bb00000000bf0100000044{moved}df"
+        yield f"cmov{condition:x}", f"41ba00000000bf0100000044{moved}d7", f"41bb00000000bf0100000044{moved}df"
         jump = f"{0x70 + condition:02x}06"
         yield f"j{condition:x}", f"41ba00000000{jump}41ba01000000", f"41bb00000000{jump}41bb01000000"
     if flag == "cf":
@@ -240,7 +234,26 @@ def undefined_flags() -> Iterator[Member]:
                 yield Member(f"{setter}; {reader}", inserted(SMALL, place, snippet), SMALL, "not proved")
 
 
-PREFIXES = ("", "66", "f2", "f3", "2e", "3e", "64", "67", "f0", "40", "41", "48", "4f", "6648", "f348", "4066", "4840", "2e66")
+PREFIXES = (
+    "",
+    "66",
+    "f2",
+    "f3",
+    "2e",
+    "3e",
+    "64",
+    "67",
+    "f0",
+    "40",
+    "41",
+    "48",
+    "4f",
+    "6648",
+    "f348",
+    "4066",
+    "4840",
+    "2e66",
+)
 MODRMS = (*range(0x00, 0x40, 8), *range(0xC0, 0x100, 8), 0xC1, 0x45)
 ALLOWED = ("90", "6690", "f390", "f30f1efa", "0faee8", "0faef0", "0faef8")
 
@@ -273,7 +286,7 @@ def test_only_what_is_allowed_has_no_effect(count: int) -> None:
 
 
 def sleepers() -> Iterator[Member]:
-    """Every subset of programs that may sleep, of which the file says only that some do; and told program by program."""
+    """Every subset of programs that may sleep: the file says only that some do, or tells it of each program."""
     kinds = ("fentry", "fmod_ret", "fexit", "lsm")
     for subset in product((False, True), repeat=len(kinds)):
         programs = tuple(Program(kind, 0, sleepable=sleeps) for kind, sleeps in zip(kinds, subset, strict=True))
@@ -420,7 +433,7 @@ def fits(outcome: str, wanted: str) -> bool:
 
 
 def mutants(count: int, seed: int) -> Iterator[tuple[ImageFile, bytes]]:
-    """Real images with a byte changed, a bit turned, two bytes exchanged, or a short random instruction in a nop's place."""
+    """Real images with a byte changed, a bit turned, two bytes exchanged, or up to four random bytes."""
     draw = random.Random(seed)
     files = [read_image_file(path) for path in IMAGES]
     for _ in range(count):

@@ -19,7 +19,6 @@ from properties.proofs.image_files import parse_image, read_image
 from properties.proofs.judging import DETACHING, NO_PLACE, judge, variants
 from properties.prover.arm64 import ARM64
 from properties.prover.detaching import while_detaching
-from properties.prover.goal import Goal
 from properties.prover.image import Image
 from properties.prover.proving import prove
 from properties.prover.show import counterexample_lines, summary

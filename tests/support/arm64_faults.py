@@ -23,7 +23,11 @@ PROGRAM = "fentry 1: program: the program at 0xffff800040008000 is reached"
 # (images, edit, the obligation that must fall)
 BROKEN: dict[str, tuple[Case, Edit, str]] = {
     "frame of odd size": (ENTRY, in_text("sub sp", "#0x40", "#0x48"), ALIGNED),
-    "frame 16 bytes smaller": (ENTRY, in_text("sub sp", "#0x40", "#0x30"), "fentry 1: enter: the frame record returns to the body"),
+    "frame 16 bytes smaller": (
+        ENTRY,
+        in_text("sub sp", "#0x40", "#0x30"),
+        "fentry 1: enter: the frame record returns to the body",
+    ),
     "no second record": (
         ENTRY,
         put("stp x29, x30", "stp x29, x9, [sp, #-0x10]!"),

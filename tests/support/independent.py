@@ -56,9 +56,7 @@ def places(file: ImageFile) -> list[Place]:
         sizes = [min(8, each.size - 8 * word) for word in range(words)]
         integer = each.kind in {"INT", "ENUM"}
         if used + words <= len(ARGUMENTS):
-            found += [
-                Place(size, ARGUMENTS[used + word], integer=integer) for word, size in enumerate(sizes)
-            ]
+            found += [Place(size, ARGUMENTS[used + word], integer=integer) for word, size in enumerate(sizes)]
             used += words
             continue
         wide = each.alignment == 16 or (each.kind == "INT" and each.size == 16)

@@ -130,7 +130,11 @@ BROKEN: dict[str, tuple[Goal, Edit, str]] = {
     ),
     "another stack argument": (ALL, put_in("4889842408", "4889bc2408000000"), "stack argument 1 reaches the original"),
     "rbx not saved": (FENTRY, put_in("48899d", ""), NO_STALE),
-    "rbp lost before a call": (FENTRY, put_in("e8", "+31ed", 1), "fentry 1: program: the frame pointer is in the frame"),
+    "rbp lost before a call": (
+        FENTRY,
+        put_in("e8", "+31ed", 1),
+        "fentry 1: program: the frame pointer is in the frame",
+    ),
     "rbp at the bottom": (
         FENTRY,
         both(put_in("4881ec", "4881ec70000000"), put_in("e8", "+488d6c2408", 1)),

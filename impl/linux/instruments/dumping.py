@@ -131,6 +131,14 @@ class _ImagePlace:
         return f"bpf_trampoline_{self.key}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """Where the kernel has a program, by its id, and an image, by its trampoline's key; as far as they were found."""
+
+    programs: Mapping[int, int]
+    images: Mapping[int, int]
+
+
 class _WarnedError(Exception):
     """The kernel has warned."""
 
@@ -251,28 +259,24 @@ class Dumper:
         images = dict(zip((address for address, _ in wanted), self._guest.read_memory(wanted), strict=True))
         symbols = self._symbols.with_module("bpf", _list_symbols(attached, places, attaching))
         built = [place for place in places if isinstance(place, _ImagePlace)]
-        programs = self._objects.programs(program.id for place in built for program in place.attached.programs)
-        ims = self._objects.images([place.key for place in built])
+        pointers = self._objects.programs(program.id for place in built for program in place.attached.programs)
+        objects = _Objects(pointers, self._objects.images([place.key for place in built]))
         return [
-            self._check_image(place, images[place.image], symbols, attaching, programs, ims.get(place.key))
+            self._check_image(place, images[place.image], symbols, attaching, objects)
             if isinstance(place, _ImagePlace)
             else {"trouble": place}
             for place in places
         ]
 
-    def _check_image(  # noqa: PLR0913 - it is told all that was read of one image
+    def _check_image(
         self,
         place: _ImagePlace,
         code: bytes,
         symbols: Symbols,
         attaching: Attaching,
-        programs: Mapping[int, int],
-        im: int | None,
+        objects: _Objects,
     ) -> dict[str, Any]:
-        """The image, if it calls the programs that were attached, each as often as its kind says.
-
-        programs: struct bpf_prog by id.
-        """
+        """The image, if it calls the programs that were attached, each as often as its kind says."""
         function = place.attached.function
         try:
             image = disassemble(self._architecture, place.image, code, self._helpers)
@@ -295,8 +299,8 @@ class Dumper:
             place.image,
             code[: image.used],
             place.lines,
-            {one.address: programs[one.id] for one in place.attached.programs if one.id in programs},
-            im,
+            {one.address: objects.programs[one.id] for one in place.attached.programs if one.id in objects.programs},
+            objects.images.get(place.key),
         )
         release = self._guest.kernel.release
         names = kernel_of(self._name, release), release
