@@ -19,6 +19,9 @@ __all__ = ["essential", "origin"]
 MOST_VALUES = 64
 """Each costs two executions, of a few milliseconds."""
 
+MOST_INSTRUCTIONS = 1 << 16
+"""That all these executions may have; of a longer counterexample all values are told."""
+
 TELLING = 1 << 16
 """Smaller values occur by chance."""
 
@@ -32,7 +35,8 @@ def essential(
     """
     suspect = found.at if found.obligation == ONLY_GENERAL else None
     # Twice, since a value may be needed only until another is made up.
-    for name in 2 * sorted(found.values)[:MOST_VALUES]:
+    most = min(MOST_VALUES, MOST_INSTRUCTIONS // (2 * len(found.path) + 1))
+    for name in 2 * sorted(found.values)[:most]:
         fewer = {other: value for other, value in found.values.items() if other != name}
         executed = confirm(image, goal, architecture, bindings, fewer, suspect=suspect)
         if isinstance(executed, Counterexample) and _agree(executed, found):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +186,64 @@ def test_thorough(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert 0 == status
     assert " by z3\n" in printed
+
+
+def test_what_is_no_regular_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A FIFO is not waited for, neither named nor in a directory; a name may be too long, or no text."""
+    fifo = tmp_path / "fifo.json"
+    os.mkfifo(fifo)
+    shutil.copy(GOOD, tmp_path / "good.json")
+    long = tmp_path / ("a" * 300)
+    broken = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.json"))
+    statuses = [run(place) for place in (fifo, tmp_path, long, broken, Path("/dev/zero"))]
+    told = capsys.readouterr().err.splitlines()
+
+    assert [2] * 5 == statuses
+    assert [f"{fifo}: is no regular file"] * 2 == told[:2]
+    assert [f"{long}: cannot be read: File name too long", "/dev/zero: is no regular file"] == [told[2], told[4]]
+    assert told[3].endswith(".json: cannot be read: No such file or directory")
+
+
+@pytest.mark.parametrize("megabytes", [6_000, 1_500, 900])
+def test_little_memory(megabytes: int) -> None:
+    """Under a limit of its address space, as by `ulimit -v`, the command does its work or says that it cannot."""
+    done = subprocess.run(
+        [sys.executable, "-m", "properties", "prove", str(GOOD)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20)),
+    )
+
+    assert done.returncode in {0, 2}, done
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0 or done.stderr
+
+
+HOSTILE = {
+    "nops, and a loop": b"\x90" * 65_000 + b"\xeb\xfe",
+    "a multiplication of itself, often": b"\x48\x0f\xaf\xc0\x48\x01\xc8" * 60 + b"\x48\x39\xc1\x74\x01\xcc",
+    "sums and shifts, often": b"\x48\x01\xc8\x48\xd3\xe0\x48\x31\xd0" * 7_000 + b"\x48\x85\xc0\x75\x01\xcc",
+    "branches on everything": b"\x48\x01\xc8\x75\x01\x90" * 4_000,
+    "an unknown address, often": b"\x48\x01\xc8\x48\x89\x44\x04\x10" * 2_000,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_image_has_an_end(name: str, tmp_path: Path) -> None:
+    """In less than a minute and two gigabytes it is refuted, or undecided."""
+    code = HOSTILE[name]
+    value = json.loads(GOOD.read_text())
+    value |= {"image_hex": code.hex(), "used_bytes": len(code)}
+    path = tmp_path / "image.json"
+    path.write_text(json.dumps(value))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    status = run(path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{name}: exit {status}, {after.ru_utime - before:.1f} s, at most {after.ru_maxrss >> 10} MiB so far")
+
+    assert status in {1, 3}
+    assert after.ru_utime - before < 60
+    assert after.ru_maxrss < 2 << 20
