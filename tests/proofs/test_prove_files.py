@@ -25,9 +25,20 @@ from properties.prover.show import counterexample_lines, summary
 from properties.prover.tools import disassembler
 from properties.prover.x86_64 import X86_64
 from spec.errors import BadInputError
-from tests.support.prove_images import Trampoline, file_of, goal_of, long, of_kinds, sized
+from tests.support import prover_cases
+from tests.support.prove_images import (
+    Edit,
+    Instruction,
+    Trampoline,
+    file_of,
+    goal_of,
+    long,
+    of_kinds,
+    sized,
+)
 
 IMAGES = sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
+CASES = Path(prover_cases.__file__).parent
 GOOD = next(
     path for path in IMAGES if path.name == "linux-6.12.bpf_modify_return_test2.fentry1_fmod_ret1_fexit1.cookie.ip.json"
 )
@@ -270,6 +281,121 @@ def test_the_file_tells_the_architecture() -> None:
     assert "refuted: fentry 1: ctx[1] is argument 1" == summary(verdict)
     with pytest.raises(BadInputError, match="x.json: image_address: must be in the kernel's text, from 0xffff8000"):
         parse_image(changed(arch="arm64"), "x.json")
+
+
+def outcome(text: str) -> str:
+    """The verdict on the image of a file, as it was built, with the obligation that is broken."""
+    return summary(variants(parse_image(text, "x.json"))[0].prove()).partition(",")[0]
+
+
+def pointed(**bound: int) -> str:
+    """The good file with pointers of programs and image, as the image has them, but for those that are given."""
+    verdict = prove(read_image(GOOD).image, read_image(GOOD).goal)
+    whole = json.loads(GOOD.read_text())
+    for listed in whole["programs"]:
+        place = re.search(r"_c([0-9])_", listed["name"])
+        assert place is not None
+        listed |= {"pointer": hex(bound.get(f"prog{place[1]}", verdict.bindings[f"prog {place[1]}"]))}
+    return json.dumps(whole | {"im": hex(bound.get("im", verdict.bindings["im"]))})
+
+
+def test_pointers_that_the_file_tells() -> None:
+    """A file that tells the pointers of programs and image has them demanded: none may change places with another."""
+    bound = prove(read_image(GOOD).image, read_image(GOOD).goal).bindings
+    swapped = pointed(prog0=bound["prog 1"], prog1=bound["prog 0"])
+
+    assert "proved" == outcome(pointed())
+    assert "refuted: fentry 1: enter: its program is passed" == outcome(swapped)
+    assert "refuted: tramp_enter: its image is passed" == outcome(pointed(im=bound["im"] + 8))
+
+
+def test_who_may_sleep() -> None:
+    """With the flag some program must enter as one that may sleep; where the file tells which, these and no others."""
+    flags = {"cookie": True, "ip": True, "flags": 16}
+    told = json.loads(GOOD.read_text())
+    for listed in told["programs"]:
+        listed |= {"sleepable": False}
+    none = json.dumps(told | {"options": flags})
+    told["programs"][0]["sleepable"] = True
+
+    assert "refuted: some program is entered as one that may sleep" == outcome(changed(options=flags))
+    assert "proved" == outcome(none)
+    with pytest.raises(
+        BadInputError, match="x.json: calls: has no __bpf_prog_enter_sleepable_recur, which an image of"
+    ):
+        outcome(json.dumps(told))
+
+
+def test_a_helper_that_is_not_listed_is_bad_input() -> None:
+    """Where `calls` does not tell an address, nothing can be demanded of the call."""
+    whole = json.loads(GOOD.read_text())
+    for name in ("__bpf_tramp_enter", "__bpf_tramp_exit", "__bpf_prog_enter_recur", "__bpf_prog_exit_recur"):
+        calls = [call for call in whole["calls"] if call["sym"] != name]
+        with pytest.raises(BadInputError, match=f"x.json: calls: has no {name}, which an image of"):
+            parse_image(changed(calls=calls), "x.json")
+
+
+RETPOLINE = CASES / "wrong-refuted-01-return-thunk.json"
+
+
+@pytest.mark.parametrize(
+    ("symbol", "expected"),
+    [
+        ("__x86_return_thunk", "proved"),
+        ("srso_alias_return_thunk", "proved"),
+        ("call_depth_return_thunk", "proved"),
+        ("its_return_thunk", "proved"),
+        ("__x86_indirect_thunk_rax", "refuted: leave: the caller is reached"),
+    ],
+)
+def test_a_return_thunk_returns(symbol: str, expected: str) -> None:
+    """A jump to what `calls` names as one of the return thunks is a return."""
+    assert expected == outcome(RETPOLINE.read_text().replace("__x86_return_thunk", symbol))
+
+
+def test_a_kernel_that_counts_calls() -> None:
+    """`sarq $5` on one per-CPU variable before calls is allowed, wherever it is or the file says; on another it is not."""
+    goal = goal_of(long(3), *of_kinds("fentry", "fexit"))
+    count, other = (bytes.fromhex(f"6548c13c25{place}05") for place in ("c8a10300", "c0a10300"))
+    image = Trampoline(goal).image(before_calls(count))
+    mixed = Trampoline(goal).image(before_calls(count, count, other))
+    told = json.loads(file_of(goal, image)) | {"counters": {"__x86_call_depth": "0x3a1c0"}}
+
+    assert "proved" == outcome(file_of(goal, image))
+    assert "refuted: no load outside the frame and the arguments" == outcome(file_of(goal, mixed))
+    assert "refuted: no load outside the frame and the arguments" == outcome(json.dumps(told))
+    for code in ("6548c12425c8a1030005", "6548ff0425c8a10300", "6548c72425c8a1030000000000"):
+        assert outcome(file_of(goal, Trampoline(goal).image(before_calls(count, bytes.fromhex(code))))) != "proved"
+
+
+def before_calls(*codes: bytes) -> Edit:
+    """Puts one of these instructions before each call, the last one before all that follow."""
+
+    def edit(code: list[Instruction]) -> None:
+        left = list(codes)
+        for place in reversed(range(len(code))):
+            if code[place].code == b"\xe8":
+                added = left.pop(0) if len(left) > 1 else left[0]
+                code.insert(place, Instruction(added, None, code[place].label))
+                code[place + 1].label = None
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        ([{"type": "double", "kind": "FLOAT", "size": 8}], "args[0].kind: the prover knows INT, PTR, ENUM, ENUM64"),
+        ([{"type": "long []", "kind": "ARRAY", "size": 16}], "args[0].kind: the prover knows INT"),
+        ([{"type": "int", "kind": "INT", "size": 3}], "args[0].size: no INT has 3 bytes"),
+        ([{"type": "void *", "kind": "PTR", "size": 4}], "args[0].size: no PTR has 4 bytes"),
+        ([{"type": "int", "kind": "INT", "size": 4, "alignment": 3}], "args[0].alignment: "),
+    ],
+)
+def test_a_type_that_no_convention_here_covers(arguments: list[object], mistake: str) -> None:
+    """Floating point and what is no type of an argument is bad input."""
+    with pytest.raises(BadInputError, match=re.escape(f"x.json: {mistake}")):
+        parse_image(changed(args=arguments), "x.json")
 
 
 def test_an_image_without_a_place_to_patch_is_undecided() -> None:
