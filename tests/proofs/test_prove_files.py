@@ -321,7 +321,7 @@ def test_who_may_sleep() -> None:
     assert "refuted: some program is entered as one that may sleep" == outcome(changed(options=flags))
     assert "proved" == outcome(none)
     with pytest.raises(
-        BadInputError, match="x.json: calls: has no __bpf_prog_enter_sleepable_recur, which an image of"
+        BadInputError, match="x.json: calls: has no __bpf_prog_enter_sleepable_recur, which an"
     ):
         outcome(json.dumps(told))
 
@@ -354,7 +354,7 @@ def test_a_return_thunk_returns(symbol: str, expected: str) -> None:
 
 
 def test_a_kernel_that_counts_calls() -> None:
-    """`sarq $5` on one per-CPU variable before calls is allowed, wherever it is or the file says; on another it is not."""
+    """`sarq $5` on one per-CPU variable before calls is allowed; which one the file may say."""
     goal = goal_of(long(3), *of_kinds("fentry", "fexit"))
     count, other = (bytes.fromhex(f"6548c13c25{place}05") for place in ("c8a10300", "c0a10300"))
     image = Trampoline(goal).image(before_calls(count))
