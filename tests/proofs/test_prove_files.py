@@ -320,9 +320,7 @@ def test_who_may_sleep() -> None:
 
     assert "refuted: some program is entered as one that may sleep" == outcome(changed(options=flags))
     assert "proved" == outcome(none)
-    with pytest.raises(
-        BadInputError, match="x.json: calls: has no __bpf_prog_enter_sleepable_recur, which an"
-    ):
+    with pytest.raises(BadInputError, match="x.json: calls: has no __bpf_prog_enter_sleepable_recur, which an"):
         outcome(json.dumps(told))
 
 

@@ -64,6 +64,11 @@ class Setting:
                 break
         return tuple(found)[:MOST_RECENT]
 
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """Functions that are livepatched, on which others must agree with the livepatch; not very many."""
+        return self.inventory.livepatches[:MOST_RECENT]
+
     @property
     def batch(self) -> bool:
         """Whether a link may attach to many functions here."""
@@ -128,15 +133,15 @@ def favourites(world: World) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _pool(favourites: tuple[str, ...], touched: tuple[str, ...]) -> tuple[str, ...]:
-    """The functions to draw from. Those used last occur several times, and one does not exist."""
+def _pool(favourites: tuple[str, ...], touched: tuple[str, ...], shared: tuple[str, ...]) -> tuple[str, ...]:
+    """The functions to draw from. Those used last, and those that are shared, occur several times; one does not exist."""
     known = [name for name in touched if name != UNKNOWN]
-    return (*favourites, *(3 * known), *favourites, UNKNOWN)
+    return (*favourites, *(3 * known), *(3 * shared), *favourites, UNKNOWN)
 
 
 def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
-    return _pool(favourites(at.inventory.world), at.recent)
+    return _pool(favourites(at.inventory.world), at.recent, at.shared)
 
 
 def a_function(draw: DrawFn, at: Setting) -> str:
