@@ -66,8 +66,31 @@ def check_image(found: Mapping[str, Any], attaching: Attaching) -> None:
     assert found["used_bytes"] == len(code)
     assert site[offset] in b"\xe8\xe9"
     assert start == int(found["function_address"], 16) + offset + 5 + struct.unpack_from("<i", site, offset + 1)[0]
+    assert found["im"] in heap_of(found) or not {"fexit", "fmod_ret", "fsession"} & set(attaching.kinds)
+    assert {one["pointer"] for one in found["programs"]} <= heap_of(found)
+    assert len(attaching.kinds) == len({one["pointer"] for one in found["programs"]})
+    assert [False] * len(attaching.kinds) == [one["sleepable"] for one in found["programs"]]
     assert list(attaching.kinds) == found["attach_order"]
     assert json.loads(encode(attaching.attached.options)) == found["options"]
+
+
+def heap_of(found: Mapping[str, Any]) -> set[str]:
+    """What the image has of pointers to programs and itself."""
+    return {call["target"] for call in found["calls"] if call["sym"] == "heap"}
+
+
+@pytest.mark.vm
+def test_sleepable_programs_are_told(guest: Guest, dumper: Dumper, world: World) -> None:
+    """A dump of sleepable programs says so of each, and the proof demands that they enter so."""
+    functions = [one for one in world.functions if one.btf_id is not None and "sleepable" in one.attributes][:1]
+    if not functions:
+        pytest.skip(f"the population of {guest.kernel.name} has no function that may sleep")
+    image = dumper.answers(functions, Attaching(("fentry", "fexit"), sleepable=True))[0].image
+    assert image is not None
+    found = parse_image(print_image_file(image), "x.json")
+
+    assert [True, True] == [program.sleepable for program in found.goal.programs]
+    assert "proved" == prove(found.image, found.goal).outcome
 
 
 @pytest.mark.vm

@@ -134,7 +134,7 @@ def favourites(world: World) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _pool(favourites: tuple[str, ...], touched: tuple[str, ...], shared: tuple[str, ...]) -> tuple[str, ...]:
-    """The functions to draw from. Those used last, and those that are shared, occur several times; one does not exist."""
+    """The functions to draw from. Those used last, and those that are shared, occur several times; one is nowhere."""
     known = [name for name in touched if name != UNKNOWN]
     return (*favourites, *(3 * known), *(3 * shared), *favourites, UNKNOWN)
 
