@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,12 @@ NOW_AND_THEN = 8
 MOST_WEIGHT = 3_000
 """Of one question. z3's rlimit does not count what it takes to make bits of terms: at this weight that is some seconds,
 and half a gigabyte."""
+
+NOTHING = 200
+"""A question of this weight takes some milliseconds."""
+
+SECONDS = 20.0
+"""The most that one proof may take of the processor; usual ones take milliseconds."""
 
 WEIGHTS = {"mul": 600, "popcount": 60, "lzcount": 60, "shl": 3, "lshr": 3, "ashr": 3}
 """Measured, of terms of 64 bits; that of all others is 1."""
@@ -60,6 +67,7 @@ class Solver:
         self._facts = list(facts)
         self._solver: Any = None
         self._before = 0
+        self._deadline = time.process_time() + SECONDS
 
     def model(self, predicates: Iterable[Value], differing: tuple[Value, Value, int] | None = None) -> Model | None:
         """Symbols under which all predicates hold, and two values differ in so many low bits; None if there are none.
@@ -95,8 +103,16 @@ class Solver:
         for value in asked:
             for term in postorder(value, weights) if isinstance(value, Term) else ():
                 weights[term] = _weigh_term(term)
-        if sum(weights.values()) > MOST_WEIGHT:
+        weight = sum(weights.values())
+        if weight > MOST_WEIGHT:
             raise UnknownError("what z3 would be asked is too large")
+        if weight > NOTHING:
+            self.check_time()
+
+    def check_time(self) -> None:
+        """UnknownError if the proof has taken too long."""
+        if time.process_time() > self._deadline:
+            raise UnknownError(f"the proof has taken {SECONDS:g} s of the processor")
 
     def _start(self) -> Any:
         if self._solver is None:
