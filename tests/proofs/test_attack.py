@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -39,6 +40,8 @@ from spec.prototypes import Prototype, Type
 from tests.support import prover_cases
 from tests.support.arm64_images import image_of
 from tests.support.independent import violation
+from tests.support.native_agreement import compared
+from tests.support.native_cpu import unavailable
 from tests.support.prove_images import (
     Instruction,
     Trampoline,
@@ -49,6 +52,8 @@ from tests.support.prove_images import (
     of_kinds,
 )
 from tests.support.verdicts import pattern
+
+native = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 CASES = Path(prover_cases.__file__).parent
 IMAGES = sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
@@ -283,6 +288,28 @@ def test_only_what_is_allowed_has_no_effect(count: int) -> None:
 
     assert seen - nops == set(ALLOWED)
     assert all(int(text.rpartition("0f1f")[2][:2], 16) >> 3 & 7 == 0 for text in nops)
+
+
+@native
+@pytest.mark.proof
+def test_what_is_believed_is_what_this_processor_does() -> None:
+    """Of these forms SLEIGH, capstone, unicorn and the processor agree on those that the prover believes."""
+    known, believed = lifter(X86_64), set[bytes]()
+    reasons: Counter[str] = Counter()
+    for code in random.Random(9).sample(list(encodings()), 20_000):
+        instruction = known.one(code, 0xFFFFFFFFC0100000, 0xFFFFFFFFC0100000)
+        if instruction.unmodelled is None:
+            believed.add(code[: instruction.size])
+        else:
+            reasons[
+                re.sub(r"(differ): .*|^\S+ (is not among)|the (p-code )?operation \S+", r"\1\2", instruction.unmodelled)
+            ] += 1
+    report = compared(believed, 4)
+    print(report)
+    print("\n".join(f"{count:6,} forms undecided: {reason}" for reason, count in reasons.most_common(12)))
+
+    assert [] == report.wrong
+    assert report.forms > 2_500
 
 
 def sleepers() -> Iterator[Member]:

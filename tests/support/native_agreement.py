@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from properties.prover import agreement
 from properties.prover.agreement import _Evaluated, _Numbers, _OutsideError
@@ -23,7 +24,8 @@ SEGMENTS = frozenset({0x64, 0x65})
 ALWAYS = 1 << 1 | 1 << 9
 """Flags that are set whatever a program does: the reserved one, and IF."""
 
-NEAR, LONG = range(0x80, 0x90), {0xE8, 0xE9}
+PREFIXES = frozenset({0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, *SEGMENTS, *range(0x40, 0x50)})
+TWO_BYTES, NEAR, LONG = 0x0F, range(0x80, 0x90), {0xE8, 0xE9}
 
 
 class Evaluated(_Evaluated):
@@ -69,15 +71,21 @@ def form(code: bytes) -> bytes:
     relative = any(op[0] in {OpKind.GOTO, OpKind.GOTO_IF} and op[3][0][0] == Space.CONSTANT for op in instruction.ops)
     if not relative:
         return code
-    size = 4 if code[0] in LONG or (code[0] == 0x0F and code[1] in NEAR) or code[1] in LONG else 1
+    opcode = code[prefixes(code) :]
+    size = 4 if opcode[0] in LONG or (opcode[0] == TWO_BYTES and opcode[1] in NEAR) else 1
     return code[:-size] + LANDING.to_bytes(size, "little")
+
+
+def prefixes(code: bytes) -> int:
+    """How many of the first bytes are prefixes."""
+    return sum(1 for _ in takewhile(PREFIXES.__contains__, code))
 
 
 def unfit(code: bytes, instruction: LiftedInstruction) -> str | None:
     """Why an instruction is not executed."""
     if instruction.unmodelled:
         return "without a model"
-    return "relative to a segment's base" if code[0] in SEGMENTS else None
+    return "relative to a segment's base" if SEGMENTS.intersection(code[: prefixes(code)]) else None
 
 
 def state(draw: random.Random) -> _Numbers:
