@@ -82,10 +82,14 @@ class Agreement:
 
 
 def _find_bases(code: bytes) -> list[int]:
-    """Finds what must be added to a number of 32 bits somewhere in the instruction, so that it is in the memory."""
+    """Finds what must be added to a number of 32 bits somewhere in the instruction, so that it is in the memory.
+
+    The number may count from the next instruction.
+    """
     middle = DATA + SIZE // 2
-    fields = (code[start : start + 4] for start in range(len(code) - 3))
-    return [0, middle, *((middle - int.from_bytes(each, "little", signed=True)) % (1 << 64) for each in fields)]
+    numbers = [int.from_bytes(code[start : start + 4], "little", signed=True) for start in range(len(code) - 3)]
+    starts = (0, CODE + len(code))
+    return [0, middle, *((middle - start - number) % (1 << 64) for number in numbers for start in starts)]
 
 
 @dataclass

@@ -5,6 +5,7 @@ The image runs one instruction at a time; callees are not executed: they return 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -101,7 +102,7 @@ class Emulation:
         self._path: list[int] = []
         self._accesses: list[tuple[bool, int, int]] = []
         self._written = claim.written
-        self._undefined = 0
+        self._undefined: Counter[int] = Counter()
         self._lifter = lifter(architecture)
         self._known = self._lifter.sweep(image.code, image.address, image.used)
         self.departure: Departure = "jump"
@@ -241,9 +242,10 @@ class Emulation:
         instruction = self._lift(at)
         self.departure = instruction.departure
         if instruction.undefined:
-            self._undefined += 1
+            self._undefined[at] += 1
             for flag in instruction.undefined:
-                self._set_flag(flag, self._unknowns.value(undefined_name(flag, self._undefined), 1))
+                name = undefined_name(flag, at - self._image.address, self._undefined[at])
+                self._set_flag(flag, self._unknowns.value(name, 1))
 
     def _judge(self, before: dict[str, int], at: int) -> None:
         self._follow(at)

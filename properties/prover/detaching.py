@@ -34,7 +34,7 @@ def while_detaching(image: Image, goal: Goal, architecture: Architecture) -> tup
     places = {step.text: at for step, at in zip(todo, calls, strict=True)}
     found = [_jump_over(step.run, places, nops, code) for step in todo if step.run and step.what == "program"]
     if None in found:
-        found = [_jump_behind_original(places, nops, code, architecture)]
+        found = [_jump_behind_original(image, places, nops, code, architecture)]
     patches = tuple(patch for patch in found if patch)
     if not patches:
         return None
@@ -76,7 +76,11 @@ def _jump_over(run: Run, places: dict[str, int], nops: list[int], code: dict[int
 
 
 def _jump_behind_original(
-    places: dict[str, int], nops: list[int], code: dict[int, LiftedInstruction], architecture: Architecture
+    image: Image,
+    places: dict[str, int],
+    nops: list[int],
+    code: dict[int, LiftedInstruction],
+    architecture: Architecture,
 ) -> Patch | None:
     """Makes the patch that jumps from the nop behind the original to where tramp_exit's argument is made."""
     original, leave = places.get("original"), places.get("tramp_exit")
@@ -89,8 +93,9 @@ def _jump_behind_original(
     argument = lifter(architecture).registers[architecture.convention.arguments[0]][0]
     target, order = leave, sorted(code)
     for at in reversed(order[: order.index(leave)]):
+        counts = architecture.counting(_read_bytes(image, at, code[at]), at) is not None
         ops = code[at].ops
-        if not ops or not all(op[0] is OpKind.COMPUTE and _puts_into(op, argument) for op in ops):
+        if not counts and not (ops and all(op[0] is OpKind.COMPUTE and _puts_into(op, argument) for op in ops)):
             break
         target = at
     return Patch(nops[first], target, RETURNED_EARLY)

@@ -29,10 +29,10 @@ class PathState:
     """pc and index: the next operation, as instruction and place in it. stack: by offset from the first stack pointer.
 
     label: the last step, or steps on merged paths, which names what it left unknown. instructions: how many were
-    executed. written: which bytes of the stack are. undefined: how many instructions
-    have left flags undefined. departure: by which kind of instruction control has left the image last. floor: the stack
-    pointer before the instruction; accesses: what of the stack it has used. cases: what terms are equal to on this
-    path, where they had to be numbers.
+    executed. written: which bytes of the stack are. undefined: how often the instruction at an address has left flags
+    undefined. departure: by which kind of instruction control has left the image last. floor: the stack pointer before
+    the instruction; accesses: what of the stack it has used. cases: what terms are equal to on this path, where they
+    had to be numbers.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class PathState:
         self.label: tuple[str, ...] = (BEGINNING,)
         self.instructions = 0
         self.written = Written()
-        self.undefined = 0
+        self.undefined: dict[int, int] = {}
         self.departure: Departure = "jump"
 
     def fork(self, path: Path) -> PathState:
@@ -76,7 +76,8 @@ class PathState:
         other.accesses = self.accesses.copy()
         other.index, other.floor, other.temporaries = self.index, self.floor, self.temporaries.copy()
         other.label, other.instructions, other.cases = self.label, self.instructions, self.cases.copy()
-        other.undefined, other.departure, other.written = self.undefined, self.departure, self.written
+        other.undefined = self.undefined.copy()
+        other.departure, other.written = self.departure, self.written
         return other
 
     def finish(self, pc: int) -> None:
@@ -91,8 +92,8 @@ class PathState:
         return (
             not (self.index or other.index)
             and self.cases == other.cases
-            and self.undefined == other.undefined
             and self.departure == other.departure
+            and len(self.progress.counted) == len(other.progress.counted)
         )
 
     def merge(self, other: PathState, mine: Unknown, its: Unknown) -> None:
@@ -104,6 +105,8 @@ class PathState:
         self.registers = _merge((self.registers, mine), (other.registers, its), here)
         self.stack = _merge((self.stack, nobody_reads), (other.stack, nobody_reads), here)
         self.written = self.written.merged(other.written, here)
+        for at, count in other.undefined.items():
+            self.undefined[at] = max(count, self.undefined.get(at, 0))
         self.progress = _merge_progress(self.progress, other.progress, here)
         self.instructions = max(self.instructions, other.instructions)
         self.label = (*self.label, *(step for step in other.label if step not in self.label))

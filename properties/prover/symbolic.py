@@ -154,10 +154,11 @@ class SymbolicMachine:
     def _forget_flags(self, flags: Iterable[str]) -> None:
         """Gives flags that an instruction leaves undefined values that nothing else has."""
         state = self.state
-        state.undefined += 1
+        count = state.undefined[state.pc] = state.undefined.get(state.pc, 0) + 1
         for flag in flags:
             offset, size = self._places[flag]
-            state.registers.write(offset, size, zext(symbol(undefined_name(flag, state.undefined), 1), 8 * size))
+            name = undefined_name(flag, state.pc - self._image.address, count)
+            state.registers.write(offset, size, zext(symbol(name, 1), 8 * size))
 
     def _drop_below(self, offset: int) -> None:
         """Makes what is below the stack pointer, which is here now, such as nothing has written."""

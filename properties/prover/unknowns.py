@@ -22,9 +22,9 @@ def register_name(register: str, steps: tuple[str, ...]) -> str:
     return f"{register} after {OR.join(steps)}"
 
 
-def undefined_name(flag: str, count: int) -> str:
-    """A flag, as the count-th instruction on a path that leaves flags undefined has left it."""
-    return f"{flag} undefined, {count}"
+def undefined_name(flag: str, offset: int, count: int) -> str:
+    """A flag as the instruction at this offset leaves it undefined, when a path is there for the count-th time."""
+    return f"{flag} undefined by +{offset:#x}, {count}"
 
 
 class Unknowns:

@@ -183,4 +183,5 @@ def _doubt_prefixes(encoding: _Encoding, name: str) -> str | None:
 def is_usual(code: bytes, mnemonic: str) -> bool:
     """Whether tests have looked at its p-code; others are compared with unicorn one by one."""
     prefixes = _split(code).prefixes
-    return mnemonic in USUAL and LEGACY_PREFIXES.isdisjoint(prefixes) and len(prefixes) <= 1
+    usual = mnemonic in USUAL and LEGACY_PREFIXES.isdisjoint(prefixes) and len(prefixes) <= 1
+    return usual or counting(code, 0) is not None

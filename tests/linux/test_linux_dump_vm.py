@@ -6,20 +6,24 @@ import argparse
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from impl.linux.guest.batch import Batch
-from impl.linux.guest.guest import Guest
+from impl.linux.guest.guest import Guest, boot
 from impl.linux.instruments.dumping import Attaching, Dumper
 from impl.linux.probes.symbols import parse_kallsyms
 from impl.linux.station import Station
 from properties.kernels.shapes import label, matching, population, predicted
 from properties.proofs.image_files import parse_image
+from properties.proofs.judging import judge
 from properties.prover.proving import prove
 from properties.verbs import dump
+from spec import populations
 from spec.images import print_image_file
 from spec.reading import encode
 from spec.semantics import PRESETS
@@ -191,3 +195,38 @@ def test_the_verb(system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 3 * len({found["function"] for found in documents}) == len(documents) >= 15
     for found in documents:
         check_image(found, Attaching(tuple(found["attach_order"])))
+
+
+# QEMU's name of a processor, what the kernel is told, and the return thunk that it then takes.
+HOSTS = {
+    "linux-6.12": (
+        ("Skylake-Client", "retbleed=stuff", "call_depth_return_thunk"),
+        ("EPYC", "", "srso_return_thunk"),
+    ),
+    "linux-7.3": (
+        ("Skylake-Client", "retbleed=stuff", "call_depth_return_thunk"),
+        ("EPYC", "", "retbleed_return_thunk"),
+    ),
+}
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize(("system", "host"), [(system, host) for system, hosts in HOSTS.items() for host in hosts])
+def test_hosts_that_need_mitigations(system: str, host: tuple[str, str, str]) -> None:
+    """On processors for which the kernel takes return thunks, or counts calls, its trampolines are proved as well."""
+    processor, told, thunk = host
+    kernel = kernel_or_skip(system)
+    architecture = kernel.architecture
+    machine, command_line = (*architecture.machine, "-cpu", processor), f"{architecture.command_line} {told}"
+    functions = matching(populations.load(system), "vfs_f*")[:4]
+    found: list[tuple[str, bool]] = []
+    other = replace(kernel, architecture=replace(architecture, machine=machine, command_line=command_line))
+    with closing(boot(other)) as guest:
+        dumper = Dumper(guest, system)
+        for kinds in (("fentry",), ("fexit",), ("fentry", "fexit")):
+            for answer in dumper.answers(functions, Attaching(kinds)):
+                assert answer.image is not None, answer
+                text = print_image_file(answer.image)
+                found.append((judge(text, "x.json").told, any(call.sym == thunk for call in answer.image.calls)))
+
+    assert [("", True)] * 3 * len(functions) == found

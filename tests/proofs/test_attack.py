@@ -56,7 +56,12 @@ from tests.support.verdicts import pattern
 native = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 CASES = Path(prover_cases.__file__).parent
-IMAGES = sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
+# The executor has no area of a processor's own, in which some kernels count calls.
+IMAGES = [
+    path
+    for path in sorted(Path(properties.proofs.__file__).parent.glob("images/*.json"))
+    if not path.stem.endswith("stuffing")
+]
 SEEDS = range(8)
 CHUNK = 250
 
@@ -310,6 +315,10 @@ def test_what_is_believed_is_what_this_processor_does() -> None:
 
     assert [] == report.wrong
     assert report.forms > 2_500
+
+
+# What is of one form only in a reason.
+NAMES = re.compile(r"(differ): .*|^\S+ (is not among)|the (?:p-code )?operation \S+")
 
 
 def sleepers() -> Iterator[Member]:

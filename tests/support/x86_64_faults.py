@@ -180,8 +180,8 @@ BROKEN: dict[str, tuple[Goal, Edit, str]] = {
     ),
     "a call counted twice": (
         COUNTED,
-        put_in("e8", f"+{COUNT}{COUNT}"),
-        "fentry 1: enter: __x86_call_depth counts one call at most",
+        put_in("e8", f"+{COUNT}{COUNT}{COUNT}"),
+        "fentry 1: enter: __x86_call_depth counts a call once at most",
     ),
     "a call counted at the end": (
         COUNTED,

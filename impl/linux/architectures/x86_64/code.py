@@ -48,14 +48,10 @@ def read_image(address: int, code: bytes) -> Iterator[ImageInstruction]:
     for at, size, name, operands in DECODER.disasm_lite(code, address):
         # a call through a register is that of an original whose address the image takes from its stack
         number = _read_number(name, operands)
-        yield ImageInstruction(
-            at - address,
-            size,
-            _classify(name, operands),
-            number,
-            name if name == "movabs" or (name == "call" and number is not None) else "",
-        )
-        if name == "ret" or (name == "jmp" and not address <= (number or 0) < address + len(code)):
+        leaves = name == "jmp" and not address <= (number or 0) < address + len(code)
+        listed = name == "movabs" or (number is not None and (name == "call" or leaves))
+        yield ImageInstruction(at - address, size, _classify(name, operands), number, name if listed else "")
+        if name == "ret" or leaves:
             return
     raise BadInputError(f"the trampoline image at {address:#x} has no end in its {len(code)} bytes")
 
