@@ -523,14 +523,23 @@ def class_of(verdict: Verdict, said: str) -> tuple[str, str]:
     return "undecided", f"nothing wrong to the executor: {' '.join(reason.split()[-6:])}"
 
 
+def test_some_mutants_that_are_proved_do_nothing_wrong() -> None:
+    """Both judge a few mutants."""
+    judge_mutants(1, 60)
+
+
+@pytest.mark.proof
 def test_mutants_that_are_proved_do_nothing_wrong(pytestconfig: pytest.Config) -> None:
-    """Both judge mutants; with --attack a hundred thousand, by all processors, and the table is printed."""
-    whole = bool(pytestconfig.getoption("--attack"))
-    chunks = 400 if whole else 1
+    """Both judge mutants: two thousand, or with --attack a hundred thousand."""
+    judge_mutants(400 if pytestconfig.getoption("--attack") else 8, CHUNK)
+
+
+def judge_mutants(chunks: int, size: int) -> None:
+    """Has all processors judge mutants; none that is proved may do what the executor calls wrong."""
     counts: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        for found, failed in pool.map(attack, [CHUNK if whole else 60] * chunks, range(chunks)):
+        for found, failed in pool.map(attack, [size] * chunks, range(chunks)):
             counts += found
             wrong += failed
     Console(width=160).print(tabulated(counts))
