@@ -28,8 +28,8 @@ __all__ = ["Executor", "UndecidedError"]
 INSTRUCTIONS: Final = 200_000
 """The most that one proof may execute, over all paths."""
 
-NOW_AND_THEN: Final = 64
-"""After so many instructions the clock is looked at, which takes as long as some of them."""
+NOW_AND_THEN: Final = 1024
+"""After so many instructions the clock is looked at, which takes as long as some of them; most proofs have fewer."""
 
 # Looking up an enum's member takes longer than what is then done with it.
 COMPUTE: Final = OpKind.COMPUTE

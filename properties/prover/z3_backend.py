@@ -67,7 +67,7 @@ class Solver:
         self._facts = list(facts)
         self._solver: Any = None
         self._before = 0
-        self._deadline = time.process_time() + SECONDS
+        self._deadline: float | None = None
 
     def model(self, predicates: Iterable[Value], differing: tuple[Value, Value, int] | None = None) -> Model | None:
         """Symbols under which all predicates hold, and two values differ in so many low bits; None if there are none.
@@ -110,8 +110,10 @@ class Solver:
             self.check_time()
 
     def check_time(self) -> None:
-        """UnknownError if the proof has taken too long."""
-        if time.process_time() > self._deadline:
+        """UnknownError if the proof has taken too long since this was asked first."""
+        now = time.process_time()
+        self._deadline = now + SECONDS if self._deadline is None else self._deadline
+        if now > self._deadline:
             raise UnknownError(f"the proof has taken {SECONDS:g} s of the processor")
 
     def _start(self) -> Any:
