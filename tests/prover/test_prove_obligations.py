@@ -18,6 +18,7 @@ from tests.support.prove_images import (
     goes_to,
     long,
     of_kinds,
+    put_in,
     sized,
 )
 from tests.support.verdicts import refuted
@@ -133,3 +134,22 @@ def test_void_and_wide_returns() -> None:
 
     assert "proved" == prove(Trampoline(void).image(), void).outcome
     assert "the caller gets the return value, high word" == refuted(prove(Trampoline(wide).image(), wide))
+
+
+@pytest.mark.parametrize(
+    ("load", "size", "expected"),
+    [
+        ("0fb6bdf8ffffff", 1, "argument 0 (rdi) is restored"),
+        ("0fb7bdf8ffffff", 2, "argument 0 (rdi) is restored"),
+        ("668bbdf8ffffff", 2, "argument 0 (rdi) is restored"),
+        ("8bbdf8ffffff", 1, ""),
+        ("8bbdf8ffffff", 4, ""),
+    ],
+)
+def test_a_narrow_integer_is_whole_to_32_bits_at_the_body(load: str, size: int, expected: str) -> None:
+    """Functions compiled by clang rely on their callers to extend a char or short, which a shorter load breaks."""
+    goal = goal_of(sized([size]), *of_kinds("fentry"))
+    verdict = prove(Trampoline(goal).image(put_in("488bbdf8", load)), goal)
+
+    assert expected == (refuted(verdict) if verdict.outcome == "refuted" else "")
+    assert ("refuted" if expected else "proved") == verdict.outcome
