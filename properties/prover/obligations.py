@@ -13,6 +13,7 @@ from properties.prover.architecture import Architecture, Origin
 from properties.prover.context import COOKIE_INDEX, COUNT_BITS, FUNCTION_IP, INDEX_BITS, IS_RETURN, META
 from properties.prover.goal import Goal, Program, Run
 from properties.prover.machine import Departure, Machine
+from properties.prover.meaning import MODULUS
 from properties.prover.steps import BODY, CALLER, COUNT, FUNCTION, RETURNED_EARLY, ImageStep, skipped, steps
 from properties.prover.terms import Value, add, and_, eq, extract, lshr, not_, one_of, or_, sub
 from spec.abi import SLOT_BYTES, Slot
@@ -95,19 +96,21 @@ class Obligations:
 
     def event(self, machine: Machine, progress: Progress, target: Value) -> Progress | None:
         """Judges a step: control is at `target`, outside the image. The progress after the callee; None at the end."""
-        departure = machine.departure
-        if target in self.goal.return_thunks:
-            target, departure = self._return_by_thunk(machine), "return"
+        thunk = target in self.goal.return_thunks
+        if thunk:
+            # Nothing is popped yet: where a case is made of something, the step is judged again.
+            pointer = machine.register(self._convention.stack_pointer)
+            target = _read(machine, "the address that a return thunk returns to", pointer)
         position = self._match(machine, progress, target)
         step = self.steps[position]
         for flag in self._convention.clear:
             machine.same(f"{step.text}: {flag} is clear", machine.register(flag), 0, 8)
         progress = progress._replace(position=position + 1)
         if step.what == "leave":
-            self._leave(machine, progress, departure)
+            self._leave(machine, progress, thunk=thunk)
             return None
         if self._is_paired(step):
-            machine.demand(f"{step.text}: it is called by a call", int(departure == "call"))
+            machine.demand(f"{step.text}: it is called by a call", int(machine.departure == "call" and not thunk))
         self._judge_chain(machine, step)
         self._judge_counters(machine, progress, step)
         pointer = machine.register(self._convention.stack_pointer)
@@ -124,14 +127,6 @@ class Obligations:
     def _is_paired(self, _: ImageStep) -> bool:
         """Whether control must go to a step by the instruction that is meant for it."""
         return self._paired
-
-    def _return_by_thunk(self, machine: Machine) -> Value:
-        """Returns as a return thunk does, and gives the address that control goes to."""
-        name = self._convention.stack_pointer
-        pointer = machine.register(name)
-        target = _read(machine, "the address that a return thunk returns to", pointer)
-        machine.set_register(name, add(pointer, SLOT_BYTES, 64))
-        return target
 
     def _judge_chain(self, machine: Machine, step: ImageStep) -> None:
         """Judges the chain of frame records from the frame pointer on: an unwinder follows it out of any callee."""
@@ -405,17 +400,20 @@ class Obligations:
                 got = _read(machine, f"stack argument {slot.stack}", add(pointer, outgoing + 8 * slot.stack, 64))
                 machine.same(f"stack argument {slot.stack} {ending}", got, self._name_value(machine, number), bits)
 
-    def _leave(self, machine: Machine, progress: Progress, departure: Departure) -> None:
+    def _leave(self, machine: Machine, progress: Progress, *, thunk: bool) -> None:
+        """Judges the end. thunk: control has jumped to a return thunk, which has yet to pop the address."""
         convention = self._convention
         origin: Origin = "caller" if self.goal.calls_original else "body"
         if self._is_paired(self.steps[-1]):
             wanted: Departure = "return" if origin in self._entry.words else "jump"
+            departure = "return" if thunk else machine.departure
             machine.demand(f"the image is left by a {wanted}", int(departure == wanted))
         self._judge_sleepers(machine)
         for name, before, now in self._read_counters(machine, progress):
             calls = 0 if progress.counted else 1
             machine.demand(f"{name} counts no call that is not made", self._counts(name, before, now, calls))
-        pointer = add(machine.symbol(convention.stack_pointer, 64), self._entry.popped(origin), 64)
+        popped = self._entry.popped(origin) - SLOT_BYTES * thunk
+        pointer = add(machine.symbol(convention.stack_pointer, 64), popped % MODULUS, 64)
         machine.same(f"{convention.stack_pointer} is restored", machine.register(convention.stack_pointer), pointer)
         for name in convention.preserved:
             machine.same(f"{name} is restored", machine.register(name), machine.symbol(name, 64))
