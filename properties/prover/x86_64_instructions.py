@@ -33,7 +33,10 @@ REPEATS: Final = frozenset({0xF2, 0xF3})
 SEGMENTS: Final = frozenset({0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65})
 LEGACY_PREFIXES: Final = frozenset({OPERAND_SIZE, 0x67, 0xF0}) | REPEATS | SEGMENTS
 REX: Final = range(0x40, 0x50)
-REX_W: Final = 8
+REX_W, REX_R = 8, 4
+GROUPS: Final = frozenset({0x80, 0x81, 0x83, 0x8F, 0xC0, 0xC1, 0xC6, 0xC7, *range(0xD0, 0xD4), 0xF6, 0xF7, 0xFE, 0xFF})
+"""Opcodes whose ModRM has more of the opcode in the place of a register, so that REX.R is for nothing; QEMU faults."""
+
 NO_OPERATION: Final = 0x90
 GROUP_5: Final = 0xFF
 SHIFTS_BY_ONE: Final = frozenset({0xD0, 0xD1})
@@ -168,7 +171,7 @@ def _doubt_prefixes(encoding: _Encoding, name: str) -> str | None:
     """What decoders, and processors, do not agree on."""
     prefixes, rex = encoding.prefixes, encoding.rex
     legacy = prefixes[:-1] if rex else prefixes
-    if not LEGACY_PREFIXES.issuperset(legacy):
+    if not LEGACY_PREFIXES.issuperset(legacy) or (rex & REX_R and encoding.opcode[0] in GROUPS):
         return "it has a REX prefix that does not count"
     if len(set(legacy)) < len(legacy) or len(SEGMENTS.intersection(legacy)) > 1 or not REPEATS.isdisjoint(legacy):
         return "it has prefixes that mean nothing to it"

@@ -59,6 +59,8 @@ X86_64_UNMODELLED = {
     "d9e8": "it writes",
     "48f7f1": "INT_DIV has no model",
     "480fbcc1": "it repeats itself",
+    "4cc7c080cff981": "it has a REX prefix that does not count",
+    "4cf7d8": "it has a REX prefix that does not count",
     "66eb05": "processors differ on it with an operand size",
     "ff6df0": "it branches to another segment",
     "48ff7df0": "a second decoder does not know these bytes",
