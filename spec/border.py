@@ -104,13 +104,7 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
 
 
 def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:
-    spaces: dict[str, Collection[str]] = {
-        "ops": s.ops,
-        "prog": s.programs,
-        "link": s.links,
-        "user": s.graph_users,
-        "task": (),
-    }
+    spaces = _names_in_use(s)
     for name in names_of(operation, "makes"):
         if name.text in spaces[name.space]:
             yield Errno("EEXIST", harness="NAME-1")
@@ -120,6 +114,7 @@ def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:
 
 
 def _names_in_use(s: Inventory) -> Mapping[str, Collection[str]]:
+    """The names that exist, by the space of each; tasks need not be declared."""
     return {"ops": s.ops, "prog": s.programs, "link": s.links, "user": s.graph_users, "task": ()}
 
 

@@ -27,7 +27,7 @@ RETURN_THUNKS: Final = frozenset(
         "its_return_thunk"
     ).split()
 )
-"""What x86_return_thunk may point to, where the kernel's JIT emits a jump in the place of a `ret`."""
+"""The kernel's JIT jumps to one of these, as x86_return_thunk says, in the place of a `ret`."""
 
 SIZES: Final[Mapping[str, Collection[int]]] = {
     "INT": (1, 2, 4, 8, 16),
@@ -92,6 +92,7 @@ def _goal(image: ImageFile) -> Goal:
     helpers, objects = _calls(image)
     site, body = _site(image, ARCHITECTURES[image.arch])
     programs = _programs(image)
+    sleeping = {program.sleepable for program in programs}
     goal = Goal(
         prototype=_prototype(image),
         programs=programs,
@@ -103,7 +104,7 @@ def _goal(image: ImageFile) -> Goal:
         shares_ipmodify=any(IPMODIFY.match(line) for line in image.enabled_functions),
         im=image.im,
         objects=objects,
-        some_sleep=bool(image.options.flags & SLEEPABLE) and all(program.sleepable is None for program in programs),
+        some_sleep=None in sleeping and True not in sleeping,
         return_thunks=frozenset(helpers[symbol] for symbol in RETURN_THUNKS & helpers.keys()),
         counters=_counters(image, ARCHITECTURES[image.arch]),
     )

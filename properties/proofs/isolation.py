@@ -34,7 +34,7 @@ class Isolated:
         self._pool.join()
 
     def run(self, function: Callable[Given, Result], *args: Given.args, **_: Given.kwargs) -> Result:
-        """What the function returns; FailedError if it raises, or does not return."""
+        """Run the function there, and return its result; FailedError if it raises, or does not return."""
         try:
             future = self._pool.schedule(function, args=args, timeout=self._seconds)
             return future.result()

@@ -110,7 +110,7 @@ class Architecture:
     """What SLEIGH calls registers, and uses within an instruction only."""
 
     counters: Mapping[str, Callable[[Value], Value]]
-    """What a call does to the counters that some kernels keep for each processor, by name."""
+    """Effects of a call on the counters that some kernels keep for each processor, by name."""
 
     area: str
     """The register from which on a processor's own area is; empty if a kernel has no such counters."""

@@ -57,7 +57,7 @@ class Claim:
 
     @property
     def written(self) -> Written:
-        """What of the stack is written when the code begins."""
+        """The bytes of the stack that are written when the code begins."""
         return Written(reduce(or_, (stack_bytes(place, place + SLOT_BYTES) for place in self.memory), 0))
 
 

@@ -84,10 +84,10 @@ class Goal:
     """At least one of the programs whose `sleepable` is None may sleep."""
 
     counters: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """Where the processor's counters of calls are, from its own area on, by name: architecture.counters."""
+    """Places of the processor's counters of calls, from its own area on, by name: architecture.counters."""
 
     return_thunks: frozenset[int] = frozenset()
-    """Where a jump is a return, on a host that has mitigations (X86_FEATURE_RETHUNK)."""
+    """Addresses to which a jump is a return, on a host that has mitigations (X86_FEATURE_RETHUNK)."""
 
     objects: frozenset[int] = frozenset()
     """Where im and programs' pointers may be, as far as those are None."""

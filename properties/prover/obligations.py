@@ -433,7 +433,8 @@ class Obligations:
         """Judges whether a program that may sleep is entered so, where it is not known which of them may."""
         if not self.goal.some_sleep:
             return
-        entered = [machine.bindings.get(f"sleepable {place}") for place in range(len(self.goal.programs))]
+        open_ = (place for place, program in enumerate(self.goal.programs) if program.sleepable is None)
+        entered = [machine.bindings.get(f"sleepable {place}") for place in open_]
         if None not in entered:
             machine.demand("some program is entered as one that may sleep", int(any(entered)))
 

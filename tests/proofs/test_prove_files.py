@@ -316,9 +316,12 @@ def test_who_may_sleep() -> None:
     for listed in told["programs"]:
         listed |= {"sleepable": False}
     none = json.dumps(told | {"options": flags})
+    one = json.loads(changed(options=flags))
+    one["programs"][0]["sleepable"] = False
     told["programs"][0]["sleepable"] = True
 
     assert "refuted: some program is entered as one that may sleep" == outcome(changed(options=flags))
+    assert "refuted: some program is entered as one that may sleep" == outcome(json.dumps(one))
     assert "proved" == outcome(none)
     with pytest.raises(BadInputError, match="x.json: calls: has no __bpf_prog_enter_sleepable_recur, which an"):
         outcome(json.dumps(told))
