@@ -133,7 +133,7 @@ class _ImagePlace:
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """Where the kernel has a program, by its id, and an image, by its trampoline's key; as far as they were found."""
+    """Addresses of programs, by their ids, and of images, by their trampolines' keys; as far as they were found."""
 
     programs: Mapping[int, int]
     images: Mapping[int, int]

@@ -1,4 +1,4 @@
-"""Where the kernel's own objects are: programs by their ids, and the images of trampolines by their keys.
+"""Finds the kernel's own objects: programs by their ids, and the images of trampolines by their keys.
 
 They are looked up where the kernel looks them up, not in the image that has their addresses: struct bpf_prog in
 prog_idr, and struct bpf_trampoline in the hash table of kernel/bpf/trampoline.c. A kernel whose kallsyms does not list
@@ -109,7 +109,7 @@ def _is_node(entry: int) -> bool:
 
 
 def _step(node: bytes, slots: int, number: int) -> int:
-    """What a struct xa_node has for an index; its first byte is its shift."""
+    """The entry that a struct xa_node has for an index; its first byte is its shift."""
     place = number >> node[0] & (1 << NODE_BITS) - 1 if node else 0
     return _word(node, slots + SLOT_BYTES * place)
 
