@@ -49,7 +49,7 @@ class Composed:
             claim,
             demands=_Asking(self, architecture),
             frame=frame,
-            facts=(*claim.facts, disjoint((region.base, 0, SLOT_BYTES), stack_span(frame, architecture))),
+            facts=lambda: [*claim.facts(), disjoint((region.base, 0, SLOT_BYTES), stack_span(frame, architecture))],
             memory={**claim.memory, BPF_CTX_PLACE: 0},
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Final, Literal
 
@@ -78,7 +79,7 @@ class HelperCall:
         return Claim(
             demands=_Contract(self, architecture, image.end),
             frame=self._make_frame(regions),
-            facts=tuple(self._list_facts(image, architecture, regions)),
+            facts=partial(self._list_facts, image, architecture, regions),
             registers=registers,
             memory=memory | dict(self._list_words()),
             bindings={},

@@ -6,12 +6,16 @@ from collections.abc import Callable
 
 from properties.prover.terms import Value, concat, extract
 
-__all__ = ["Cells", "Unknown"]
+__all__ = ["Cell", "Cells", "Unknown"]
 
 WIDEST = 16
 
 Unknown = Callable[[int, int], Value]
 """Called for bytes that no cell has: (offset, size in bytes) to a value, which then stays."""
+
+
+Cell = tuple[int, Value | None]
+"""Its size in bytes, and its value."""
 
 
 class Cells:
@@ -22,7 +26,7 @@ class Cells:
 
     __slots__ = ("cells",)
 
-    def __init__(self, cells: dict[int, tuple[int, Value | None]] | None = None) -> None:
+    def __init__(self, cells: dict[int, Cell] | None = None) -> None:
         self.cells = {} if cells is None else cells
 
     def copy(self) -> Cells:
@@ -72,7 +76,7 @@ class Cells:
             else:
                 self.drop(start, offset - start)
 
-    def _keep(self, start: int, cell: tuple[int, Value | None], low: int, high: int) -> None:
+    def _keep(self, start: int, cell: Cell, low: int, high: int) -> None:
         """The part [low, high) of a cell that was at start."""
         if low < high and cell[1] is not None:
             self.cells[low] = (high - low, extract(cell[1], 8 * (low - start), 8 * (high - low)))

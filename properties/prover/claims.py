@@ -18,7 +18,7 @@ from properties.prover.machine import FRAME_BYTES, NEAR, AccessRegion, FrameBoun
 from properties.prover.meaning import MODULUS
 from properties.prover.obligations import Obligations, Progress
 from properties.prover.steps import BODY, CALLER, COUNT
-from properties.prover.terms import Term, Value, add, eq, extract, not_, one_of, sub, symbol, ult
+from properties.prover.terms import Facts, Term, Value, add, eq, extract, not_, one_of, sub, symbol, ult
 from properties.prover.unknowns import defaults
 from properties.prover.written import Written, stack_bytes
 from spec.abi import SLOT_BYTES
@@ -41,14 +41,15 @@ class Demands(Protocol):
 
 @dataclass(frozen=True)
 class Claim:
-    """facts: what holds of the symbols. registers, memory: first values; memory has words of 8 bytes, by their place.
+    """How code begins, and what is demanded of it.
 
-    A flag without a value is unknown. symbols: values in an execution, where the counterexample gives none.
+    facts: tells what holds of the symbols. registers, memory: first values. Memory has words of 8 bytes by their place,
+    and a flag without a value is unknown. symbols: values in an execution, where the counterexample gives none.
     """
 
     demands: Demands
     frame: FrameBounds
-    facts: tuple[Value, ...]
+    facts: Facts
     registers: Mapping[str, Value | None]
     memory: Mapping[int, Value]
     bindings: Mapping[str, int]
@@ -87,10 +88,10 @@ def _claim_trampoline(image: Image, goal: Goal, architecture: Architecture) -> C
     return Claim(
         demands=obligations,
         frame=frame,
-        facts=(
+        facts=lambda: [
             *_list_facts(image, goal, architecture),
             *(disjoint((one.base, one.low, one.high), other) for one in frame.regions for other in apart),
-        ),
+        ],
         registers=_list_registers(goal, architecture),
         memory=_list_words(goal, architecture, obligations) | words,
         bindings=goal.known,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from properties.prover.machine import InfeasibleError
 from properties.prover.paths import Path
-from properties.prover.terms import Value, eq, extract, not_
+from properties.prover.terms import Facts, Value, eq, extract, not_
 from properties.prover.z3_backend import Model, Solver
 
 __all__ = ["Decider", "RefutedError"]
@@ -27,7 +25,7 @@ class Decider:
     thorough: every decision is the solver's.
     """
 
-    def __init__(self, facts: Iterable[Value], *, thorough: bool) -> None:
+    def __init__(self, facts: Facts, *, thorough: bool) -> None:
         self.obligations: dict[str, int] = {}
         self.plain = 0
         self.solver = Solver(facts)

@@ -16,7 +16,7 @@ from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
 from properties.prover.machine import InfeasibleError, SplitError, instruction_limit
-from properties.prover.operations import LiftedInstruction, Op, OpKind, Space
+from properties.prover.operations import LiftedInstruction, Op, OpKind
 from properties.prover.paths import Path
 from properties.prover.state import PathState
 from properties.prover.symbolic import SymbolicMachine
@@ -35,7 +35,6 @@ NOW_AND_THEN: Final = 1024
 COMPUTE: Final = OpKind.COMPUTE
 LOAD: Final = OpKind.LOAD
 STORE: Final = OpKind.STORE
-BRANCHES: Final = frozenset({OpKind.GOTO, OpKind.GOTO_IF})
 
 CASES: Final = 64
 """Values that a term may have where it must be a number."""
@@ -67,9 +66,10 @@ class Executor:
         self._image = image
         self._start, self._end = image.address, image.end
         self._lifter = lifter(architecture)
-        self._known = self._lifter.sweep(image.code, image.address, image.used)
         self._patches = {patch.at: patch for patch in image.patches if patch.name in claim.patches}
-        self._joins = self._find_branch_targets()
+        lean = self._lifter.lean(image.code, image.address, image.used, frozenset(self._patches))
+        self._known = dict(lean.instructions)
+        self._joins = lean.targets.union(patch.target for patch in self._patches.values())
         self._limit = instruction_limit(image)
         self._waiting: dict[int, list[PathState]] = {}
         self._order: list[int] = []
@@ -91,17 +91,6 @@ class Executor:
         state = PathState(self._image.address, registers, memory, Path(), self._demands.start())
         state.written = claim.written
         return state
-
-    def _find_branch_targets(self) -> set[int]:
-        targets = {
-            op[3][0][1]
-            for instruction in self._known.values()
-            for op in instruction.ops
-            if op[0] in BRANCHES and op[3][0][0] == Space.CONSTANT
-        }
-        return {target for target in targets if self._image.holds(target)} | {
-            patch.target for patch in self._patches.values()
-        }
 
     def _push(self, state: PathState) -> None:
         if state.pc not in self._waiting:
@@ -216,6 +205,8 @@ class Executor:
                     return True
             elif kind is not OpKind.NOTHING:
                 index = self._skip(state, op, index)
+        # A case that is made of something at the end goes on there: an operation may not be run twice.
+        state.index = index
         machine.end(instruction)
         state.finish(state.pc + instruction.size)
         return True

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pypcode
 from pypcode import OpCode
 
 from properties.prover.agreement import CODE, Agreement
 from properties.prover.architecture import Architecture
+from properties.prover.liveness import BRANCHES, skips, without_dead_flags, without_dead_temporaries
 from properties.prover.machine import Departure
 from properties.prover.operations import LiftedInstruction, Op, OpKind, Place, Space
 from properties.prover.pcode import Function, function
@@ -37,6 +38,13 @@ ELSEWHERE = 0x3FFFFFFF0000
 """The distance to another address, at which a constant made from the address is another one."""
 
 
+class Lean(NamedTuple):
+    """The instructions of an image by address, and to which of its addresses they branch."""
+
+    instructions: Mapping[int, LiftedInstruction]
+    targets: frozenset[int]
+
+
 class Lifter:
     """SLEIGH for one architecture; one context a process. registers: (offset, size) in p-code by name."""
 
@@ -57,6 +65,7 @@ class Lifter:
         self._scratch = {numbered[name].offset for name in architecture.scratch}
         self._anywhere: dict[bytes, LiftedInstruction] = {}
         self._swept: dict[tuple[bytes, int, int], dict[int, LiftedInstruction]] = {}
+        self._leaned: dict[tuple[bytes, int, int, frozenset[int]], Lean] = {}
 
     def _cover_bytes(self, names: tuple[str, ...]) -> frozenset[int]:
         return frozenset(at for name in names for at in range(self.registers[name][0], sum(self.registers[name])))
@@ -75,10 +84,20 @@ class Lifter:
                 break
             found[address + at] = instruction
             at += instruction.size
-        if len(self._swept) >= SWEPT:
-            self._swept.clear()
-        self._swept[key] = found.copy()
-        return found
+        _remember(self._swept, key, found, SWEPT)
+        return found.copy()
+
+    def lean(self, code: bytes, address: int, used: int, patched: frozenset[int]) -> Lean:
+        """As sweep(), without what computes flags that nobody reads. patched: see without_dead_flags()."""
+        key = code, address, used, patched
+        known = self._leaned.get(key)
+        if known is None:
+            judged = {self.registers[name][0] for name in self._architecture.convention.clear}
+            flags, image = self._flags.keys(), range(address, address + used)
+            instructions = without_dead_flags(self.sweep(code, address, used), image, flags, judged, patched)
+            known = Lean(instructions, _find_branch_targets(instructions.values()).intersection(image))
+            _remember(self._leaned, key, known, SWEPT)
+        return known
 
     def one(self, code: bytes, address: int, at: int) -> LiftedInstruction:
         """The instruction at one address of the code that begins at `address`."""
@@ -162,15 +181,24 @@ class Lifter:
         return node is not None and node.space.name == "register" and node.offset in self._flags
 
 
-def _remember(cache: dict[bytes, Any], code: bytes, value: object) -> None:
-    if len(cache) >= CACHED:
+def _remember(cache: dict[Any, Any], key: object, value: object, most: int = CACHED) -> None:
+    if len(cache) >= most:
         cache.clear()
-    cache[code] = value
+    cache[key] = value
 
 
 def _has_target(instruction: LiftedInstruction) -> bool:
     """Whether it has the address of another instruction."""
-    return any(op[0] in {OpKind.GOTO, OpKind.GOTO_IF} and op[3][0][0] == Space.CONSTANT for op in instruction.ops)
+    return bool(_find_branch_targets([instruction]))
+
+
+def _find_branch_targets(instructions: Iterable[LiftedInstruction]) -> frozenset[int]:
+    return frozenset(
+        op[3][0][1]
+        for instruction in instructions
+        for op in instruction.ops
+        if op[0] in BRANCHES and op[3][0][0] == Space.CONSTANT
+    )
 
 
 @cache
@@ -214,21 +242,8 @@ class _Preparation:
 
     def finish(self) -> tuple[Op, ...]:
         """The operations, those left out whose result nobody reads, and jumps within the instruction resolved."""
-        if any(op[0] in {OpKind.SKIP, OpKind.SKIP_IF} for op in self._made):
-            return tuple(self._resolve(op) for op in self._made)
-        kept: list[Op] = []
-        wanted: set[int] = set()
-        for op in reversed(self._made):
-            output = op[2]
-            if output is not None and output[0] == Space.UNIQUE and op[0] == OpKind.COMPUTE:
-                covered = range(output[1], output[1] + output[2])
-                if wanted.isdisjoint(covered):
-                    continue
-            for space, offset, size in op[3]:
-                if space == Space.UNIQUE:
-                    wanted.update(range(offset, offset + size))
-            kept.append(op)
-        return tuple(reversed(kept))
+        made = tuple(self._made)
+        return tuple(map(self._resolve, made)) if skips(made) else without_dead_temporaries(made)
 
     def _resolve(self, op: Op) -> Op:
         if op[0] not in {OpKind.SKIP, OpKind.SKIP_IF}:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Literal, NamedTuple
 
-from properties.prover.goal import Goal, Program, Run
+from properties.prover.goal import Goal, Kind, Run
 
 __all__ = [
     "BODY",
@@ -38,20 +38,18 @@ def skipped(run: Run) -> str:
     return f"{DETACHED}{run.place}"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageStep:
-    """What control leaves the image for. targets: any of them will do; name: of what is called."""
+class ImageStep(NamedTuple):
+    """What control leaves the image for. targets: any of them will do; name: of what is called.
+
+    place, text: names in obligations and symbols. The three steps of a run have one place; no two of a goal one text.
+    """
 
     what: What
     place: str
+    text: str
     targets: tuple[Target, ...]
     name: str
     run: Run | None = None
-
-    @property
-    def text(self) -> str:
-        """The step's name in obligations and symbols; no two of a goal have the same."""
-        return self.place if self.place == self.what else f"{self.place}: {self.what}"
 
 
 def steps(goal: Goal) -> tuple[ImageStep, ...]:
@@ -61,45 +59,54 @@ def steps(goal: Goal) -> tuple[ImageStep, ...]:
 
 def _list_steps(goal: Goal) -> Iterator[ImageStep]:
     if goal.lookup is not None:
-        yield ImageStep("lookup", "lookup", (goal.lookup,), "the lookup of the number of slots")
+        yield _step("lookup", (goal.lookup,), "the lookup of the number of slots")
     if goal.lookup_ip is not None:
-        yield ImageStep("lookup_ip", "lookup_ip", (goal.lookup_ip,), "the lookup of the function's address")
+        yield _step("lookup_ip", (goal.lookup_ip,), "the lookup of the function's address")
     if goal.calls_original:
         yield _call_helper(goal, "tramp_enter", "__bpf_tramp_enter")
     for run in (*goal.fentry, *goal.fmod_ret):
         yield from _list_run(goal, run)
     if goal.calls_original:
         target: Target = BODY if goal.shares_ipmodify else goal.body
-        yield ImageStep("original", "original", (target,), "the original")
+        yield _step("original", (target,), "the original")
         for run in goal.fexit:
             yield from _list_run(goal, run)
         yield _call_helper(goal, "tramp_exit", "__bpf_tramp_exit")
-        yield ImageStep("leave", "leave", (CALLER,), "the caller")
+        yield _step("leave", (CALLER,), "the caller")
     else:
-        yield ImageStep("leave", "leave", (BODY if goal.shares_ipmodify else goal.body,), "the body")
+        yield _step("leave", (BODY if goal.shares_ipmodify else goal.body,), "the body")
+
+
+def _step(what: What, targets: tuple[Target, ...], name: str) -> ImageStep:
+    """Makes a step that belongs to no run."""
+    return ImageStep(what, what, what, targets, name)
 
 
 def _call_helper(goal: Goal, what: What, symbol: str) -> ImageStep:
-    return ImageStep(what, what, (goal.helpers.get(symbol),), symbol)
+    return _step(what, (goal.helpers.get(symbol),), symbol)
 
 
 def _list_run(goal: Goal, run: Run) -> Iterator[ImageStep]:
     program = goal.programs[run.program]
     yield _call_gate(goal, run, "enter")
-    yield ImageStep("program", run.place, (program.code,), f"the program at {program.code:#x}", run)
+    name = f"the program at {program.code:#x}"
+    yield ImageStep("program", run.place, f"{run.place}: program", (program.code,), name, run)
     yield _call_gate(goal, run, "exit")
 
 
 def _call_gate(goal: Goal, run: Run, what: Literal["enter", "exit"]) -> ImageStep:
-    symbols = _name_gates(goal.programs[run.program], what)
-    return ImageStep(what, run.place, tuple(goal.helpers.get(symbol) for symbol in symbols), " or ".join(symbols), run)
+    program = goal.programs[run.program]
+    symbols = _name_gates(program.kind, program.sleepable, what)
+    targets = tuple(goal.helpers.get(symbol) for symbol in symbols)
+    return ImageStep(what, run.place, f"{run.place}: {what}", targets, " or ".join(symbols), run)
 
 
-def _name_gates(program: Program, what: str) -> tuple[str, ...]:
+@cache
+def _name_gates(kind: Kind, sleepable: bool | None, what: str) -> tuple[str, ...]:
     """Names the helpers before or after a program, by whether it sleeps and recursion is checked (not for lsm)."""
-    recursion = "" if program.kind == "lsm" else "_recur"
-    sleepable = f"__bpf_prog_{what}_sleepable{recursion}"
+    recursion = "" if kind == "lsm" else "_recur"
+    sleeping = f"__bpf_prog_{what}_sleepable{recursion}"
     other = f"__bpf_prog_{what}{recursion}"
-    if program.sleepable is None:
-        return other, sleepable
-    return (sleepable if program.sleepable else other,)
+    if sleepable is None:
+        return other, sleeping
+    return (sleeping if sleepable else other,)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NoReturn
 
 from properties.prover.architecture import Architecture
-from properties.prover.cells import Unknown
+from properties.prover.cells import Cell, Cells, Unknown
 from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
@@ -59,12 +59,13 @@ class SymbolicMachine:
         self._top = symbol(architecture.convention.stack_pointer, 64)
         self._plain: dict[Value, int] = {}
         self._judged: Value | None = None
-        self._volatile = [
-            place
-            for name, place in self._places.items()
-            if name
-            not in {*architecture.convention.preserved, *architecture.readable, architecture.convention.stack_pointer}
-        ]
+        kept = {*architecture.convention.preserved, *architecture.readable, architecture.convention.stack_pointer}
+        self._kept = {offset for name in kept for offset in range(self._places[name][0], sum(self._places[name]))}
+        self._left: dict[int, Cell] = {
+            offset: (size, 0 if name in architecture.convention.clear else None)
+            for name, (offset, size) in self._places.items()
+            if name not in kept
+        }
 
     # What instructions do.
 
@@ -322,15 +323,8 @@ class SymbolicMachine:
     def clobber(self, step: str) -> None:
         """See Machine."""
         state = self.state
-        registers = state.registers
-        for offset, size in self._volatile:
-            cell = registers.cells.get(offset)
-            if cell is not None and cell[0] == size:
-                registers.cells[offset] = (size, None)
-            else:
-                registers.write(offset, size, None)
-        for flag in self.architecture.convention.clear:
-            state.registers.write(*self._places[flag], 0)
+        kept = {offset: cell for offset, cell in state.registers.cells.items() if offset in self._kept}
+        state.registers = Cells(self._left | kept)
         self._drop_below(self._need_offset(self._read_stack_pointer()) + self._pushed)
         state.label = (step,)
 

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from properties.prover.meaning import apply, signed
 
 __all__ = [
+    "Facts",
     "Term",
     "Value",
     "add",
@@ -62,6 +63,9 @@ class Term:
 
 
 Value = Term | int
+
+Facts = Callable[[], Iterable[Value]]
+"""Tells which predicates hold; nobody asks where nothing depends on it."""
 
 _TABLE: dict[tuple[object, ...], Term] = {}
 

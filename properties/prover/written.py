@@ -7,8 +7,7 @@ not written is nothing that anybody may read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from properties.prover.terms import Value, and_, not_, or_
 
@@ -20,7 +19,8 @@ FARTHEST: Final = 4096
 
 def stack_bytes(low: int, high: int) -> int:
     """The bytes at the offsets [low, high) of the stack, as a set: a number with a bit for each."""
-    low, high = max(low, -FARTHEST), min(high, FARTHEST)
+    if low < -FARTHEST or high > FARTHEST:
+        low, high = max(low, -FARTHEST), min(high, FARTHEST)
     return (1 << high - low) - 1 << low + FARTHEST if low < high else 0
 
 
@@ -29,8 +29,7 @@ def stack_above(offset: int) -> int:
     return -1 << max(offset + FARTHEST, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """always: bytes that are written. partly: where paths have met, sets of bytes that are if a predicate holds."""
 
     always: int = 0
@@ -38,13 +37,11 @@ class Written:
 
     def plus(self, stored: int) -> Written:
         """With these bytes."""
-        if not stored & ~self.always and not self.partly:
-            return self
-        return Written(self.always | stored, self._keep(~stored))
+        return Written(self.always | stored, self._keep(~stored) if self.partly else ())
 
     def only(self, kept: int) -> Written:
         """Without all others than these bytes."""
-        return self if not self.always & ~kept and not self.partly else Written(self.always & kept, self._keep(kept))
+        return Written(self.always & kept, self._keep(kept) if self.partly else ())
 
     def has(self, wanted: int) -> Value:
         """Whether all of these bytes are written: a predicate."""

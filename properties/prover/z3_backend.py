@@ -9,7 +9,7 @@ from typing import Any
 
 import z3  # type: ignore[import-untyped]
 
-from properties.prover.terms import Term, Value, postorder
+from properties.prover.terms import Facts, Term, Value, postorder
 
 __all__ = ["Model", "Solver", "UnknownError"]
 
@@ -60,54 +60,74 @@ def _make_number(value: int, bits: int) -> Any:
 class Solver:
     """Asks about predicates, under facts that hold throughout. asked: how many questions there were."""
 
-    def __init__(self, facts: Iterable[Value]) -> None:
+    def __init__(self, facts: Facts) -> None:
         self.asked = 0
         self._translated: dict[Term, Any] = {}
+        self._weights: dict[Term, int] = {}
         self._symbols: dict[str, Any] = {}
-        self._facts = list(facts)
-        self._solver: Any = None
+        self._facts = facts
+        self._free: Any = None
+        self._bound: Any = None
         self._before = 0
         self._deadline: float | None = None
 
     def model(self, predicates: Iterable[Value], differing: tuple[Value, Value, int] | None = None) -> Model | None:
         """Symbols under which all predicates hold, and two values differ in so many low bits; None if there are none.
 
-        UnknownError when z3 gives up.
+        UnknownError when z3 gives up. What is impossible without the facts is so with them, and that takes z3 less; but
+        where one question of a proof needs them, most others do.
         """
         self.asked += 1
         asked = tuple(predicates)
         self._weigh((*asked, *differing[:2]) if differing else asked)
-        solver = self._start()
+        free = self._start()
         if self.asked % NOW_AND_THEN == 0 and self._count_spent() > BUDGET:
             raise UnknownError("z3 has used up its budget for one proof")
-        solver.push()
         try:
-            for predicate in asked:
-                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._translate_predicate(predicate).as_ast())
+            question = [self._translate_predicate(predicate) for predicate in asked]
             if differing:
-                z3.Z3_solver_assert(_CONTEXT, solver.solver, self._translate_difference(*differing).as_ast())
-            answer = z3.Z3_solver_check(_CONTEXT, solver.solver)
-            if answer == z3.Z3_L_TRUE:
-                return self._read(solver.model())
-            if answer == z3.Z3_L_FALSE:
+                question.append(self._translate_difference(*differing))
+            if self._bound is None and _ask(free, question)[0] == z3.Z3_L_FALSE:
                 return None
-            raise UnknownError("z3 has used up its budget for one question")
+            answer, model = _ask(self._bind(), question)
         except z3.Z3Exception as error:
             raise UnknownError(f"z3 gives up: {error}") from error
-        finally:
-            solver.pop()
+        if answer == z3.Z3_L_UNDEF:
+            raise UnknownError("z3 has used up its budget for one question")
+        return self._read(model) if model is not None else None
+
+    def _bind(self) -> Any:
+        """The solver that has the facts."""
+        if self._bound is None:
+            self._bound = _make_solver()
+            self._bound.add(*(self._translate_predicate(fact) for fact in self._facts()))
+            # What z3 makes of the facts then stays.
+            self._bound.check()
+        return self._bound
 
     def _weigh(self, asked: Iterable[Value]) -> None:
         """Refuses a question whose terms would take too much memory, and too much time, as bits."""
+        terms = [value for value in asked if isinstance(value, Term)]
+        if sum(map(self._weigh_written_out, terms)) <= NOTHING:
+            return
         weights: dict[Term, int] = {}
-        for value in asked:
-            for term in postorder(value, weights) if isinstance(value, Term) else ():
+        for value in terms:
+            for term in postorder(value, weights):
                 weights[term] = _weigh_term(term)
         weight = sum(weights.values())
         if weight > MOST_WEIGHT:
             raise UnknownError("what z3 would be asked is too large")
         if weight > NOTHING:
             self.check_time()
+
+    def _weigh_written_out(self, value: Term) -> int:
+        """The weight of a term with its parts, each as often as it occurs: what is small so is small."""
+        weights = self._weights
+        if value not in weights:
+            for term in postorder(value, weights):
+                parts = sum(weights[arg] for arg in term.args if isinstance(arg, Term))
+                weights[term] = min(_weigh_term(term) + parts, MOST_WEIGHT)
+        return weights[value]
 
     def check_time(self) -> None:
         """UnknownError if the proof has taken too long since this was asked first."""
@@ -117,17 +137,14 @@ class Solver:
             raise UnknownError(f"the proof has taken {SECONDS:g} s of the processor")
 
     def _start(self) -> Any:
-        if self._solver is None:
-            self._solver = z3.SimpleSolver()
-            self._solver.set("rlimit", RESOURCES)
-            self._solver.add(*(self._translate_predicate(fact) for fact in self._facts))
-            self._solver.check()
+        if self._free is None:
+            self._free = _make_solver()
             self._before = self._count_spent()
-        return self._solver
+        return self._free
 
     def _count_spent(self) -> int:
         """Counts the resources that z3 has used since this solver began; z3 counts those of the whole process."""
-        statistics = self._solver.statistics()
+        statistics = self._free.statistics()
         found = statistics.stats
         # The count is among the last of the statistics.
         places = reversed(range(z3.Z3_stats_size(_CONTEXT, found)))
@@ -136,7 +153,8 @@ class Solver:
 
     def _translate_difference(self, one: Value, other: Value, bits: int) -> Any:
         first, second = (self._translate_low(value, bits) for value in (one, other))
-        return first != second
+        same = z3.Z3_mk_eq(_CONTEXT, first.as_ast(), second.as_ast())
+        return z3.BoolRef(z3.Z3_mk_not(_CONTEXT, same))
 
     def _translate_low(self, value: Value, bits: int) -> Any:
         if isinstance(value, int):
@@ -191,6 +209,24 @@ class Solver:
 
     def _translate_operands(self, values: Iterable[Value], bits: int) -> list[Any]:
         return [self.vector(value, bits) for value in values]
+
+
+def _make_solver() -> Any:
+    solver = z3.SimpleSolver()
+    solver.set("rlimit", RESOURCES)
+    return solver
+
+
+def _ask(solver: Any, question: Iterable[Any]) -> tuple[Any, Any]:
+    """Asks whether predicates can hold together: z3's answer, and its model if there is one."""
+    z3.Z3_solver_push(_CONTEXT, solver.solver)
+    try:
+        for predicate in question:
+            z3.Z3_solver_assert(_CONTEXT, solver.solver, predicate.as_ast())
+        answer = z3.Z3_solver_check(_CONTEXT, solver.solver)
+        return answer, solver.model() if answer == z3.Z3_L_TRUE else None
+    finally:
+        z3.Z3_solver_pop(_CONTEXT, solver.solver, 1)
 
 
 def _weigh_term(term: Term) -> int:

@@ -78,7 +78,7 @@ class AngrMachine:
         self._forget_flags("the beginning")
         for place, word in self._claim.memory.items():
             self._write(place, word)
-        self.state.add_constraints(*(self._terms.predicate(fact) for fact in self._claim.facts))
+        self.state.add_constraints(*(self._terms.predicate(fact) for fact in self._claim.facts()))
 
     # What instructions do.
 
