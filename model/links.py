@@ -18,11 +18,12 @@ from model.sites import BPF_OPS, has_ipmodify_user
 from model.state import Link, Node, Program, State, Trampoline
 from model.trampolines import bpf_trampoline_link_prog, bpf_trampoline_unlink_prog, charge_image, make_image
 from spec import operations as op
-from spec.globs import is_glob
+from spec.globs import link_pattern
 
 __all__ = ["bpf_raw_tracepoint_open", "bpf_tracing_link_release", "link_create"]
 
-Targets = tuple[tuple[str, int | None], ...]
+Target = tuple[str, int | None]
+Targets = tuple[Target, ...]
 
 
 def bpf_raw_tracepoint_open(state: State, operation: op.BpfRawTracepointOpen) -> State:
@@ -37,7 +38,7 @@ def link_create(state: State, operation: op.BpfLinkCreate) -> State:
     if program.multi:
         return _bpf_tracing_multi_attach(state, operation.link, program, operation.targets)
     (function, cookie), *more = operation.targets
-    if more or is_glob(function):
+    if more or link_pattern(function):
         raise Refused(state, "EINVAL", "LINK-2")
     cite("LINK-2")
     return _bpf_tracing_prog_attach(state, operation.link, program, function, cookie)
@@ -52,7 +53,7 @@ def _bpf_tracing_prog_attach(
         raise Refused(state, "EINVAL", "LINK-1")
     if program.target is None:
         check_attach_target(state, program, target)
-    if not state.loaded(target):
+    if not state.named(target):
         raise Refused(state, "EINVAL", "LINK-1")
     state = reach(state, "alloc")
     cite("LINK-1")
@@ -89,6 +90,10 @@ def _put_extension(state: State, function: str, trampoline: Trampoline) -> State
 def _bpf_trampoline_update(state: State, function: str, trampoline: Trampoline) -> State:
     """LINK-4: an image is made and put in place, at the second try where there is an IPMODIFY user."""
     state = charge_image(state, function)
+    found = state.named(function)
+    if found and found.lookup:
+        # bpf_arch_text_poke() wants a nop, in the kernel's own text.
+        raise Refused(state, "EBUSY" if found.lookup == "no_site" else "EINVAL", "LINK-16")
     if function not in state.images:
         # The filter of the trampoline's own ops; where one direct_ops serves all, the hash API sets it.
         if not state.semantics.single_direct_ops:
@@ -135,7 +140,8 @@ def _bpf_tracing_multi_attach(state: State, link: str, program: Program, targets
     """LINK-6 to LINK-10: attach to many functions in one call."""
     if not state.semantics.cookies and any(cookie is not None for _, cookie in targets):
         raise Refused(state, "EINVAL", "LINK-6")
-    named = [pair for target in targets for pair in _expand_target(state, program, *target)]
+    btf = _find_btf(state, program, targets[0][0])
+    named = [pair for target in targets for pair in _expand_target(state, program, btf, target)]
     state = reach(state, "alloc")
     if state.semantics.has_parts:
         parts.check_unlinked(state, program)
@@ -143,26 +149,39 @@ def _bpf_tracing_multi_attach(state: State, link: str, program: Program, targets
     if len(cookies) < len(named):
         raise Refused(state, "EINVAL", "LINK-6")
     for function in cookies:
-        check_multi_target(state, program, function)
+        check_multi_target(state, program, function, btf)
     parts.check_parts(state, frozenset(cookies))
     cite("LINK-6", "LINK-15")
     after = _bpf_trampoline_multi_attach(state, program, cookies)
-    return _with_link(after, link, Link(program, cookies))
+    return _with_link(replace(after, btfs={**after.btfs, program.prog: btf}), link, Link(program, cookies))
 
 
-def _expand_target(state: State, program: Program, target: str, cookie: int | None) -> list[tuple[str, int]]:
-    """LINK-6: what one FUNC[:COOKIE] stands for."""
-    if not is_glob(target):
-        return [(target, cookie or 0)]
-    matched = (function.name for function in state.world.matching(target, state.modules))
-    found = [(name, cookie or 0) for name in matched if not refuse_multi_target(state, program, name)]
+def _find_btf(state: State, program: Program, first: str) -> str | None:
+    """LINK-17: the module, or None, whose BTF a multi program is for: that of the first function it was linked to."""
+    cite("LINK-17")
+    if program.prog in state.btfs:
+        return state.btfs[program.prog]
+    if pattern := link_pattern(first):
+        return pattern.module
+    return found.module if (found := state.named(first)) else None
+
+
+def _expand_target(state: State, program: Program, btf: str | None, target: Target) -> list[tuple[str, int]]:
+    """LINK-6, GLOB-6: what one FUNC[:COOKIE] stands for."""
+    pattern, cookie = link_pattern(target[0]), target[1] or 0
+    if pattern is None:
+        return [(target[0], cookie)]
+    cite("GLOB-6")
+    found = [function.name for function in state.world.expand(pattern) if state.named(function.name)]
+    if pattern.how == "attachable":
+        found = [name for name in found if not refuse_multi_target(state, program, name, btf)]
     if not found:
         raise Refused(state, "EINVAL", "LINK-6")
-    return found
+    return [(name, cookie) for name in found]
 
 
 def _find_btf_id(state: State, name: str) -> int:
-    function = state.loaded(name)
+    function = state.named(name)
     return (function.btf_id or 0) if function else 0
 
 
@@ -201,14 +220,27 @@ def bpf_tracing_link_release(state: State, operation: op.BpfLinkDetach) -> State
     left = _with_trampolines(left, trampolines)
     if program.kind == "freplace":
         return _forget(left, trampolines.keys() - state.images.keys())
-    kept = {function: trampoline for function, trampoline in trampolines.items() if trampoline.nodes}
+    left, served = _allocate(left, trampolines)
+    kept = {function: trampoline for function, trampoline in served.items() if trampoline.nodes}
     after, kept_fell = _modify_kept(left, kept)
-    after, last_fell = _unregister_last(after, [function for function in trampolines if function not in kept])
+    after, last_fell = _unregister_last(after, [function for function in served if function not in kept])
     after, died = poke(after)
     if died:
         cite("DEAD-1", "IMAGE-2")
         return Warned(replace(left, dead=True, armed=after.armed))
-    return Warned(after) if kept_fell or last_fell else after
+    return Warned(after) if kept_fell or last_fell or len(served) < len(trampolines) else after
+
+
+def _allocate(state: State, trampolines: Mapping[str, Trampoline]) -> tuple[State, Mapping[str, Trampoline]]:
+    """LINK-12: bpf_trampoline_update() first allocates a list of the programs; those functions for which it can."""
+    served: dict[str, Trampoline] = {}
+    for function, trampoline in trampolines.items():
+        state, failed = fails(state, "alloc")
+        if not failed:
+            served[function] = trampoline
+    if len(served) < len(trampolines):
+        cite("IMAGE-2")
+    return state, served
 
 
 def _modify_kept(state: State, kept: Mapping[str, Trampoline]) -> tuple[State, bool]:

@@ -34,7 +34,7 @@ def delete_module(state: State, operation: op.DeleteModule) -> State:
     if operation.module not in state.modules:
         raise Refused(state, "ENOENT", "MODULE-2")
     functions = _list_functions(state, operation.module)
-    if _is_in_use(state, frozenset(functions)):
+    if _is_in_use(state, operation.module, frozenset(functions)):
         raise Refused(state, "EAGAIN", "MODULE-3", "MODULE-2")
     cite("MODULE-2")
     for function in functions:
@@ -50,11 +50,12 @@ def _list_functions(state: State, module: str) -> list[str]:
     return [function.name for function in state.world.functions if function.module == module]
 
 
-def _is_in_use(state: State, functions: frozenset[str]) -> bool:
+def _is_in_use(state: State, module: str, functions: frozenset[str]) -> bool:
     """MODULE-3."""
     # Since Linux kernel commit 31bf1dbccfb0 ("bpf: Fix attaching fentry/fexit/fmod_ret/lsm to modules") (in v6.4) a
     # loaded program holds its target's module; before, an attached trampoline did.
-    pinned = state.semantics.prog_pins_module and any(p.target in functions for p in state.programs.values())
+    targets = [p.target for p in state.programs.values()] if state.semantics.prog_pins_module else []
+    pinned = any(state.world.is_in(target, module) for target in targets)
     return pinned or any(not functions.isdisjoint(link.cookies) for link in state.links.values())
 
 

@@ -26,6 +26,7 @@ Refusal = tuple[str, ...]
 ACCEPTED: Refusal = ()
 NO_TARGET: Refusal = ("EINVAL", "PROG-3")
 NOT_DESCRIBABLE: Refusal = ("EINVAL", "ARG-4", "PROG-3")
+NO_SYMBOL: Refusal = ("ENOENT", "PROG-7")
 
 
 def bpf_prog_load(state: State, program: Program) -> State:
@@ -54,27 +55,30 @@ def _may_load(facts: Semantics, program: Program) -> bool:
 
 
 def check_attach_target(state: State, program: Program, name: str) -> None:
-    """PROG-3 (bpf_check_attach_target): Refused unless the program may be attached to the function, alone."""
+    """PROG-3 (bpf_check_attach_target): Refused unless the program may be loaded for the function."""
     if refusal := _refuse_target(state, program, name):
         raise Refused(state, *refusal)
-    cite("ARG-4", "PROG-3")
+    function = state.named(name)
+    cite("ARG-4", "PROG-3", *(("PROG-7",) if function and function.lookup else ()))
 
 
-def check_multi_target(state: State, program: Program, name: str) -> None:
-    """LINK-7 (bpf_check_attach_btf_id_multi): Refused unless a batch may attach the program to the function."""
+def check_multi_target(state: State, program: Program, name: str, btf: str | None) -> None:
+    """LINK-7 (bpf_check_attach_btf_id_multi): Refused unless a batch may attach the program, of a BTF, there."""
     cite("LINK-7")
-    if refusal := refuse_multi_target(state, program, name):
+    if refusal := refuse_multi_target(state, program, name, btf):
         raise Refused(state, *refusal)
     cite("ARG-4")
 
 
 def _refuse_target(state: State, program: Program, name: str) -> Refusal:
     """PROG-3, in its order."""
-    function = _find_by_btf(state, name)
+    function = state.named(name)
     if function is None or (program.kind == "freplace" and "freplace" not in function.attributes):
         return NO_TARGET
     if refusal := _refuse_prototype(state.semantics, program, function.prototype):
         return refusal
+    if function.lookup == "no_symbol":
+        return NO_SYMBOL
     if program.sleepable and "sleepable" not in function.attributes:
         return NO_TARGET
     if not program.sleepable and program.kind == "fmod_ret" and "fmod_ret" not in function.attributes:
@@ -82,23 +86,23 @@ def _refuse_target(state: State, program: Program, name: str) -> Refusal:
     return _refuse_denied(state.semantics, program, function)
 
 
-def refuse_multi_target(state: State, program: Program, name: str) -> Refusal:
-    """LINK-7: why a batch cannot attach the program to the function."""
-    function = _find_by_btf(state, name)
+def refuse_multi_target(state: State, program: Program, name: str, btf: str | None) -> Refusal:
+    """LINK-7: why a batch cannot attach the program, which is for the BTF of a module or vmlinux, to the function."""
+    function = state.named(name)
     if function is None:
         return NO_TARGET
+    # A module's BTF goes on behind vmlinux's: an id of the latter means the same there, one of another module not.
+    if function.module not in {btf, None}:
+        return "EINVAL", "LINK-17"
     if refusal := _refuse_denied(state.semantics, program, function):
         return refusal
     if refusal := _refuse_prototype(state.semantics, program, function.prototype):
         return refusal
+    if function.module != btf or function.lookup:
+        return "ENOENT", "LINK-17" if function.module != btf else "LINK-7"
     if program.sleepable and "sleepable" not in function.attributes:
         return "EINVAL", "LINK-7"
     return ACCEPTED
-
-
-def _find_by_btf(state: State, name: str) -> Function | None:
-    function = state.loaded(name)
-    return function if function and function.btf_id is not None else None
 
 
 def _refuse_prototype(facts: Semantics, program: Program, prototype: Prototype | None) -> Refusal:

@@ -163,7 +163,8 @@ class State:
     """Everything.
 
     ops_list: keys of enabled ops, newest first. buckets: of direct_functions' table. regs_left: sites whose R stayed
-    (SITE-6). unloads: how many modules were unloaded. parts: the proposal's (LINK-11). armed: how often each point that
+    (SITE-6). btfs: of each multi program that was linked, the module whose BTF it is for, None for vmlinux's (LINK-17).
+    unloads: how many modules were unloaded. parts: the proposal's (LINK-11). armed: how often each point that
     is to fail must still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between
     operations.
     """
@@ -179,6 +180,7 @@ class State:
     graph_slots: tuple[int, ...] = ()
     programs: Mapping[str, Program] = field(default_factory=dict)
     links: Mapping[str, Link] = field(default_factory=dict)
+    btfs: Mapping[str, str | None] = field(default_factory=dict)
     trampolines: Mapping[str, Trampoline] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
     parts: frozenset[frozenset[str]] = frozenset()
@@ -196,6 +198,13 @@ class State:
             return None
         if not found.has_site:
             cite("FILTER-11")
+            return None
+        return found
+
+    def named(self, function: str) -> Function | None:
+        """The function, if BTF names it and its module, if any, is loaded; whether or not it has a site (PROG-7)."""
+        found = self.world.find(function)
+        if found is None or found.btf_id is None or (found.module is not None and found.module not in self.modules):
             return None
         return found
 

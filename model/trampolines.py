@@ -63,7 +63,7 @@ def charge_image(state: State, function: str) -> State:
     # slots are counted, before memory is charged.
     if state.semantics.charge_before_slots:
         state = reach(state, "jit_charge")
-    found = state.loaded(function)
+    found = state.named(function)
     if found and found.prototype and len(found.prototype.slots) > state.semantics.max_slots:
         raise Refused(state, "ENOTSUPP", "LINK-4")
     if not state.semantics.charge_before_slots:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from spec.abi import SLOT_BYTES
 from spec.alphabet import alphabet
@@ -22,7 +22,7 @@ ALWAYS = {
     "ftrace_set_notrace": f"0,-EBADF,-EOPNOTSUPP,-ENOMEM,-EINVAL,{PATCHING}",
     "ftrace_free_filter": "0,-EBADF",
     "register_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY,-EBUSY WARN,-EINVAL,{PATCHING}",
-    "unregister_ftrace_function": f"0,-EBADF,-EBUSY WARN,{PATCHING}",
+    "unregister_ftrace_function": f"0,-EBADF,-EOPNOTSUPP,-EBUSY WARN,{PATCHING}",
     "register_ftrace_direct": f"0,-EBUSY,-ENOMEM,-EINVAL,{PATCHING}",
     "unregister_ftrace_direct": f"0,-EOPNOTSUPP,{PATCHING}",
     "modify_ftrace_direct": f"0,-EOPNOTSUPP,-EINVAL,-ENOMEM,{PATCHING}",
@@ -34,11 +34,11 @@ ALWAYS = {
     "update_ftrace_direct_mod": f"0,-EBADF,-EOPNOTSUPP,-EINVAL,-EBUSY,{PATCHING}",
     "register_ftrace_graph": f"0,-EEXIST,-EINVAL,-EBUSY,{PATCHING}",
     "unregister_ftrace_graph": f"0,-EBADF,{PATCHING}",
-    "livepatch": f"0,-EINVAL,-EBUSY,-ENOMEM,{PATCHING}",
-    "unlivepatch": f"0,-EINVAL,{PATCHING}",
+    "livepatch": f"0,-EOPNOTSUPP,-EINVAL,-EBUSY,-ENOMEM,{PATCHING}",
+    "unlivepatch": f"0,-EOPNOTSUPP,-EINVAL,{PATCHING}",
     "bpf_prog_load": "0,-EEXIST,-EINVAL",
-    "bpf_raw_tracepoint_open": f"0,-EEXIST,-EBADF,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
-    "bpf_link_create": f"0,-EEXIST,-EBADF,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
+    "bpf_raw_tracepoint_open": f"0,-EEXIST,-EBADF,-EOPNOTSUPP,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
+    "bpf_link_create": f"0,-EEXIST,-EBADF,-EOPNOTSUPP,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
     "bpf_link_detach": "0,0 WARN,-EBADF",
     "init_module": "0,-EEXIST,-ENOENT,-EOPNOTSUPP",
     "delete_module": "0,-ENOENT,-EAGAIN,-EOPNOTSUPP",
@@ -53,29 +53,39 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
     if semantics.share_ipmodify:
         found["livepatch"].add("-EPERM")
         found["register_ftrace_function"].add("-EPERM")
-        found["unregister_ftrace_function"].add("-EOPNOTSUPP")
         if semantics.tracing_multi:
             found["bpf_link_create"].add("-EAGAIN")
-    if not semantics.prog_pins_module and world.modules:
-        for verb in ATTACHING:
-            found[verb].add("-EOPNOTSUPP")
     found["ftrace_free_filter"].add("0 WARN" if semantics.free_filter_warns else "-EOPNOTSUPP")
     if semantics.graph_users > 1:
         found["register_ftrace_graph"].add("-ENOSPC")
-    if semantics.wide_return_refused and _returns_wide(world):
-        for verb in ("bpf_prog_load", *ATTACHING):
-            found[verb].add("-EOPNOTSUPP")
-    if _has_more_slots(world, semantics):
-        for verb in ATTACHING:
-            found[verb].add("-ENOTSUPP")
+    for verb, answer in _refusals(semantics, world):
+        found[verb].add(answer)
     return {verb: frozenset(texts) for verb, texts in found.items()}
+
+
+def _refusals(semantics: Semantics, world: World) -> Iterator[tuple[str, str]]:
+    """What loading and attaching answer for functions of this world that they refuse, by verb."""
+    if semantics.wide_return_refused and _returns_wide(world):
+        yield from ((verb, "-EOPNOTSUPP") for verb in ("bpf_prog_load", *ATTACHING))
+    yield from ((verb, "-ENOENT") for verb in _finds_nothing(world, semantics))
+    if _has_more_slots(world, semantics):
+        yield from ((verb, "-ENOTSUPP") for verb in ATTACHING)
+
+
+def _finds_nothing(world: World, semantics: Semantics) -> tuple[str, ...]:
+    """The verbs that find no symbol of a function, or in a batch no site (PROG-7, LINK-7, LINK-17)."""
+    named = [f for f in (*world.functions, *world.others) if f.btf_id is not None]
+    if any(f.lookup == "no_symbol" for f in named):
+        return ("bpf_prog_load", *ATTACHING)
+    in_batch = any(f.lookup for f in named) or len({f.module for f in named}) > 1
+    return ("bpf_link_create",) if in_batch and semantics.tracing_multi else ()
 
 
 def _returns_wide(world: World) -> bool:
     """Whether a function that BTF can describe returns more than 8 bytes."""
     return any(
         f.btf_id is not None and f.prototype and f.prototype.describable and f.prototype.returns.size > SLOT_BYTES
-        for f in world.functions
+        for f in (*world.functions, *world.others)
     )
 
 
@@ -86,5 +96,5 @@ def _has_more_slots(world: World, semantics: Semantics) -> bool:
         and f.prototype
         and f.prototype.describable
         and len(f.prototype.slots) > semantics.max_slots
-        for f in world.functions
+        for f in (*world.functions, *world.others)
     )

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, cast
 
 from spec import operations as op
 from spec.costs import Cost
+from spec.globs import link_pattern
 from spec.inventory import SINGLE_API, DirectEntry, Inventory, OpsRecord
-from spec.operations import Operation, names_of
+from spec.operations import Operation, names_of, renamed
 from spec.outcomes import Errno, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -21,7 +22,7 @@ from spec.system import System, SystemFactory
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["BorderedSystem", "behind_border", "bordered", "refusal"]
+__all__ = ["BorderedSystem", "behind_border", "bordered", "refusal", "resolved"]
 
 Inner = TypeVar("Inner", bound=System)
 
@@ -86,6 +87,13 @@ class BorderedSystem:
         return getattr(self.inner, name)
 
 
+def resolved(operation: Operation, world: World) -> Operation:
+    """The operation with each MODULE:FUNC as the world's unique name of it (NAME-11); mostly it is the operation."""
+    if not any(":" in name.text for name in names_of(operation)):
+        return operation
+    return renamed(operation, lambda space, name: world.resolve(name) if space == "function" else name)
+
+
 def refusal(operation: Operation, inventory: Inventory) -> Errno | None:
     """What the harness answers in a system's place, with its rule; None if the system is to answer."""
     return next(_refusals(operation, inventory), None)
@@ -98,9 +106,29 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     yield from _unfit_names(operation, s)
     if isinstance(operation, ATTACHING) and operation.prog in s.lost:
         yield _not_carried_out("NAME-10")
+    if s.orphaned and _meets_orphan(operation, s):
+        yield _not_carried_out("NAME-12")
     check = _MISUSES.get(type(operation))
     if check is not None:
         yield from check(operation, s)
+
+
+def _meets_orphan(operation: Operation, s: Inventory) -> bool:
+    """Whether the operation asks for a trampoline that went without its image, or unloads the function's module."""
+    match operation:
+        case op.BpfRawTracepointOpen(_, prog, function):
+            return (s.programs[prog].target or function) in s.orphaned
+        case op.BpfLinkCreate(_, prog, targets):
+            return not s.orphaned.isdisjoint(
+                name for text, _ in targets for name in (s.expand(prog, text) if link_pattern(text) else (text,))
+            )
+        case op.Livepatch(function) | op.Unlivepatch(function):
+            return function in s.orphaned
+        case op.RegisterFtraceFunction(name) | op.UnregisterFtraceFunction(name):
+            return s.ops[name].ipmodify and not s.orphaned.isdisjoint(s.ops[name].filter_hash)
+        case op.DeleteModule(module):
+            return any(s.world.is_in(name, module) for name in s.orphaned)
+    return False
 
 
 def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:

@@ -1,17 +1,51 @@
-"""How the kernel matches function names: filter_parse_regex() and lib/glob.c (rules GLOB-*)."""
+"""How names are matched: by the kernel, filter_parse_regex() and lib/glob.c, and by libbpf (rules GLOB-*)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 
-__all__ = ["is_glob", "matcher", "record_index", "without_bang"]
+__all__ = ["Pattern", "is_glob", "libbpf_matcher", "link_pattern", "matcher", "record_index", "without_bang"]
 
 META = frozenset("*?[")
 NUMBER = re.compile("0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 MODULUS = 1 << 64
 """simple_strtoul() counts modulo this."""
+
+
+PATTERN = re.compile(r"(?:(?P<how>traceable|attachable)\((?P<inner>.*)\)|(?P<plain>.*))", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What stands for several functions in a link (GLOB-6): all of one BTF that match, or some of them.
+
+    how: empty for all that libbpf names, else `traceable` or `attachable`. module: whose BTF, None for vmlinux's.
+    """
+
+    how: str
+    module: str | None
+    glob: str
+
+
+@lru_cache(maxsize=512)
+def link_pattern(text: str) -> Pattern | None:
+    """The pattern that a FUNC of a link is; None if it is one function's name (GLOB-6)."""
+    found = PATTERN.fullmatch(text)
+    if found is None or not (found["how"] or is_glob(text)):
+        return None
+    module, colon, glob = (found["inner"] if found["how"] else text).rpartition(":")
+    return Pattern(found["how"] or "", module if colon else None, glob)
+
+
+@lru_cache(maxsize=512)
+def libbpf_matcher(glob: str) -> Callable[[str], bool]:
+    """A predicate as libbpf's glob_match() has it, which knows `*` and `?` alone (GLOB-6)."""
+    wild = {"*": ".*", "?": "."}
+    compiled = re.compile("".join(wild.get(letter) or re.escape(letter) for letter in glob), re.DOTALL)
+    return lambda name: compiled.fullmatch(name) is not None
 
 
 def is_glob(pattern: str) -> bool:

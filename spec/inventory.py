@@ -13,7 +13,7 @@ from typing import Any
 
 from spec import operations as op
 from spec.abi import SLOT_BYTES
-from spec.globs import is_glob, without_bang
+from spec.globs import link_pattern, without_bang
 from spec.outcomes import Errno, Outcome
 from spec.semantics import Semantics
 from spec.worlds import Function, World
@@ -85,8 +85,10 @@ class Inventory:
 
     direct_functions: raw entries alone, those at addresses of functions that have gone among them. stale: functions
     whose image may have stayed after a failed detach (IMAGE-2). armed: points given to `fail`. declared, unloads: how
-    many ops were declared, and modules unloaded. lost: programs whose target went with its module (NAME-10). dead:
-    ftrace has died, or may have. unclean: a detach failed, so that undoing need not give back everything.
+    many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
+    is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
+    functions whose last program may have left its image behind for want of memory (NAME-12). dead: ftrace has died, or
+    may have. unclean: a detach failed, so that undoing need not give back everything.
     """
 
     world: World
@@ -96,6 +98,7 @@ class Inventory:
     direct_functions: Mapping[str, DirectEntry] = field(default_factory=dict)
     programs: Mapping[str, op.BpfProgLoad] = field(default_factory=dict)
     links: Mapping[str, LinkRecord] = field(default_factory=dict)
+    btfs: Mapping[str, str | None] = field(default_factory=dict)
     graph_users: tuple[str, ...] = ()
     livepatches: tuple[str, ...] = ()
     armed: frozenset[str] = frozenset()
@@ -103,6 +106,7 @@ class Inventory:
     declared: int = 0
     unloads: int = 0
     lost: frozenset[str] = frozenset()
+    orphaned: frozenset[str] = frozenset()
     dead: bool = False
     unclean: bool = False
 
@@ -133,11 +137,27 @@ class Inventory:
         lenient = self.semantics.lenient_index
         return tuple(f.name for f in self.world.matching(pattern, self.modules, lenient_index=lenient))
 
-    def expand(self, prog: str, glob: str) -> tuple[str, ...]:
-        """LINK-6: what a glob among a link's targets stands for, in address order."""
-        program = self.programs[prog]
-        found = self.world.matching(glob, self.modules)
-        return tuple(function.name for function in found if _accepts(self.semantics, program, function))
+    def named(self, function: str) -> bool:
+        """Whether BTF names the function, and its module is loaded; it may have no site."""
+        found = self.world.find(function)
+        return found is not None and found.btf_id is not None and self._is_there(found)
+
+    def _is_there(self, function: Function) -> bool:
+        return function.module is None or function.module in self.modules
+
+    def btf_of(self, prog: str, first: str) -> str | None:
+        """LINK-17: the module, or None, whose BTF a multi program is for, if it is to be linked to this FUNC first."""
+        if prog in self.btfs:
+            return self.btfs[prog]
+        pattern, found = link_pattern(first), self.world.find(first)
+        return pattern.module if pattern else found.module if found and self.named(first) else None
+
+    def expand(self, prog: str, text: str) -> tuple[str, ...]:
+        """GLOB-6: what a pattern among a link's targets stands for."""
+        pattern, program = link_pattern(text), self.programs[prog]
+        found = (f for f in self.world.expand(pattern) if self._is_there(f)) if pattern else ()
+        only = pattern is not None and pattern.how == "attachable"
+        return tuple(f.name for f in found if not only or _accepts(self.semantics, program, f))
 
     def filter_after(self, operation: op.Operation) -> tuple[str, ...]:
         """The filter hash that an ops has if this call, which sets it, succeeds."""
@@ -208,6 +228,8 @@ def _accepts(semantics: Semantics, program: op.BpfProgLoad, function: Function) 
     """Whether a tool names this function for the program where a glob selects it (PROG-3, PROG-4)."""
     prototype = function.prototype
     if function.btf_id is None or prototype is None or not prototype.describable or "deny" in function.attributes:
+        return False
+    if function.lookup:
         return False
     if prototype.has_union and not semantics.union_arguments:
         return False
@@ -301,8 +323,10 @@ def _open(s: Inventory, o: op.BpfRawTracepointOpen, _: Outcome) -> Inventory:
 
 
 def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
-    exact = frozenset(function for function, _ in o.targets if not is_glob(function))
-    globs = tuple(function for function, _ in o.targets if is_glob(function))
+    exact = frozenset(function for function, _ in o.targets if not link_pattern(function))
+    globs = tuple(function for function, _ in o.targets if link_pattern(function))
+    if s.programs[o.prog].multi:
+        s = s.changed(btfs={**s.btfs, o.prog: s.btf_of(o.prog, o.targets[0][0])})
     return _add_link(s, o.link, LinkRecord(o.prog, exact, globs, lambda glob: s.expand(o.prog, glob)))
 
 
@@ -316,8 +340,14 @@ def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
     left = s.changed(links=_without(s.links, {o.link}))
     if not outcome.warn:
         return left
-    stale = s.stale | s.links[o.link].functions
-    return left.changed(stale=stale, unclean=True, dead=s.dead or "patch" in s.armed)
+    functions = s.links[o.link].functions
+    alone = functions.difference(*(link.functions for link in left.links.values())) if "alloc" in s.armed else ()
+    return left.changed(
+        stale=s.stale | functions,
+        orphaned=s.orphaned.union(alone),
+        unclean=True,
+        dead=s.dead or "patch" in s.armed,
+    )
 
 
 def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
@@ -328,7 +358,7 @@ def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
         modules=s.modules - {o.module},
         unloads=unloads,
         livepatches=tuple(name for name in s.livepatches if name not in gone),
-        lost=s.lost | {name for name, program in s.programs.items() if program.target in gone},
+        lost=s.lost | {name for name, program in s.programs.items() if s.world.is_in(program.target, o.module)},
         direct_functions={gone.get(name, name): entry for name, entry in s.direct_functions.items()},
         ops={name: _without_sites(record, gone) for name, record in s.ops.items()},
     )

@@ -12,7 +12,7 @@ from spec import populations
 from spec.prototypes import Prototype, Type
 from spec.worlds import CHAR, INT, LONG, PAIR, Function, World, synthetic
 
-__all__ = ["LABORATORIES", "laboratory"]
+__all__ = ["BESIDE", "LABORATORIES", "laboratory"]
 
 LABORATORIES = {f"laboratory-{name.removeprefix('linux-')}": name for name in populations.built_in()}
 """The population of the kernel that a laboratory belongs to, by the laboratory's name."""
@@ -26,6 +26,9 @@ OWN = tuple(
 )
 """The kernel's own functions in a laboratory: some that BPF's own tests call, and one or two for each reason for which
 the verifier refuses. Nothing calls them while the harness works."""
+
+BESIDE = ("sched_clock", "t_show", "vfs_caches_init", "ksys_semctl", "early_memremap_pgprot_adjust", "security_init")
+"""The kernel's own functions in a laboratory that have no site, for each reason; not every kernel has each."""
 
 UNSIGNED = Type("unsigned long", "INT", 8)
 POINTER = Type("void *", "PTR", 8)
@@ -58,8 +61,9 @@ def laboratory(name: str) -> World:
     """The laboratory of this name, one of LABORATORIES."""
     own = populations.load(LABORATORIES[name])
     kernel = tuple(function for function in own.functions if function.name in OWN)
+    beside = tuple(function for function in own.others if function.name in BESIDE)
     sets = any(function.name == "bpf_modify_return_test2" for function in own.functions)
-    return World(name, (*kernel, *_number(_module_functions(sets=sets), own)))
+    return World(name, (*kernel, *_number(_module_functions(sets=sets), own)), beside)
 
 
 def _module_functions(*, sets: bool) -> tuple[Function, ...]:
@@ -79,5 +83,5 @@ def _function(name: str, arguments: tuple[Type, ...], returns: Type, *attributes
 
 def _number(functions: tuple[Function, ...], own: World) -> tuple[Function, ...]:
     """The functions with the ids of a module's BTF, which go on behind vmlinux's."""
-    last = max(function.btf_id or 0 for function in own.functions)
+    last = max(function.btf_id or 0 for function in (*own.functions, *own.others) if function.module is None)
     return tuple(replace(function, btf_id=last + place) for place, function in enumerate(functions, 1))

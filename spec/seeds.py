@@ -17,6 +17,8 @@ from spec.semantics import PRESETS
 __all__ = ["Expectation", "Seed", "Step", "parse_operation", "parse_seed", "print_operation", "print_seed", "read_seed"]
 
 NAME = re.compile(r"[^\s=#:,]+")
+FUNCTION = re.compile(r"(?:[^\s=#:,]+:)?[^\s=#:,]+")
+"""A function's name, or a pattern; a module's may stand before a colon (NAME-11)."""
 NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
 MOST_BYTES = 16 << 20
@@ -209,6 +211,7 @@ def _take_trailing(entries: tuple[Field[Any], ...], rest: list[str], values: dic
     """Take flags and options from the end of the line."""
     flags = {entry.name for entry in entries if entry.metadata["form"] == "flag"}
     options = {entry.name: entry.metadata["kind"] for entry in entries if entry.metadata["form"] == "option"}
+    spaces = {entry.name: entry.metadata.get("space", "") for entry in entries}
     while rest:
         key, equals, value = rest[-1].partition("=")
         if key in values and (key in flags or key in options):
@@ -216,7 +219,7 @@ def _take_trailing(entries: tuple[Field[Any], ...], rest: list[str], values: dic
         if not equals and key in flags:
             values[key] = True
         elif equals and key in options:
-            values[key] = _name(value, key) if options[key] is str else _integer(value, key)
+            values[key] = _NAMES[spaces[key]](value, key) if options[key] is str else _integer(value, key)
         else:
             return
         rest.pop()
@@ -226,7 +229,8 @@ def _take(verb: str, entry: Field[Any], rest: list[str], values: dict[str, Any])
     form = entry.metadata["form"]
     if form in {"word", "number"}:
         if rest and (form == "word" or entry.default is not MISSING):
-            values[entry.name] = _name(rest[0], entry.name) if form == "word" else _count(rest[0], entry.name)
+            take = _NAMES[entry.metadata.get("space", "")] if form == "word" else _count
+            values[entry.name] = take(rest[0], entry.name)
             rest.pop(0)
         elif entry.default is MISSING:
             raise _MistakeError(f"{verb} lacks its {entry.name}")
@@ -242,6 +246,12 @@ def _name(text: str, what: str) -> str:
         raise _MistakeError(f"unknown {what} '{text}': write one of {', '.join(CHOICES[what])}")
     if not NAME.fullmatch(text) or text == "->":
         raise _MistakeError(f"'{text}' is no {what}: a name has no blank and none of = # : ,")
+    return text
+
+
+def _function(text: str, what: str) -> str:
+    if not FUNCTION.fullmatch(text) or text == "->":
+        raise _MistakeError(f"'{text}' is no {what}: write FUNC or MODULE:FUNC, with no blank and none of = # ,")
     return text
 
 
@@ -265,15 +275,20 @@ def _pair(text: str, what: str) -> tuple[str, str]:
     function, equals, tramp = text.partition("=")
     if not equals:
         raise _MistakeError(f"'{text}' is none of the {what}: write FUNC=TRAMP")
-    return _name(function, "function"), _name(tramp, "tramp")
+    return _function(function, "function"), _name(tramp, "tramp")
 
 
 def _target(text: str, _what: str) -> tuple[str, int | None]:
-    function, colon, cookie = text.partition(":")
-    return _name(function, "function"), _integer(cookie, "cookie") if colon else None
+    """FUNC[:COOKIE]: what follows the last colon is a cookie if it starts like a number, as no function's name does."""
+    function, colon, cookie = text.rpartition(":")
+    if colon and re.match("-?[0-9]", cookie):
+        return _function(function, "function"), _integer(cookie, "cookie")
+    return _function(text, "function"), None
 
 
-_ITEM = {"words": _name, "integers": _integer, "pairs": _pair, "targets": _target}
+_PLAIN_SPACES = ("", "ops", "prog", "link", "user", "tramp", "task", "glob", "module")
+_NAMES = {"function": _function} | dict.fromkeys(_PLAIN_SPACES, _name)
+_ITEM = {"words": _function, "integers": _integer, "pairs": _pair, "targets": _target}
 
 
 def _print_field(operation: Operation, entry: Field[Any]) -> list[str]:

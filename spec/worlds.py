@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from spec.globs import matcher, record_index
+from spec.globs import Pattern, libbpf_matcher, matcher, record_index
 from spec.prototypes import Prototype, Type
 
-__all__ = ["Callee", "Function", "World", "synthetic"]
+__all__ = ["LOOKUPS", "Callee", "Function", "World", "synthetic"]
 
 ALL = frozenset({"fmod_ret", "sleepable", "freplace"})
+UNPATCHED = frozenset({"disabled", "unrecorded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,22 @@ class Callee:
     arguments: tuple[tuple[str, int], ...]
 
 
+LOOKUPS = ("no_symbol", "outside", "no_site")
+"""What kallsyms has for a FUNC that is no site: nothing, an address outside of the kernel's text, or text without one
+(PROG-7)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A traceable function: one record of ftrace.
+    """A function that ftrace has a record of, or that BTF names.
 
-    name: unique in its world; further symbols of one name are NAME@2, NAME@3 in address order, and BTF does not name
-    those. prototype: None where BTF has none. btf_id: None where BPF cannot name it. attributes: of `deny`, `noreturn`,
-    `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it, and `disabled` for a record without a site
-    (FILTER-11). callees: what its body calls; its value is then the sum of theirs, otherwise the sum of the arguments'
-    members.
+    name: unique in its world; further symbols of one name are NAME@2, NAME@3, those of vmlinux first, in address order.
+    BTF names the first symbol of a name in vmlinux, and the first in each module. prototype: None where BTF has none.
+    btf_id: None where BPF cannot name it. module: None for vmlinux; it is also whose BTF names it. attributes: of
+    `deny`, `noreturn`, `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it; `disabled` for a record
+    without a site (FILTER-11), `unrecorded` where ftrace has none; and one of LOOKUPS where the symbol that BPF finds
+    by its name is not this site. callees: what its body calls; its value is then the sum of theirs, otherwise the sum
+    of the arguments' members.
     """
 
     name: str
@@ -50,29 +58,81 @@ class Function:
     @property
     def has_site(self) -> bool:
         """Whether ftrace can patch it (FILTER-11)."""
-        return "disabled" not in self.attributes
+        return not self.attributes & UNPATCHED
+
+    @property
+    def lookup(self) -> str:
+        """What BPF finds by the name of the FUNC, one of LOOKUPS, if that is no site; else empty (PROG-7)."""
+        found = next((each for each in LOOKUPS if each in self.attributes), "")
+        return found or ("" if self.has_site else "no_site")
 
 
 @dataclass(frozen=True, eq=False)
 class World:
     """Functions in address order, which is the order of ftrace's records. Every module is loaded at the start.
 
-    Two worlds are equal only if they are one: comparing 47,382 functions to find a cache's entry would cost more
-    than it saves.
+    others: functions that BTF names and ftrace has no record of, in the order of their BTFs and ids; only BPF can be
+    asked for them. Two worlds are equal only if they are one: comparing 47,382 functions to find a cache's entry would
+    cost more than it saves.
     """
 
     name: str
     functions: tuple[Function, ...]
+    others: tuple[Function, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Function]:
-        """Functions by unique name."""
+        """Functions that ftrace has a record of, by unique name."""
         return {function.name: function for function in self.functions}
 
     @cached_property
+    def _others_by_name(self) -> dict[str, Function]:
+        return {function.name: function for function in self.others}
+
+    @cached_property
+    def _by_btf(self) -> dict[tuple[str | None, str], str]:
+        """The unique name of what a module, or vmlinux, has first under a symbol's name."""
+        found: dict[tuple[str | None, str], str] = {}
+        for function in (*self.functions, *self.others):
+            found.setdefault((function.module, function.symbol), function.name)
+        return found
+
+    def find(self, name: str) -> Function | None:
+        """A function by its unique name, whether ftrace has a record of it or only BTF names it."""
+        return self.by_name.get(name) or self._others_by_name.get(name)
+
+    def is_in(self, name: str | None, module: str) -> bool:
+        """Whether a function by its unique name is a module's."""
+        found = self.find(name) if name is not None else None
+        return found is not None and found.module == module
+
+    def resolve(self, text: str) -> str:
+        """The unique name of a FUNC that may be written MODULE:FUNC (NAME-11); the text itself if there is none."""
+        module, colon, symbol = text.partition(":")
+        return self._by_btf.get((module, symbol), text) if colon else text
+
+    @cached_property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules, in address order."""
-        return tuple(dict.fromkeys(function.module for function in self.functions if function.module))
+        """Names of the modules, in address order; those without a record behind the others."""
+        return tuple(dict.fromkeys(f.module for f in (*self.functions, *self.others) if f.module))
+
+    def expand(self, pattern: Pattern) -> tuple[Function, ...]:
+        """What a pattern of a link stands for, by libbpf or by what is traceable, loaded or not (GLOB-6).
+
+        `attachable` selects from what is traceable; that is for who knows the program.
+        """
+        match = libbpf_matcher(pattern.glob)
+        candidates = self.functions if pattern.how else (*self.functions, *self.others)
+        return tuple(
+            function
+            for function in candidates
+            if function.btf_id is not None
+            and function.module == pattern.module
+            and (function.has_site or not pattern.how)
+            and function.prototype is not None
+            and function.prototype.describable
+            and match(function.symbol)
+        )
 
     def matching(
         self, pattern: str, modules: frozenset[str] | None = None, *, lenient_index: bool = False

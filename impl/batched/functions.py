@@ -15,26 +15,21 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from impl.batched.btf import Indices, Mask, Named
 from spec.globs import matcher
-from spec.semantics import Semantics
 from spec.sharing import image_key
 from spec.worlds import World
 
-__all__ = ["ATTRIBUTES", "Functions", "Indices", "Mask", "functions_of"]
+__all__ = ["Functions", "Indices", "Mask", "functions_of"]
 
-Mask = NDArray[np.bool_]
-Indices = NDArray[np.intp]
-
-ATTRIBUTES: Final = {"deny": 1, "noreturn": 2, "fmod_ret": 4, "sleepable": 8, "freplace": 16, "disabled": 32}
 PATTERNS_KEPT: Final = 64
-WIDE_BYTES: Final = 8
 
 
 class Functions:
     """The functions of one world as arrays of count + 1 elements, shared by all systems over that world.
 
-    rank: place in the order of BTF ids, -1 where BTF does not name the function. module: index into `modules`, -1 for
-    the kernel proper. has_site: while loaded. slots, arguments: how many. attributes: bits of ATTRIBUTES.
+    named: what of it BTF names, and what BTF names beside. module: index into `modules`, -1 for the kernel proper.
+    has_site: while loaded. slots, arguments: how many.
     """
 
     def __init__(self, world: World) -> None:
@@ -43,19 +38,12 @@ class Functions:
         self.count = self.nowhere = len(functions)
         self.modules = {name: number for number, name in enumerate(world.modules)}
         self.module = self._make_array((self.modules[f.module] if f.module else -1 for f in functions), np.int16, -1)
-        self.rank = _rank([f.btf_id for f in functions])
-        self.attributes = self._make_array(
-            (sum(map(ATTRIBUTES.__getitem__, f.attributes)) for f in functions), np.uint8
-        )
+        self.named = Named(world)
         self.has_site = self._make_array((f.has_site for f in functions), np.bool_)
         prototypes = [f.prototype for f in functions]
         sizes = [tuple(argument.size for argument in p.arguments) if p else () for p in prototypes]
         self.arguments = self._make_array(map(len, sizes), np.uint16)
         self.slots = self._make_array((sum(-(-size // 8) for size in each) for each in sizes), np.uint16)
-        self.describable = self._make_array((p is not None and p.describable for p in prototypes), np.bool_)
-        self.has_union = self._make_array((p is not None and p.has_union for p in prototypes), np.bool_)
-        self.wide = self._make_array((p is not None and p.returns.size > WIDE_BYTES for p in prototypes), np.bool_)
-        self.verdicts: dict[tuple[Semantics, str, bool, bool], NDArray[np.uint8]] = {}
         self._symbols = [f.symbol for f in functions]
         self._index: dict[str, int] = {}
         self._patterns: OrderedDict[str, NDArray[np.int32]] = OrderedDict()
@@ -67,8 +55,17 @@ class Functions:
         return array
 
     def index(self, name: str | None) -> int:
-        """The index of a function by its unique name, or -1."""
+        """The index of a function that ftrace has a record of by its unique name, or -1."""
         return self._number_names().get(name, -1) if name is not None else -1
+
+    def name_index(self, name: str) -> int:
+        """The index of a function that ftrace has a record of, or that BTF names, by its unique name; or -1."""
+        index = self.index(name)
+        return index if index >= 0 else self.named.other(name)
+
+    def name_indices(self, names: Sequence[str]) -> Indices:
+        """As name_index."""
+        return self.named.complete(names, self.indices(names))
 
     def indices(self, names: Sequence[str]) -> Indices:
         """Indices by unique names, -1 for those that the world does not have."""
@@ -112,14 +109,6 @@ class Functions:
             numbers = (keys.setdefault(image_key(level, function), len(keys)) for function in self.all)
             self._groups[level] = self._make_array(numbers, np.int32)
         return self._groups[level]
-
-
-def _rank(btf_ids: list[int | None]) -> NDArray[np.int32]:
-    ids = np.fromiter((-1 if btf_id is None else btf_id for btf_id in btf_ids), np.int64, len(btf_ids))
-    ranks = np.full(len(btf_ids) + 1, -1, np.int32)
-    named = np.flatnonzero(ids >= 0)
-    ranks[named[np.argsort(ids[named], kind="stable")]] = np.arange(len(named))
-    return ranks
 
 
 _KNOWN: WeakKeyDictionary[World, Functions] = WeakKeyDictionary()

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from impl.batched.btf import NO_SITE
 from impl.batched.cost import Bill
 from impl.batched.direct import bill_growth
 from impl.batched.direct_functions import BPF, NO_ENTRY
@@ -17,9 +18,9 @@ from impl.batched.programs import EXTENSION, REFUSALS, RETURN_READERS, refuse_ta
 from impl.batched.sets import LISTS
 from impl.batched.sites import DIRECT
 from impl.batched.state import Link, Program, State
-from impl.batched.targets import Targets, resolve, words
+from impl.batched.targets import Targets, find_btf, resolve, words
 from spec import operations as op
-from spec.globs import is_glob
+from spec.globs import link_pattern
 from spec.outcomes import Ok
 
 __all__ = ["create", "detach", "open_raw_tracepoint"]
@@ -42,23 +43,29 @@ def create(state: State, operation: op.BpfLinkCreate) -> None:
     """BPF_LINK_CREATE with link_create.tracing_multi (LINK-2, LINK-6)."""
     program = state.programs[operation.prog]
     if program.multi:
-        _attach_many(state, operation.link, program, resolve(state, program, operation.targets))
+        btf = find_btf(state, program, operation.targets[0][0])
+        _attach_many(state, operation.link, program, btf, resolve(state, program, btf, operation.targets))
         return
     function, cookie = operation.targets[0]
-    if len(operation.targets) > 1 or is_glob(function):
+    if len(operation.targets) > 1 or link_pattern(function):
         raise Refused("EINVAL")
     _attach_one(state, operation.link, program, function, cookie)
 
 
 def _attach_one(state: State, link: str, program: Program, function: str | None, cookie: int | None) -> None:
-    index = state.functions.index(function) if function is not None else program.target
+    named = state.functions.named
+    index = state.functions.name_index(function) if function is not None else program.target
     if program.target >= 0 and index != program.target:
         raise Refused("EINVAL")
     if cookie is not None and not state.facts.cookies:
         raise Refused("EINVAL")
-    if program.target < 0 or not state.sites.loaded[index]:
+    if program.target < 0 or not state.present[named.module[index]]:
         refuse_target(state, program, index)
     state.faults.stop_at("alloc")
+    if named.lookup[index] and program.kind != EXTENSION:
+        _build_one(state, index)
+        # bpf_arch_text_poke() wants a nop, in the kernel's own text (LINK-16).
+        raise Refused("EBUSY" if named.lookup[index] == NO_SITE else "EINVAL")
     where = np.array([index])
     node = state.trampolines.nodes(program.number, program.kind, words([cookie]))
     errno = _check_linking(state, program, where)[0]
@@ -115,7 +122,7 @@ def _place_one(state: State, program: Program, index: int) -> bool:
 def _build_one(state: State, index: int) -> None:
     if state.facts.charge_before_slots:
         state.faults.stop_at("jit_charge")
-    if state.functions.slots[index] > state.facts.max_slots:
+    if state.functions.named.slots[index] > state.facts.max_slots:
         raise Refused("ENOTSUPP")
     if not state.facts.charge_before_slots:
         state.faults.stop_at("jit_charge")
@@ -128,13 +135,13 @@ def _calls_original(state: State, program: Program, where: Indices) -> NDArray[n
     return state.trampolines.calls_original(state.trampolines.sets.of[where])
 
 
-def _attach_many(state: State, link: str, program: Program, targets: Targets) -> None:
+def _attach_many(state: State, link: str, program: Program, btf: int, targets: Targets) -> None:
     """bpf_trampoline_multi_attach() (LINK-6..9)."""
     where = targets.where
     state.faults.stop_at("alloc")
     if state.facts.has_parts and program.links:
         raise Refused("EBUSY")
-    _refuse_targets(state, program, where)
+    _refuse_targets(state, program, btf, where)
     if state.facts.parts_limit is not None and parts_met(state.trampolines, where) > state.facts.parts_limit:
         raise Refused("EBUSY")
     _link_and_charge(state, program, where)
@@ -144,18 +151,20 @@ def _attach_many(state: State, link: str, program: Program, targets: Targets) ->
     state.settle(_bill_attaching(state, first, kept))
     nodes = state.trampolines.nodes(program.number, program.kind, targets.cookies)
     _put_images(state, where, first, nodes)
+    program.btf = btf
     _enter(state, link, program, where)
 
 
-def _refuse_targets(state: State, program: Program, where: Indices) -> None:
+def _refuse_targets(state: State, program: Program, btf: int, where: Indices) -> None:
     """No function may stand twice; PROG-3 judges each, the least BTF id first (LINK-6, LINK-7)."""
     if np.bincount(where + 1).max() > 1:
         raise Refused("EINVAL")
-    judged = verdicts(state, program)[where]
-    wrong = (judged > 0) | (where < 0) | ~state.sites.loaded[where]
+    named = state.functions.named
+    judged = verdicts(state, program, btf)[where]
+    absent = (where < 0) | ~state.present[named.module[where]]
+    wrong = (judged > 0) | absent
     if wrong.any():
-        absent = (where < 0) | ~state.sites.loaded[where]
-        ranks = np.where(where < 0, UNNAMED, state.functions.rank[where])
+        ranks = np.where(absent, UNNAMED, named.rank[where])
         at = np.flatnonzero(wrong)
         first = at[ranks[at].argmin()]
         raise Refused("EINVAL" if absent[first] else REFUSALS[judged[first]])
@@ -169,7 +178,7 @@ def _link_and_charge(state: State, program: Program, where: Indices) -> None:
     if not len(wrong):
         state.faults.stop_at("jit_charge", len(where))
         return
-    ranks = state.functions.rank[where]
+    ranks = state.functions.named.rank[where]
     first = wrong[ranks[wrong].argmin()]
     unlinked = bool(errnos[first])
     before = int(np.count_nonzero(ranks < ranks[first]))
@@ -249,16 +258,17 @@ def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
 
 def _unlink(state: State, program: Program, lost: Indices, kept: Indices) -> bool:
     """Some functions lose their last program, others keep some; returns whether an old image stays anywhere."""
-    changed = _charge(state, kept)
-    narrowed = _leaves_others(state, lost)
+    starved = _starve(state, np.concatenate([lost, kept]))
+    gone = lost[lost != starved]
+    changed = _charge(state, kept[kept != starved])
+    narrowed = _leaves_others(state, gone)
     bill = Bill()
     if state.dead:
         gone = lost[:0]
     else:
-        gone = lost
-        bill.patch(state.sites.leaving(lost, regs=True, narrowed=narrowed))
+        bill.patch(state.sites.leaving(gone, regs=True, narrowed=narrowed))
         bill.change_entries(state.sites.alone(changed))
-        bill.wait_dynamic(state.facts, _count_waits(state, lost), direct=True)
+        bill.wait_dynamic(state.facts, _count_waits(state, gone), direct=True)
     try:
         state.settle(bill)
     except Refused:
@@ -269,11 +279,17 @@ def _unlink(state: State, program: Program, lost: Indices, kept: Indices) -> boo
     return len(gone) + len(changed) < len(lost) + len(kept)
 
 
+def _starve(state: State, where: Indices) -> int:
+    """The function for which no list of programs can be allocated, the least BTF id being first; or -1 (LINK-12)."""
+    failed = state.faults.reach("alloc", len(where))
+    return int(where[np.argsort(state.functions.named.rank[where], kind="stable")[failed - 1]]) if failed else -1
+
+
 def _charge(state: State, kept: Indices) -> Indices:
     """Of the functions that keep programs, returns those whose new images take their places (LINK-13)."""
     failed = state.faults.reach("jit_charge", len(kept))
     if failed:
-        order = np.argsort(state.functions.rank[kept], kind="stable")
+        order = np.argsort(state.functions.named.rank[kept], kind="stable")
         kept = np.delete(kept, order[failed - 1])
     if len(kept) and (state.dead or state.faults.reach("register")):
         return kept[:0]

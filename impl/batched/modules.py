@@ -29,6 +29,7 @@ def init_module(state: State, operation: op.InitModule) -> None:
         elif any(user.filter_hash is None for user in entry.users):
             sites.join(where, GRAPH)
     state.modules.add(operation.module)
+    state.present[state.functions.modules[operation.module]] = True
     state.ledger.sites += int(np.count_nonzero(sites.count[where]))
     state.version += 1
 
@@ -38,7 +39,7 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
     if operation.module not in state.modules:
         raise Refused("ENOENT")
     where = _find_functions(state, operation.module)
-    if _is_in_use(state, where):
+    if _is_in_use(state, operation.module, where):
         raise Refused("EAGAIN")
     for index in where[state.livepatched[where]].tolist():
         registration.unpatch(state, index, state.ledger.add)
@@ -59,7 +60,7 @@ def _find_functions(state: State, module: str) -> Indices:
     return np.flatnonzero(functions.module == functions.modules[module])
 
 
-def _is_in_use(state: State, where: Indices) -> bool:
+def _is_in_use(state: State, module: str, where: Indices) -> bool:
     """A program is attached there, or holds its target (MODULE-3)."""
     trampolines = state.trampolines
     if trampolines.has_programs(where).any() or trampolines.extended[where].any():
@@ -67,7 +68,7 @@ def _is_in_use(state: State, where: Indices) -> bool:
     if not state.facts.prog_pins_module:
         return False
     targets = [program.target for program in state.programs.values() if program.target >= 0]
-    return bool(np.isin(where, targets).any())
+    return bool((state.functions.named.module[targets] == state.functions.modules[module]).any())
 
 
 def _move_to_address_zero(mask: Mask, where: Indices) -> None:

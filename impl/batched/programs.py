@@ -7,17 +7,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from impl.batched.btf import ATTRIBUTES, NO_SYMBOL, VMLINUX, Mask
 from impl.batched.faults import Refused
-from impl.batched.functions import ATTRIBUTES, Mask
 from impl.batched.state import Program, State
 from spec import operations as op
 
 __all__ = ["EXTENSION", "REFUSALS", "RETURN_READERS", "load", "refuse_target", "verdicts"]
 
 EXTENSION: Final = "freplace"
-REFUSALS: Final = ("", "EINVAL", "EOPNOTSUPP")
+REFUSALS: Final = ("", "EINVAL", "EOPNOTSUPP", "ENOENT")
 INVALID: Final = 1
 NOT_SUPPORTED: Final = 2
+NOT_THERE: Final = 3
 PARTS_SLOTS: Final = 6
 RETURN_READERS: Final = frozenset({"fexit", "fmod_ret", "fsession"})
 OBSERVERS: Final = frozenset({"fentry", "fexit", "fsession"})
@@ -32,7 +33,7 @@ def load(state: State, operation: op.BpfProgLoad) -> None:
         operation.prog,
         len(state.programs) + 1,
         operation.kind,
-        state.site(operation.target) if operation.target is not None else -1,
+        state.functions.name_index(operation.target) if operation.target is not None else -1,
         multi=operation.multi,
         sleepable=operation.sleepable,
         func_ip=operation.func_ip,
@@ -58,51 +59,62 @@ def _is_malformed(state: State, operation: op.BpfProgLoad) -> bool:
 
 
 def refuse_target(state: State, program: Program, index: int) -> None:
-    """One function, -1 where it has no site, in the single order (PROG-3)."""
-    if index < 0 or not state.sites.loaded[index]:
+    """One function, -1 for one that is unknown, in the single order (PROG-3)."""
+    if index < 0 or not state.present[state.functions.named.module[index]]:
         raise Refused("EINVAL")
     verdict = verdicts(state, program)[index]
     if verdict:
         raise Refused(REFUSALS[verdict])
 
 
-def verdicts(state: State, program: Program) -> NDArray[np.uint8]:
-    """For every function, loaded or not, which of REFUSALS answers the program (PROG-3, PROG-4, LINK-7)."""
-    functions = state.functions
-    key = (state.facts, program.kind, program.sleepable, program.multi)
-    if key not in functions.verdicts:
-        checks = _list_checks(state, program)
-        wrong, codes = zip(*checks, strict=True)
-        functions.verdicts[key] = np.select(wrong, codes).astype(np.uint8)
-    return functions.verdicts[key]
+def verdicts(state: State, program: Program, btf: int = VMLINUX) -> NDArray[np.uint8]:
+    """For every function, there or not, which of REFUSALS answers the program (PROG-3, PROG-4, PROG-7, LINK-7).
+
+    btf: the module whose BTF a multi program is for, or VMLINUX.
+    """
+    named = state.functions.named
+    key = (state.facts, program.kind, program.sleepable, program.multi, btf)
+    if key not in named.verdicts:
+        wrong, codes = zip(*_list_checks(state, program, btf), strict=True)
+        named.verdicts[key] = np.select(wrong, codes).astype(np.uint8)
+    return named.verdicts[key]
 
 
-def _list_checks(state: State, program: Program) -> list[tuple[Mask, int]]:
+def _list_checks(state: State, program: Program, btf: int) -> list[tuple[Mask, int]]:
     """Lists the checks of a function in their order; adjacent checks with one answer are merged."""
-    functions, facts, kind = state.functions, state.facts, program.kind
-    no = np.zeros(functions.count + 1, np.bool_)
+    named, facts, kind = state.functions.named, state.facts, program.kind
+    no = np.zeros(len(named.rank), np.bool_)
 
     def having(attribute: str) -> Mask:
-        return (functions.attributes & ATTRIBUTES[attribute]) > 0
+        return (named.attributes & ATTRIBUTES[attribute]) > 0
 
     reads_return = kind in RETURN_READERS
     noreturn = having("noreturn") if reads_return and facts.noreturn_refused else no
     denied = having("deny") if kind != "freplace" else no
-    wide = functions.wide if reads_return and facts.wide_return_refused else no
+    wide = named.wide if reads_return and facts.wide_return_refused else no
     sleeping = ~having("sleepable") if program.sleepable else no
     fixed = ~having("fmod_ret") if kind == "fmod_ret" and not program.sleepable else no
-    unnamed = functions.rank < 0
+    unnamed = named.rank < 0
     if kind == "freplace":
         unnamed = unnamed | ~having("freplace")
-    undescribed = ~functions.describable
+    undescribed = ~named.describable
     if not facts.union_arguments:
-        undescribed = undescribed | functions.has_union
+        undescribed = undescribed | named.has_union
     if facts.has_parts:
-        undescribed = undescribed | (functions.slots > PARTS_SLOTS)
+        undescribed = undescribed | (named.slots > PARTS_SLOTS)
     last = noreturn | denied
-    early, late = (last, no) if program.multi else (no, last)
+    if not program.multi:
+        gone = named.lookup == NO_SYMBOL
+        return [
+            (unnamed | undescribed, INVALID),
+            (wide, NOT_SUPPORTED),
+            (gone, NOT_THERE),
+            (sleeping | fixed | last, INVALID),
+        ]
+    elsewhere = named.module != btf
     return [
-        (unnamed | early | undescribed, INVALID),
+        (unnamed | (elsewhere & (named.module != VMLINUX)) | last | undescribed, INVALID),
         (wide, NOT_SUPPORTED),
-        (sleeping | fixed | late, INVALID),
+        (elsewhere | (named.lookup > 0), NOT_THERE),
+        (sleeping, INVALID),
     ]

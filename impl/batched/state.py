@@ -101,7 +101,8 @@ def covered_by(users: list[GraphUser], sites: Sites) -> Indices:
 class Program:
     """A loaded program.
 
-    number: from 1. target: a function's index, or -1. links: how many it is in.
+    number: from 1. target: a function's index among what BTF names, or -1. links: how many it is in. btf: the number of
+    the module whose BTF a multi program is for, or VMLINUX; None until it is linked (LINK-17).
     """
 
     name: str
@@ -114,6 +115,7 @@ class Program:
     returns: int
     calls: str | None
     links: int = 0
+    btf: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -143,6 +145,8 @@ class State:
         self.links: dict[str, Link] = {}
         self.livepatched = np.zeros(functions.count + 1, np.bool_)
         self.modules = set(functions.modules)
+        # Whether each module is loaded; the last element, which VMLINUX selects, is the kernel.
+        self.present = np.ones(len(functions.modules) + 1, np.bool_)
         self.unloads = 0
         self.dead = False
         self.version = 0
@@ -164,6 +168,7 @@ class State:
     def unload(self, module: str, where: Indices) -> Addresses:
         """A module goes; returns its functions' addresses, which no other function ever gets (MODULE-6)."""
         self.modules.remove(module)
+        self.present[self.functions.modules[module]] = False
         self.unloads += 1
         return where + self.unloads * self.functions.count
 

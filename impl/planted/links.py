@@ -139,7 +139,7 @@ def cookies_by_btf_id(original: Original, state: State, *rest: Any) -> Targets:
     """The functions are sorted by BTF id, their cookies are not."""
     where, cookies = original(state, *rest)
     if len(cookies) > 1:
-        order = np.argsort(state.functions.rank[where], kind="stable")
+        order = np.argsort(state.functions.named.rank[where], kind="stable")
         cookies[order] = cookies.copy()
     return Targets(where, cookies)
 

@@ -26,7 +26,7 @@ __all__ = ["measures"]
 
 SEMANTICS = "linux-7.3"
 POPULATION = "linux-7.3"
-ATTACH = BpfLinkCreate("l1", "p1", (("*", None),))
+ATTACH = BpfLinkCreate("l1", "p1", (("attachable(*)", None),))
 WILDCARDS = (
     "* __* *get* *set* *init* *dev* *alloc* *free* *read* *write* *lock* *add* *remove* *show* *store* *str* *map* "
     "*page* *net* *tcp* *bpf* *sys* *update* *check* *acpi* *pci* *put* *del* *start* *stop* *ops* *_*"

@@ -23,7 +23,7 @@ LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
     (lambda s: not s.growth_waits, "DIRECT-13 COST-6"),
     (lambda s: not s.share_ipmodify, "IPMODIFY-2 IPMODIFY-4 IPMODIFY-5 IPMODIFY-6 IMAGE-4 NAME-6"),
     (lambda s: s.share_ipmodify, "IPMODIFY-3"),
-    (lambda s: not s.tracing_multi, "IPMODIFY-6 LINK-6 LINK-7 LINK-8 LINK-9 LINK-10 LINK-15"),
+    (lambda s: not s.tracing_multi, "GLOB-6 IPMODIFY-6 LINK-6 LINK-7 LINK-8 LINK-9 LINK-10 LINK-15 LINK-17"),
     (lambda s: not (s.single_direct or s.hash_direct), "DIRECT-1"),
     (lambda s: not s.has_parts, "LINK-11 PROG-4"),
     (lambda s: s.prog_pins_module, "NAME-10"),

@@ -15,6 +15,7 @@ from properties.lockstep.divergence import Divergence, cost_lines, site_lines
 from properties.lockstep.journal import Journal
 from spec import capabilities
 from spec.alphabet import alphabet
+from spec.border import resolved
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory, undo_operations
@@ -207,6 +208,11 @@ class Lockstep:
 
     def step(self, step: Step) -> Taken:
         """Take one step with the model and every system that has not diverged."""
+        operation = resolved(step.operation, self.world)
+        if operation is not step.operation:
+            step = replace(step, operation=operation)
+            if self._tally is not None:
+                self._tally.add_rules({"NAME-11": 1})
         self.check(step)
         if self._journal is not None:
             self._journal.write(step)

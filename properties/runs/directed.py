@@ -273,7 +273,7 @@ def _parts_up_to_the_limit(s: Semantics) -> Lines:
     """A link over as many parts as the limit allows, and over one more (LINK-11)."""
     if not s.has_parts or not s.tracing_multi:
         return
-    names = [f"{name}{number}" for name in ("foo", "bar") for number in range(7)] + ["outer", "narrow", "split"]
+    names = [*(f"foo{number}" for number in range(7)), "outer", "narrow", "split"]
     yield "bpf_prog_load single fentry"
     for number, name in enumerate(names):
         yield f"bpf_raw_tracepoint_open s{number} single {name} -> 0"
@@ -293,11 +293,11 @@ def _overlapping_links(s: Semantics) -> Lines:
     for number, kind in enumerate(("fentry", "fexit", "fsession", "fexit", "fsession"), 1):
         yield f"bpf_prog_load p{number} {kind} multi func_ip"
     yield "bpf_link_create l1 p1 foo6:6 foo2:2 foo1:1 -> 0"
-    yield "bpf_link_create l2 p2 bar2:22 foo2:12 split:3 -> 0"
+    yield "bpf_link_create l2 p2 outer:22 foo2:12 split:3 -> 0"
     yield "bpf_link_create l3 p3 spill:9 foo2 foo1:8 -> 0"
     yield "bpf_link_create l4 p4 foo*:4 -> 0"
-    yield "bpf_link_create l5 p5 foo2:1 bar2:2 -> 0"
-    for call in ("foo1 1", "foo2 1 2", "bar2 1 2", "foo6 1 2 3 4 5 6", "split 1 2 3 4", "spill 1 2 3 4 5 6 7 -8"):
+    yield "bpf_link_create l5 p5 foo2:1 outer:2 -> 0"
+    for call in ("foo1 1", "foo2 1 2", "outer 1", "foo6 1 2 3 4 5 6", "split 1 2 3 4", "spill 1 2 3 4 5 6 7 -8"):
         yield f"call {call}"
     for number in (2, 4, 1, 5, 3):
         yield f"bpf_link_detach l{number} -> 0"

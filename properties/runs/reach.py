@@ -12,6 +12,7 @@ from properties.lockstep.lockstep import Lockstep
 from properties.runs.corpus import seeds
 from properties.runs.directed import directed
 from properties.runs.sweep import sweep
+from properties.runs.unsited import unsited, unsited_world
 from spec.answers import answers
 from spec.operations import Call
 from spec.semantics import Semantics
@@ -57,7 +58,7 @@ def reach(semantics: Semantics, factories: Sequence[SystemFactory]) -> Reached:
     """Every fixed run of these semantics in lockstep, each undone at its end where nothing forbids it."""
     tally = Tally(semantics)
     runs = calls = 0
-    for run in (*directed(semantics), *sweep(semantics), *seeds(semantics)):
+    for run in (*directed(semantics), *unsited(semantics), *sweep(semantics), *seeds(semantics)):
         lockstep = Lockstep(run.world, semantics, factories, tally=tally)
         found = lockstep.run(run.seed.steps) or lockstep.undo()
         found += lockstep.close()
@@ -69,12 +70,17 @@ def reach(semantics: Semantics, factories: Sequence[SystemFactory]) -> Reached:
 
 
 def _summarize(tally: Tally, runs: int, calls: int, divergence: tuple[str, Divergence] | None) -> Reached:
-    allowed = {(verb, answer) for verb, each in answers(tally.semantics, _world()).items() for answer in each}
+    allowed = {
+        (verb, answer)
+        for world in _worlds()
+        for verb, each in answers(tally.semantics, world).items()
+        for answer in each
+    }
     seen = {item for item in tally.outcomes if item[1] != "observed"}
     unseen, forbidden = sorted(allowed - seen), sorted(seen - allowed)
     return Reached(tally, runs, calls, tuple(unseen), tuple(forbidden), tally.rules_at_zero(), divergence)
 
 
 @cache
-def _world() -> World:
-    return synthetic()
+def _worlds() -> tuple[World, ...]:
+    return synthetic(), unsited_world()

@@ -34,7 +34,8 @@ def like_a_kernel(world: World, semantics: Semantics) -> World:
     made = any("freplace" in function.attributes for function in world.functions)
     if not made or semantics.name not in KERNELS or laboratory_of(semantics).by_name["sleepy1"].attributes:
         return world
-    return World(world.name, tuple(replace(f, attributes=f.attributes - MARKS) for f in world.functions))
+    unmarked = tuple(replace(f, attributes=f.attributes - MARKS) for f in world.functions)
+    return replace(world, functions=unmarked)
 
 
 def made_for(systems: Iterable[str], world: World, semantics: Semantics) -> World:

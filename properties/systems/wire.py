@@ -161,8 +161,10 @@ def decode(kind: type[Value], value: object, place: str) -> Value:
 
 def write_hello(world: World, semantics: Semantics) -> bytes:
     """The first line: what the run is about."""
-    functions = [encode(function) for function in world.functions]
-    hello = {"protocol": PROTOCOL, "world": world.name, "semantics": encode(semantics), "functions": functions}
+    lists = {
+        name: [encode(f) for f in each] for name, each in (("functions", world.functions), ("others", world.others))
+    }
+    hello = {"protocol": PROTOCOL, "world": world.name, "semantics": encode(semantics), **lists}
     return write_line({"hello": hello})
 
 
@@ -170,7 +172,8 @@ def read_hello(request: Answer) -> tuple[World, Semantics]:
     """What a process written in Python makes of the first line."""
     hello = _member(request, "hello", dict[str, Any])
     functions = decode(tuple[Function, ...], hello["functions"], "hello.functions")
-    return World(hello["world"], functions), decode(Semantics, hello["semantics"], "hello.semantics")
+    others = decode(tuple[Function, ...], hello.get("others", []), "hello.others")
+    return World(hello["world"], functions, others), decode(Semantics, hello["semantics"], "hello.semantics")
 
 
 def read_hello_answer(answer: Answer) -> HelloAnswer:

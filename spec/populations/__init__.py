@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +20,7 @@ from spec import reading
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
 from spec.reading import matching, one_of
-from spec.worlds import Function, World
+from spec.worlds import LOOKUPS, Function, World
 
 __all__ = ["built_in", "load", "make_world", "read_population"]
 
@@ -36,7 +36,7 @@ _LARGEST_BTF_ID = (1 << 32) - 1
 _KINDS = ("INT", "PTR", "ENUM", "STRUCT", "UNION", "VOID")
 # How available_filter_functions names the record of a weak function that was overridden; ftrace flags it DISABLED.
 _WEAK = "__ftrace_invalid_address__"
-_ATTRIBUTES = ("disabled", "deny", "noreturn", "fmod_ret", "sleepable", "freplace")
+_ATTRIBUTES = ("disabled", "deny", "noreturn", "fmod_ret", "sleepable", "freplace", *LOOKUPS)
 
 _Kernel = matching("a kernel's version, MAJOR.MINOR", r"[0-9]{1,3}\.[0-9]{1,3}(?:[.+-][A-Za-z0-9_.+~-]{0,64})?")
 _Symbol = matching("a symbol", r"[A-Za-z_.$][A-Za-z0-9_.$]{0,511}")
@@ -71,11 +71,17 @@ class _Record(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Population(Struct, frozen=True):
-    """The object of a file; other members are ignored."""
+    """The object of a file: functions has the records of ftrace, others what BTF names beside; the rest is ignored."""
 
     kernel: Annotated[str, _Kernel]
     types: tuple[_Type, ...]
     functions: Annotated[tuple[_Record, ...], Meta(max_length=_MOST_FUNCTIONS)]
+    others: Annotated[tuple[_Record, ...], Meta(max_length=_MOST_FUNCTIONS)] = ()
+
+    def __post_init__(self) -> None:
+        for record in self.others:
+            if record.btf_id is None:
+                raise ValueError(f"{record.name} is one of the others and lacks its btf_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +95,13 @@ class _Facts:
     sleepable: frozenset[str] = frozenset()
     sleepable_prefixes: tuple[str, ...] = ()
 
-    def of(self, name: str) -> frozenset[str]:
-        """The attributes of one function that BTF names."""
+    def of(self, name: str, *, core: bool) -> frozenset[str]:
+        """The attributes of one function that BTF names; core: vmlinux's BTF, for the lists are of ids in that."""
         found = {
-            "deny": name in self.deny,
-            "noreturn": name in self.noreturn,
-            "fmod_ret": name in self.fmod_ret or name.startswith(self.fmod_ret_prefixes),
-            "sleepable": name in self.sleepable or name.startswith(self.sleepable_prefixes),
+            "deny": core and name in self.deny,
+            "noreturn": core and name in self.noreturn,
+            "fmod_ret": (core and name in self.fmod_ret) or name.startswith(self.fmod_ret_prefixes),
+            "sleepable": (core and name in self.sleepable) or name.startswith(self.sleepable_prefixes),
         }
         return frozenset(attribute for attribute, holds in found.items() if holds)
 
@@ -169,13 +175,13 @@ def load(name_or_path: str) -> World:
 
 @lru_cache(maxsize=len(_BUILT_IN))
 def _load_built_in(name: str) -> World:
-    return World(name, read_population(_HERE / f"{name}.json.gz").functions)
+    return replace(read_population(_HERE / f"{name}.json.gz"), name=name)
 
 
 def read_population(path: Path) -> World:
     """The world in a population file, JSON or gzipped JSON, named by its path; BadInputError if it is malformed."""
     try:
-        return World(str(path), _functions(reading.load(path, _Population, _MOST_BYTES)))
+        return _make_world(str(path), reading.load(path, _Population, _MOST_BYTES))
     except _MistakeError as mistake:
         raise BadInputError(str(mistake), str(path)) from mistake
 
@@ -183,16 +189,22 @@ def read_population(path: Path) -> World:
 def make_world(name: str, population: object) -> World:
     """The world of a population that is no file, as JSON's values; BadInputError if it is malformed."""
     try:
-        return World(name, _functions(reading.convert(population, _Population)))
+        return _make_world(name, reading.convert(population, _Population))
     except _MistakeError as mistake:
         raise BadInputError(str(mistake)) from mistake
 
 
-def _functions(population: _Population) -> tuple[Function, ...]:
-    _check_ids(population.functions)
+def _make_world(name: str, population: _Population) -> World:
+    _check_ids(population)
     prototypes = _prototypes(population)
-    ordered = _in_address_order(population.functions)
-    return tuple(_make_functions(ordered, prototypes, _facts(population.kernel)))
+    core, modules = _in_address_order(population.functions)
+    others = tuple(record for record in population.others if record.module is None)
+    beside = tuple(record for record in population.others if record.module is not None)
+    make = _Maker(prototypes, _facts(population.kernel))
+    # A bare name is vmlinux's if it has one (NAME-11), so that its functions are named first.
+    first, first_others = make.all(core), make.all(others, recorded=False)
+    last, last_others = make.all(modules), make.all(beside, recorded=False)
+    return World(name, (*first, *last), (*first_others, *last_others))
 
 
 def _facts(kernel: str) -> _Facts:
@@ -202,12 +214,24 @@ def _facts(kernel: str) -> _Facts:
     return _FACTS[min(_FACTS, key=lambda known: abs(20 * known[0] + known[1] - wanted))]
 
 
-def _check_ids(records: Iterable[_Record]) -> None:
-    """No BTF id may belong to two names."""
-    owners: dict[int, str] = {}
-    for index, record in enumerate(records):
-        if record.btf_id is not None and (owner := owners.setdefault(record.btf_id, record.name)) != record.name:
-            raise _MistakeError(f"functions[{index}]: {record.name} has btf_id {record.btf_id}, which is {owner}'s")
+def _check_ids(population: _Population) -> None:
+    """No id of one BTF may belong to two names, and none of vmlinux's to a module, whose BTF goes on behind it."""
+    owners: dict[tuple[str | None, int], str] = {}
+    placed = [
+        (f"{place}[{index}]", record, record.btf_id)
+        for place, records in _lists(population)
+        for index, record in enumerate(records)
+        if record.btf_id is not None
+    ]
+    for place, record, btf_id in sorted(placed, key=lambda one: one[1].module is not None):
+        owner = owners.setdefault((record.module, btf_id), record.name)
+        owner = owner if record.module is None or owner != record.name else owners.get((None, btf_id), owner)
+        if owner != record.name or (record.module is not None and (None, btf_id) in owners):
+            raise _MistakeError(f"{place}: {record.name} has btf_id {btf_id}, which is {owner}'s")
+
+
+def _lists(population: _Population) -> tuple[tuple[str, tuple[_Record, ...]], ...]:
+    return ("functions", population.functions), ("others", population.others)
 
 
 _Signature = tuple[tuple[int, ...] | None, int | None, bool]
@@ -221,23 +245,24 @@ def _prototypes(population: _Population) -> dict[_Signature, Prototype | None]:
     """One prototype for all functions that have equal ones, so that slots and shapes are worked out once."""
     types = tuple(Type(name, kind, size) for kind, size, name in population.types)
     found: dict[_Signature, Prototype | None] = {}
-    for index, record in enumerate(population.functions):
-        signature = _signature(record)
-        if signature not in found:
-            found[signature] = _prototype(index, record, types)
+    for place, records in _lists(population):
+        for index, record in enumerate(records):
+            signature = _signature(record)
+            if signature not in found:
+                found[signature] = _prototype(f"{place}[{index}]", record, types)
     return found
 
 
-def _prototype(index: int, record: _Record, types: tuple[Type, ...]) -> Prototype | None:
+def _prototype(place: str, record: _Record, types: tuple[Type, ...]) -> Prototype | None:
     if record.args is None or record.ret is None:
         return None
     if max(*record.args, record.ret, 0) >= len(types):
-        raise _MistakeError(f"functions[{index}]: {record.name} has a type beyond the {len(types)} of the file")
+        raise _MistakeError(f"{place}: {record.name} has a type beyond the {len(types)} of the file")
     return Prototype(tuple(types[each] for each in record.args), types[record.ret], record.variadic)
 
 
-def _in_address_order(records: Iterable[_Record]) -> list[_Record]:
-    """Core functions by address, one without address behind its predecessor; then modules, as the file has them."""
+def _in_address_order(records: Iterable[_Record]) -> tuple[list[_Record], list[_Record]]:
+    """Core functions by address, one without address behind its predecessor; and modules, as the file has them."""
     core: list[tuple[int, _Record]] = []
     modules: dict[str, list[_Record]] = {}
     place = 0
@@ -248,21 +273,36 @@ def _in_address_order(records: Iterable[_Record]) -> list[_Record]:
             place = place if record.address is None else int(record.address, 16)
             core.append((place, record))
     core.sort(key=itemgetter(0))
-    return [record for _, record in core] + [record for group in modules.values() for record in group]
+    return [record for _, record in core], [record for group in modules.values() for record in group]
 
 
-def _make_functions(
-    records: Iterable[_Record], prototypes: Mapping[_Signature, Prototype | None], facts: _Facts
-) -> Iterator[Function]:
-    """Functions under unique names: the first symbol of a name keeps it, with its BTF id and the facts about it."""
-    seen: Counter[str] = Counter()
-    for record in records:
-        seen[record.name] += 1
-        count = seen[record.name]
-        name, btf_id = (record.name, record.btf_id) if count == 1 else (f"{record.name}@{count}", None)
+class _Maker:
+    """Makes functions under unique names.
+
+    In vmlinux and in each module the first symbol of a name has its BTF id and the facts about it. State: how often
+    each name was seen, in all and in its BTF.
+    """
+
+    def __init__(self, prototypes: Mapping[_Signature, Prototype | None], facts: _Facts) -> None:
+        self._prototypes, self._facts = prototypes, facts
+        self._seen: Counter[str] = Counter()
+        self._named: set[tuple[str | None, str]] = set()
+
+    def all(self, records: Iterable[_Record], *, recorded: bool = True) -> tuple[Function, ...]:
+        """The functions of these records; recorded: they are ftrace's."""
+        return tuple(self._make(record, recorded=recorded) for record in records)
+
+    def _make(self, record: _Record, *, recorded: bool) -> Function:
+        self._seen[record.name] += 1
+        count, key = self._seen[record.name], (record.module, record.name)
+        btf_id = record.btf_id if key not in self._named else None
+        self._named.add(key)
         attributes = record.attributes or frozenset()
         if btf_id is not None:
-            attributes |= facts.of(name)
-        if name.startswith(_WEAK):
+            attributes |= self._facts.of(record.name, core=record.module is None)
+        if record.name.startswith(_WEAK):
             attributes |= {"disabled"}
-        yield Function(name, prototypes[_signature(record)], btf_id, record.module, attributes)
+        if not recorded:
+            attributes |= {"unrecorded"}
+        name = record.name if count == 1 else f"{record.name}@{count}"
+        return Function(name, self._prototypes[_signature(record)], btf_id, record.module, attributes)

@@ -25,15 +25,12 @@ SHAPES = [Prototype((LONG,) * count, LONG) for count in range(9)] + [Prototype((
 
 
 def population(size: int) -> World:
-    """A world of many functions of ten shapes, BTF ids in another order than addresses, some in a module."""
+    """A world of many functions of ten shapes, BTF ids in another order than addresses."""
     choose = random.Random(size)
     ids = choose.sample(range(1, size + 1), size)
     return World(
         "population",
-        tuple(
-            Function(f"f{number}", choose.choice(SHAPES), ids[number], "mod1" if number % 10 == 9 else None)
-            for number in range(size)
-        ),
+        tuple(Function(f"f{number}", choose.choice(SHAPES), ids[number]) for number in range(size)),
     )
 
 
@@ -51,7 +48,7 @@ def busy(level: str) -> Batched:
         "bpf_prog_load p2 fexit multi",
         "bpf_prog_load p3 fsession multi",
         "bpf_prog_load p4 fexit multi",
-        "bpf_link_create l1 p1 foo1 foo2 foo3:3 bar1",
+        "bpf_link_create l1 p1 foo1 foo2 foo3:3 outer",
         "bpf_link_create l2 p2 foo2 foo3",
         "livepatch foo2",
         "livepatch foo9",

@@ -448,9 +448,9 @@ def test_parts_of_the_proposal_are_cut_and_waited_for() -> None:
     lines = """
         bpf_prog_load p1 fentry multi
         bpf_prog_load p2 fexit multi
-        bpf_link_create l1 p1 foo1 foo2 bar2 foo3 -> 0
+        bpf_link_create l1 p1 foo1 foo2 outer foo3 -> 0
         bpf_link_create l2 p1 foo4 -> -EBUSY
-        bpf_link_create l2 p2 foo2 -> 0
+        bpf_link_create l2 p2 foo1 -> 0
         bpf_link_detach l2 -> 0
         bpf_link_detach l1 -> 0"""
     system = replay(lines, "proposal-2021")

@@ -66,8 +66,8 @@ def image(system: Batched, function: str) -> int:
 ATTACHED = (
     "bpf_prog_load p1 fentry multi",
     "bpf_prog_load p2 fexit multi",
-    "bpf_link_create l1 p1 foo1 foo2 bar2 spill",
-    "bpf_link_create l2 p2 foo2 bar2",
+    "bpf_link_create l1 p1 foo1 foo2 outer spill",
+    "bpf_link_create l2 p2 foo2",
 )
 
 
@@ -87,10 +87,10 @@ def test_a_site_goes_where_enabled_functions_says() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_images_are_shared_as_the_level_says(level: str) -> None:
-    """foo2 and bar2 have equal programs and shapes; each has an image of its own, or both have one."""
+    """foo1 and outer have equal programs and shapes; each has an image of its own, or both have one."""
     system = made(*ATTACHED, level=level)
 
-    assert (level == "per_function") == (image(system, "foo2") != image(system, "bar2"))
+    assert (level == "per_function") == (image(system, "foo1") != image(system, "outer"))
 
 
 def test_only_an_image_of_its_own_is_jumped_to() -> None:

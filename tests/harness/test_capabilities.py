@@ -31,7 +31,7 @@ ftrace_ops o1
 ftrace_set_filter_ip o1 foo1
 register_ftrace_function o1
 bpf_prog_load p1 fexit multi
-bpf_link_create l1 p1 foo1 bar1
+bpf_link_create l1 p1 foo1 outer
 livepatch foo2
 """
 MEMBERS = [name for name in vars(System) if not name.startswith("_")]

@@ -43,7 +43,7 @@ ftrace_set_filter o1 foo*
 register_ftrace_function o1
 bpf_prog_load p1 fsession multi func_ip
 bpf_prog_load p2 fexit target=outer
-bpf_link_create l1 p1 foo1:7 outer bar*
+bpf_link_create l1 p1 foo1:7 outer traceable(spl*)
 bpf_raw_tracepoint_open l2 p2
 register_ftrace_graph g1 depth=2
 livepatch foo2

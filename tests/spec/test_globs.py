@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from spec.globs import _translate, is_glob, matcher, record_index, without_bang
+from spec.globs import Pattern, _translate, is_glob, libbpf_matcher, link_pattern, matcher, record_index, without_bang
 from spec.worlds import Function, World, synthetic
 
 
@@ -194,3 +194,41 @@ def test_functions_of_unloaded_modules_do_not_match() -> None:
     assert ["bar1"] == selected(world, "bar1")
     assert ["bar1"] == selected(world, "bar1", frozenset({"mod1"}))
     assert [] == selected(world, "bar1", frozenset({"mod2"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("vfs_*", Pattern("", None, "vfs_*")),
+        ("ext4:ext4_?", Pattern("", "ext4", "ext4_?")),
+        ("x[ab]", Pattern("", None, "x[ab]")),
+        ("traceable(vfs_*)", Pattern("traceable", None, "vfs_*")),
+        ("traceable(vfs_read)", Pattern("traceable", None, "vfs_read")),
+        ("attachable(ext4:*)", Pattern("attachable", "ext4", "*")),
+        ("vfs_read", None),
+        ("ext4:ext4_sync_file", None),
+        ("others(vfs_read)", None),
+    ],
+)
+def test_a_function_of_a_link_may_be_a_pattern(text: str, pattern: Pattern | None) -> None:
+    """GLOB-6: one word for a way to expand, a module, and a glob."""
+    assert pattern == link_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "matches"),
+    [
+        ("*", "", True),
+        ("vfs_*", "vfs_read", True),
+        ("vfs_*", "xvfs_read", False),
+        ("*_r?ad", "vfs_read", True),
+        ("*_r?ad", "vfs_rad", False),
+        ("x[ab]", "xa", False),
+        ("x[ab]", "x[ab]", True),
+        ("a\\*", "a*", False),
+        ("a.c", "abc", False),
+    ],
+)
+def test_libbpf_knows_stars_and_question_marks_alone(glob: str, name: str, matches: bool) -> None:
+    """GLOB-6: no classes, and no backslash."""
+    assert matches == libbpf_matcher(glob)(name)

@@ -157,9 +157,9 @@ def failure_resets_func(original: Original, state: State, name: str) -> State:
     delete_module mod1
     """,
 )
-def links_pin_nothing(original: Original, state: State, functions: frozenset[str]) -> bool:
+def links_pin_nothing(original: Original, state: State, module: str, functions: frozenset[str]) -> bool:
     """A trampoline does not hold the module of its function."""
-    _ = original, state, functions
+    _ = original, state, module, functions
     return False
 
 

@@ -111,12 +111,24 @@ def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:
         return _load_as(draw, at, multi=at.batch)
     link = fresh(draw, LINKS, tuple(at.inventory.links))
     functions = some_functions(draw, at)
+    if not rarely(draw, 8):
+        functions = _of_one_btf(at, prog, functions)
     if rarely(draw, 5):
         functions = (*functions[1:], pick(draw, LINK_GLOBS))
     return op.BpfLinkCreate(link, prog, _with_cookies(draw, at, functions))
 
 
-LINK_GLOBS = ("foo[12]", "foo*", "bar*", "*2", "*", "foo[!1]", "nowhere*")
+def _of_one_btf(at: Setting, prog: str, functions: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the functions that the program's BTF has, if there are any (LINK-17)."""
+    btf, world = at.inventory.btf_of(prog, functions[0]), at.inventory.world
+    fitting = tuple(name for name in functions if (found := world.find(name)) and found.module == btf)
+    return fitting or functions
+
+
+LINK_GLOBS = (
+    *("foo[12]", "foo*", "mod1:bar*", "*2", "*", "mod1:*", "nowhere*"),
+    *("traceable(foo?)", "attachable(*)", "attachable(mod1:*)"),
+)
 
 
 def _with_cookies(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
