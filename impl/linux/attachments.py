@@ -17,7 +17,7 @@ from impl.linux.guest.errnos import errno_name
 from impl.linux.probes.disassembly import ProgramCall
 from impl.linux.run import RunState
 from spec import operations as op
-from spec.globs import is_glob
+from spec.globs import link_pattern
 from spec.outcomes import Errno, Ok, Outcome
 from spec.worlds import Function
 
@@ -63,13 +63,12 @@ class Attachments:
         if declared.multi:
             return self._keep(declared, self._load(declared, None, self.directory.home(self._first())))
         if declared.target is not None:
-            function = self._world.get(declared.target)
+            function = self._find(declared.target)
             return self._keep(declared, self._load(declared, function, declared.target))
         return self._try_loading(declared)
 
-    @property
-    def _world(self) -> dict[str, Function]:
-        return self.directory.station.world.by_name
+    def _find(self, name: str) -> Function | None:
+        return self.directory.station.world.find(name)
 
     def _first(self) -> Function:
         """A function of our own module, where programs of several functions are loaded first."""
@@ -155,7 +154,7 @@ class Attachments:
         if self.run.inventory.programs[wanted.prog].multi:
             return self._attach_many(wanted)
         (function, cookie), *more = wanted.targets
-        if more or is_glob(function):
+        if more or link_pattern(function):
             return Errno("EINVAL", harness="LINK-2")
         return self._attach_one(wanted.link, wanted.prog, function, cookie, create=True)
 
@@ -179,16 +178,16 @@ class Attachments:
     def _instance(self, declared: op.BpfProgLoad, place: str) -> Loaded | Errno:
         """The program, loaded for a function, or for all functions of a BTF."""
         known = self._loaded.get((declared.prog, place))
-        return known or self._load(declared, None if declared.multi else self._world.get(place), place)
+        return known or self._load(declared, None if declared.multi else self._find(place), place)
 
     def _attach_many(self, wanted: op.BpfLinkCreate) -> Outcome:
         named = [self._expand_target(name, cookie, wanted.prog) for name, cookie in wanted.targets]
         if not all(named):
             return Errno("EINVAL", harness="LINK-6")
         targets = [target for many in named for target in many]
-        functions = [self._world.get(name) for name, _ in targets]
-        homes = {self.directory.home(function) or "" for function in functions if function}
-        loaded = self._instance(self.run.inventory.programs[wanted.prog], next(iter(homes), ""))
+        functions = [self._find(name) for name, _ in targets]
+        home = self.directory.home_of_link(self.run.inventory, wanted)
+        loaded = self._instance(self.run.inventory.programs[wanted.prog], home or "")
         if isinstance(loaded, Errno):
             return loaded
         ids = [self.directory.btf_id(function) if function else 0 for function in functions]
@@ -200,11 +199,11 @@ class Attachments:
         return self._link(wanted.link, attach, (loaded,))
 
     def _expand_target(self, name: str, cookie: int | None, prog: str) -> list[tuple[str, int | None]]:
-        """What a target of a link stands for: a glob for the functions that a tool would name, which may be none."""
-        if not is_glob(name):
+        """What a target of a link stands for: a pattern for the functions that a tool would name, perhaps none."""
+        if not link_pattern(name):
             return [(name, cookie)]
-        functions = self.run.inventory.expand(prog, name)
-        return [(found, cookie) for found in functions if self.directory.btf_id(self._world[found])]
+        functions = map(self._find, self.run.inventory.expand(prog, name))
+        return [(found.name, cookie) for found in functions if found and self.directory.btf_id(found)]
 
     def _link(self, link: str, attach: Attach, loaded: tuple[Loaded, ...]) -> Outcome:
         batch = Batch()

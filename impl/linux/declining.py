@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from impl.linux.directory import PATCHED, Directory
+from impl.linux.laboratory.build import CORE
 from impl.linux.laboratory.control import OPS_SLOTS, STUBS
 from impl.linux.probes.tracefs import Limits
 from impl.linux.run import RunState
 from spec import operations as op
-from spec.globs import is_glob, matcher, record_index, without_bang
+from spec.globs import matcher, record_index, without_bang
 from spec.inventory import Inventory
 from spec.operations import Operation, names_of
 
@@ -160,10 +161,13 @@ class Decliner:
             return ""
         if not program.multi:
             return self._second_try(program.kind, operation.targets[0][0])
-        names = {n for t, _ in operation.targets for n in (self._inventory.matching(t) if is_glob(t) else {t})}
-        functions = [f for name in names if (f := self.directory.station.world.by_name.get(name))]
-        homes = {self.directory.home(function) for function in functions}
-        return "makes links within one BTF only" if len(homes) > 1 else ""
+        home = self.directory.home_of_link(self._inventory, operation)
+        if home not in {None, CORE} and home not in self._inventory.modules:
+            return "has no BTF of a module that is not loaded"
+        homes = {home, *map(self.directory.home, self.directory.functions_of_link(self._inventory, operation))}
+        # An id of another module means something else there (LINK-17); and CORE's functions are vmlinux's in the world.
+        mixed = len(homes) > 1 and (CORE in homes or len(homes - {None}) > 1)
+        return "makes links over these two BTFs only where ids of one mean nothing in the other" if mixed else ""
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
         link = self._inventory.links.get(operation.link)

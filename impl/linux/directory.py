@@ -9,6 +9,9 @@ from impl.linux.bpf.commands import open_btfs
 from impl.linux.laboratory.build import CORE
 from impl.linux.probes.symbols import Symbols, read_module
 from impl.linux.station import Station
+from spec.globs import link_pattern
+from spec.inventory import Inventory
+from spec.operations import BpfLinkCreate
 from spec.prototypes import Prototype
 from spec.worlds import Function
 
@@ -38,6 +41,23 @@ class Directory:
         """The module that holds a function; None for the kernel itself."""
         return None if function.name in self.station.own else function.module or CORE
 
+    def home_of_link(self, inventory: Inventory, wanted: BpfLinkCreate) -> str | None:
+        """The module for whose BTF the program of a link over many functions is loaded; None: vmlinux's (LINK-17)."""
+        btf = inventory.btf_of(wanted.prog, wanted.targets[0][0])
+        if btf is not None:
+            return btf
+        homes = (self.home(f) for f in self.functions_of_link(inventory, wanted) if f.module is None)
+        return next(homes, None)
+
+    def functions_of_link(self, inventory: Inventory, wanted: BpfLinkCreate) -> tuple[Function, ...]:
+        """What the targets of a link stand for, as far as the world has it."""
+        names = (
+            name
+            for text, _ in wanted.targets
+            for name in (inventory.expand(wanted.prog, text) if link_pattern(text) else (text,))
+        )
+        return tuple(found for name in names if (found := self.station.world.find(name)))
+
     def address(self, name: str) -> int:
         """The address of a function of the world, of a patched twin, or NOWHERE."""
         plain = name.removesuffix(PATCHED)
@@ -51,6 +71,8 @@ class Directory:
 
     def btf_id(self, function: Function) -> int:
         """The id of a function's FUNC in its module's BTF; 0 if that does not name it, or the module is not loaded."""
+        if function.name in self.station.own and function.name not in self.station.world.by_name:
+            return self.station.btfs[None].functions.get(function.symbol, 0)
         if function.name != function.symbol or self.address(function.name) == NOWHERE:
             return 0
         return self.station.btfs[self.home(function)].functions.get(function.symbol, 0)

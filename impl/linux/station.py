@@ -35,9 +35,9 @@ GRAPH_USERS = 4
 class Station:
     """A guest at its snapshot.
 
-    own: functions of the world that the kernel itself has; foreign: the symbols of its other ftrace records. btfs and
-    btf_fds: by module, None for vmlinux. symbols: with our modules as they were loaded first. taint: what the kernel's
-    mask holds when nothing went wrong.
+    own: functions of the world that the kernel itself has, or its BTF names; foreign: the symbols of its other ftrace
+    records. btfs and btf_fds: by module, None for vmlinux. symbols: with our modules as they were loaded first. taint:
+    what the kernel's mask holds when nothing went wrong.
     """
 
     guest: Guest
@@ -81,7 +81,8 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
     kallsyms, records, blob = guest.read(KALLSYMS, AVAILABLE, VMLINUX_BTF)
     symbols, vmlinux = parse_kallsyms(kallsyms), Btf(blob)
     traceable = frozenset(line.split(" ")[0] for line in records.decode().splitlines())
-    own = frozenset(f.name for f in world.functions if f.module is None and f.symbol in traceable)
+    recorded = frozenset(f.name for f in world.functions if f.module is None and f.symbol in traceable)
+    own = recorded.union(f.name for f in world.others if f.module is None)
     modules = build(kernel, world, own)
     symbols = _load(guest, modules, symbols)
     btfs: dict[str | None, Btf] = {None: vmlinux}
@@ -97,7 +98,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         kernel=kernel,
         world=world,
         own=own,
-        foreign=traceable - {world.by_name[name].symbol for name in own},
+        foreign=traceable - {world.by_name[name].symbol for name in recorded},
         modules=modules,
         symbols=symbols,
         btfs=btfs,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from properties.runs.corpus import FixedRun, fixed_run, seeds_under_every_preset
+from spec.laboratory import BESIDE
 from spec.semantics import Semantics
 from spec.worlds import World
 
@@ -107,6 +108,60 @@ def _batch_is_refused(s: Semantics) -> Lines:
     yield "call foo2 1 2"
 
 
+def _no_site(s: Semantics) -> Lines:
+    """Functions that BTF names and ftrace has no site of, for each reason (PROG-7, LINK-16)."""
+    for number, kind in enumerate(("fentry", "fexit", "fmod_ret", *(("fsession",) if s.fsession else ())), 1):
+        for sleepable in ("", " sleepable"):
+            for function in BESIDE:
+                prog = f"p{number}{sleepable.strip()}.{function}"
+                yield f"bpf_prog_load {prog} {kind} target={function}{sleepable}"
+                if not sleepable:
+                    yield f"bpf_raw_tracepoint_open l.{prog} {prog}"
+    yield "bpf_prog_load notrace fentry target=sched_clock -> 0"
+    yield "bpf_raw_tracepoint_open l notrace -> -EBUSY"
+    yield "fail jit_charge"
+    yield "bpf_raw_tracepoint_open l notrace -> -EPERM"
+    yield "bpf_prog_load init fentry target=vfs_caches_init -> 0"
+    yield "bpf_raw_tracepoint_open l init -> -EINVAL"
+    yield "ftrace_ops o"
+    yield "ftrace_set_filter_ip o sched_clock -> -EINVAL"
+
+
+def _no_site_in_a_batch(s: Semantics) -> Lines:
+    """One function without a site refuses the batch, whatever the reason; patterns ask for none (LINK-7, GLOB-6)."""
+    if not s.tracing_multi:
+        return
+    for prog, words in {"plain": "fentry multi", "exit": "fexit multi", "sleepy": "fentry multi sleepable"}.items():
+        yield f"bpf_prog_load {prog} {words} -> 0"
+        for function in BESIDE:
+            yield f"bpf_link_create {prog}.{function} {prog} bpf_fentry_test1 {function}"
+    yield "bpf_link_create l plain bpf_fentry_test1 ksys_semctl -> -ENOENT"
+    yield "bpf_link_create l plain bpf_fentry_test1 sched_clock -> -ENOENT"
+    yield "bpf_link_create l plain sched_* -> -ENOENT"
+    yield "bpf_link_create l plain traceable(sched_*) -> -EINVAL"
+    yield "bpf_prog_load fresh fexit multi -> 0"
+    yield "bpf_link_create l fresh bpf_fentry_test?:7 -> 0"
+
+
+def _links_over_two_btfs(s: Semantics) -> Lines:
+    """A multi program is for one BTF, and finds nothing of another one (LINK-17)."""
+    if not s.tracing_multi:
+        return
+    for prog in ("first", "second", "third"):
+        yield f"bpf_prog_load {prog} fentry multi"
+    yield "bpf_link_create l first bpf_fentry_test1 bar1 -> -EINVAL"
+    yield "bpf_link_create l first bpf_fentry_test1 -> 0"
+    yield "bpf_link_detach l -> 0"
+    yield "bpf_link_create l first mod1:bar1 -> -EINVAL"
+    yield "bpf_link_create l second bar1 bpf_fentry_test1 -> -ENOENT"
+    yield "bpf_link_create l second mod1:bar? -> 0"
+    yield "call bar1 1"
+    yield "bpf_link_create m second bpf_fentry_test1 -> -ENOENT"
+    yield "bpf_link_create m second bar1 early_memremap_pgprot_adjust -> -EINVAL"
+    yield "bpf_link_create m third traceable(mod1:bar1*):7 -> 0"
+    yield "call bar1 1"
+
+
 def _shapes(s: Semantics) -> Lines:
     """Every shape of the laboratory under fentry and fexit, with words that the types cannot hold (ARG-1 to ARG-5)."""
     calls = {
@@ -153,6 +208,9 @@ OF_EACH_REASON = (
 _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _batch_is_refused,
     _graph_users_meet,
+    _links_over_two_btfs,
+    _no_site,
+    _no_site_in_a_batch,
     _shapes,
     _single_links,
     _verifier_refuses,

@@ -15,6 +15,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "explore": "search for a divergence and write down the shrunk seed",
     "replay": "replay seeds, and print each step with both sides where they differ",
     "plan": "tell what wildcard attaches would do, and what they would cost",
+    "population": "write the functions of a kernel as a world: a guest's, a built kernel's, or this machine's",
     "bench": "measure the performance figures, as ratios within one run, against their bounds",
     "dump": "dump trampolines of a running kernel, prove them, and check what it accepts and refuses",
     "prove": "prove trampoline images, or show a counterexample that has been executed",

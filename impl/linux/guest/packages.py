@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import re
 import shutil
 import sys
@@ -17,7 +18,7 @@ from impl.linux.host import cache
 from impl.linux.host.apt import Apt, required
 from spec.errors import BadInputError
 
-__all__ = ["Kernel", "fetch", "from_files", "is_part", "newest", "release_of"]
+__all__ = ["Kernel", "fetch", "from_files", "host_architecture", "is_part", "newest", "release_of"]
 
 # part of the name of a cache entry: entries that were unpacked in another way are not looked at
 LAYOUT = 1
@@ -95,6 +96,13 @@ def from_files(bzimage: Path, modules: Path | None) -> Kernel:
     elf = cache.entry(f"files-{key}", lambda made: _unpack(image, str(bzimage), made, X86_64)) / "vmlinux"
     release = release_of(elf.read_bytes(), str(bzimage))
     return Kernel(bzimage.name, release, elf, modules, _find_build(bzimage.resolve(), modules), X86_64)
+
+
+def host_architecture() -> Architecture:
+    """The architecture of this machine; BadInputError if nothing is known of it."""
+    if platform.machine() != X86_64.name:
+        raise BadInputError(f"this machine is {platform.machine()}, and only the code of {X86_64.name} is known")
+    return X86_64
 
 
 def _find_build(bzimage: Path, modules: Path | None) -> Path | None:

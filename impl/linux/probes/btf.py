@@ -7,6 +7,7 @@ vmlinux's.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
@@ -84,7 +85,8 @@ TAGS: dict[int, str] = {
 class Btf:
     """The types of vmlinux or, with `base`, which is vmlinux's, of one module.
 
-    functions: the id of each FUNC by its name. BadInputError if the blob is malformed.
+    functions: the id of each FUNC by its name. repeated: how many more a name has. BadInputError if the blob is
+    malformed.
     """
 
     def __init__(self, blob: bytes, base: Btf | None = None) -> None:
@@ -108,6 +110,7 @@ class Btf:
         self._types: dict[int, Type] = {}
         self._prototypes: dict[int, Prototype] = {}
         self._equal: dict[Prototype, Prototype] = {}
+        self.repeated: Counter[str] = Counter()
         self.functions: Mapping[str, int] = MappingProxyType(self._name_functions(functions))
 
     @property
@@ -124,7 +127,8 @@ class Btf:
         """The first FUNC of a name is the one that the kernel finds by it (btf_find_by_name_kind)."""
         found: dict[str, int] = {}
         for place in functions:
-            found.setdefault(self.name(self._words[self._starts[place]]), self._first_id + place)
+            name, number = self.name(self._words[self._starts[place]]), self._first_id + place
+            self.repeated[name] += found.setdefault(name, number) != number
         return found
 
     def prototype(self, function: int) -> Prototype:
