@@ -165,7 +165,10 @@ class Batches:
 
 
 def attach_in_batches(probes: Sequence[Probe], attached: Sequence[Sequence[Function]], semantics: Semantics) -> Batches:
-    """Attach each probe in one call to the functions that take it; there is no such call for fmod_ret (PROG-1)."""
+    """Attach each probe in one call for each BTF to the functions that take it (LINK-17).
+
+    There is no such call for fmod_ret (PROG-1).
+    """
     if not semantics.tracing_multi:
         return Batches(None, {})
     cut: dict[str, int] = {}
@@ -173,9 +176,8 @@ def attach_in_batches(probes: Sequence[Probe], attached: Sequence[Sequence[Funct
         meter = _Meter(system)
         done = []
         for probe, functions in zip(probes, attached, strict=True):
-            multi = probe.kind != "fmod_ret"
-            meter.apply(op.BpfProgLoad(probe.name, probe.kind, multi=multi))
-            for link in _links(probe, functions, multi=multi):
+            for load, link in _links(probe, functions):
+                meter.apply(load)
                 if meter.apply(link):
                     where = system.state.functions.indices([name for name, _ in link.targets])
                     cut[probe.name] = parts_met(system.state.trampolines, where)
@@ -187,13 +189,15 @@ def attach_in_batches(probes: Sequence[Probe], attached: Sequence[Sequence[Funct
         return Batches(None if cut else (attach, meter.read()), cut)
 
 
-def _links(probe: Probe, functions: Sequence[Function], *, multi: bool) -> Iterator[op.BpfLinkCreate]:
-    """One link to all functions, or one to each."""
-    targets = tuple((function.name, None) for function in functions)
-    if multi and targets:
-        yield op.BpfLinkCreate(probe.name, probe.name, targets)
-    elif not multi:
-        yield from (op.BpfLinkCreate(f"{probe.name} {target[0]}", probe.name, (target,)) for target in targets)
+def _links(probe: Probe, functions: Sequence[Function]) -> Iterator[tuple[op.BpfProgLoad, op.BpfLinkCreate]]:
+    """One program and link for all functions of a BTF, or one for each function."""
+    multi = probe.kind != "fmod_ret"
+    groups: dict[str, list[tuple[str, None]]] = {}
+    for function in functions:
+        groups.setdefault((function.module or "") if multi else function.name, []).append((function.name, None))
+    for group, targets in groups.items():
+        name = f"{probe.name} {group}"
+        yield op.BpfProgLoad(name, probe.kind, multi=multi), op.BpfLinkCreate(name, name, tuple(targets))
 
 
 # Without BPF.

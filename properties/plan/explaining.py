@@ -53,6 +53,8 @@ class _Refusal:
 _BY_ERRNO: Final = {
     "ENOTSUPP": Reason("LINK-4", "more argument slots than the JIT takes"),
     "E2BIG": Reason("LINK-3", "as many programs as a trampoline holds"),
+    "ENOENT": Reason("PROG-7", "kallsyms has no such symbol: inlined everywhere"),
+    "EBUSY": Reason("LINK-16", "an earlier symbol of the name is what BPF finds, and has no site"),
 }
 _BY_FUNCTION: Final[tuple[tuple[Reason, Callable[[_Refusal], bool]], ...]] = (
     (Reason("PROG-1", "the kernel has no such programs"), lambda r: r.lacks_kind),

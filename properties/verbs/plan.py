@@ -11,9 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from properties.plan.expanding import Expansion, expansions
 from properties.plan.explaining import Reason
 from properties.plan.planning import Plan, plan
-from properties.plan.probes import KINDS, Probe, parse_probe
+from properties.plan.probes import KINDS, Probe, parse_probes
 from properties.report.show import log_width
 from properties.systems.naming import semantics_named, world_named
 from spec.costs import POKE_BATCH, Cost
@@ -27,11 +28,17 @@ __all__ = ["add_arguments", "run"]
 WIDTH = 100
 EXAMPLES = 3
 MOST_SETS = 24
+MOST_LEFT_OUT = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan`."""
-    parser.add_argument("pattern", nargs="+", metavar="KIND:GLOB", help=f"KIND is one of {', '.join(KINDS)}")
+    parser.add_argument(
+        "pattern",
+        nargs="+",
+        metavar="KIND:[MODULE:]GLOB",
+        help=f"KIND is one of {', '.join(KINDS)}; with commas and blocks, as bpftrace has it",
+    )
     parser.add_argument("--world", default="linux-7.3", metavar="W", help="a built-in world or a population file")
     parser.add_argument("--semantics", metavar="X", help=f"one of {', '.join(PRESETS)}; default: each of them")
 
@@ -40,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan and return 0; BadInputError if a pattern is malformed or matches nothing."""
     presets = [semantics_named(arguments.semantics)] if arguments.semantics else list(PRESETS.values())
     world = world_named(arguments.world)
-    probes = [parse_probe(text, number, world) for number, text in enumerate(arguments.pattern, 1)]
+    probes = parse_probes(arguments.pattern, world)
     console = Console(highlight=False, width=log_width(WIDTH))
     _print(console, world, probes, [plan(probes, semantics) for semantics in presets])
     return 0
@@ -58,7 +65,7 @@ def _print(console: Console, world: World, probes: Sequence[Probe], plans: Seque
     console.print(_image_table(plans))
     console.print()
     console.print(_cost_table(plans))
-    for note in _notes(probes, plans):
+    for note in (*_notes(probes, plans), *_expansion_notes(world, probes, plans)):
         console.print()
         console.print(note)
 
@@ -198,6 +205,26 @@ def _batch_notes(each: Plan) -> Iterator[str]:
     for probe, met in each.cut.items():
         limit = each.semantics.parts_limit
         yield f"{name}: {probe} in one call is -EBUSY, for it meets {met} parts and the limit is {limit} (LINK-11)."
+
+
+def _expansion_notes(world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
+    """What one call a pattern answers, by who expands it, and what to leave out."""
+    for each in plans:
+        for probe, attached in zip(probes, each.attached, strict=True):
+            for one in expansions(probe, attached, world, each.semantics):
+                call = f"{each.semantics.name}: {one.probe} in one call over {one.btf}, {one.how}"
+                answer = f"-{one.errno}. {_leave_out(one)}" if one.errno else "attached."
+                yield escape(f"{call}: {one.count:,} functions, {answer}")
+
+
+def _leave_out(one: Expansion) -> str:
+    """The list to leave out, in full as long as somebody can copy it."""
+    names = [function.symbol for function in one.left_out]
+    shown = ", ".join(names[:MOST_LEFT_OUT])
+    more = f" and {len(names) - MOST_LEFT_OUT:,} more" if len(names) > MOST_LEFT_OUT else ""
+    if len(names) == one.count:
+        return "None of them can be attached."
+    return f"It attaches without these {len(names):,}: {shown}{more}."
 
 
 def _count(number: int) -> str:

@@ -1,0 +1,69 @@
+"""One call a pattern, as tools expand it: what it answers, and what must be left out so that it attaches (GLOB-6).
+
+libbpf passes every FUNC of one BTF that matches; a tool that reads available_filter_functions first leaves out what has
+no site by its name. Each expansion is attached on `batched`, alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from impl.batched import per_function
+from properties.plan.probes import VMLINUX, Probe
+from spec import operations as op
+from spec.globs import Pattern, matcher
+from spec.outcomes import Errno
+from spec.semantics import Semantics
+from spec.worlds import Function, World
+
+__all__ = ["Expansion", "expansions"]
+
+HOWS = {"": "as libbpf expands it", "traceable": "as available_filter_functions has it"}
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """One call. btf: vmlinux, or a module. how: who expands the pattern, in words. count: functions that are passed.
+
+    errno: what the call answers, empty if it attaches. left_out: the fewest functions without which it attaches.
+    """
+
+    probe: str
+    btf: str
+    how: str
+    count: int
+    errno: str
+    left_out: tuple[Function, ...]
+
+
+def expansions(probe: Probe, attached: Collection[Function], world: World, semantics: Semantics) -> Iterator[Expansion]:
+    """What one call with the probe's glob does in each BTF, expanded both ways; attached: what takes the probe."""
+    if not semantics.tracing_multi or semantics.has_parts or probe.kind == "fmod_ret":
+        return
+    taking = frozenset(function.name for function in attached)
+    for btf in _list_btfs(probe, world):
+        for how, words in HOWS.items():
+            found = world.expand(Pattern(how, None if btf == VMLINUX else btf, probe.glob))
+            if found:
+                errno = _attach(probe, found, semantics)
+                left_out = tuple(function for function in found if function.name not in taking) if errno else ()
+                yield Expansion(probe.name, btf, words, len(found), errno, left_out)
+
+
+def _list_btfs(probe: Probe, world: World) -> Sequence[str]:
+    wanted = matcher(probe.module or "*")
+    present = {function.module or VMLINUX for function in probe.matched}
+    return [btf for btf in (VMLINUX, *world.modules) if btf in present and wanted(btf)]
+
+
+def _attach(probe: Probe, functions: Sequence[Function], semantics: Semantics) -> str:
+    """The errno of a link over these functions, in a world of nothing else."""
+    recorded = tuple(function for function in functions if "unrecorded" not in function.attributes)
+    others = tuple(function for function in functions if "unrecorded" in function.attributes)
+    with closing(per_function(World("expansion", recorded, others), semantics)) as system:
+        system.apply(op.BpfProgLoad(probe.name, probe.kind, multi=True))
+        targets = tuple((function.name, None) for function in functions)
+        outcome = system.apply(op.BpfLinkCreate(probe.name, probe.name, targets))
+    return outcome.name if isinstance(outcome, Errno) else ""
