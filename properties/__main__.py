@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 from properties.verbs import SUMMARIES
+from properties.work.ending import TerminatedError, give_back_when_terminated
 from spec.errors import BadInputError
 
 __all__ = ["main"]
@@ -31,10 +31,6 @@ class VerbModule(Protocol):
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do the work, and return the exit status. Bad input is raised as BadInputError."""
-
-
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM: everything is given back, as after Ctrl-C."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -84,10 +80,6 @@ def _help() -> str:
     return f"usage: {USAGE}\n\n{verbs}\n\nEach verb explains itself: python -m properties VERB --help"
 
 
-def _terminate(_signal: int, _frame: object) -> NoReturn:
-    raise TerminatedError
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
+    give_back_when_terminated()
     sys.exit(main(sys.argv[1:]))

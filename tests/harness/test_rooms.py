@@ -18,6 +18,7 @@ FLOORS = (
     {"hunt", "runs"},
     {"lockstep"},
     {"prover", "report", "systems"},
+    {"work"},
 )
 """The packages of properties, from the front door down: each imports only what is beneath its floor."""
 
