@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from properties.benchmarks import against_angr, attaching, calling, proving, stepping
+from properties.benchmarks import against_angr, attaching, calling, dividing, proving, stepping
 from properties.benchmarks.figures import Measure, table, write
 
 __all__ = ["add_arguments", "run"]
@@ -53,4 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measures() -> list[Measure]:
     """The figures that need nothing but what the project depends on."""
-    return [*attaching.measures(), *stepping.measures(), *calling.measures(), *proving.measures()]
+    modules = attaching, stepping, calling, proving, dividing
+    return [measure for module in modules for measure in module.measures()]

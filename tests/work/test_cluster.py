@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -36,6 +37,14 @@ pytestmark = [
 
 ROOT: Final = Path(__file__).parents[2]
 BUG: Final = SearchUnit(("impl.planted.ftrace:tramp_not_restored",), "synthetic", "linux-6.12", 3, 60)
+
+
+@pytest.fixture(autouse=True)
+def random_numbers_of_dask() -> Iterator[None]:
+    """Dask's clients draw from the global generator."""
+    before = random.getstate()
+    yield
+    random.setstate(before)
 
 
 def process(*words: str) -> subprocess.Popen[bytes]:
