@@ -103,28 +103,29 @@ def outcomes(crew: Crew, units: list[SearchUnit]) -> dict[int, Outcome]:
 
 
 def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
-    """Four workers, one of them killed every few seconds: the merged values are those of one process."""
+    """Four workers, one of them killed after every other unit: the merged values are those of one process."""
     units = list(islice(search_units([BUG]), 16))
     with Crew.here(1) as crew:
         expected = outcomes(crew, units)
     over = threading.Event()
     killed = 0
 
-    def kill_some(made: Cluster) -> None:
+    def kill_some(made: Cluster, crew: Remembering) -> None:
         nonlocal killed
-        while not over.wait(5):
-            kill(made.workers.pop(0))
-            killed += 1
-            made.hire()
+        while not over.wait(0.2):
+            if crew.kept > 2 * killed:
+                kill(made.workers.pop(0))
+                killed += 1
+                made.hire()
 
     with cluster(4) as made, Remembering(join(made.address, None, print), tmp_path) as crew:
-        killer = threading.Thread(target=kill_some, args=(made,))
+        killer = threading.Thread(target=kill_some, args=(made, crew))
         killer.start()
         found = outcomes(crew, units)
         over.set()
         killer.join()
 
-    assert killed > 0
+    assert killed > 3
     assert [True] * 16 == [isinstance(outcome, Done) for outcome in found.values()]
     assert 16 == len(list(tmp_path.glob("*.json")))
     merged = [merge(each) for each in (expected, found)]
