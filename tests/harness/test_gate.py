@@ -76,9 +76,9 @@ def test_our_own_workflow_calls_tox_alone() -> None:
     (matrix,) = re.findall(r"environment: \[(.*)\]", text)
     environments = (ROOT / "tox.ini").read_text()
 
-    assert {"./.ci/run", "./tox -e verify", "./tox -e ${{ matrix.environment }}"} == {
-        line for line in re.findall(r"- run: (.*)", text) if not line.startswith("git config")
-    }
+    assert {"./.ci/run", "./tox -e verify", "./tox -e ${{ matrix.environment }}"} == set(
+        re.findall(r"- run: (.*)", text)
+    )
     assert all(re.search(rf"[{{,:]{name}[,}}\]]", environments) for name in matrix.split(", "))
 
 
