@@ -17,10 +17,15 @@ from pathlib import Path
 import pytest
 
 from properties.__main__ import main
+from properties.kernels.evidence import Evidence
+from properties.kernels.tables import as_json
+from properties.report.results import CheckResult, CheckVerdict, Finished
+from properties.report.show import write_reports
 from properties.verbs import SUMMARIES
 from spec.images import ImageFile
 from spec.operations import OPERATIONS, Operation
 from spec.populations import _Population, _Record, make_world
+from spec.semantics import PRESETS
 
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"(?:- |run: |\$ )?(?:(?:\./)?tox -e (\S+)(?: --)?|(?:python -m properties|massattach) (\S+))(.*)")
@@ -182,6 +187,36 @@ def test_populations_document_has_every_member() -> None:
 
     assert {*_Population.__struct_fields__, *_Record.__struct_fields__} == members(document)
     assert ["vfs_fsync", "no_btf_knows_me", "in_a_module"] == [function.name for function in world.functions]
+
+
+def test_results_document_has_what_linux_writes() -> None:
+    """docs/results.md names each member of linux.json, and of a kernel there."""
+    evidence = Evidence("bzImage", "7.3.4", PRESETS["linux-7.3"], {}, {}, {}, (), (), 1, 1, 1.0)
+    document = as_json([evidence])
+    section = (ROOT / "docs" / "results.md").read_text().partition("## linux.json")[2].partition("\n## ")[0]
+    standing = next(iter(document["rules"].values()))["bzImage"]
+    told = set(re.findall(r"`(\w+)`", section))
+
+    assert {*document, "costs", *document["kernels"]["bzImage"], *standing} == told
+
+
+def test_results_document_shows_junit_as_it_is(tmp_path: Path) -> None:
+    """The XML in docs/results.md has the elements and attributes that reports have."""
+    result = CheckResult(CheckVerdict.FELL, 1, detail="a divergence")
+    write_reports(
+        [Finished("a property", result, 1.0)], tmp_path / "r.xml", tmp_path / "r.txt", title="massattach linux"
+    )
+    (shown,) = (
+        block for language, block in FENCED.findall((ROOT / "docs/results.md").read_text()) if language == "xml"
+    )
+    elements = re.compile(r"<(\w+)([^>]*)>")
+
+    assert forms(elements.findall(shown)) == forms(elements.findall((tmp_path / "r.xml").read_text()))
+
+
+def forms(elements: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Elements with the names of their attributes."""
+    return [(element, re.findall(r"(\w+)=", attributes)) for element, attributes in elements]
 
 
 @pytest.mark.slow

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from properties.kernels.evidence import Evidence
+from properties.kernels.tables import as_json
+from spec.semantics import PRESETS
+
 ROOT = Path(__file__).parents[2]
 CHANGES = ROOT / "docs" / "ci" / "changes.py"
 WORKFLOWS = {
@@ -82,32 +86,34 @@ def test_our_own_workflow_calls_tox_alone() -> None:
     assert all(re.search(rf"[{{,:]{name}[,}}\]]", environments) for name in matrix.split(", "))
 
 
-def linux_json(state: str, outcomes: dict[str, dict[str, int]]) -> dict[str, object]:
-    """What a run of `linux` writes, as far as the comparison reads it."""
-    return {"rules": {"SITE-3": {"bzImage": {"state": state}}}, "kernels": {"bzImage": {"outcomes": outcomes}}}
+def linux_json(confirmed: str, **outcomes: int) -> dict[str, object]:
+    """What `linux` writes after a run that confirmed one rule, and in which livepatch gave these answers."""
+    answers = {("livepatch", outcome.replace("_", "-")): count for outcome, count in outcomes.items()}
+    evidence = Evidence("bzImage", "7.3.4", PRESETS["linux-7.3"], {confirmed: 2}, answers, {}, (), (), 1, 1, 1.0)
+    return as_json([evidence])
 
 
 @pytest.mark.parametrize(
     ("last", "this", "told"),
     [
-        (linux_json("confirmed", {}), linux_json("confirmed", {}), "- nothing changed since the last run\n"),
+        (linux_json("SITE-3"), linux_json("SITE-3"), ["nothing changed since the last run"]),
         (
-            linux_json("confirmed", {"livepatch": {"0": 4}}),
-            linux_json("never reached", {"livepatch": {"0": 1, "-EBUSY": 2}}),
-            "- bzImage: SITE-3 was confirmed, and is never reached\n- bzImage: livepatch -> -EBUSY is new\n",
+            linux_json("SITE-3", OK=4),
+            linux_json("SITE-4", OK=1, _EBUSY=2),
+            [
+                "bzImage: SITE-3 was confirmed, and is never reached",
+                "bzImage: SITE-4 was never reached, and is confirmed",
+                "bzImage: livepatch -> -EBUSY is new",
+            ],
         ),
-        (
-            linux_json("confirmed", {"livepatch": {"0": 4}}),
-            linux_json("confirmed", {}),
-            "- bzImage: livepatch -> 0 was not seen again\n",
-        ),
+        (linux_json("SITE-3", OK=4), linux_json("SITE-3"), ["bzImage: livepatch -> OK was not seen again"]),
     ],
 )
-def test_changes_since_the_last_run(last: object, this: object, told: str, tmp_path: Path) -> None:
+def test_changes_since_the_last_run(last: object, this: object, told: list[str], tmp_path: Path) -> None:
     """Rules that stand otherwise and answers that are new or gone are told, a line each."""
     files = [tmp_path / "last.json", tmp_path / "this.json"]
     for path, value in zip(files, (last, this), strict=True):
         path.write_text(json.dumps(value))
     done = subprocess.run([sys.executable, CHANGES, *files], capture_output=True, text=True, check=True)
 
-    assert told == done.stdout
+    assert [f"- {line}" for line in told] == done.stdout.splitlines()
