@@ -85,7 +85,10 @@ def seeds_agree(folder: Path) -> CheckResult:
         calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
         if divergences:
             detail = f"{path.name}: {divergences[0]}"
-            return CheckResult(CheckVerdict.FELL, len(paths), "seeds", functions, steps, calls, detail)
+            told = (divergences[0].told(seed),)
+            return CheckResult(
+                CheckVerdict.FELL, len(paths), "seeds", functions, steps, calls, detail, differences=told
+            )
     if not paths:
         return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
     return CheckResult(CheckVerdict.HOLDS, len(paths), "seeds", functions, steps, calls)
@@ -118,6 +121,7 @@ def nothing_is_found(kind: type[Search], world: World, semantics: Semantics, sec
         search.calls,
         _save(found) if found else "",
         search.tally.table(),
+        differences=(found.divergence.told(found.seed),) if found else (),
     )
 
 
