@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from properties.gallery.making import FILE, make
+from properties.gallery.making import make
+from properties.gallery.record import FILE
 from properties.report.records import write_record
 
 if __name__ == "__main__":

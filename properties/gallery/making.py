@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final
-
 from properties.gallery.bugs import draw_bugs
 from properties.gallery.costs import draw_costs
 from properties.gallery.defects import draw_defects
 from properties.gallery.talk import draw_talk
 from properties.report.records import GalleryRecord
 
-__all__ = ["FILE", "make"]
-
-FILE: Final = Path(__file__).with_name("gallery.json")
+__all__ = ["make"]
 
 
 def make() -> GalleryRecord:

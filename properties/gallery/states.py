@@ -22,6 +22,9 @@ from spec.worlds import Function, World
 
 __all__ = ["Drawer", "frames", "take"]
 
+Cookies = frozenset[tuple[str, int]]
+"""Of an image's programs, by their names."""
+
 MOST_ALIKE: Final = 3
 """So many functions that are alike stand for themselves where there are many."""
 
@@ -87,7 +90,8 @@ class Drawer:
             while name in {callee.name for callee in callees.values()}:
                 name += "′"  # another image that is the same
             programs = tuple(target.removeprefix(TRAMPOLINE).split(","))
-            callees[key] = Callee(name, "trampoline", programs, _served(self.level, function))
+            served = _served(self.level, function) + _tell_cookies(content[2])
+            callees[key] = Callee(name, "trampoline", programs, served)
         return list(callees).index(key)
 
 
@@ -148,13 +152,18 @@ def _address(system: System, function: Function) -> int | None:
     return None if batched is None else batched.text.image(batched.state.functions.index(function.name))[0]
 
 
-def _cookies(system: System, function: Function) -> Hashable:
+def _tell_cookies(cookies: Cookies) -> str:
+    given = ", ".join(f"{program} {cookie}" for program, cookie in sorted(cookies) if cookie)
+    return f"; cookie {given}" if given else ""
+
+
+def _cookies(system: System, function: Function) -> Cookies:
     """The cookies of an image's programs, by program: images that differ in them are not the same."""
     batched, inner = _batched(system), getattr(system, "inner", system)
     if isinstance(inner, Model) and function.name in inner.state.images:
         return frozenset((node.program.prog, node.cookie) for node in inner.state.images[function.name].nodes)
     if batched is None:
-        return None
+        return frozenset()
     state, trampolines = batched.state, batched.state.trampolines
     made_of = int(trampolines.images(np.array([state.functions.index(function.name)]))[0])
     programs = trampolines.sets.node_program

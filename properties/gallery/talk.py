@@ -68,5 +68,4 @@ def draw_talk() -> Iterator[Frame]:
                 operation = parse_operation(line)
                 drawer.hear(operation)
                 steps.append(f"{line} -> {take(system, operation)}")
-            told = f"{caption} Images: {system.cost().images_alive}, for {len(system.sites())} functions."
-            yield Frame(told, tuple(steps), drawer.draw(system))
+            yield Frame(caption, tuple(steps), drawer.draw(system))

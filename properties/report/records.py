@@ -382,7 +382,6 @@ def write_whole(content: bytes, path: Path) -> None:
     """Write a file under another name, and rename it; BadInputError if that cannot be done."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(content)
         unfinished.rename(path)
     except OSError as error:

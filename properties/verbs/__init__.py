@@ -19,5 +19,6 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "dump": "dump trampolines of a running kernel, prove them, and check what it accepts and refuses",
     "prove": "prove trampoline images, or show a counterexample that has been executed",
     "linux": "run real kernels against the model, and tell which rules each confirmed",
+    "report": "write one HTML file of what the last runs found",
 }
 """The verbs, in the order in which help lists them."""

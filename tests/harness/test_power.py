@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from properties.hunt.findings import Found
 from properties.hunt.search import search
 from properties.lockstep.coverage import Tally
 from properties.lockstep.lockstep import Lockstep
+from properties.report.records import FoundBug, PowerRecord
+from properties.verbs.publishing import publish_power
 from spec.seeds import Step, parse_operation, parse_seed, print_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -99,6 +102,8 @@ def test_most_seeds_are_minimal(capsys: pytest.CaptureFixture[str]) -> None:
     TABLE.parent.mkdir(exist_ok=True)
     with TABLE.open("w", encoding="utf-8") as file:
         Console(file=file, width=WIDTH).print(table)
+    record = PowerRecord(RANDOM_SEED, tuple(map(_record, PLANTED)))
+    publish_power(record, TABLE.with_suffix(".json"), Console(file=StringIO()))
     minimal = [bug for bug in PLANTED if is_minimal(bug)]
 
     assert 3 * len(minimal) >= 2 * len(PLANTED)
@@ -117,6 +122,14 @@ def power_table() -> Table:
     for bug in PLANTED:
         table.add_row(bug.name, bug.rule, bug.origin, bug.semantics, *_told(hunt(bug)), str(len(bug.minimal)))
     return table
+
+
+def _record(bug: Planted) -> FoundBug:
+    found = hunt(bug)
+    if found is None:
+        return FoundBug(bug.name, None)
+    counted = found.steps_to_find, len(found.seed.steps)
+    return FoundBug(bug.name, found.divergence.aspect, found.seconds, *counted, print_seed(found.seed))
 
 
 def _told(found: Found | None) -> tuple[str, str, str, str]:

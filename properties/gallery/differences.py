@@ -1,0 +1,43 @@
+"""Pictures of a divergence that a run found: its seed is run again, on the model and on what differed."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+
+from model import system as model
+from properties.gallery.states import Drawer, take
+from properties.report.pictures import Picture
+from properties.report.records import DifferenceRecord
+from properties.report.results import Difference
+from properties.systems.naming import BUILT_IN, resolve, semantics_named, world_named
+from spec.errors import BadInputError
+from spec.seeds import Seed, parse_seed
+from spec.sharing import LEVELS
+from spec.system import SystemFactory
+
+__all__ = ["draw_difference"]
+
+
+def draw_difference(difference: Difference) -> DifferenceRecord:
+    """The divergence with what sites call after its last step; of systems that are not at hand the words must do."""
+    try:
+        seed = parse_seed(difference.seed)
+        level = difference.system.rpartition(":")[2]
+        drawer = Drawer(world_named(seed.world), level if level in LEVELS else LEVELS[0])
+        expected = _run(seed, drawer, model)
+        observed = _run(seed, drawer, resolve(difference.system)) if difference.system in BUILT_IN else None
+    except BadInputError:
+        return DifferenceRecord(difference)
+    return DifferenceRecord(difference, expected, observed)
+
+
+def _run(seed: Seed, drawer: Drawer, factory: SystemFactory) -> Picture:
+    """The state after the seed's last step."""
+    for step in seed.steps:
+        drawer.hear(step.operation)
+    with closing(factory(drawer.world, semantics_named(seed.semantics))) as system:
+        for step in seed.steps:
+            # That it crashes is the divergence which is told in words.
+            with suppress(Exception):
+                take(system, step.operation)
+        return drawer.draw(system)
