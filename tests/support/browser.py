@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,15 @@ __all__ = ["INSTALL", "Browser", "chromium", "started"]
 
 INSTALL: Final = "apt-get install chromium"
 OPTIONS: Final = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe")
+OPTIONS: Final = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe")
+HAND_OVER: Final = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""The browser reads what it is asked from 3, and answers at 4."""
+
 PATIENCE: Final = 60.0
 PROBLEMS: Final = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
 
@@ -117,14 +127,8 @@ def started(profile: Path) -> Iterator[Browser]:
     """A browser with an empty page, which ends with the context. profile: where it may write."""
     its_input, sending = os.pipe()
     receiving, its_output = os.pipe()
-    options = (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--remote-debugging-pipe",
-        f"--user-data-dir={profile}",
-    )
-    command = ["sh", "-c", f'exec "$@" 3<&{its_input} 4>&{its_output}', "sh", chromium() or "chromium", *options]
+    program = [chromium() or "chromium", *OPTIONS, f"--user-data-dir={profile}"]
+    command = [sys.executable, "-c", HAND_OVER, str(its_input), str(its_output), *program]
     with subprocess.Popen(
         command, pass_fds=(its_input, its_output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:

@@ -13,23 +13,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from impl.linux.instruments.grace import Waits
+from impl.linux.instruments.measure import Measured, Phase
 from impl.planted import PLANTED
 from properties.__main__ import main
 from properties.benchmarks.figures import Figure
 from properties.gallery.record import read_gallery
+from properties.kernels.cost_rows import Costs, Prediction, Row
+from properties.kernels.evidence import Evidence
+from properties.kernels.tables import as_json
 from properties.report.html import page
 from properties.report.html.both_sides import compare
 from properties.report.html.charts import cost_charts
 from properties.report.html.trampolines import Drawing, Node, lay_out
 from properties.report.markdown import run_summary
 from properties.report.pictures import Callee, Caller, Picture
-from properties.report.records import CheckRecord, Curve, RunRecord, read_records, write_record
+from properties.report.records import CheckRecord, Curve, RuleRecord, RunRecord, read_records, write_record
 from properties.report.results import Check, CheckVerdict
 from properties.verbs import bench, checks, verify
 from properties.verbs.publishing import publish_run
 from properties.verbs.report import make
 from spec.documents import defects, rules
 from spec.errors import BadInputError
+from spec.semantics import PRESETS
 from tests.support.pages import Element, parse_page
 from tests.support.record_examples import run as example_run
 from tests.support.record_examples import write_records
@@ -263,6 +269,29 @@ def test_bench_publishes_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Path("bench.json").read_bytes() == Path("build/bench.json").read_bytes()
     assert "growth" in parse_page(Path("build/report.html").read_text(encoding="utf-8")).text
     assert "| ✅ | growth | 2 times | ≤ 3 |" in Path("summary.md").read_text()
+
+
+def test_linux_publishes_what_kernels_confirmed(tmp_path: Path) -> None:
+    """What `linux` writes is what the report reads: the rules, the kernels, the costs, and the run itself."""
+    counted = {"LINK-3": 5}, {("call", "observed"): 3}, {}, (), (), 1, 2, 3.5
+    shown = Evidence("mine", "7.3.4", PRESETS["linux-7.3"], *counted)
+    waits = Waits({"rcu_tasks": 2}, {"rcu_tasks": 2}, {"synchronize_rcu_tasks": 2})
+    measured = Measured(Phase(0.5, waits), Phase(1.5, waits), frozenset({"vfs_open"}), frozenset(), {})
+    row = Row("mine", "one by one", 1, measured, Prediction.nothing())
+    document = {**as_json([shown]), "costs": Costs((row,), 2.0).json()}
+    log = Console(file=StringIO())
+    publish_run("massattach linux", [], tmp_path / "linux.json", log, document=document)
+    ((_, record),) = read_records(tmp_path).linux
+
+    assert RuleRecord("confirmed", 5) == record.rules["LINK-3"]["mine"]
+    assert ("7.3.4", 3, 3) == (
+        record.kernels["mine"].release,
+        record.kernels["mine"].steps,
+        record.kernels["mine"].calls,
+    )
+    assert ({"rcu_tasks": 2}, 1.5) == (record.costs[0].attach.waits.waited, record.costs[0].detach.seconds)
+    assert "massattach linux" == record.run.title
+    assert "7.3.4" in report(tmp_path).text
 
 
 def test_a_damaged_neighbour_does_not_harm_a_run(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from properties.report.records import Curve
+from properties.report.records import Curve, FigureRecord
 
 __all__ = ["Chart", "Line", "Tick", "Trend", "cost_charts", "trend"]
 
@@ -130,9 +130,10 @@ def _describe(unit: str, curves: Sequence[Curve]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A figure over runs, oldest first. bound: the height of its line, None outside of the picture."""
+    """A figure over runs, oldest first. now: the last value and its bound; bound: the height of its line."""
 
     title: str
+    now: str
     text: str
     path: str
     points: tuple[tuple[float, float, bool], ...]
@@ -141,8 +142,10 @@ class Trend:
     height: float = TREND_HEIGHT
 
 
-def trend(title: str, names: Sequence[str], values: Sequence[float], holds: Sequence[bool], bound: float) -> Trend:
-    """A figure's values in as many runs, and its bound, from 0 up."""
+def trend(title: str, names: Sequence[str], figures: Sequence[FigureRecord]) -> Trend:
+    """A figure's values in as many runs, and its last bound, from 0 up."""
+    last, values = figures[-1], [figure.value for figure in figures]
+    bound, told_bound = last.bound, f"{'≥' if last.better == 'higher' else '≤'} {last.bound:g}"
     most = max(*values, bound, 0.0) or 1.0
     room = TREND_HEIGHT - 2 * TREND_MARGIN
 
@@ -152,7 +155,7 @@ def trend(title: str, names: Sequence[str], values: Sequence[float], holds: Sequ
     step = (TREND_WIDTH - 2 * TREND_MARGIN) / max(1, len(values) - 1)
     places = [(round(TREND_MARGIN + step * number, 1), height(value)) for number, value in enumerate(values)]
     told = ", ".join(f"{name} {value:.3g}" for name, value in zip(names, values, strict=True))
-    points = tuple((x, y, held) for (x, y), held in zip(places, holds, strict=True))
-    return Trend(
-        title, f"{told}; the bound is {bound:g}", "M" + "L".join(f"{x} {y}" for x, y in places), points, height(bound)
-    )
+    points = tuple((x, y, figure.holds) for (x, y), figure in zip(places, figures, strict=True))
+    path = "M" + "L".join(f"{x} {y}" for x, y in places)
+    now = f"{last.value:.3g} {last.unit}, must be {told_bound}"
+    return Trend(title, now, f"{told}; the bound is {bound:g}", path, points, height(bound))

@@ -21,6 +21,7 @@ from properties.report.records import (
     CostRecord,
     Curve,
     CurveRecord,
+    FigureRecord,
     GalleryRecord,
     LinuxRecord,
     Named,
@@ -40,7 +41,7 @@ LETTERS, ROWS, ITEMS = 20_000, 400, 40
 
 SMALLEST: Final = 1 / 256
 CODE: Final = re.compile(r"`([^`]+)`")
-ORIGIN: Final = re.compile(r"\b[0-9a-f]{12}\b")
+ERRNO: Final = re.compile(r"(?<![\w-])-E[A-Z0-9]{2,}")
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,9 @@ def _environment() -> Environment:
 
 
 def _mark_up(text: str) -> Markup:
-    """Text of the project's documents: what stands in backticks is code."""
-    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  # escaped before
+    """Text of the project's documents: what stands in backticks is code, and an errno is not broken."""
+    coded = CODE.sub(r"<code>\1</code>", str(escape(text)))
+    return Markup(ERRNO.sub(r'<span class="id">\g<0></span>', coded))  # noqa: S704  # escaped before
 
 
 def _tell_time(seconds: float) -> str:
@@ -203,18 +205,12 @@ def _curves(rows: Sequence[CostRecord]) -> list[Curve]:
 
 def _trends(records: Records) -> list[Trend]:
     """Every figure that stands in more than one of the files."""
-    found: dict[str, list[tuple[str, Any]]] = {}
+    found: dict[str, list[tuple[str, FigureRecord]]] = {}
     for name, figures in records.bench:
         for figure in figures:
             found.setdefault(figure.figure, []).append((name, figure))
     return [
-        trend(
-            title,
-            [name for name, _ in each],
-            [figure.value for _, figure in each],
-            [figure.holds for _, figure in each],
-            each[-1][1].bound,
-        )
+        trend(title, [name for name, _ in each], [figure for _, figure in each])
         for title, each in found.items()
         if len(each) > 1
     ]
