@@ -27,21 +27,24 @@ def draw_difference(difference: Difference) -> DifferenceRecord:
         drawer = Drawer(world_named(seed.world), level if level in LEVELS else LEVELS[0])
         for step in seed.steps:
             drawer.hear(step.operation)
-        expected = _run(seed, drawer, model)
+        before, expected = _run(seed, drawer, model)
     except BadInputError:
         return DifferenceRecord(difference)
     observed = None
     if difference.system in BUILT_IN:
         # It did not do what it should, and may not even show its sites: then the words must do, too.
         with suppress(Exception):
-            observed = _run(seed, drawer, resolve(difference.system))
-    return DifferenceRecord(difference, expected, observed)
+            _, observed = _run(seed, drawer, resolve(difference.system))
+    return DifferenceRecord(difference, before, expected, observed)
 
 
-def _run(seed: Seed, drawer: Drawer, factory: SystemFactory) -> Picture:
-    """The state after the seed's last step; calls and looks change nothing."""
+def _run(seed: Seed, drawer: Drawer, factory: SystemFactory) -> tuple[Picture, Picture]:
+    """The states before the seed's last step and after it; calls and looks change nothing."""
+    operations = [step.operation for step in seed.steps if not isinstance(step.operation, Call | ObserveSite)]
     with closing(factory(drawer.world, semantics_named(seed.semantics))) as system:
-        for step in seed.steps:
-            if not isinstance(step.operation, Call | ObserveSite):
-                system.apply(step.operation)
-        return drawer.draw(system)
+        for operation in operations[:-1]:
+            system.apply(operation)
+        before = drawer.draw(system)
+        for operation in operations[-1:]:
+            system.apply(operation)
+        return before, drawer.draw(system)

@@ -62,9 +62,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class DifferenceRecord:
-    """A divergence, and pictures of what each side shows after its last step, where that could be run again."""
+    """A divergence, and pictures of what each side shows after its last step, where that could be run again.
+
+    before: what the model shows before that step.
+    """
 
     difference: Difference
+    before: Picture | None = None
     expected: Picture | None = None
     observed: Picture | None = None
 

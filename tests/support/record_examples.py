@@ -60,7 +60,7 @@ def run(name: str) -> RunRecord:
             3,
             detail=name,
             differences=(
-                DifferenceRecord(difference, picture(name), picture(f"{name}2")),
+                DifferenceRecord(difference, picture(f"{name}1"), picture(name), picture(f"{name}2")),
                 DifferenceRecord(difference),
             ),
         ),

@@ -121,7 +121,7 @@ def test_what_fell_is_shown_with_both_sides(tmp_path: Path) -> None:
 
     assert ["both name ", "both name "] == [pre.text[:10] for pre in article.all("pre")[:2]]
     assert ["a", "b"] == [mark.text for mark in article.all("mark")]
-    assert 2 == len(article.all("svg"))
+    assert 3 == len(article.all("svg"))
     assert "fell" == article.all("span")[0].text
     assert "divergences" in report(tmp_path).all("nav")[0].text.lower()
 
@@ -252,6 +252,7 @@ def test_verify_publishes_its_results(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "sites" == found.difference.aspect
     assert found.expected is not None
     assert found.observed is not None
+    assert found.before == found.expected
     assert [("fentry:p1", "fexit:p2"), ("fexit:p2",)] == [
         each.callees[0].programs for each in (found.expected, found.observed)
     ]
