@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+import random
 import re
+from collections.abc import Iterator
+from functools import reduce
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,7 +33,15 @@ from properties.report.html.charts import cost_charts
 from properties.report.html.trampolines import Drawing, Node, lay_out
 from properties.report.markdown import run_summary
 from properties.report.pictures import Callee, Caller, Picture
-from properties.report.records import CheckRecord, Curve, RuleRecord, RunRecord, read_records, write_record
+from properties.report.records import (
+    CheckRecord,
+    Curve,
+    GalleryRecord,
+    RuleRecord,
+    RunRecord,
+    read_records,
+    write_record,
+)
 from properties.report.results import Check, CheckVerdict
 from properties.verbs import bench, checks, verify
 from properties.verbs.publishing import publish_run
@@ -37,8 +50,8 @@ from spec.documents import defects, rules
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
 from tests.support.pages import Element, parse_page
+from tests.support.record_examples import every_record, write_records
 from tests.support.record_examples import run as example_run
-from tests.support.record_examples import write_records
 
 MOST_BYTES = page.MOST_BYTES
 HOSTILE = """<script>alert(1)</script><img src=x onerror="alert(2)">'"&amp;{{ 7 * 7 }}</title></svg></style>\u202e"""
@@ -178,6 +191,60 @@ def test_a_damaged_record_is_one_sentence(file: str, tmp_path: Path, capsys: pyt
     assert DAMAGED[file][1] in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+EMPTY = page.Known((), (), {}, GalleryRecord((), (), (), ()))
+ODD = (
+    "",
+    None,
+    0,
+    -1,
+    10**30,
+    1e308,
+    5e-324,
+    True,
+    [],
+    {},
+    "x" * 9000,
+    "\ud800",
+    float("nan"),
+    [[]],
+    "holds",
+    "9" * 400,
+)
+
+
+def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each member of a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in inner:
+        yield (*before, key)
+        yield from places(member, (*before, key))
+
+
+@pytest.mark.parametrize("file", every_record("name"))
+def test_any_damage_is_told_or_shown(file: str, tmp_path: Path) -> None:
+    """Whatever stands in the place of a member: one sentence, or a page that is well-formed and not too large."""
+    rng = random.Random(file)
+    write_records(tmp_path)
+    path = tmp_path / file
+    whole = path.read_text()
+    shown, told = 0, []
+    for _ in range(40):
+        document = json.loads(whole)
+        *way, last = rng.choice(list(places(document)))
+        reduce(lambda value, key: value[key], way, document)[last] = rng.choice(ODD)
+        path.write_text(json.dumps(document))
+        try:
+            text = page.make_page(read_records(tmp_path), EMPTY)
+        except BadInputError as error:
+            told.append(str(error))
+        else:
+            parse_page(text)
+            shown += 1
+    assert shown
+    assert told
+    assert all(sentence.startswith(f"{path}:") for sentence in told)
 
 
 def test_a_picture_that_calls_what_is_not_there_is_damaged(tmp_path: Path) -> None:
@@ -352,6 +419,7 @@ def test_charts_of_a_group_have_the_same_axes() -> None:
     assert "0" == first.down[0].label
     assert pytest.approx(low[1] - middle[1], abs=0.2) == middle[1] - high[1]
     assert zero[1] > low[1]
+    assert {0} == {line.number for chart in (first, second) for line in chart.lines}
     assert second.nothing is False
     assert cost_charts("s", [("a", [Curve("w", ((1, 0.0),))])])[0].nothing
     assert [] == cost_charts("s", [])

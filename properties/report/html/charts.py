@@ -14,14 +14,16 @@ __all__ = ["Chart", "Line", "Tick", "Trend", "cost_charts", "trend"]
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 16, 44
 MARKS: Final = ("circle", "square", "triangle", "diamond")
-MOST_CURVES: Final = len(MARKS)
+MOST_WAYS: Final = 8
+"""So many colours there are; marks of the second four are hollow."""
+
 MOST_POINTS: Final = 60
 TREND_WIDTH, TREND_HEIGHT, TREND_MARGIN = 300, 96, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A line of the grid with its label; minor: without one."""
+    """A line of the grid with its label."""
 
     at: float
     label: str
@@ -29,14 +31,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A curve: its points in pixels, and the shape of its marks. number: of its colour."""
+    """A curve: its points in pixels, and its marks. number: of its colour, the same in all charts of a group."""
 
     name: str
     number: int
     mark: str
+    hollow: bool
     path: str
     points: tuple[tuple[float, float], ...]
-    last: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +98,36 @@ def short(value: float) -> str:
 
 
 def cost_charts(unit: str, named: Sequence[tuple[str, Sequence[Curve]]]) -> list[Chart]:
-    """Charts of curves over the number of functions, by their titles, on axes that are the same for all."""
-    shown = {title: _shorten(curves) for title, curves in named}
+    """Charts of curves over the number of functions, by their titles; axes and colours are the same in all."""
+    ways = list(dict.fromkeys(curve.name for _, curves in named for curve in curves if curve.points))
+    numbers = {way: number for number, way in enumerate(ways[:MOST_WAYS])}
+    shown = {title: [_shorten(curve) for curve in curves if curve.name in numbers] for title, curves in named}
     points = [point for curves in shown.values() for curve in curves for point in curve.points]
     across = _axis([x for x, _ in points], LEFT, WIDTH - RIGHT - 8)
     down = _axis([y for _, y in points], HEIGHT - BOTTOM, TOP + 6)
-    return [_make_chart(title, unit, curves, across, down) for title, curves in shown.items() if curves]
+    return [
+        Chart(
+            title,
+            _describe(unit, curves),
+            unit,
+            not any(y for curve in curves for _, y in curve.points),
+            across.ticks(),
+            down.ticks(),
+            tuple(_draw(numbers[curve.name], curve, across, down) for curve in curves),
+        )
+        for title, curves in shown.items()
+        if curves
+    ]
 
 
-def _shorten(curves: Sequence[Curve]) -> list[Curve]:
-    shown = [Curve(curve.name, tuple(sorted(curve.points))[:MOST_POINTS]) for curve in curves if curve.points]
-    return shown[:MOST_CURVES]
-
-
-def _make_chart(title: str, unit: str, curves: Sequence[Curve], across: _Axis, down: _Axis) -> Chart:
-    lines = tuple(_draw(number, curve, across, down) for number, curve in enumerate(curves))
-    nothing = not any(y for curve in curves for _, y in curve.points)
-    return Chart(title, _describe(unit, curves), unit, nothing, across.ticks(), down.ticks(), lines)
+def _shorten(curve: Curve) -> Curve:
+    return Curve(curve.name, tuple(sorted(curve.points))[:MOST_POINTS])
 
 
 def _draw(number: int, curve: Curve, across: _Axis, down: _Axis) -> Line:
     places = tuple((round(across.place(x), 1), round(down.place(y), 1)) for x, y in curve.points)
     path = "M" + "L".join(f"{x} {y}" for x, y in places)
-    return Line(curve.name, number, MARKS[number], path, places, short(curve.points[-1][1]))
+    return Line(curve.name, number, MARKS[number % len(MARKS)], number >= len(MARKS), path, places)
 
 
 def _describe(unit: str, curves: Sequence[Curve]) -> str:

@@ -191,7 +191,9 @@ def _measured(linux: Named[LinuxRecord]) -> list[Chart]:
     """A chart for each kernel on which attaching was timed."""
     rows = [row for _, record in linux for row in record.costs]
     kernels = dict.fromkeys(row.kernel for row in rows)
-    return cost_charts("s", [(kernel, _curves([row for row in rows if row.kernel == kernel])) for kernel in kernels])
+    return cost_charts(
+        "seconds", [(kernel, _curves([row for row in rows if row.kernel == kernel])) for kernel in kernels]
+    )
 
 
 def _curves(rows: Sequence[CostRecord]) -> list[Curve]:
