@@ -111,6 +111,7 @@ def _collect(job: Job, world: World, unit: str, take: Callable[[], object], dire
         after.steps - before.steps,
         after.calls - before.calls,
         "\n".join(_save(difference, directory) for difference in found),
+        differences=tuple(difference.divergence.told(difference.seed) for difference in found),
     )
 
 

@@ -61,7 +61,8 @@ def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     told = _count_obligations([proof.verdict for proof in matrix.proofs], matrix.seconds)
     lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
     result = _conclude([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
-    return replace(result, headline=target is X86 and level == LEVELS[0])
+    proofs = tuple(proof.told(level) for proof in matrix.proofs)
+    return replace(result, headline=target is X86 and level == LEVELS[0], proofs=proofs)
 
 
 def images_are_proved(folder: Path) -> CheckResult:

@@ -61,7 +61,10 @@ def seeds_agree(folder: Path, systems: tuple[str, ...]) -> CheckResult:
         calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
         if divergences:
             detail = f"{path.name}: {divergences[0]}"
-            return CheckResult(CheckVerdict.FELL, len(paths), "seeds", functions, steps, calls, detail)
+            told = (divergences[0].told(seed),)
+            return CheckResult(
+                CheckVerdict.FELL, len(paths), "seeds", functions, steps, calls, detail, differences=told
+            )
     if not paths:
         return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
     return CheckResult(CheckVerdict.HOLDS, len(paths), "seeds", functions, steps, calls)

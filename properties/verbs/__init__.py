@@ -20,5 +20,6 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "prove": "prove trampoline images, or show a counterexample that has been executed",
     "campaign": "have the work of another verb done by many machines, and go on where it was ended",
     "linux": "run real kernels against the model, and tell which rules each confirmed",
+    "report": "write one HTML file of what the last runs found",
 }
 """The verbs, in the order in which help lists them."""

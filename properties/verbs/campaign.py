@@ -13,18 +13,23 @@ from typing import Final
 from rich.console import Console
 
 from properties.hunt.exploring import Explored, explore
+from properties.hunt.units import SearchUnit
 from properties.report.grid import Column, Grid, Line
+from properties.report.results import CheckResult, CheckVerdict, Finished
 from properties.report.show import print_line, rich_table
 from properties.verbs import explore as explore_verb
 from properties.verbs.options import add_crew_options, join_or_start, seconds
+from properties.verbs.publishing import publish_run
 from properties.work.remembering import Remembering
 from spec.errors import BadInputError
 from spec.reading import encode, load
+from spec.seeds import print_seed
 
 __all__ = ["add_arguments", "run"]
 
 VERBS: Final = ("explore", "prove", "verify")
 MOST_BYTES: Final = 1 << 20
+TITLE, RECORD = "massattach campaign", "campaign-run.json"
 DETAILS = """
 VERB is explore, prove or verify, with its own options. Of explore every finding of the budget is kept, not only the
 first; of prove and verify no unit is done twice. What units gave is in DIR/units, findings are in DIR/seeds, one file
@@ -114,7 +119,28 @@ def _explore(
         if not lost.journal:
             print_line(console, f"unit {number} was lost: {lost.told}")
     print_line(console, f"{len(set(places.values()))} findings in {explored.steps:,} operations")
+    publish_run(TITLE, _list_finished(explored, settings, arguments.budget), arguments.save / RECORD, console)
     return explore_verb.FOUND if places else explore_verb.FAILED if explored.lost else 0
+
+
+def _list_finished(explored: Explored, settings: Sequence[SearchUnit], seconds: float) -> list[Finished]:
+    """The searches of each semantics as a property, for the report."""
+    units = {unit.semantics: unit for unit in settings}
+    return [
+        Finished(f"random sequences agree: {unit.world}, {name}", _result(explored, name), seconds)
+        for name, unit in units.items()
+    ]
+
+
+def _result(explored: Explored, semantics: str) -> CheckResult:
+    tally = explored.tallies[semantics]
+    found = [finding.found for finding in explored.findings.values()]
+    own = {print_seed(one.seed): one for one in found if one.seed.semantics == semantics}
+    verdict = CheckVerdict.FELL if own else CheckVerdict.HOLDS if tally.steps else CheckVerdict.NOT_RUN
+    detail = "\n\n".join(f"{one.divergence}\n\n{text}" for text, one in own.items())
+    told = tuple(one.divergence.told(one.seed) for one in own.values())
+    steps = tally.steps
+    return CheckResult(verdict, steps, "operations", {}, steps, 0, detail, tally.table(), differences=told)
 
 
 def _tabulate(explored: Explored, places: dict[int, Path]) -> Grid:

@@ -14,7 +14,7 @@ from properties.kernels.units import KernelUnit
 from properties.lockstep.coverage import Tally
 from properties.proofs.units import ImagesUnit, MatrixUnit, PlacedUnit
 from properties.report.dividing import Divided, sole
-from properties.report.results import CheckResult, CheckVerdict
+from properties.report.results import CheckResult, CheckVerdict, Difference
 from properties.runs.units import ReachUnit, SeedsUnit
 from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, world_named
 from properties.work.units import Done, Lost, Outcome
@@ -89,6 +89,7 @@ def nothing_is_found(world: str, semantics: Semantics, outcomes: Sequence[Outcom
     examples = calls = 0
     functions: dict[str, int] = {}
     found: list[str] = []
+    told: list[Difference] = []
     lost: list[str] = []
     for outcome in outcomes:
         if isinstance(outcome, Done):
@@ -96,14 +97,19 @@ def nothing_is_found(world: str, semantics: Semantics, outcomes: Sequence[Outcom
             tally.add(value.counts)
             examples, calls = examples + value.examples, calls + value.calls
             functions[value.world] = value.functions
-            found += [_save(value.finding.found)] if value.finding else []
+            if value.finding is not None:
+                finding = value.finding.found
+                found.append(_save(finding))
+                told.append(finding.divergence.told(finding.seed))
         elif outcome.journal:
             found.append(_save_journal(outcome, world))
         else:
             lost.append(outcome.told)
     verdict = CheckVerdict.FELL if found else CheckVerdict.NOT_RUN if lost else CheckVerdict.HOLDS
     detail = "\n".join(found + lost)
-    return CheckResult(verdict, examples, "examples", functions, tally.steps, calls, detail, tally.table())
+    return CheckResult(
+        verdict, examples, "examples", functions, tally.steps, calls, detail, tally.table(), differences=tuple(told)
+    )
 
 
 def _save(found: Found) -> str:

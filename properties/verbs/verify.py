@@ -12,6 +12,7 @@ from properties.report.dividing import run_divided
 from properties.report.results import exit_status, summary
 from properties.verbs import checks
 from properties.verbs.options import add_crew_options, crew_of
+from properties.verbs.publishing import publish_run
 from spec.errors import BadInputError
 
 __all__ = ["add_arguments", "run"]
@@ -67,4 +68,5 @@ def run(arguments: argparse.Namespace) -> int:
     show.print_line(console, summary(done))
     show.write_reports(done, arguments.junit, text, notes=notes)
     show.print_line(console, f"Reports: {text} and {arguments.junit}")
+    publish_run(show.TITLE, done, arguments.junit.with_suffix(".json"), console, notes=notes)
     return exit_status(done)

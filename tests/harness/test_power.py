@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from properties.hunt.findings import Found
 from properties.hunt.units import SearchUnit
 from properties.lockstep.coverage import Tally
 from properties.lockstep.lockstep import Lockstep
+from properties.report.records import FoundBug, PowerRecord
+from properties.verbs.publishing import publish_power
 from properties.work.crew import Crew, Errand, processors
 from properties.work.units import Done
 from spec.seeds import Step, parse_operation, parse_seed, print_seed
@@ -117,6 +120,8 @@ def test_most_seeds_are_minimal(capsys: pytest.CaptureFixture[str], hunts: Hunts
     TABLE.parent.mkdir(exist_ok=True)
     with TABLE.open("w", encoding="utf-8") as file:
         Console(file=file, width=WIDTH).print(table)
+    record = PowerRecord(RANDOM_SEED, tuple(_record(bug, found_by(hunts, bug)) for bug in PLANTED))
+    publish_power(record, TABLE.with_suffix(".json"), Console(file=StringIO()))
     minimal = [bug for bug in PLANTED if is_minimal(bug, hunts)]
 
     assert 3 * len(minimal) >= 2 * len(PLANTED)
@@ -137,6 +142,13 @@ def power_table(hunts: Hunts) -> Table:
             bug.name, bug.rule, bug.origin, bug.semantics, *_told(found_by(hunts, bug)), str(len(bug.minimal))
         )
     return table
+
+
+def _record(bug: Planted, found: Found | None) -> FoundBug:
+    if found is None:
+        return FoundBug(bug.name, None)
+    counted = found.steps_to_find, len(found.seed.steps)
+    return FoundBug(bug.name, found.divergence.aspect, found.seconds, *counted, print_seed(found.seed))
 
 
 def _told(found: Found | None) -> tuple[str, str, str, str]:

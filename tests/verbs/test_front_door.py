@@ -242,8 +242,9 @@ def test_verify_prints_one_table_and_the_summary(
     assert 1 == status
     assert lines[0].startswith("1, 3: fell: a.seed: batched diverges (3 seeds, ")
     assert "massattach verify" == lines[1].strip()
-    assert "Checked 30 functions in 1 worlds by 5 steps and 1 calls: 1 of 1 properties fell." == lines[-2]
-    assert f"Reports: {junit.with_suffix('.txt')} and {junit}" == lines[-1]
+    assert "Checked 30 functions in 1 worlds by 5 steps and 1 calls: 1 of 1 properties fell." == lines[-3]
+    assert f"Reports: {junit.with_suffix('.txt')} and {junit}" == lines[-2]
+    assert f"For a browser: {junit.parent / 'report.html'}" == lines[-1]
     assert junit.is_file()
 
 
