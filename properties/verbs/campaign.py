@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ __all__ = ["add_arguments", "run"]
 
 VERBS: Final = ("explore", "prove", "verify")
 MOST_BYTES: Final = 1 << 20
-TITLE, RECORD = "massattach campaign", "campaign-run.json"
+TITLE, RECORD = "massattach campaign", "campaign.json"
 DETAILS = """
 VERB is explore, prove or verify, with its own options. Of explore every finding of the budget is kept, not only the
 first; of prove and verify no unit is done twice. What units gave is in DIR/units, findings are in DIR/seeds, one file
@@ -44,7 +45,7 @@ Exit status: that of VERB.
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What DIR/campaign.json says: the verb and its options, and the random seed where none was given."""
+    """What DIR/begun.json says: the verb and its options, and the random seed where none was given."""
 
     words: tuple[str, ...]
     random_seed: int
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _begin(directory: Path, words: tuple[str, ...]) -> Begun:
     """Write down what the campaign is, or read it if it has begun before; BadInputError if that was another one."""
-    path = directory / "campaign.json"
+    path = directory / "begun.json"
     if path.exists():
         begun = load(path, Begun, MOST_BYTES)
         if begun.words != words:
