@@ -41,6 +41,7 @@ LETTERS, ROWS, ITEMS = 20_000, 400, 40
 
 SMALLEST: Final = 1 / 256
 CODE: Final = re.compile(r"`([^`]+)`")
+COMMIT: Final = re.compile(r"\b[0-9a-f]{12}\b")
 ERRNO: Final = re.compile(r"(?<![\w-])-E[A-Z0-9]{2,}")
 
 
@@ -136,9 +137,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        compare=compare, prose=_mark_up, lay_out=lay_out, time=_tell_time, slug=_slug, figure=_tell_figure
-    )
+    environment.filters.update(compare=compare, lay_out=lay_out, prose=_mark_up, slug=_slug)
+    environment.filters.update(time=_tell_time, figure=_tell_figure, commit=_find_commit)
     return environment
 
 
@@ -146,6 +146,12 @@ def _mark_up(text: str) -> Markup:
     """Text of the project's documents: what stands in backticks is code, and an errno is not broken."""
     coded = CODE.sub(r"<code>\1</code>", str(escape(text)))
     return Markup(ERRNO.sub(r'<span class="id">\g<0></span>', coded))  # noqa: S704  # escaped before
+
+
+def _find_commit(origin: str) -> str:
+    """The commit in a planted bug's origin, empty without one."""
+    found = COMMIT.search(origin)
+    return found[0] if found else ""
 
 
 def _tell_time(seconds: float) -> str:
