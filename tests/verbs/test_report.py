@@ -154,6 +154,18 @@ def test_the_matrix_and_the_rules_are_tables(tmp_path: Path) -> None:
     ]
 
 
+def test_the_head_tells_each_run_with_its_verdict(tmp_path: Path) -> None:
+    """Runs of checks, the newest figures, and the search for planted bugs; the title has the worst of all."""
+    write_records(tmp_path)
+    shown = report(tmp_path)
+    lines = [line.text.strip() for line in shown.all("ul")[0].all("li")]
+
+    assert ["fell massattach verify name. Checked name."] * 2 == lines[:2]
+    assert "fell massattach bench, bench-2. 1 of 2 figures hold." == lines[2]
+    assert "fell Planted bugs, power. 1 of 2 were found by a search." == lines[3]
+    assert "massattach: fell" == shown.all("title")[0].text
+
+
 def test_figures_of_several_runs_are_a_course(tmp_path: Path) -> None:
     """One picture for each figure that stands in more than one file; the table shows the newest."""
     write_records(tmp_path)
