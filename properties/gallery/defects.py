@@ -7,7 +7,7 @@ from contextlib import closing
 
 from model import system as model
 from properties.gallery.states import Drawer, frames
-from properties.report.pictures import Frame
+from properties.report.pictures import StateFrame
 from properties.report.records import DefectRecord
 from properties.runs.corpus import EVERY, SEEDS
 from properties.systems.naming import semantics_named, world_named
@@ -25,7 +25,7 @@ def draw_defects() -> Iterator[DefectRecord]:
             yield DefectRecord(defect.id, defect.seed, tuple(_run(defect.seed)))
 
 
-def _run(name: str) -> Iterator[Frame]:
+def _run(name: str) -> Iterator[StateFrame]:
     seed = read_seed(next(path for folder in (SEEDS, EVERY) if (path := folder / f"{name}.seed").is_file()))
     world = world_named(seed.world)
     with closing(model(world, semantics_named(seed.semantics))) as system:

@@ -12,7 +12,7 @@ import numpy as np
 
 from impl.batched import Batched
 from model.system import Model
-from properties.report.pictures import Callee, Caller, Frame, Picture
+from properties.report.pictures import CalledTarget, Caller, Picture, StateFrame
 from spec.operations import Call, ObserveSite, Operation
 from spec.seeds import Step, print_operation
 from spec.sharing import image_key
@@ -55,7 +55,7 @@ class Drawer:
             shown = [function for function in self.world.functions if function.name in self.spoken_of]
         else:
             shown = sorted((self.world.by_name[name] for name in self.spoken_of), key=self._place)
-        callees: dict[Hashable, Callee] = {}
+        callees: dict[Hashable, CalledTarget] = {}
         callers = [self._draw_caller(function, sites.get(function.name), system, callees) for function in shown]
         return Picture(tuple(_gather(callers)), tuple(callees.values()), self._count_alive(system))
 
@@ -67,7 +67,7 @@ class Drawer:
         return _places(self.world)[function.name]
 
     def _draw_caller(
-        self, function: Function, site: Site | None, system: System, callees: dict[Hashable, Callee]
+        self, function: Function, site: Site | None, system: System, callees: dict[Hashable, CalledTarget]
     ) -> Caller:
         if site is None:
             return Caller(function.name, None, site="nop")
@@ -77,11 +77,11 @@ class Drawer:
             behind = self._find(site.entry, function, system, callees)
         return Caller(function.name, callee, behind, str(site))
 
-    def _find(self, target: str, function: Function, system: System, callees: dict[Hashable, Callee]) -> int:
+    def _find(self, target: str, function: Function, system: System, callees: dict[Hashable, CalledTarget]) -> int:
         """The place of what a site calls among the callees, to which it is added."""
         if not target.startswith(TRAMPOLINE):
             kind = KINDS.get(target.partition(":")[0], "caller")
-            callees.setdefault(target, Callee(target, kind))  # type: ignore[arg-type]
+            callees.setdefault(target, CalledTarget(target, kind))  # type: ignore[arg-type]
             return list(callees).index(target)
         content = target, image_key(self.level, function), _cookies(system, function)
         key = _address(system, function) or content
@@ -91,7 +91,7 @@ class Drawer:
                 name += "′"  # another image that is the same
             programs = tuple(target.removeprefix(TRAMPOLINE).split(","))
             served = _served(self.level, function) + _tell_cookies(content[2])
-            callees[key] = Callee(name, "trampoline", programs, served)
+            callees[key] = CalledTarget(name, "trampoline", programs, served)
         return list(callees).index(key)
 
 
@@ -105,7 +105,7 @@ def take(system: System, operation: Operation) -> str:
     return str(system.apply(operation))
 
 
-def frames(system: System, drawer: Drawer, steps: Iterable[Step]) -> Iterator[Frame]:
+def frames(system: System, drawer: Drawer, steps: Iterable[Step]) -> Iterator[StateFrame]:
     """The states of a run, one for each group of steps that ends in a change of sites."""
     before, group = drawer.draw(system), list[str]()
     for step in steps:
@@ -113,10 +113,10 @@ def frames(system: System, drawer: Drawer, steps: Iterable[Step]) -> Iterator[Fr
         group.append(f"{print_operation(step.operation)} -> {take(system, step.operation)}")
         after = drawer.draw(system)
         if _calls(after) != _calls(before):
-            yield Frame("", tuple(group), after)
+            yield StateFrame("", tuple(group), after)
             before, group = after, []
     if group:
-        yield Frame("", tuple(group), before)
+        yield StateFrame("", tuple(group), before)
 
 
 def _calls(picture: Picture) -> list[object]:

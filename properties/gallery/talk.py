@@ -8,7 +8,7 @@ from typing import Final
 
 from impl.batched import Batched
 from properties.gallery.states import Drawer, take
-from properties.report.pictures import Frame
+from properties.report.pictures import StateFrame
 from spec.border import bordered
 from spec.populations import load
 from spec.seeds import parse_operation
@@ -55,7 +55,7 @@ SCENES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 )
 
 
-def draw_talk() -> Iterator[Frame]:
+def draw_talk() -> Iterator[StateFrame]:
     """One frame for each scene, on functions of a real kernel, as `batched` shares images by shape."""
     known = load(KERNEL).by_name
     functions = tuple(known[name] for name in (*OPENING, *ATTRIBUTES, *LOCKING))
@@ -68,4 +68,4 @@ def draw_talk() -> Iterator[Frame]:
                 operation = parse_operation(line)
                 drawer.hear(operation)
                 steps.append(f"{line} -> {take(system, operation)}")
-            yield Frame(caption, tuple(steps), drawer.draw(system))
+            yield StateFrame(caption, tuple(steps), drawer.draw(system))

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-__all__ = ["Callee", "Caller", "Count", "Frame", "Picture"]
+__all__ = ["CalledTarget", "Caller", "Count", "Picture", "StateFrame"]
 
 Count = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
-class Callee:
+class CalledTarget:
     """What sites call: a trampoline image with its programs in running order, `KIND:PROG`, or ftrace's own code.
 
     name: TRAMPOLINE1, or a target as a seed spells it. serves: the shape or the arities that it is for.
@@ -45,7 +45,7 @@ class Picture:
     """A state. alive: how many images there are, if that is known. ValueError if a function calls what is not there."""
 
     callers: tuple[Caller, ...]
-    callees: tuple[Callee, ...]
+    callees: tuple[CalledTarget, ...]
     alive: Count | None = None
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class StateFrame:
     """A picture, what happened before it, and the operations that did it."""
 
     caption: str

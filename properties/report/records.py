@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from properties.report.grid import Grid
-from properties.report.pictures import Count, Frame, Picture
+from properties.report.pictures import Count, Picture, StateFrame
 from properties.report.results import CheckVerdict, Difference, Finished, ProofCell, summary
 from spec.errors import BadInputError
 from spec.reading import encode, load
@@ -274,7 +274,7 @@ class DefectRecord:
 
     id: str
     seed: str
-    frames: tuple[Frame, ...]
+    frames: tuple[StateFrame, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +299,7 @@ class CurveRecord:
 class GalleryRecord:
     """What needs no run to be found anew: the talk's pictures, planted bugs, defects, and predicted costs."""
 
-    talk: tuple[Frame, ...]
+    talk: tuple[StateFrame, ...]
     planted: tuple[PlantedRecord, ...]
     defects: tuple[DefectRecord, ...]
     costs: tuple[CurveRecord, ...]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from properties.report.grid import Column, Grid, Line
-from properties.report.pictures import Callee, Caller, Picture
+from properties.report.pictures import CalledTarget, Caller, Picture
 from properties.report.records import (
     CheckRecord,
     CostRecord,
@@ -34,9 +34,9 @@ __all__ = ["every_record", "write_records"]
 
 def picture(name: str) -> Picture:
     callees = (
-        Callee(f"TRAMPOLINE1{name}", "trampoline", (f"fentry:{name}", f"{name}:p2"), name),
-        Callee(f"ops:{name}", "ops"),
-        Callee(f"direct:{name}", "direct"),
+        CalledTarget(f"TRAMPOLINE1{name}", "trampoline", (f"fentry:{name}", f"{name}:p2"), name),
+        CalledTarget(f"ops:{name}", "ops"),
+        CalledTarget(f"direct:{name}", "direct"),
     )
     callers = (Caller(name, 0, site=name), Caller(f"two {name}", 1, 2, name, 1234), Caller(f"nop {name}", None))
     return Picture(callers, callees, 1)

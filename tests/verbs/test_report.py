@@ -32,7 +32,7 @@ from properties.report.html.both_sides import compare
 from properties.report.html.charts import cost_charts
 from properties.report.html.trampolines import Drawing, Node, lay_out
 from properties.report.markdown import run_summary
-from properties.report.pictures import Callee, Caller, Picture
+from properties.report.pictures import CalledTarget, Caller, Picture
 from properties.report.records import (
     CheckRecord,
     Curve,
@@ -152,6 +152,18 @@ def test_the_matrix_and_the_rules_are_tables(tmp_path: Path) -> None:
     assert ["confirmed", "confirmed", "confirmed674 steps", "never reached"] == [
         cell.text.strip() for cell in row.all("td")[1:]
     ]
+
+
+def test_the_head_tells_each_run_with_its_verdict(tmp_path: Path) -> None:
+    """Runs of checks, the newest figures, and the search for planted bugs; the title has the worst of all."""
+    write_records(tmp_path)
+    shown = report(tmp_path)
+    lines = [line.text.strip() for line in shown.all("ul")[0].all("li")]
+
+    assert ["fell massattach verify name. Checked name."] * 2 == lines[:2]
+    assert "fell massattach bench, bench-2. 1 of 2 figures hold." == lines[2]
+    assert "fell Planted bugs, power. 1 of 2 were found by a search." == lines[3]
+    assert "massattach: fell" == shown.all("title")[0].text
 
 
 def test_figures_of_several_runs_are_a_course(tmp_path: Path) -> None:
@@ -427,7 +439,7 @@ def test_charts_of_a_group_have_the_same_axes() -> None:
 
 names = st.text(st.characters(codec="utf-8"), max_size=60)
 callees = st.builds(
-    Callee,
+    CalledTarget,
     names,
     st.sampled_from(["trampoline", "direct", "ops", "caller"]),
     st.lists(st.builds("{}:{}".format, st.sampled_from(["fentry", "fexit", "x"]), names), max_size=60).map(tuple),

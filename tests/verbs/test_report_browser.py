@@ -121,7 +121,10 @@ def test_a_hostile_page_runs_nothing(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_the_page_opens_at_once(browser: Browser, page: Path) -> None:
-    """The best of five, so that a loaded machine fails nothing: in less than a second."""
+    """In less than a second of the processor; the first time the browser takes a process for it."""
     browser.look(1280, dark=False)
+    browser.open(page)
+    spent = [browser.open(page) for _ in range(3)]
 
-    assert min(browser.open(page) for _ in range(5)) < SECONDS
+    assert 0 < min(spent)
+    assert max(spent) < SECONDS

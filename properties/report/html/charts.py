@@ -9,7 +9,7 @@ from typing import Final
 
 from properties.report.records import Curve, FigureRecord
 
-__all__ = ["Chart", "Line", "Tick", "Trend", "cost_charts", "trend"]
+__all__ = ["Chart", "ChartLine", "Tick", "Trend", "cost_charts", "trend"]
 
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 16, 44
@@ -30,7 +30,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """A curve: its points in pixels, and its marks. number: of its colour, the same in all charts of a group."""
 
     name: str
@@ -51,7 +51,7 @@ class Chart:
     nothing: bool
     across: tuple[Tick, ...]
     down: tuple[Tick, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ChartLine, ...]
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
@@ -124,10 +124,10 @@ def _shorten(curve: Curve) -> Curve:
     return Curve(curve.name, tuple(sorted(curve.points))[:MOST_POINTS])
 
 
-def _draw(number: int, curve: Curve, across: _Axis, down: _Axis) -> Line:
+def _draw(number: int, curve: Curve, across: _Axis, down: _Axis) -> ChartLine:
     places = tuple((round(across.place(x), 1), round(down.place(y), 1)) for x, y in curve.points)
     path = "M" + "L".join(f"{x} {y}" for x, y in places)
-    return Line(curve.name, number, MARKS[number % len(MARKS)], number >= len(MARKS), path, places)
+    return ChartLine(curve.name, number, MARKS[number % len(MARKS)], number >= len(MARKS), path, places)
 
 
 def _describe(unit: str, curves: Sequence[Curve]) -> str:

@@ -11,13 +11,13 @@ from properties.report.records import LinuxRecord, Named, RuleRecord
 from properties.report.results import ProofCell
 from spec.documents import Rule
 
-__all__ = ["Family", "KernelColumn", "Matrix", "RuleLine", "columns", "families", "matrices"]
+__all__ = ["Family", "KernelColumn", "RuleLine", "ShownMatrix", "columns", "families", "matrices"]
 
 STATES = ("confirmed", "never reached", "not observable", "not in this kernel")
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
+class ShownMatrix:
     """The proofs of an architecture at a sharing level. lines: arity, and a cell for each kind, None for none."""
 
     title: str
@@ -28,7 +28,7 @@ class Matrix:
     milliseconds: float
 
 
-def matrices(cells: Sequence[ProofCell]) -> tuple[Matrix, ...]:
+def matrices(cells: Sequence[ProofCell]) -> tuple[ShownMatrix, ...]:
     """A matrix for each architecture and level, in the order of the record."""
     groups: dict[tuple[str, str], list[ProofCell]] = {}
     for cell in cells:
@@ -36,13 +36,13 @@ def matrices(cells: Sequence[ProofCell]) -> tuple[Matrix, ...]:
     return tuple(_arrange(f"{architecture}, {level}", group) for (architecture, level), group in groups.items())
 
 
-def _arrange(title: str, cells: Sequence[ProofCell]) -> Matrix:
+def _arrange(title: str, cells: Sequence[ProofCell]) -> ShownMatrix:
     kinds = tuple(dict.fromkeys(cell.kind for cell in cells))
     arities = dict.fromkeys(cell.arity for cell in cells)
     found = {(cell.arity, cell.kind): cell for cell in cells}
     lines = tuple((arity, tuple(found.get((arity, kind)) for kind in kinds)) for arity in arities)
     proved = sum(cell.outcome == "proved" for cell in cells)
-    return Matrix(title, kinds, lines, proved, len(cells), sum(cell.milliseconds for cell in cells))
+    return ShownMatrix(title, kinds, lines, proved, len(cells), sum(cell.milliseconds for cell in cells))
 
 
 @dataclass(frozen=True, slots=True)

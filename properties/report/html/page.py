@@ -41,6 +41,7 @@ LETTERS, ROWS, ITEMS = 20_000, 400, 40
 
 SMALLEST: Final = 1 / 256
 CODE: Final = re.compile(r"`([^`]+)`")
+COMMIT: Final = re.compile(r"\b[0-9a-f]{12}\b")
 ERRNO: Final = re.compile(r"(?<![\w-])-E[A-Z0-9]{2,}")
 
 
@@ -71,7 +72,7 @@ def make_page(records: Records, known: Known) -> str:
 def _render(records: Records, known: Known, room: float) -> str:
     kernels = columns(records.linux, known.confirmed)
     limits = _Limits(max(200, int(LETTERS * room)), max(20, int(ROWS * room)), max(4, int(ITEMS * room)))
-    runs = records.all_runs
+    runs, headlines = records.all_runs, _headlines(records)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -79,7 +80,8 @@ def _render(records: Records, known: Known, room: float) -> str:
             css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
             limits=limits,
             runs=runs,
-            verdict=_judge(records),
+            headlines=headlines,
+            verdict=_worst(headlines),
             differences=[
                 (run.title, check.name, found) for run in runs for check in run.checks for found in check.differences
             ],
@@ -136,9 +138,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        compare=compare, prose=_mark_up, lay_out=lay_out, time=_tell_time, slug=_slug, figure=_tell_figure
-    )
+    environment.filters.update(compare=compare, lay_out=lay_out, prose=_mark_up, slug=_slug)
+    environment.filters.update(time=_tell_time, figure=_tell_figure, commit=_find_commit)
     return environment
 
 
@@ -146,6 +147,12 @@ def _mark_up(text: str) -> Markup:
     """Text of the project's documents: what stands in backticks is code, and an errno is not broken."""
     coded = CODE.sub(r"<code>\1</code>", str(escape(text)))
     return Markup(ERRNO.sub(r'<span class="id">\g<0></span>', coded))  # noqa: S704  # escaped before
+
+
+def _find_commit(origin: str) -> str:
+    """The commit in a planted bug's origin, empty without one."""
+    found = COMMIT.search(origin)
+    return found[0] if found else ""
 
 
 def _tell_time(seconds: float) -> str:
@@ -160,16 +167,33 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _judge(records: Records) -> str:
-    """The worst of all verdicts, and whether there is any."""
-    verdicts = {check.verdict for run in records.all_runs for check in run.checks}
-    failed = any(not figure.holds for _, figures in records.bench[-1:] for figure in figures)
-    missed = any(bug.aspect is None for _, power in records.power for bug in power.bugs)
-    if CheckVerdict.FELL in verdicts or failed or missed:
+def _headlines(records: Records) -> list[tuple[str, str, str]]:
+    """For each run its verdict, its title, and a sentence: those of checks, the newest figures, searches for bugs."""
+    lines = [(_judge([check.verdict for check in run.checks]), run.title, run.summary) for run in records.all_runs]
+    for name, figures in records.bench[-1:]:
+        held = sum(figure.holds for figure in figures)
+        lines.append(_count(held, len(figures), f"massattach bench, {name}", "figures hold"))
+    for name, power in records.power:
+        found = sum(bug.aspect is not None for bug in power.bugs)
+        lines.append(_count(found, len(power.bugs), f"Planted bugs, {name}", "were found by a search"))
+    return lines
+
+
+def _count(good: int, every: int, title: str, what: str) -> tuple[str, str, str]:
+    verdict = "holds" if good == every else "fell"
+    return verdict, title, f"{good:,} of {every:,} {what}."
+
+
+def _judge(verdicts: Sequence[CheckVerdict]) -> str:
+    """As exit_status does: what could not run does not hold."""
+    if CheckVerdict.FELL in verdicts:
         return "fell"
-    if CheckVerdict.NOT_RUN in verdicts:
-        return "not run"
-    return "holds" if verdicts or records.bench or records.power else "nothing"
+    return "holds" if {*verdicts} == {CheckVerdict.HOLDS} else "not run"
+
+
+def _worst(lines: Sequence[tuple[str, str, str]]) -> str:
+    verdicts = [verdict for verdict, _, _ in lines]
+    return next((each for each in ("fell", "not run", "holds") if each in verdicts), "nothing was run")
 
 
 def _frames_of(defect: Defect, gallery: GalleryRecord) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from properties.report.pictures import Callee, Caller, Picture
+from properties.report.pictures import CalledTarget, Caller, Picture
 from properties.report.records import PlannedKernel, PlannedProbe, PlannedSet, PlanRecord
 
 __all__ = ["picture"]
@@ -21,7 +21,7 @@ def picture(plan: PlanRecord, kernel: PlannedKernel) -> Picture:
     numbers = {each.probes: number for number, each in enumerate(kernel.sets, 1)}
     callers = tuple(Caller(_name(each), place, count=max(1, each.functions)) for place, each in enumerate(sets))
     callees = tuple(
-        Callee(f"TRAMPOLINE{numbers[each.probes]}", "trampoline", _run_order(each, probes), _serves(each))
+        CalledTarget(f"TRAMPOLINE{numbers[each.probes]}", "trampoline", _run_order(each, probes), _serves(each))
         for each in sets
     )
     return Picture(callers, callees)

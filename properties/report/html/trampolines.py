@@ -8,9 +8,9 @@ from itertools import accumulate
 from statistics import mean
 from typing import Final
 
-from properties.report.pictures import Callee, Caller, Picture
+from properties.report.pictures import CalledTarget, Caller, Picture
 
-__all__ = ["Chip", "Drawing", "Edge", "Node", "lay_out"]
+__all__ = ["Chip", "Drawing", "Edge", "ImageNode", "lay_out"]
 
 LETTER: Final = 7.3
 """The width of a letter of the pictures' font, which is monospaced, 12 pixels high."""
@@ -37,7 +37,7 @@ class Chip:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ImageNode:
     """A box. classes: of its style; notes: smaller lines under the text."""
 
     text: str
@@ -68,7 +68,7 @@ class Drawing:
     text: str
     width: float
     height: float
-    nodes: tuple[Node, ...]
+    nodes: tuple[ImageNode, ...]
     edges: tuple[Edge, ...]
 
 
@@ -89,7 +89,7 @@ def lay_out(picture: Picture, title: str, before: Picture | None = None) -> Draw
     at = {place: (top, box[1]) for place, top, box in zip(callees, starts, boxes, strict=False)}
     x = MARGIN + left + GAP
     nodes = [
-        Node(
+        ImageNode(
             _name(caller),
             "",
             _classes("caller", caller.callee is None and "nop", caller.name in changed and "changed"),
@@ -133,11 +133,11 @@ def _find_changes(picture: Picture, before: Picture | None) -> tuple[frozenset[s
     return frozenset(changed), frozenset(c.name for c in picture.callees) - {c.name for c in before.callees}
 
 
-def _called(caller: Caller, picture: Picture) -> tuple[Callee | None, str]:
+def _called(caller: Caller, picture: Picture) -> tuple[CalledTarget | None, str]:
     return None if caller.callee is None else picture.callees[caller.callee], caller.site
 
 
-def _order(callers: Sequence[Caller], callees: Sequence[Callee]) -> list[int]:
+def _order(callers: Sequence[Caller], callees: Sequence[CalledTarget]) -> list[int]:
     """The places of what is called, so that calls cross little: by the middle of those that call it."""
     rows: dict[int, list[float]] = {}
     for row, caller in enumerate(callers):
@@ -148,7 +148,7 @@ def _order(callers: Sequence[Caller], callees: Sequence[Callee]) -> list[int]:
     return sorted(range(len(callees)), key=lambda place: mean(rows.get(place, [last])))[:MOST_CALLEES]
 
 
-def _measure(callee: Callee) -> tuple[float, float]:
+def _measure(callee: CalledTarget) -> tuple[float, float]:
     """Width and height of a box."""
     chips = _chips(callee)
     widths = [_chip_width(text) for text, _ in chips]
@@ -159,11 +159,11 @@ def _measure(callee: Callee) -> tuple[float, float]:
     return max(inner, head, serves) + 20, _head(callee) + len(rows) * (CHIP + CHIP_GAP) + (4 if rows else 0)
 
 
-def _head(callee: Callee) -> int:
+def _head(callee: CalledTarget) -> int:
     return HEAD + (SERVES if callee.serves else 4)
 
 
-def _chips(callee: Callee) -> list[tuple[str, str]]:
+def _chips(callee: CalledTarget) -> list[tuple[str, str]]:
     """Text and kind of each program."""
     split = [(program.partition(":")[2] or program, program.partition(":")[0]) for program in callee.programs]
     chips = [(f"{kind} {_shorten(name, 14)}", kind) for name, kind in split[:MOST_CHIPS]]
@@ -175,7 +175,9 @@ def _chip_width(text: str) -> float:
     return len(text) * LETTER * 0.92 + 14
 
 
-def _draw_callee(callee: Callee, x: float, at: tuple[float, float], width: float, fresh: frozenset[str]) -> Node:
+def _draw_callee(
+    callee: CalledTarget, x: float, at: tuple[float, float], width: float, fresh: frozenset[str]
+) -> ImageNode:
     top, height = at
     chips, across, down = [], x + 10, top + _head(callee)
     for number, (text, kind) in enumerate(_chips(callee)):
@@ -185,7 +187,7 @@ def _draw_callee(callee: Callee, x: float, at: tuple[float, float], width: float
         chips.append(Chip(text, known, across, down, _chip_width(text)))
         across += chips[-1].width + CHIP_GAP
     classes = _classes("callee", callee.kind, callee.name in fresh and "fresh")
-    return Node(_shorten(callee.name), _shorten(callee.serves, 36), classes, x, top, width, height, tuple(chips))
+    return ImageNode(_shorten(callee.name), _shorten(callee.serves, 36), classes, x, top, width, height, tuple(chips))
 
 
 def _draw_edges(
@@ -232,6 +234,6 @@ def _tell(caller: Caller, picture: Picture) -> str:
     return f"{_name(caller)} calls {_tell_callee(picture.callees[caller.callee])}{behind}"
 
 
-def _tell_callee(callee: Callee) -> str:
+def _tell_callee(callee: CalledTarget) -> str:
     programs = ", ".join(text for text, _ in _chips(callee))
     return f"{_shorten(callee.name)} ({programs})" if programs else _shorten(callee.name)
