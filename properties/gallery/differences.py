@@ -8,7 +8,7 @@ from model import system as model
 from properties.gallery.states import Drawer
 from properties.report.pictures import Picture
 from properties.report.records import DifferenceRecord
-from properties.report.results import Difference
+from properties.report.results import ToldDivergence
 from properties.systems.naming import BUILT_IN, resolve, semantics_named, world_named
 from spec.errors import BadInputError
 from spec.operations import Call, ObserveSite
@@ -19,7 +19,7 @@ from spec.system import SystemFactory
 __all__ = ["draw_difference"]
 
 
-def draw_difference(difference: Difference) -> DifferenceRecord:
+def draw_difference(difference: ToldDivergence) -> DifferenceRecord:
     """The divergence with what sites call after its last step; of systems that are not at hand the words must do."""
     try:
         seed = parse_seed(difference.seed)

@@ -12,7 +12,7 @@ import numpy as np
 
 from impl.batched import Batched
 from model.system import Model
-from properties.report.pictures import CalledTarget, Caller, Picture, StateFrame
+from properties.report.pictures import CalledTarget, CallingFunction, Picture, StateFrame
 from spec.operations import Call, ObserveSite, Operation
 from spec.seeds import Step, print_operation
 from spec.sharing import image_key
@@ -68,14 +68,14 @@ class Drawer:
 
     def _draw_caller(
         self, function: Function, site: Site | None, system: System, callees: dict[Hashable, CalledTarget]
-    ) -> Caller:
+    ) -> CallingFunction:
         if site is None:
-            return Caller(function.name, None, site="nop")
+            return CallingFunction(function.name, None, site="nop")
         callee = self._find(site.target, function, system, callees)
         behind = None
         if site.entry and site.entry != site.target:
             behind = self._find(site.entry, function, system, callees)
-        return Caller(function.name, callee, behind, str(site))
+        return CallingFunction(function.name, callee, behind, str(site))
 
     def _find(self, target: str, function: Function, system: System, callees: dict[Hashable, CalledTarget]) -> int:
         """The place of what a site calls among the callees, to which it is added."""
@@ -173,13 +173,13 @@ def _cookies(system: System, function: Function) -> Cookies:
     )
 
 
-def _gather(callers: list[Caller]) -> Iterator[Caller]:
+def _gather(callers: list[CallingFunction]) -> Iterator[CallingFunction]:
     """Functions as they are, or, where there are many, those that are alike together."""
     if len(callers) <= MOST:
         yield from callers
         return
 
-    def likeness(caller: Caller) -> tuple[object, ...]:
+    def likeness(caller: CallingFunction) -> tuple[object, ...]:
         return -1 if caller.callee is None else caller.callee, caller.behind or -1, caller.site
 
     for _, group in groupby(sorted(callers, key=likeness), likeness):
@@ -188,4 +188,4 @@ def _gather(callers: list[Caller]) -> Iterator[Caller]:
             yield from alike
         else:
             one = alike[0]
-            yield Caller(f"{one.name} … {alike[-1].name}", one.callee, one.behind, one.site, len(alike))
+            yield CallingFunction(f"{one.name} … {alike[-1].name}", one.callee, one.behind, one.site, len(alike))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from properties.report.results import Difference
+from properties.report.results import ToldDivergence
 from spec.costs import Cost
 from spec.seeds import Seed, print_seed
 from spec.sites import Site
@@ -44,10 +44,10 @@ class Divergence:
             f"  {sayer}:{_block(self.expected)}\n  {self.system} says:{_block(self.observed)}{rules}"
         )
 
-    def told(self, seed: Seed) -> Difference:
+    def told(self, seed: Seed) -> ToldDivergence:
         """The divergence in words, with the seed that shows it."""
         sides = self.expected, self.observed
-        return Difference(self.step, self.aspect, self.system, *sides, self.rules, print_seed(seed))
+        return ToldDivergence(self.step, self.aspect, self.system, *sides, self.rules, print_seed(seed))
 
 
 class DivergenceError(AssertionError):

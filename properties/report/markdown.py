@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from properties.report.records import BenchRecord, PowerRecord, RunRecord
+from properties.report.records import BenchRecord, ChecksRecord, PowerRecord
 from properties.report.results import CheckVerdict
 
 __all__ = ["append_summary", "bench_summary", "power_summary", "run_summary"]
@@ -26,7 +26,7 @@ def append_summary(text: str) -> None:
             file.write(text)
 
 
-def run_summary(run: RunRecord) -> str:
+def run_summary(run: ChecksRecord) -> str:
     """A line for each check, and the whole of what fell."""
     rows = (
         (SIGNS[c.verdict], c.name, f"{c.cases:,} {c.unit}", f"{c.seconds:.1f} s", c.verdict.value) for c in run.checks

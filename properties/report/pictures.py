@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-__all__ = ["CalledTarget", "Caller", "Count", "Picture", "StateFrame"]
+__all__ = ["CalledTarget", "CallingFunction", "Count", "Picture", "StateFrame"]
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -26,7 +26,7 @@ class CalledTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class CallingFunction:
     """A function and its site, or several alike. callee: the place of what it calls; None for a nop.
 
     behind: the place of the direct entry that ftrace_caller goes on to. site: the line of enabled_functions, empty
@@ -44,7 +44,7 @@ class Caller:
 class Picture:
     """A state. alive: how many images there are, if that is known. ValueError if a function calls what is not there."""
 
-    callers: tuple[Caller, ...]
+    callers: tuple[CallingFunction, ...]
     callees: tuple[CalledTarget, ...]
     alive: Count | None = None
 

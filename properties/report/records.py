@@ -17,13 +17,14 @@ from msgspec import Meta
 
 from properties.report.grid import Grid
 from properties.report.pictures import Count, Picture, StateFrame
-from properties.report.results import CheckVerdict, Difference, Finished, ProofCell, summary
+from properties.report.results import CheckVerdict, Finished, ProofCell, ToldDivergence, summary
 from spec.errors import BadInputError
 from spec.reading import encode, load
 
 __all__ = [
     "BenchRecord",
     "CheckRecord",
+    "ChecksRecord",
     "CostRecord",
     "Curve",
     "CurveRecord",
@@ -45,7 +46,6 @@ __all__ = [
     "PowerRecord",
     "Records",
     "RuleRecord",
-    "RunRecord",
     "WaitsRecord",
     "make_run",
     "read_records",
@@ -67,7 +67,7 @@ class DifferenceRecord:
     before: what the model shows before that step.
     """
 
-    difference: Difference
+    difference: ToldDivergence
     before: Picture | None = None
     expected: Picture | None = None
     observed: Picture | None = None
@@ -92,7 +92,7 @@ class CheckRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
+class ChecksRecord:
     """A run of verify, linux, or whatever else ran checks. title: whose; summary: one sentence; notes: further ones."""
 
     title: str
@@ -159,7 +159,7 @@ class LinuxRecord:
     rules: dict[str, dict[str, RuleRecord]]
     kernels: dict[str, KernelRecord]
     costs: tuple[CostRecord, ...] = ()
-    run: RunRecord | None = None
+    run: ChecksRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ class PlantedRecord:
     semantics: str
     sharing: str
     what: str
-    difference: Difference
+    difference: ToldDivergence
     before: Picture
     expected: Picture
     observed: Picture
@@ -313,14 +313,14 @@ Named = tuple[tuple[str, Value], ...]
 class Records:
     """The records of a directory."""
 
-    runs: Named[RunRecord] = ()
+    runs: Named[ChecksRecord] = ()
     linux: Named[LinuxRecord] = ()
     bench: Named[BenchRecord] = ()
     power: Named[PowerRecord] = ()
     plans: Named[PlanRecord] = ()
 
     @property
-    def all_runs(self) -> tuple[RunRecord, ...]:
+    def all_runs(self) -> tuple[ChecksRecord, ...]:
         """Every run of checks, those of real kernels last."""
         return (*(run for _, run in self.runs), *(each.run for _, each in self.linux if each.run is not None))
 
@@ -333,7 +333,7 @@ def read_records(directory: Path) -> Records:
     if not directory.is_dir():
         raise BadInputError("is no directory: write the one that verify, linux or bench wrote to", str(directory))
     return Records(
-        _read(directory, RUNS, RunRecord),
+        _read(directory, RUNS, ChecksRecord),
         _read(directory, ("linux*.json",), LinuxRecord),
         _read(directory, ("bench*.json",), BenchRecord),
         _read(directory, ("power*.json",), PowerRecord),
@@ -352,13 +352,13 @@ def make_run(
     title: str,
     done: Sequence[Finished],
     notes: Sequence[str] = (),
-    draw: Callable[[Difference], DifferenceRecord] = DifferenceRecord,
-) -> RunRecord:
+    draw: Callable[[ToldDivergence], DifferenceRecord] = DifferenceRecord,
+) -> ChecksRecord:
     """The record of checks that were run. draw: adds the pictures to a divergence."""
-    return RunRecord(title, summary(done), tuple(_make_checks(done, draw)), tuple(notes))
+    return ChecksRecord(title, summary(done), tuple(_make_checks(done, draw)), tuple(notes))
 
 
-def _make_checks(done: Sequence[Finished], draw: Callable[[Difference], DifferenceRecord]) -> Iterator[CheckRecord]:
+def _make_checks(done: Sequence[Finished], draw: Callable[[ToldDivergence], DifferenceRecord]) -> Iterator[CheckRecord]:
     for finished in done:
         result = finished.result
         yield CheckRecord(

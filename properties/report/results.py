@@ -13,9 +13,9 @@ __all__ = [
     "Check",
     "CheckResult",
     "CheckVerdict",
-    "Difference",
     "Finished",
     "ProofCell",
+    "ToldDivergence",
     "exit_status",
     "summary",
 ]
@@ -30,7 +30,7 @@ class CheckVerdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ToldDivergence:
     """A divergence in words: the members of lockstep's Divergence. seed: the text of one that shows it."""
 
     step: str
@@ -73,7 +73,7 @@ class CheckResult:
     detail: str = ""
     tally: Grid | None = None
     headline: bool = False
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[ToldDivergence, ...] = ()
     proofs: tuple[ProofCell, ...] = ()
 
 

@@ -14,7 +14,7 @@ from properties.kernels.units import KernelUnit
 from properties.lockstep.coverage import Tally
 from properties.proofs.units import ImagesUnit, MatrixUnit, PlacedUnit
 from properties.report.dividing import Divided, sole
-from properties.report.results import CheckResult, CheckVerdict, Difference
+from properties.report.results import CheckResult, CheckVerdict, ToldDivergence
 from properties.runs.units import ReachUnit, SeedsUnit
 from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, world_named
 from properties.work.units import Done, Lost, Outcome
@@ -89,7 +89,7 @@ def nothing_is_found(world: str, semantics: Semantics, outcomes: Sequence[Outcom
     examples = calls = 0
     functions: dict[str, int] = {}
     found: list[str] = []
-    told: list[Difference] = []
+    told: list[ToldDivergence] = []
     lost: list[str] = []
     for outcome in outcomes:
         if isinstance(outcome, Done):

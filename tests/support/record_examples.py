@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from properties.report.grid import Column, Grid, Line
-from properties.report.pictures import CalledTarget, Caller, Picture
+from properties.report.pictures import CalledTarget, CallingFunction, Picture
 from properties.report.records import (
     CheckRecord,
+    ChecksRecord,
     CostRecord,
     DifferenceRecord,
     FigureRecord,
@@ -23,11 +24,10 @@ from properties.report.records import (
     PlanRecord,
     PowerRecord,
     RuleRecord,
-    RunRecord,
     WaitsRecord,
     write_record,
 )
-from properties.report.results import CheckVerdict, Difference, ProofCell
+from properties.report.results import CheckVerdict, ProofCell, ToldDivergence
 
 __all__ = ["every_record", "write_records"]
 
@@ -38,13 +38,19 @@ def picture(name: str) -> Picture:
         CalledTarget(f"ops:{name}", "ops"),
         CalledTarget(f"direct:{name}", "direct"),
     )
-    callers = (Caller(name, 0, site=name), Caller(f"two {name}", 1, 2, name, 1234), Caller(f"nop {name}", None))
+    callers = (
+        CallingFunction(name, 0, site=name),
+        CallingFunction(f"two {name}", 1, 2, name, 1234),
+        CallingFunction(f"nop {name}", None),
+    )
     return Picture(callers, callees, 1)
 
 
-def run(name: str) -> RunRecord:
+def run(name: str) -> ChecksRecord:
     grid = Grid(name, (Column(name), Column("count", right=True)), (Line((name, "3")), Line((name,))))
-    difference = Difference(f"call {name}", "sites", name, f"both {name} a", f"both {name} b", ("LINK-3", name), name)
+    difference = ToldDivergence(
+        f"call {name}", "sites", name, f"both {name} a", f"both {name} b", ("LINK-3", name), name
+    )
     cells = tuple(
         ProofCell(architecture, name, arity, kind, outcome, 1.5)
         for architecture in ("x86-64", "arm64")
@@ -67,7 +73,7 @@ def run(name: str) -> RunRecord:
         CheckRecord(f"third {name}", CheckVerdict.NOT_RUN, 0.0, detail=name),
         CheckRecord("proofs", CheckVerdict.HOLDS, 2.0, 12, "images", tally=grid, proofs=cells),
     )
-    return RunRecord(f"massattach verify {name}", f"Checked {name}.", checks, (f"left out {name}",))
+    return ChecksRecord(f"massattach verify {name}", f"Checked {name}.", checks, (f"left out {name}",))
 
 
 def linux(name: str) -> LinuxRecord:

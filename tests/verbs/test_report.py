@@ -27,22 +27,25 @@ from properties.gallery.record import read_gallery
 from properties.kernels.cost_rows import Costs, Prediction, Row
 from properties.kernels.evidence import Evidence
 from properties.kernels.tables import as_json
+from properties.report.dividing import Divided
 from properties.report.html import page
 from properties.report.html.both_sides import compare
 from properties.report.html.charts import cost_charts
-from properties.report.html.trampolines import Drawing, Node, lay_out
+from properties.report.html.trampolines import ImageDrawing, ImageNode, lay_out
 from properties.report.markdown import run_summary
-from properties.report.pictures import CalledTarget, Caller, Picture
+from properties.report.pictures import CalledTarget, CallingFunction, Picture
 from properties.report.records import (
     CheckRecord,
+    ChecksRecord,
     Curve,
     GalleryRecord,
     RuleRecord,
-    RunRecord,
     read_records,
     write_record,
 )
-from properties.report.results import Check, CheckVerdict
+from properties.report.results import CheckVerdict
+from properties.runs.units import seeds_agree
+from properties.systems.naming import DEFAULT_SYSTEMS
 from properties.verbs import bench, checks, verify
 from properties.verbs.publishing import publish_run
 from properties.verbs.report import make
@@ -52,6 +55,7 @@ from spec.semantics import PRESETS
 from tests.support.pages import Element, parse_page
 from tests.support.record_examples import every_record, write_records
 from tests.support.record_examples import run as example_run
+from tests.support.work_units import Double
 
 MOST_BYTES = page.MOST_BYTES
 HOSTILE = """<script>alert(1)</script><img src=x onerror="alert(2)">'"&amp;{{ 7 * 7 }}</title></svg></style>\u202e"""
@@ -285,7 +289,7 @@ def test_the_page_keeps_to_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Of records that are too large less is shown, and how much is left out is said; the page stays well-formed."""
     detail = "a line of detail\n" * 20_000
     fallen = tuple(CheckRecord(f"long {number}", CheckVerdict.FELL, 1.0, detail=detail) for number in range(50))
-    write_record(RunRecord("huge", "huge", fallen + example_run("n").checks * 100), tmp_path / "verify.json")
+    write_record(ChecksRecord("huge", "huge", fallen + example_run("n").checks * 100), tmp_path / "verify.json")
     sizes = []
     for most in (MOST_BYTES, 1_000_000):
         monkeypatch.setattr(page, "MOST_BYTES", most)
@@ -318,10 +322,15 @@ def test_verify_publishes_its_results(tmp_path: Path, monkeypatch: pytest.Monkey
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    divided = Divided("seeds agree", [Double(1)], lambda _: seeds_agree(seeds, DEFAULT_SYSTEMS))
     monkeypatch.setattr(checks, "proofs", list)
-    monkeypatch.setattr(checks, "checks", lambda *_: [Check("seeds agree", lambda: checks.seeds_agree(seeds))])
+    monkeypatch.setattr(checks, "checks", lambda *_: [divided])
     with bug.in_place():
-        assert 1 == verify.run(argparse.Namespace(world=["synthetic"], budget=3.0, junit=tmp_path / "v.xml"))
+        assert 1 == verify.run(
+            argparse.Namespace(
+                world=["synthetic"], budget=3.0, junit=tmp_path / "v.xml", jobs=1, scheduler=None, crew=None
+            )
+        )
     record = read_records(tmp_path)
     assert () == record.runs
     (tmp_path / "v.json").rename(tmp_path / "verify.json")
@@ -402,7 +411,7 @@ def test_a_plan_is_written_as_a_record(tmp_path: Path) -> None:
 def test_markdown_is_escaped() -> None:
     """A name can end neither its cell nor its line, nor be markup; a detail cannot end its block."""
     checks = (CheckRecord("a|b\n<i>`x`", CheckVerdict.FELL, 1.0, detail="```\nend"),)
-    text = run_summary(RunRecord("title", "sentence.", checks))
+    text = run_summary(ChecksRecord("title", "sentence.", checks))
     row = next(line for line in text.split("\n") if "❌" in line)
 
     assert 6 == len(re.findall(r"(?<!\\)\|", row))
@@ -451,11 +460,11 @@ callees = st.builds(
 def pictures(draw: st.DrawFn) -> Picture:
     called = draw(st.lists(callees, max_size=6))
     place = st.none() | st.integers(0, len(called) - 1) if called else st.none()
-    callers = st.builds(Caller, names, place, place, names, st.integers(1, 50_000))
+    callers = st.builds(CallingFunction, names, place, place, names, st.integers(1, 50_000))
     return Picture(tuple(draw(st.lists(callers, max_size=50))), tuple(called))
 
 
-def boxes_apart(drawing: Drawing) -> bool:
+def boxes_apart(drawing: ImageDrawing) -> bool:
     """No two boxes meet, every box is in the drawing, every program in its box."""
     return (
         not any(_meet(one, other) for one, other in combinations(drawing.nodes, 2))
@@ -465,7 +474,7 @@ def boxes_apart(drawing: Drawing) -> bool:
     )
 
 
-def _meet(one: Node, other: Node) -> bool:
+def _meet(one: ImageNode, other: ImageNode) -> bool:
     across = one.x < other.x + other.width and other.x < one.x + one.width
     return across and one.y < other.y + other.height and other.y < one.y + one.height
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from properties.report.pictures import CalledTarget, Caller, Picture
+from properties.report.pictures import CalledTarget, CallingFunction, Picture
 from properties.report.records import PlannedKernel, PlannedProbe, PlannedSet, PlanRecord
 
 __all__ = ["picture"]
@@ -19,7 +19,9 @@ def picture(plan: PlanRecord, kernel: PlannedKernel) -> Picture:
     probes = {probe.name: probe for probe in plan.probes}
     sets = sorted(kernel.sets, key=lambda each: -each.functions)[:MOST]
     numbers = {each.probes: number for number, each in enumerate(kernel.sets, 1)}
-    callers = tuple(Caller(_name(each), place, count=max(1, each.functions)) for place, each in enumerate(sets))
+    callers = tuple(
+        CallingFunction(_name(each), place, count=max(1, each.functions)) for place, each in enumerate(sets)
+    )
     callees = tuple(
         CalledTarget(f"TRAMPOLINE{numbers[each.probes]}", "trampoline", _run_order(each, probes), _serves(each))
         for each in sets

@@ -8,9 +8,9 @@ from itertools import accumulate
 from statistics import mean
 from typing import Final
 
-from properties.report.pictures import CalledTarget, Caller, Picture
+from properties.report.pictures import CalledTarget, CallingFunction, Picture
 
-__all__ = ["Chip", "Drawing", "Edge", "ImageNode", "lay_out"]
+__all__ = ["Chip", "Edge", "ImageDrawing", "ImageNode", "lay_out"]
 
 LETTER: Final = 7.3
 """The width of a letter of the pictures' font, which is monospaced, 12 pixels high."""
@@ -61,7 +61,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class ImageDrawing:
     """A picture that is laid out. text: what it shows, in words."""
 
     title: str
@@ -72,7 +72,7 @@ class Drawing:
     edges: tuple[Edge, ...]
 
 
-def lay_out(picture: Picture, title: str, before: Picture | None = None) -> Drawing:
+def lay_out(picture: Picture, title: str, before: Picture | None = None) -> ImageDrawing:
     """Place everything. What differs from the picture before is marked."""
     callers = picture.callers[:MOST_CALLERS]
     callees = _order(callers, picture.callees)
@@ -103,7 +103,7 @@ def lay_out(picture: Picture, title: str, before: Picture | None = None) -> Draw
     nodes += [_draw_callee(picture.callees[place], x, at[place], right, fresh) for place in callees]
     edges = _draw_edges(callers, tops, at, (MARGIN + left, x), changed)
     width = x + right + MARGIN if callees else MARGIN + left + MARGIN
-    return Drawing(title, _describe(picture), width, height + 2 * MARGIN, tuple(nodes), tuple(edges))
+    return ImageDrawing(title, _describe(picture), width, height + 2 * MARGIN, tuple(nodes), tuple(edges))
 
 
 def _spread(callers: int, height: float) -> float:
@@ -111,7 +111,7 @@ def _spread(callers: int, height: float) -> float:
     return min(WIDEST_GAP, max(ROW_GAP, (height - callers * ROW) / max(1, callers - 1)))
 
 
-def _name(caller: Caller) -> str:
+def _name(caller: CallingFunction) -> str:
     more = f" ×{caller.count:,}" if caller.count > 1 else ""
     return _shorten(caller.name, LONGEST - len(more)) + more
 
@@ -133,11 +133,11 @@ def _find_changes(picture: Picture, before: Picture | None) -> tuple[frozenset[s
     return frozenset(changed), frozenset(c.name for c in picture.callees) - {c.name for c in before.callees}
 
 
-def _called(caller: Caller, picture: Picture) -> tuple[CalledTarget | None, str]:
+def _called(caller: CallingFunction, picture: Picture) -> tuple[CalledTarget | None, str]:
     return None if caller.callee is None else picture.callees[caller.callee], caller.site
 
 
-def _order(callers: Sequence[Caller], callees: Sequence[CalledTarget]) -> list[int]:
+def _order(callers: Sequence[CallingFunction], callees: Sequence[CalledTarget]) -> list[int]:
     """The places of what is called, so that calls cross little: by the middle of those that call it."""
     rows: dict[int, list[float]] = {}
     for row, caller in enumerate(callers):
@@ -191,7 +191,7 @@ def _draw_callee(
 
 
 def _draw_edges(
-    callers: Sequence[Caller],
+    callers: Sequence[CallingFunction],
     tops: Sequence[float],
     at: dict[int, tuple[float, float]],
     between: tuple[float, float],
@@ -227,7 +227,7 @@ def _describe(picture: Picture) -> str:
     return "; ".join([*told, *([f"and {more:,} more"] if more > 0 else [])]) or "no function"
 
 
-def _tell(caller: Caller, picture: Picture) -> str:
+def _tell(caller: CallingFunction, picture: Picture) -> str:
     if caller.callee is None:
         return f"{_name(caller)} is a nop"
     behind = "" if caller.behind is None else f", which goes on to {_tell_callee(picture.callees[caller.behind])}"
