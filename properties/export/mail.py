@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten, wrap
@@ -21,7 +21,7 @@ from spec.seeds import Step, print_operation
 from spec.semantics import PRESETS
 from spec.system import SystemFactory
 
-__all__ = ["WIDTH", "Seen", "mail", "paragraph", "watch"]
+__all__ = ["WIDTH", "Seen", "item", "mail", "paragraph", "shorten_subject", "tell_rules", "tell_steps", "watch"]
 
 WIDTH = 72
 INDENT = "    "
@@ -62,14 +62,14 @@ def mail(recording: Recording, seen: Seen | None) -> str:
     setting = recording.setting
     said = about(setting.path)
     values = {
-        "subject": _subject(setting.name, said),
+        "subject": shorten_subject(said.partition(": ")[0].partition(". ")[0].rstrip(".") or setting.name),
         "about": paragraph(said),
         "setting": paragraph(_tell_setting(setting)),
-        "steps": [line for recorded in recording.steps for line in _tell_step(recorded)],
+        "steps": tell_steps(recording),
         "disagreements": [line for r in recording.steps if not r.agrees for line in _tell_disagreement(r)],
         "kernels": [line for name in KERNELS for line in item(_compare_kernel(recording, name))],
         "seen": _tell_seen(seen, len(recording.steps)),
-        "rules": [line for rule in _choose_rules(recording, said, seen) for line in _tell_rule(rule)],
+        "rules": tell_rules(_choose_rules(recording, said, seen)),
     }
     return templates().get_template("mail.txt").render(values)
 
@@ -84,10 +84,19 @@ def item(text: str) -> list[str]:
     return wrap(text, WIDTH, initial_indent="  ", subsequent_indent=INDENT, break_on_hyphens=False)
 
 
-def _subject(name: str, said: str) -> str:
-    """The first clause of what the seed says of itself, as far as there is room."""
-    first = said.partition(": ")[0].partition(". ")[0].rstrip(".") or name
-    return shorten(first, WIDTH - len("Subject: "), placeholder=" ...")
+def shorten_subject(text: str) -> str:
+    """As much of a text as a subject has room for."""
+    return shorten(text, WIDTH - len("Subject: "), placeholder=" ...")
+
+
+def tell_steps(recording: Recording) -> list[str]:
+    """The steps of a seed, each with what must come of it."""
+    return [line for recorded in recording.steps for line in _tell_step(recorded)]
+
+
+def tell_rules(numbers: Iterable[str]) -> list[str]:
+    """Rules of spec/README.md with their sources."""
+    return [line for rule in rules_of(numbers) for line in _tell_rule(rule)]
 
 
 def _tell_setting(setting: Setting) -> str:
@@ -137,14 +146,14 @@ def _tell_seen(seen: Seen | None, steps: int) -> list[str]:
     return lines
 
 
-def _choose_rules(recording: Recording, said: str, seen: Seen | None) -> tuple[Rule, ...]:
+def _choose_rules(recording: Recording, said: str, seen: Seen | None) -> tuple[str, ...]:
     """The most specific one of the step that differs, and those that the seed cites; or that of the last step."""
     cited = cited_in(said)
     if seen is not None and seen.divergence is not None:
         cited = (*_last_rule(seen.divergence.rules), *cited)
     elif not cited and recording.steps:
         cited = _last_rule(recording.steps[-1].rules)
-    return rules_of(tuple(dict.fromkeys(cited))[:MOST_RULES])
+    return tuple(dict.fromkeys(cited))[:MOST_RULES]
 
 
 def _last_rule(numbers: tuple[str, ...]) -> tuple[str, ...]:

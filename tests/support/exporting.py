@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from impl.linux.guest.batch import AT_FDCWD, Batch, Ref
 from impl.linux.guest.guest import Guest, boot
@@ -29,6 +30,7 @@ from spec.seeds import Seed, read_seed
 from spec.semantics import PRESETS
 
 __all__ = [
+    "HOME",
     "Ended",
     "Exports",
     "compile_c",
@@ -102,15 +104,21 @@ class Exports:
             assert complaints == ""
             return self.run_file(directory / name, self._modules(directory, files) if modules else {})
 
-    def run_file(self, program: Path, others: Mapping[str, bytes] = {}) -> Ended:
-        """Run a program that is there, with other files beside it."""
+    def run_file(
+        self,
+        program: Path,
+        others: Mapping[str, bytes] = MappingProxyType({}),
+        words: Sequence[str] = (HOME,),
+        timeout: float = 300,
+    ) -> Ended:
+        """Run a program, with other files beside it; GuestDiedError if the kernel dies or it does not end in time."""
         self._guest.restore()
         for file, content in {"program": program.read_bytes(), **others}.items():
             self._put(f"{HOME}/{file}", content)
         batch = Batch()
-        ended = batch.spawn(f"{HOME}/program", [HOME], f"{HOME}/output")
+        ended = batch.spawn(f"{HOME}/program", words, f"{HOME}/output")
         output = batch.read_file(f"{HOME}/output")
-        replies = self._guest.submit(batch, timeout=300)
+        replies = self._guest.submit(batch, timeout)
         return Ended(replies[ended].value, replies[output].data[0].decode())
 
     def _put(self, path: str, content: bytes) -> None:
