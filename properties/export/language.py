@@ -9,7 +9,7 @@ from textwrap import wrap
 
 import jinja2
 
-__all__ = ["Invocation", "Raw", "Value", "fold_text", "identifier", "spell", "templates"]
+__all__ = ["Action", "Invocation", "Raw", "Value", "fold_text", "identifier", "spell", "templates"]
 
 HERE = Path(__file__).parent
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
@@ -30,6 +30,15 @@ class Invocation:
 
     function: str
     arguments: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A step of a seed as C: its line, its text, and the calls that take it."""
+
+    line: int
+    text: str
+    statements: tuple[Invocation | Raw, ...]
 
 
 Value = str | int | bool | None | Raw | Invocation

@@ -21,7 +21,7 @@ from impl.linux.laboratory.sources import (
 )
 from impl.linux.system import CHARGING
 from properties.export.counterparts import check_counterparts, homes_of, is_charged
-from properties.export.language import Invocation, Raw, Value, identifier, spell, templates
+from properties.export.language import Action, Invocation, Raw, Value, identifier, spell, templates
 from properties.export.recorded import Recorded, Recording, Setting
 from spec import operations as op
 from spec.errors import BadInputError
@@ -47,15 +47,6 @@ class Address(int):
         address = super().__new__(cls, 0)
         address.function = function
         return address
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """A step: its line, its text, and the calls that take it."""
-
-    line: int
-    text: str
-    statements: tuple[Invocation | Raw, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +144,8 @@ class _Writer:
     links: dict[str, int] = field(default_factory=dict)
     graph: bool = False
     charge_fails: bool = False
-    _numbers: dict[str, int] = field(default_factory=dict)
+    _slots: dict[str, int] = field(default_factory=dict)
+    _rows: dict[str, int] = field(default_factory=dict)
     _nested: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -245,26 +237,27 @@ class _Writer:
             case op.UnregisterFtraceGraph():
                 return _invoke("unregister_ftrace_graph", operation.user)
             case op.InitModule():
-                return self._change_module("add_module", operation.module, "ENOENT")
+                return self._change_module("add_module", operation.module)
             case op.DeleteModule():
-                return self._change_module("remove_module", operation.module, "ENOENT")
+                return self._change_module("remove_module", operation.module)
         return self._command(operation)
 
-    def _change_module(self, function: str, module: str, error: str) -> Value:
+    def _change_module(self, function: str, module: str) -> Value:
+        """One that the world does not have is no file that could be loaded (MODULE-1)."""
         if module not in self._setting.world.modules:
-            return Raw(f"-{error}")
+            return Raw("-ENOENT")
         return _invoke(function, Raw(_home_constant(module)))
 
     def _command(self, operation: op.Operation) -> Value:
         """A command of the module."""
         if isinstance(operation, op.FtraceOps):
-            self._numbers[operation.ops] = len(self.ops)
+            self._slots[operation.ops] = len(self.ops)
             self.ops.append(operation.ops)
         for name in names_of(operation, "names"):
             if name.space == "tramp":
                 self._stub(name.text)
         command, words = ENCODINGS[type(operation)]
-        given = words(operation, Numbers(self._numbers, self.tramps, Address))
+        given = words(operation, Numbers(self._slots, self.tramps, Address))
         text = operation.glob if isinstance(operation, op.FtraceSetFilter | op.FtraceSetNotrace) else ""
         return _invoke("command", Raw(f"COMMAND_{command.name}"), text, _words(map(_word, given)))
 
@@ -287,7 +280,7 @@ class _Writer:
         if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
             return Raw("-EINVAL")
         number = len(self.programs)
-        self._numbers[f"prog {declared.prog}"] = number
+        self._rows[declared.prog] = number
         nested = self._nested.setdefault(declared.prog, len(self._nested)) if declared.calls else 0
         self.programs.append(
             ProgramRow(
@@ -317,9 +310,6 @@ class _Writer:
     def _link(self, link: str) -> Raw:
         return Raw(str(self.links.setdefault(link, len(self.links))))
 
-    def _program(self, prog: str) -> int:
-        return self._numbers[f"prog {prog}"]
-
     def _open(self, wanted: op.BpfRawTracepointOpen, recorded: Recorded) -> Value:
         declared = recorded.before.programs[wanted.prog]
         place = self._place(declared, wanted.function)
@@ -327,8 +317,8 @@ class _Writer:
             return Raw("-EINVAL")
         link = self._link(wanted.link)
         if wanted.cookie is None:
-            return _invoke("bpf_raw_tracepoint_open", link, self._program(wanted.prog), place)
-        return _invoke("bpf_link_create", link, self._program(wanted.prog), place, wanted.cookie)
+            return _invoke("bpf_raw_tracepoint_open", link, self._rows[wanted.prog], place)
+        return _invoke("bpf_link_create", link, self._rows[wanted.prog], place, wanted.cookie)
 
     def _place(self, declared: op.BpfProgLoad, function: str | None) -> Raw | None:
         """The function that a program is attached to, or its home; None where they do not fit (LINK-1)."""
@@ -347,7 +337,7 @@ class _Writer:
         place = self._place(declared, function)
         if more or is_glob(function) or place is None:
             return Raw("-EINVAL")
-        return _invoke("bpf_link_create", self._link(wanted.link), self._program(wanted.prog), place, cookie or 0)
+        return _invoke("bpf_link_create", self._link(wanted.link), self._rows[wanted.prog], place, cookie or 0)
 
     def _create_multi(self, wanted: op.BpfLinkCreate, recorded: Recorded) -> Value:
         """A glob stands for the functions that a tool would name (LINK-6)."""
@@ -362,7 +352,7 @@ class _Writer:
         return _invoke(
             "bpf_link_create_multi",
             self._link(wanted.link),
-            self._program(wanted.prog),
+            self._rows[wanted.prog],
             _home_place(homes[0]),
             any(cookie is not None for _, cookie in targets),
             Raw(f"(const struct target[]){{ {rows} }}"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from properties.export.language import Invocation, Raw, Value, identifier, templates
+from properties.export.language import Action, Invocation, Raw, Value, identifier, templates
 from properties.export.recorded import Recorded, Recording
 from spec import operations as op
 from spec.errors import BadInputError
@@ -42,14 +42,6 @@ class ProgramRow:
     returns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """A step: its text, and the calls that take it."""
-
-    text: str
-    statements: tuple[Invocation | Raw, ...]
-
-
 class _NoCounterpartError(Exception):
     """Why a step has no counterpart in a selftest."""
 
@@ -62,7 +54,7 @@ def selftest_files(recording: Recording, about: Iterable[str]) -> dict[str, str]
     if not any(writer.programs):
         text = "there is no program to attach, and a selftest of BPF has nothing else"
         raise BadInputError(text, str(setting.path))
-    name = identifier(setting.name)
+    name = identifier(setting.name if setting.name[:1].isalpha() else f"seed_{setting.name}")
     values = {
         "name": name,
         "seed": setting.name,
@@ -81,7 +73,7 @@ def selftest_files(recording: Recording, about: Iterable[str]) -> dict[str, str]
 def _act(writer: _Writer, recorded: Recorded) -> Action:
     text = print_operation(recorded.step.operation)
     try:
-        return Action(f"{text} -> {recorded.expected}", tuple(writer.take(recorded)))
+        return Action(recorded.step.line, f"{text} -> {recorded.expected}", tuple(writer.take(recorded)))
     except _NoCounterpartError as error:
         path, line = str(writer.recording.setting.path), recorded.step.line
         raise BadInputError(f"'{text}' has no counterpart in a selftest: {error}", path, line) from error
@@ -135,6 +127,8 @@ class _Writer:
     def _check_load(self, declared: op.BpfProgLoad, recorded: Recorded) -> None:
         if declared.multi:
             raise _NoCounterpartError("a link of several functions is not yet in every libbpf")
+        if declared.kind == "freplace":
+            raise _NoCounterpartError("extensions replace functions of programs, and none of the kernel")
         if (declared.kind, False) not in MODES:
             raise _NoCounterpartError(f"{declared.kind} programs are not yet in every libbpf")
         if declared.calls:
