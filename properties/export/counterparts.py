@@ -8,7 +8,7 @@ from typing import Any
 from impl.linux.declining import limits_of
 from impl.linux.laboratory.control import OPS_SLOTS
 from impl.linux.probes.tracefs import Limits
-from properties.export.recorded import Recorded, Recording, Setting
+from properties.export.recorded import Recorded, RecordedSeed, SeedSetting
 from properties.systems.naming import KERNELS
 from spec import operations as op
 from spec.errors import BadInputError
@@ -28,7 +28,7 @@ NEVER = 1000
 EVERYTHING = "an ops without a filter traces every function of the kernel, and not the world's alone"
 
 
-def check_counterparts(recording: Recording) -> None:
+def check_counterparts(recording: RecordedSeed) -> None:
     """BadInputError names the first step that no program on a kernel can take."""
     setting = recording.setting
     if setting.semantics.name not in KERNELS:
@@ -54,7 +54,7 @@ def _limits(recorded: Recorded, users: dict[str, Limits]) -> str:
     return "set_graph_function, set_graph_notrace and max_graph_depth are the same for all users" if differ else ""
 
 
-def homes_of(setting: Setting, functions: tuple[str, ...]) -> tuple[str | None, ...]:
+def homes_of(setting: SeedSetting, functions: tuple[str, ...]) -> tuple[str | None, ...]:
     """The homes of functions, each once: None is the kernel itself, and a function that is nowhere has none."""
     known = [setting.world.by_name[name] for name in functions if name in setting.world.by_name]
     return tuple(dict.fromkeys(None if f.name in setting.own else f.module or "massattach" for f in known))
@@ -78,7 +78,7 @@ def _calls_original(recorded: Recorded, function: str) -> bool:
     return bool(kinds - {"fentry"})
 
 
-def _reason(setting: Setting, recorded: Recorded) -> str:
+def _reason(setting: SeedSetting, recorded: Recorded) -> str:
     operation = recorded.step.operation
     judge = _JUDGES.get(type(operation))
     shared = next((name for name in recorded.sites if "@" in name), None)
@@ -88,28 +88,28 @@ def _reason(setting: Setting, recorded: Recorded) -> str:
     return "" if reason == EVERYTHING and recorded.predicted != "0" else reason
 
 
-def _call(setting: Setting, _before: Inventory, operation: op.Call) -> str:
+def _call(setting: SeedSetting, _before: Inventory, operation: op.Call) -> str:
     own = operation.function in setting.own
     return "the bodies of the kernel's own functions keep no records" if own else ""
 
 
-def _fail(_setting: Setting, _before: Inventory, operation: op.Fail) -> str:
+def _fail(_setting: SeedSetting, _before: Inventory, operation: op.Fail) -> str:
     if operation.point != "jit_charge":
         return f"nothing outside of the kernel makes '{operation.point}' fail"
     return "bpf_jit_limit refuses the next charge, and not a later one" if 1 < operation.count < NEVER else ""
 
 
-def _filter(setting: Setting, before: Inventory, operation: op.FtraceSetFilter) -> str:
+def _filter(setting: SeedSetting, before: Inventory, operation: op.FtraceSetFilter) -> str:
     pattern, removes = without_bang(operation.glob)
     reason = _alone(setting, before, pattern) if removes else _beyond(setting, pattern)
     return reason or _becomes_empty(setting, before, operation)
 
 
-def _notrace(setting: Setting, before: Inventory, operation: op.FtraceSetNotrace) -> str:
+def _notrace(setting: SeedSetting, before: Inventory, operation: op.FtraceSetNotrace) -> str:
     return _alone(setting, before, without_bang(operation.glob)[0])
 
 
-def _beyond(setting: Setting, pattern: str) -> str:
+def _beyond(setting: SeedSetting, pattern: str) -> str:
     if record_index(pattern) is not None:
         return "a kernel numbers its records in another way"
     match = matcher(pattern)
@@ -117,7 +117,7 @@ def _beyond(setting: Setting, pattern: str) -> str:
     return f"it selects functions that the world does not have, as {found}" if found else ""
 
 
-def _alone(setting: Setting, before: Inventory, pattern: str) -> str:
+def _alone(setting: SeedSetting, before: Inventory, pattern: str) -> str:
     """A pattern that does no harm to others, but which selects nothing else."""
     if record_index(pattern) is not None or not before.matching(pattern):
         return _beyond(setting, pattern)
@@ -125,7 +125,9 @@ def _alone(setting: Setting, before: Inventory, pattern: str) -> str:
 
 
 def _becomes_empty(
-    _setting: Setting, before: Inventory, operation: op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps
+    _setting: SeedSetting,
+    before: Inventory,
+    operation: op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps,
 ) -> str:
     record = before.ops.get(operation.ops)
     if record is None or not record.enabled or record.ipmodify or record.direct:
@@ -133,16 +135,16 @@ def _becomes_empty(
     return EVERYTHING if not before.filter_after(operation) else ""
 
 
-def _declare(_setting: Setting, before: Inventory, _operation: op.FtraceOps) -> str:
+def _declare(_setting: SeedSetting, before: Inventory, _operation: op.FtraceOps) -> str:
     return f"its module has {OPS_SLOTS} ops" if before.declared >= OPS_SLOTS else ""
 
 
-def _register(_setting: Setting, before: Inventory, operation: op.RegisterFtraceFunction) -> str:
+def _register(_setting: SeedSetting, before: Inventory, operation: op.RegisterFtraceFunction) -> str:
     record = before.ops.get(operation.ops)
     return EVERYTHING if record and not (record.filter_hash or record.ipmodify or record.direct) else ""
 
 
-def _graph(setting: Setting, before: Inventory, operation: op.RegisterFtraceGraph) -> str:
+def _graph(setting: SeedSetting, before: Inventory, operation: op.RegisterFtraceGraph) -> str:
     patterns = [p for p in (operation.filter, operation.function, operation.notrace) if p]
     if not operation.filter:
         return "a user without a filter traces every function of the kernel"
@@ -157,17 +159,17 @@ def _graph(setting: Setting, before: Inventory, operation: op.RegisterFtraceGrap
     return f"tracefs has {most} of its users here" if len(before.graph_users) >= most else ""
 
 
-def _livepatch(setting: Setting, _before: Inventory, operation: op.Livepatch) -> str:
+def _livepatch(setting: SeedSetting, _before: Inventory, operation: op.Livepatch) -> str:
     return "a function of the kernel's own has no patched body" if operation.function in setting.own else ""
 
 
-def _load(setting: Setting, _before: Inventory, operation: op.BpfProgLoad) -> str:
+def _load(setting: SeedSetting, _before: Inventory, operation: op.BpfProgLoad) -> str:
     if operation.kind == "freplace":
         return "extensions replace functions of programs, and none of the kernel"
     return "the bodies of the kernel's own functions keep no records" if operation.calls in setting.own else ""
 
 
-def _link(setting: Setting, before: Inventory, operation: op.BpfLinkCreate) -> str:
+def _link(setting: SeedSetting, before: Inventory, operation: op.BpfLinkCreate) -> str:
     program = before.programs.get(operation.prog)
     if program is None or not program.multi:
         return ""
@@ -175,13 +177,13 @@ def _link(setting: Setting, before: Inventory, operation: op.BpfLinkCreate) -> s
     return "its functions are not of one BTF" if len(homes_of(setting, names)) > 1 else ""
 
 
-def _detach(_setting: Setting, before: Inventory, operation: op.BpfLinkDetach) -> str:
+def _detach(_setting: SeedSetting, before: Inventory, operation: op.BpfLinkDetach) -> str:
     link = before.links.get(operation.link)
     several = "jit_charge" in before.armed and link and len(link.functions) > 1
     return "bpf_jit_limit would refuse the charge of each of its functions" if several else ""
 
 
-_JUDGES: dict[type[Operation], Callable[[Setting, Inventory, Any], str]] = {
+_JUDGES: dict[type[Operation], Callable[[SeedSetting, Inventory, Any], str]] = {
     op.Call: _call,
     op.Fail: _fail,
     op.FtraceOps: _declare,

@@ -17,12 +17,12 @@ from properties.export.files import write_files
 from properties.export.language import fold_text, templates
 from properties.export.mail import item, paragraph, shorten_subject, tell_rules, tell_steps
 from properties.export.program import program_files
-from properties.export.recorded import Recording, record, setting_of
+from properties.export.recorded import RecordedSeed, record, setting_of
 from properties.export.rules import cited_in
 from properties.runs.corpus import EVERY, SEEDS
 from spec.seeds import read_seed
 
-__all__ = ["DIRECTORY", "KNOWN", "OWN", "Entry", "Known", "entries", "report_files"]
+__all__ = ["DIRECTORY", "KNOWN", "OWN", "Defect", "Known", "entries", "report_files"]
 
 OWN = Path(__file__).with_name("seeds")
 """Seeds that a kernel diverges from, so that they are not of the corpus, with which every kernel agrees."""
@@ -36,7 +36,7 @@ COMMENT_WIDTH = 110
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Defect:
     """An entry of spec/DEFECTS.md. kernels: where it was seen, as the entry says it."""
 
     number: str
@@ -60,10 +60,10 @@ class Known:
     seen: Mapping[str, str] = field(default_factory=dict)
 
 
-def entries() -> Mapping[str, Entry]:
+def entries() -> Mapping[str, Defect]:
     """The entries by their numbers, in the order of spec/DEFECTS.md."""
     text = (Path(spec.__file__).parent / "DEFECTS.md").read_text(encoding="utf-8")
-    return {number: Entry(number, _name(kernels), _plain(said)) for number, kernels, said in ENTRY.findall(text)}
+    return {number: Defect(number, _name(kernels), _plain(said)) for number, kernels, said in ENTRY.findall(text)}
 
 
 def _name(kernels: str) -> str:
@@ -75,7 +75,7 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("`", "").replace("**", "").split())
 
 
-def report_files(entry: Entry) -> dict[str, str]:
+def report_files(entry: Defect) -> dict[str, str]:
     """The files of a report by their names: a text, and where there are such a seed and a program."""
     told = KNOWN[entry.number]
     recording = _record(entry, told)
@@ -90,12 +90,12 @@ def report_files(entry: Entry) -> dict[str, str]:
     return files
 
 
-def _record(entry: Entry, told: Known) -> Recording | None:
+def _record(entry: Defect, told: Known) -> RecordedSeed | None:
     """The seed as the model runs it, under the defect's name."""
     return record(setting_of(Path(f"{entry.number}.seed"), read_seed(told.seed))) if told.seed else None
 
 
-def _tell(entry: Entry, told: Known, recording: Recording | None) -> str:
+def _tell(entry: Defect, told: Known, recording: RecordedSeed | None) -> str:
     values = {
         "subject": shorten_subject(f"{entry.number}: {told.title}"),
         "text": paragraph(entry.text),
@@ -109,7 +109,7 @@ def _tell(entry: Entry, told: Known, recording: Recording | None) -> str:
     return templates().get_template("defect.txt").render(values)
 
 
-def _list_facts(entry: Entry, told: Known) -> Iterator[str]:
+def _list_facts(entry: Defect, told: Known) -> Iterator[str]:
     yield f"Seen on: {entry.kernels}."
     yield f"Since: {told.since}"
     yield f"Mended: {told.mended}"

@@ -9,7 +9,7 @@ from textwrap import shorten, wrap
 
 from properties.export.comments import about
 from properties.export.language import templates
-from properties.export.recorded import Recorded, Recording, Setting, record, setting_of
+from properties.export.recorded import Recorded, RecordedSeed, SeedSetting, record, setting_of
 from properties.export.rules import Rule, cited_in, rules, rules_of
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
@@ -36,7 +36,7 @@ class Seen:
     divergence: Divergence | None
 
 
-def watch(setting: Setting, system: str, factory: SystemFactory) -> Seen:
+def watch(setting: SeedSetting, system: str, factory: SystemFactory) -> Seen:
     """Run a seed on a system beside the model; BadInputError if the system declines a step."""
     world = made_for([system], setting.world, setting.semantics)
     lockstep = Lockstep(world, setting.semantics, [factory])
@@ -57,7 +57,7 @@ def _take(lockstep: Lockstep, step: Step, path: Path) -> Divergence | None:
         raise BadInputError(str(error), str(path), step.line) from error
 
 
-def mail(recording: Recording, seen: Seen | None) -> str:
+def mail(recording: RecordedSeed, seen: Seen | None) -> str:
     """The text, each line at most WIDTH columns wide."""
     setting = recording.setting
     said = about(setting.path)
@@ -89,7 +89,7 @@ def shorten_subject(text: str) -> str:
     return shorten(text, WIDTH - len("Subject: "), placeholder=" ...")
 
 
-def tell_steps(recording: Recording) -> list[str]:
+def tell_steps(recording: RecordedSeed) -> list[str]:
     """The steps of a seed, each with what must come of it."""
     return [line for recorded in recording.steps for line in _tell_step(recorded)]
 
@@ -99,7 +99,7 @@ def tell_rules(numbers: Iterable[str]) -> list[str]:
     return [line for rule in rules_of(numbers) for line in _tell_rule(rule)]
 
 
-def _tell_setting(setting: Setting) -> str:
+def _tell_setting(setting: SeedSetting) -> str:
     functions = "fooN takes N longs and returns their sum" if setting.world.name == "synthetic" else "those it names"
     return f"World {setting.seed.world} ({functions}), by the rules of {setting.semantics.name}:"
 
@@ -115,7 +115,7 @@ def _tell_disagreement(recorded: Recorded) -> list[str]:
     return item(f"line {recorded.step.line}: the seed expects {recorded.expected}, the rules {recorded.predicted}")
 
 
-def _compare_kernel(recording: Recording, kernel: str) -> str:
+def _compare_kernel(recording: RecordedSeed, kernel: str) -> str:
     """Whether another kernel's rules predict the same."""
     setting = recording.setting
     if kernel == setting.semantics.name:
@@ -146,7 +146,7 @@ def _tell_seen(seen: Seen | None, steps: int) -> list[str]:
     return lines
 
 
-def _choose_rules(recording: Recording, said: str, seen: Seen | None) -> tuple[str, ...]:
+def _choose_rules(recording: RecordedSeed, said: str, seen: Seen | None) -> tuple[str, ...]:
     """The most specific one of the step that differs, and those that the seed cites; or that of the last step."""
     cited = cited_in(said)
     if seen is not None and seen.divergence is not None:

@@ -22,7 +22,7 @@ from impl.linux.laboratory.sources import (
 from impl.linux.system import CHARGING
 from properties.export.counterparts import check_counterparts, homes_of, is_charged
 from properties.export.language import Action, Invocation, Raw, Value, identifier, spell, templates
-from properties.export.recorded import Recorded, Recording, Setting
+from properties.export.recorded import Recorded, RecordedSeed, SeedSetting
 from spec import operations as op
 from spec.errors import BadInputError
 from spec.globs import is_glob
@@ -38,7 +38,7 @@ NO_PLACE = Raw("-1")
 PATCHED = "__patched"
 
 
-class Address(int):
+class AddressOf(int):
     """Stands for the address of a function, or with PATCHED behind its name of its twin, in a command's words."""
 
     function: str
@@ -85,7 +85,7 @@ class ModuleRow:
     fmodret: tuple[str, ...]
 
 
-def program_files(recording: Recording, about: Iterable[str]) -> dict[str, str]:
+def program_files(recording: RecordedSeed, about: Iterable[str]) -> dict[str, str]:
     """The files of a seed as a program, by their paths: its source, a Makefile, and the sources of its modules.
 
     about: lines that say what the seed is about. BadInputError: a step has no counterpart.
@@ -115,7 +115,7 @@ def program_files(recording: Recording, about: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _list_modules(setting: Setting) -> list[ModuleRow]:
+def _list_modules(setting: SeedSetting) -> list[ModuleRow]:
     absent = setting.own
     return [
         ModuleRow(
@@ -125,7 +125,7 @@ def _list_modules(setting: Setting) -> list[ModuleRow]:
     ]
 
 
-def _module_files(setting: Setting) -> dict[str, str]:
+def _module_files(setting: SeedSetting) -> dict[str, str]:
     """The laboratory's own sources, and the functions of the world."""
     world, absent = setting.world, setting.own
     own = {path.name: path.read_text() for path in sorted(SOURCES.iterdir())}
@@ -137,7 +137,7 @@ def _module_files(setting: Setting) -> dict[str, str]:
 class _Writer:
     """Makes the actions, and gathers on the way what the tables need."""
 
-    recording: Recording
+    recording: RecordedSeed
     ops: list[str] = field(default_factory=list)
     tramps: dict[str, int] = field(default_factory=dict)
     programs: list[ProgramRow] = field(default_factory=list)
@@ -149,7 +149,7 @@ class _Writer:
     _nested: dict[str, int] = field(default_factory=dict)
 
     @property
-    def _setting(self) -> Setting:
+    def _setting(self) -> SeedSetting:
         return self.recording.setting
 
     def rows(self) -> list[FunctionRow]:
@@ -257,7 +257,7 @@ class _Writer:
             if name.space == "tramp":
                 self._stub(name.text)
         command, words = ENCODINGS[type(operation)]
-        given = words(operation, Numbers(self._slots, self.tramps, Address))
+        given = words(operation, Numbers(self._slots, self.tramps, AddressOf))
         text = operation.glob if isinstance(operation, op.FtraceSetFilter | op.FtraceSetNotrace) else ""
         return _invoke("command", Raw(f"COMMAND_{command.name}"), text, _words(map(_word, given)))
 
@@ -385,7 +385,7 @@ def _stranger(name: str) -> FunctionRow:
 
 
 def _word(word: int) -> Value:
-    if not isinstance(word, Address):
+    if not isinstance(word, AddressOf):
         return word
     plain = word.function.removesuffix(PATCHED)
     return _invoke("at" if plain == word.function else "patched", Raw(_constant(plain)))

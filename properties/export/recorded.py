@@ -21,11 +21,11 @@ from spec.sites import Site
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["Recorded", "Recording", "Setting", "record", "setting_of"]
+__all__ = ["Recorded", "RecordedSeed", "SeedSetting", "record", "setting_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SeedSetting:
     """A seed and where it is run.
 
     path: of the seed, for errors. world: as a kernel can be given it. own: functions of the world that the kernel has
@@ -70,14 +70,14 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class RecordedSeed:
     """A whole seed."""
 
-    setting: Setting
+    setting: SeedSetting
     steps: tuple[Recorded, ...]
 
 
-def setting_of(path: Path, seed: Seed | None = None) -> Setting:
+def setting_of(path: Path, seed: Seed | None = None) -> SeedSetting:
     """The setting of a seed file, or of a seed that stands for it. No kernel has functions of `proposal-2021`."""
     seed = seed or read_seed(path)
     semantics = semantics_named(seed.semantics)
@@ -86,10 +86,10 @@ def setting_of(path: Path, seed: Seed | None = None) -> Setting:
     except BadInputError as error:
         raise BadInputError(str(error), str(path)) from error
     if semantics.name not in KERNELS:
-        return Setting(path, seed, world, semantics, frozenset(), frozenset())
+        return SeedSetting(path, seed, world, semantics, frozenset(), frozenset())
     symbols = _symbols_of(semantics.name)
     own = frozenset(f.name for f in world.functions if f.module is None and f.symbol in symbols)
-    return Setting(path, seed, world, semantics, own, symbols - {world.by_name[name].symbol for name in own})
+    return SeedSetting(path, seed, world, semantics, own, symbols - {world.by_name[name].symbol for name in own})
 
 
 @cache
@@ -97,7 +97,7 @@ def _symbols_of(kernel: str) -> frozenset[str]:
     return frozenset(function.symbol for function in populations.load(kernel).functions)
 
 
-def record(setting: Setting) -> Recording:
+def record(setting: SeedSetting) -> RecordedSeed:
     """Run a seed on the model; BadInputError names the line that the semantics or the world do not have."""
     made: list[Reference] = []
 
@@ -108,10 +108,10 @@ def record(setting: Setting) -> Recording:
     lockstep = Lockstep(setting.world, setting.semantics, [], model=model)
     steps = tuple(_take(lockstep, made[0], step, setting) for step in setting.seed.steps)
     lockstep.close()
-    return Recording(setting, steps)
+    return RecordedSeed(setting, steps)
 
 
-def _take(lockstep: Lockstep, model: Reference, step: Step, setting: Setting) -> Recorded:
+def _take(lockstep: Lockstep, model: Reference, step: Step, setting: SeedSetting) -> Recorded:
     before, operation = lockstep.inventory, step.operation
     try:
         taken = lockstep.step(step)

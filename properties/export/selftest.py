@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from properties.export.language import Action, Invocation, Raw, Value, identifier, templates
-from properties.export.recorded import Recorded, Recording
+from properties.export.recorded import Recorded, RecordedSeed
 from spec import operations as op
 from spec.errors import BadInputError
 from spec.seeds import print_operation
@@ -32,7 +32,7 @@ MODES = {
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramRow:
+class ObjectProgram:
     """A program of the object: its name and section, and what it does."""
 
     name: str
@@ -46,7 +46,7 @@ class _NoCounterpartError(Exception):
     """Why a step has no counterpart in a selftest."""
 
 
-def selftest_files(recording: Recording, about: Iterable[str]) -> dict[str, str]:
+def selftest_files(recording: RecordedSeed, about: Iterable[str]) -> dict[str, str]:
     """The two files of a test. about: lines that say what it is about. BadInputError: a step has no counterpart."""
     setting = recording.setting
     writer = _Writer(recording, _choose_targets(recording))
@@ -79,7 +79,7 @@ def _act(writer: _Writer, recorded: Recorded) -> Action:
         raise BadInputError(f"'{text}' has no counterpart in a selftest: {error}", path, line) from error
 
 
-def _choose_targets(recording: Recording) -> dict[str, str]:
+def _choose_targets(recording: RecordedSeed) -> dict[str, str]:
     """The function of the kernel for each function of the seed; one under fmod_ret programs has only one choice."""
     kinds = {o.prog: o.kind for r in recording.steps if isinstance(o := r.step.operation, op.BpfProgLoad)}
     modified = {
@@ -96,9 +96,9 @@ def _choose_targets(recording: Recording) -> dict[str, str]:
 class _Writer:
     """Makes the actions, and gathers the programs: one for each function that a program is attached to."""
 
-    recording: Recording
+    recording: RecordedSeed
     targets: dict[str, str]
-    programs: dict[tuple[str, str], ProgramRow] = field(default_factory=dict)
+    programs: dict[tuple[str, str], ObjectProgram] = field(default_factory=dict)
     links: dict[str, None] = field(default_factory=dict)
 
     def take(self, recorded: Recorded) -> Iterator[Invocation | Raw]:
@@ -160,12 +160,12 @@ class _Writer:
             failed = Invocation("try_attach", (program, mode, wanted.cookie or 0))
             yield _invoke("ASSERT_EQ", failed, Raw(recorded.expected), f"{wanted.link} refused")
 
-    def _program(self, declared: op.BpfProgLoad, function: str, target: str) -> ProgramRow:
+    def _program(self, declared: op.BpfProgLoad, function: str, target: str) -> ObjectProgram:
         key = declared.prog, function
         if key not in self.programs:
             name = identifier(f"{declared.prog}_{function}")
             section = f"{declared.kind}{'.s' if declared.sleepable else ''}/{target}"
-            row = ProgramRow(name, section, len(self.programs) + 1, declared.func_ip, declared.returns or 0)
+            row = ObjectProgram(name, section, len(self.programs) + 1, declared.func_ip, declared.returns or 0)
             self.programs[key] = row
         return self.programs[key]
 
@@ -181,7 +181,7 @@ class _Writer:
         yield _invoke("run", Raw("skel"), Raw(f"skel->progs.{runner.name}"))
         yield _invoke("check_runs", Raw("skel"), _numbers(on_target), _numbers(ran), print_operation(operation))
 
-    def _runs(self, row: ProgramRow, target: str) -> bool:
+    def _runs(self, row: ObjectProgram, target: str) -> bool:
         return (target == MODIFIED) == row.section.startswith("fmod_ret")
 
     def _ran(self, trace: Trace, function: str) -> Iterator[int]:

@@ -12,7 +12,7 @@ from properties.export.files import write_files
 from properties.export.language import fold_text
 from properties.export.mail import mail, watch
 from properties.export.program import program_files
-from properties.export.recorded import Recording, record, setting_of
+from properties.export.recorded import RecordedSeed, record, setting_of
 from properties.export.selftest import selftest_files
 from properties.systems.naming import resolve
 from properties.verbs.options import SYSTEM_TIME_LIMIT
@@ -51,12 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _files(recording: Recording, form: str) -> Mapping[str, str]:
+def _files(recording: RecordedSeed, form: str) -> Mapping[str, str]:
     said = fold_text(about(recording.setting.path), COMMENT_WIDTH)
     return program_files(recording, said) if form == "c" else selftest_files(recording, said)
 
 
-def _mail(recording: Recording, arguments: argparse.Namespace) -> int:
+def _mail(recording: RecordedSeed, arguments: argparse.Namespace) -> int:
     setting, system = recording.setting, arguments.system
     text = mail(recording, watch(setting, system, resolve(system, SYSTEM_TIME_LIMIT)) if system else None)
     if arguments.directory is None:

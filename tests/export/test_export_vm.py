@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from properties.export.program import program_files
-from properties.export.recorded import Recording, record, setting_of
+from properties.export.recorded import RecordedSeed, record, setting_of
 from properties.export.selftest import selftest_files
 from properties.runs.corpus import EVERY, SEEDS
 from spec.errors import BadInputError
@@ -41,7 +41,7 @@ def guest_of(guests: dict[str, Exports], kernel: str) -> Exports:
     return guests[kernel]
 
 
-def files_or_skip(recording: Recording) -> Mapping[str, str]:
+def files_or_skip(recording: RecordedSeed) -> Mapping[str, str]:
     """The program of a seed; the test is skipped, for the reason that is told, where it has none."""
     try:
         return program_files(recording, [])
@@ -49,7 +49,7 @@ def files_or_skip(recording: Recording) -> Mapping[str, str]:
         pytest.skip(str(error).partition(": ")[2])
 
 
-def run(guests: dict[str, Exports], kernel: str, recording: Recording) -> Ended:
+def run(guests: dict[str, Exports], kernel: str, recording: RecordedSeed) -> Ended:
     files = files_or_skip(recording)
     return guest_of(guests, kernel).run(recording.setting.name, files)
 
@@ -71,7 +71,7 @@ def test_a_kernel_does_as_its_program_expects(guests: dict[str, Exports], kernel
 SHOWN = {("linux-6.1", "second-try-on-a-live-ops"): "DEFECT-2"}
 
 
-def altered(path: Path, line: int, expected: Expectation) -> Recording:
+def altered(path: Path, line: int, expected: Expectation) -> RecordedSeed:
     """A seed of which one line expects something else."""
     seed = read_seed(path)
     steps = tuple(replace(step, expected=expected) if step.line == line else step for step in seed.steps)

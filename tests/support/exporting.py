@@ -21,7 +21,7 @@ from impl.linux.laboratory.tuning import shorten_grace_periods
 from impl.linux.probes.btf import VMLINUX_BTF, Btf
 from impl.linux.probes.symbols import KALLSYMS, parse_kallsyms
 from properties.export.files import write_files
-from properties.export.recorded import Recording, record, setting_of
+from properties.export.recorded import RecordedSeed, record, setting_of
 from properties.kernels.directed import SEEDS as OF_KERNELS
 from properties.runs.corpus import EVERY, SEEDS
 from properties.systems.kernels import laboratory_of
@@ -55,7 +55,7 @@ def seeds_of(kernel: str) -> list[Path]:
     return [path for path in paths() if path.parent != SEEDS or read_seed(path).semantics == kernel]
 
 
-def recorded(path: Path, kernel: str, **changes: object) -> Recording:
+def recorded(path: Path, kernel: str, **changes: object) -> RecordedSeed:
     """A seed as the model runs it by a kernel's rules; one that speaks of all kernels stands for this one."""
     seed = read_seed(path)
     if path.parent != SEEDS:
