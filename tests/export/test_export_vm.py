@@ -118,7 +118,7 @@ def test_what_the_sites_show_and_what_programs_saw_is_red(guests: dict[str, Expo
     files = dict(program_files(recording, []))
     name = "direct-entries-with-another-address-stay.c"
     guest = guest_of(guests, "linux-6.12")
-    for before, after in (('"foo1 (1) D', '"foo1 (1) R D'), ('"direct:T1 body(1) =1"', '"direct:T1 body(2) =1"')):
+    for before, after in (('"foo1 (1) RD', '"foo1 (1) D'), ('"direct:T1 body(1) =1"', '"direct:T1 body(2) =1"')):
         assert before in files[name]
         ended = guest.run(name.removesuffix(".c"), {**files, name: files[name].replace(before, after, 1)})
 

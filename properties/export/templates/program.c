@@ -2,10 +2,12 @@
 /*
  * {{ name }}
  *
+{% if about %}
 {% for line in about %}
  * {{ line | comment }}
 {% endfor %}
  *
+{% endif %}
  * The rules are those of {{ semantics }}. Build this and its modules by `make` beside it, and run it as root in a virtual
  * machine that was just booted: the modules stay, and what the seed attaches goes only with the machine.
  *
