@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten, wrap
@@ -104,11 +104,12 @@ def _tell_setting(setting: SeedSetting) -> str:
     return f"World {setting.seed.world} ({functions}), by the rules of {setting.semantics.name}:"
 
 
-def _tell_step(recorded: Recorded) -> Iterator[str]:
-    """A step as the seed has it, with what must come of it."""
+def _tell_step(recorded: Recorded) -> list[str]:
+    """A step as the seed has it, behind its line's number, with what must come of it."""
     text = f"{print_operation(recorded.step.operation)} -> {recorded.expected}"
     note = f" # by the harness, {recorded.harness}" if recorded.harness else ""
-    yield from item(f"{text}{note}")
+    start = f"{recorded.step.line:>4}  "
+    return wrap(f"{text}{note}", WIDTH, initial_indent=start, subsequent_indent=" " * 8, break_on_hyphens=False)
 
 
 def _tell_disagreement(recorded: Recorded) -> list[str]:
