@@ -168,6 +168,16 @@ static const struct program {
 	{ "p2", "fentry", 24, false, false, 0, -1, 0 },
 };
 
+enum {
+	PROG_p1,
+	PROG_p2,
+};
+
+enum {
+	LINK_l1,
+	LINK_l2,
+};
+
 static const char *const link_names[] = { "l1", "l2", NULL };
 
 static uint32_t nested_kfunc __attribute__((unused));
@@ -1824,19 +1834,19 @@ PART void call(int function, const uint64_t *words, uint32_t count, const char *
 static void run(void)
 {
 	begin(6, "bpf_prog_load p1 fentry");
-	outcome(bpf_prog_try(0, "bpf_fentry_test1"), "0");
+	outcome(bpf_prog_try(PROG_p1, "bpf_fentry_test1"), "0");
 	sites("");
 
 	begin(7, "bpf_prog_load p2 fentry");
-	outcome(bpf_prog_try(1, "bpf_fentry_test1"), "0");
+	outcome(bpf_prog_try(PROG_p2, "bpf_fentry_test1"), "0");
 	sites("");
 
 	begin(8, "bpf_raw_tracepoint_open l1 p1 foo1");
-	outcome(bpf_raw_tracepoint_open(0, 0, FN_foo1), "0");
+	outcome(bpf_raw_tracepoint_open(LINK_l1, PROG_p1, FN_foo1), "0");
 	sites("foo1 (1) RD trampoline:fentry:p1 direct-->trampoline:fentry:p1\n");
 
 	begin(9, "bpf_raw_tracepoint_open l2 p2 foo1");
-	outcome(bpf_raw_tracepoint_open(1, 1, FN_foo1), "0");
+	outcome(bpf_raw_tracepoint_open(LINK_l2, PROG_p2, FN_foo1), "0");
 	sites("foo1 (1) RD trampoline:fentry:p2,fentry:p1 direct-->trampoline:fentry:p2,fentry:p1\n");
 
 	begin(10, "fail jit_charge");
@@ -1844,7 +1854,7 @@ static void run(void)
 
 	begin(11, "bpf_link_detach l2");
 	charge_fails = true;
-	outcome(bpf_link_detach(1), "0 WARN");
+	outcome(bpf_link_detach(LINK_l2), "0 WARN");
 	charge_fails = false;
 	sites("foo1 (1) RD trampoline:fentry:p2,fentry:p1 direct-->trampoline:fentry:p2,fentry:p1\n");
 
@@ -1855,11 +1865,12 @@ static void run(void)
 	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "fentry:p1 body =1", "fentry:p1(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) =1");
 
 	begin(14, "bpf_raw_tracepoint_open l2 p2 foo1");
-	outcome(bpf_raw_tracepoint_open(1, 1, FN_foo1), "0");
+	outcome(bpf_raw_tracepoint_open(LINK_l2, PROG_p2, FN_foo1), "0");
 	sites("foo1 (1) RD trampoline:fentry:p2,fentry:p1 direct-->trampoline:fentry:p2,fentry:p1\n");
 
 	begin(15, "call foo1 1");
-	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "fentry:p2 fentry:p1 body =1", "fentry:p2(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) fentry:p1(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) =1");
+	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "fentry:p2 fentry:p1 body =1", "fentry:p2(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) "
+	      "fentry:p1(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) =1");
 }
 
 int main(int argc, char **argv)

@@ -167,6 +167,14 @@ static const struct program {
 	{ "p1", "fentry", 24, false, false, 0, -1, 0 },
 };
 
+enum {
+	PROG_p1,
+};
+
+enum {
+	LINK_l1,
+};
+
 static const char *const link_names[] = { "l1", NULL };
 
 static uint32_t nested_kfunc __attribute__((unused));
@@ -1888,11 +1896,11 @@ static void run(void)
 	sites("foo1 (1) ops:o2\n");
 
 	begin(23, "bpf_prog_load p1 fentry target=foo2");
-	outcome(bpf_prog_load(0, FN_foo2), "0");
+	outcome(bpf_prog_load(PROG_p1, FN_foo2), "0");
 	sites("foo1 (1) ops:o2\n");
 
 	begin(24, "bpf_raw_tracepoint_open l1 p1");
-	outcome(bpf_raw_tracepoint_open(0, 0, FN_foo2), "-EBUSY");
+	outcome(bpf_raw_tracepoint_open(LINK_l1, PROG_p1, FN_foo2), "-EBUSY");
 	sites("foo1 (1) ops:o2\n");
 }
 

@@ -170,6 +170,16 @@ static const struct program {
 	{ "p2", "fentry", 24, false, false, 0, -1, 0 },
 };
 
+enum {
+	PROG_p1,
+	PROG_p2,
+};
+
+enum {
+	LINK_l1,
+	LINK_l2,
+};
+
 static const char *const link_names[] = { "l1", "l2", NULL };
 
 static uint32_t nested_kfunc __attribute__((unused));
@@ -1826,11 +1836,11 @@ PART void call(int function, const uint64_t *words, uint32_t count, const char *
 static void run(void)
 {
 	begin(8, "bpf_prog_load p1 fexit");
-	outcome(bpf_prog_try(0, "bpf_fentry_test1"), "0");
+	outcome(bpf_prog_try(PROG_p1, "bpf_fentry_test1"), "0");
 	sites("");
 
 	begin(9, "bpf_prog_load p2 fentry");
-	outcome(bpf_prog_try(1, "bpf_fentry_test1"), "0");
+	outcome(bpf_prog_try(PROG_p2, "bpf_fentry_test1"), "0");
 	sites("");
 
 	begin(10, "ftrace_ops o1 ipmodify");
@@ -1846,24 +1856,26 @@ static void run(void)
 	sites("foo1 (1) I ops:o1\n");
 
 	begin(13, "bpf_raw_tracepoint_open l1 p2 foo1");
-	outcome(bpf_raw_tracepoint_open(0, 1, FN_foo1), "0");
+	outcome(bpf_raw_tracepoint_open(LINK_l1, PROG_p2, FN_foo1), "0");
 	sites("foo1 (2) RID ftrace_regs_caller direct-->trampoline:fentry:p2\n");
 
 	begin(14, "call foo1 1");
 	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "ops:o1 fentry:p2 body =1", "ops:o1 fentry:p2(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) =1");
 
 	begin(15, "bpf_raw_tracepoint_open l2 p1 foo1");
-	outcome(bpf_raw_tracepoint_open(1, 0, FN_foo1), "0");
+	outcome(bpf_raw_tracepoint_open(LINK_l2, PROG_p1, FN_foo1), "0");
 	sites("foo1 (2) RID ftrace_regs_caller direct-->trampoline:fentry:p2,fexit:p1\n");
 
 	begin(16, "site foo1");
 	site(FN_foo1, "ftrace_regs_caller");
 
 	begin(17, "call foo1 1");
-	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "ops:o1 fentry:p2 body fexit:p1 =1", "ops:o1 fentry:p2(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) fexit:p1(1,EINVAL;count=1;ret=1;cookie=0) =1");
+	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "ops:o1 fentry:p2 body fexit:p1 =1", "ops:o1 fentry:p2(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) "
+	      "fexit:p1(1,EINVAL;count=1;ret=1;cookie=0) =1");
 
 	begin(18, "call foo1 1");
-	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "ops:o1 fentry:p2 body fexit:p1 =1", "ops:o1 fentry:p2(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) fexit:p1(1,EINVAL;count=1;ret=1;cookie=0) =1");
+	call(FN_foo1, WORDS(at(FN_foo1), 1, 0, 0, 0, 0, 0), "ops:o1 fentry:p2 body fexit:p1 =1", "ops:o1 fentry:p2(1,EINVAL;count=1;ret=EOPNOTSUPP;cookie=0) body(1) "
+	      "fexit:p1(1,EINVAL;count=1;ret=1;cookie=0) =1");
 }
 
 int main(int argc, char **argv)

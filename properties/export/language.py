@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ __all__ = ["Action", "Invocation", "Raw", "Value", "fold_text", "identifier", "s
 
 HERE = Path(__file__).parent
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+LITERAL = 100
 LARGEST_INT = 1 << 31
 LARGEST_LONG = 1 << 63
 
@@ -94,9 +96,20 @@ def _spell_number(value: int) -> str:
 
 
 def _spell_text(text: str) -> str:
-    lines = text.splitlines(keepends=True) or [""]
-    literals = ['"' + "".join(ESCAPES.get(letter, letter) for letter in line) + '"' for line in lines]
+    pieces = [piece for line in text.splitlines(keepends=True) for piece in _cut(line)] or [""]
+    literals = ['"' + "".join(ESCAPES.get(letter, letter) for letter in piece) + '"' for piece in pieces]
     return "\n\t      ".join(literals)
+
+
+def _cut(line: str) -> Iterator[str]:
+    """A line in pieces of about LITERAL letters, cut behind blanks."""
+    piece = ""
+    for word in line.split(" "):
+        if piece and len(piece) + len(word) > LITERAL:
+            yield piece
+            piece = ""
+        piece += f"{word} "
+    yield piece[:-1]
 
 
 def fold_text(text: str, width: int) -> list[str]:

@@ -75,6 +75,7 @@ class ProgramRow:
     returns: int
     calls: str
     nested: int
+    constant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class _Writer:
     ops: list[str] = field(default_factory=list)
     tramps: dict[str, int] = field(default_factory=dict)
     programs: list[ProgramRow] = field(default_factory=list)
-    links: dict[str, int] = field(default_factory=dict)
+    links: dict[str, None] = field(default_factory=dict)
     graph: bool = False
     charge_fails: bool = False
     _slots: dict[str, int] = field(default_factory=dict)
@@ -279,8 +280,7 @@ class _Writer:
         """BPF_PROG_LOAD; what the kernel has no such program for is answered by the host as by the harness."""
         if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
             return Raw("-EINVAL")
-        number = len(self.programs)
-        self._rows[declared.prog] = number
+        self._rows[declared.prog] = len(self.programs)
         nested = self._nested.setdefault(declared.prog, len(self._nested)) if declared.calls else 0
         self.programs.append(
             ProgramRow(
@@ -292,13 +292,15 @@ class _Writer:
                 declared.returns or 0,
                 _constant(declared.calls) if declared.calls else "-1",
                 nested,
+                self._name_program(declared.prog),
             )
         )
+        program = self._program(declared.prog)
         if declared.multi:
-            return _invoke("bpf_prog_load", number, _home_place(self._first_home()))
+            return _invoke("bpf_prog_load", program, _home_place(self._first_home()))
         if declared.target is not None:
-            return _invoke("bpf_prog_load", number, Raw(_constant(declared.target)))
-        return _invoke("bpf_prog_try", number, TRIALS.get(declared.kind, OTHER_TRIAL))
+            return _invoke("bpf_prog_load", program, Raw(_constant(declared.target)))
+        return _invoke("bpf_prog_try", program, TRIALS.get(declared.kind, OTHER_TRIAL))
 
     def _first_home(self) -> str | None:
         """Where programs of several functions are loaded first: the home of the first function of our own."""
@@ -308,7 +310,18 @@ class _Writer:
         return home
 
     def _link(self, link: str) -> Raw:
-        return Raw(str(self.links.setdefault(link, len(self.links))))
+        self.links.setdefault(link)
+        return Raw(f"LINK_{identifier(link)}")
+
+    def _name_program(self, prog: str) -> str:
+        """A constant that no other program has: a name may be used again after a load that was refused."""
+        constant = f"PROG_{identifier(prog)}"
+        return (
+            constant if constant not in {row.constant for row in self.programs} else f"{constant}_{len(self.programs)}"
+        )
+
+    def _program(self, prog: str) -> Raw:
+        return Raw(self.programs[self._rows[prog]].constant)
 
     def _open(self, wanted: op.BpfRawTracepointOpen, recorded: Recorded) -> Value:
         declared = recorded.before.programs[wanted.prog]
@@ -317,8 +330,8 @@ class _Writer:
             return Raw("-EINVAL")
         link = self._link(wanted.link)
         if wanted.cookie is None:
-            return _invoke("bpf_raw_tracepoint_open", link, self._rows[wanted.prog], place)
-        return _invoke("bpf_link_create", link, self._rows[wanted.prog], place, wanted.cookie)
+            return _invoke("bpf_raw_tracepoint_open", link, self._program(wanted.prog), place)
+        return _invoke("bpf_link_create", link, self._program(wanted.prog), place, wanted.cookie)
 
     def _place(self, declared: op.BpfProgLoad, function: str | None) -> Raw | None:
         """The function that a program is attached to, or its home; None where they do not fit (LINK-1)."""
@@ -337,7 +350,7 @@ class _Writer:
         place = self._place(declared, function)
         if more or is_glob(function) or place is None:
             return Raw("-EINVAL")
-        return _invoke("bpf_link_create", self._link(wanted.link), self._rows[wanted.prog], place, cookie or 0)
+        return _invoke("bpf_link_create", self._link(wanted.link), self._program(wanted.prog), place, cookie or 0)
 
     def _create_multi(self, wanted: op.BpfLinkCreate, recorded: Recorded) -> Value:
         """A glob stands for the functions that a tool would name (LINK-6)."""
@@ -352,7 +365,7 @@ class _Writer:
         return _invoke(
             "bpf_link_create_multi",
             self._link(wanted.link),
-            self._rows[wanted.prog],
+            self._program(wanted.prog),
             _home_place(homes[0]),
             any(cookie is not None for _, cookie in targets),
             Raw(f"(const struct target[]){{ {rows} }}"),

@@ -99,6 +99,20 @@ static const struct program {
 {% endfor %}
 };
 
+enum {
+{% for program in programs %}
+	{{ program.constant }},
+{% endfor %}
+};
+{% if links %}
+
+enum {
+{% for link in links %}
+	LINK_{{ link | identifier }},
+{% endfor %}
+};
+{% endif %}
+
 static const char *const link_names[] = { {% for each in links %}{{ each | c }}, {% endfor %}NULL };
 {% endif %}
 
