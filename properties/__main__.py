@@ -78,7 +78,7 @@ def _run(command: str, verb: str, words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(words))
+    return module.run(parser.parse_intermixed_args(words))
 
 
 def _help(command: str) -> str:

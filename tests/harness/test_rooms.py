@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 WINGS = ("spec", "model", "impl", "properties")
 FLOORS = (
     {"verbs"},
-    {"benchmarks", "gallery", "kernels"},
+    {"benchmarks", "export", "gallery", "kernels"},
     {"plan", "proofs"},
     {"hunt", "runs"},
     {"lockstep"},
