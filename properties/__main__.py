@@ -78,7 +78,14 @@ def _run(command: str, verb: str, words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_intermixed_args(words))
+    return module.run(parse(module, parser, words))
+
+
+def parse(module: VerbModule, parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """The verb's arguments. Options may stand between others, unless what follows belongs to another verb."""
+    if getattr(module, "TAKES_A_VERB", False):
+        return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 def _help(command: str) -> str:

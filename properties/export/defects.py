@@ -22,7 +22,7 @@ from properties.export.rules import cited_in
 from properties.runs.corpus import EVERY, SEEDS
 from spec.seeds import read_seed
 
-__all__ = ["DIRECTORY", "KNOWN", "OWN", "Defect", "Known", "entries", "report_files"]
+__all__ = ["DIRECTORY", "KNOWN", "OWN", "DefectEntry", "KnownDefect", "entries", "report_files"]
 
 OWN = Path(__file__).with_name("seeds")
 """Seeds that a kernel diverges from, so that they are not of the corpus, with which every kernel agrees."""
@@ -36,7 +36,7 @@ COMMENT_WIDTH = 110
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
+class DefectEntry:
     """An entry of spec/DEFECTS.md. kernels: where it was seen, as the entry says it."""
 
     number: str
@@ -45,7 +45,7 @@ class Defect:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownDefect:
     """What is known of a defect beside its entry.
 
     title: in a few words. since, mended: a sentence each. seed: a file that shows it; template: that of a program which
@@ -60,10 +60,10 @@ class Known:
     seen: Mapping[str, str] = field(default_factory=dict)
 
 
-def entries() -> Mapping[str, Defect]:
+def entries() -> Mapping[str, DefectEntry]:
     """The entries by their numbers, in the order of spec/DEFECTS.md."""
     text = (Path(spec.__file__).parent / "DEFECTS.md").read_text(encoding="utf-8")
-    return {number: Defect(number, _name(kernels), _plain(said)) for number, kernels, said in ENTRY.findall(text)}
+    return {number: DefectEntry(number, _name(kernels), _plain(said)) for number, kernels, said in ENTRY.findall(text)}
 
 
 def _name(kernels: str) -> str:
@@ -75,7 +75,7 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("`", "").replace("**", "").split())
 
 
-def report_files(entry: Defect) -> dict[str, str]:
+def report_files(entry: DefectEntry) -> dict[str, str]:
     """The files of a report by their names: a text, and where there are such a seed and a program."""
     told = KNOWN[entry.number]
     recording = _record(entry, told)
@@ -90,12 +90,12 @@ def report_files(entry: Defect) -> dict[str, str]:
     return files
 
 
-def _record(entry: Defect, told: Known) -> RecordedSeed | None:
+def _record(entry: DefectEntry, told: KnownDefect) -> RecordedSeed | None:
     """The seed as the model runs it, under the defect's name."""
     return record(setting_of(Path(f"{entry.number}.seed"), read_seed(told.seed))) if told.seed else None
 
 
-def _tell(entry: Defect, told: Known, recording: RecordedSeed | None) -> str:
+def _tell(entry: DefectEntry, told: KnownDefect, recording: RecordedSeed | None) -> str:
     values = {
         "subject": shorten_subject(f"{entry.number}: {told.title}"),
         "text": paragraph(entry.text),
@@ -109,7 +109,7 @@ def _tell(entry: Defect, told: Known, recording: RecordedSeed | None) -> str:
     return templates().get_template("defect.txt").render(values)
 
 
-def _list_facts(entry: Defect, told: Known) -> Iterator[str]:
+def _list_facts(entry: DefectEntry, told: KnownDefect) -> Iterator[str]:
     yield f"Seen on: {entry.kernels}."
     yield f"Since: {told.since}"
     yield f"Mended: {told.mended}"
@@ -120,15 +120,15 @@ MULTI = 'f64dd4627ec6 ("ftrace: Add multi direct register/unregister interface")
 AS_IT_SHOULD = "the program ends with 0: the rules follow the kernel here, and the seed says what it does."
 NOT_SEEN_LATER = "not known; no later kernel was seen to do it."
 
-KNOWN: Mapping[str, Known] = {
-    "DEFECT-1": Known(
+KNOWN: Mapping[str, KnownDefect] = {
+    "DEFECT-1": KnownDefect(
         "a detach without memory for code answers 0 and leaves the image",
         'fec56f5890d9 ("bpf: Introduce BPF trampoline") (in v5.5), by its source: the release of a link only warns.',
         "in part: 7.3.4 patches the call out of the image, so that a freed program is not called; the image stays.",
         SEEDS / "detach-without-code-memory.seed",
         seen={"7.3.4": AS_IT_SHOULD},
     ),
-    "DEFECT-2": Known(
+    "DEFECT-2": KnownDefect(
         "a second try to attach resets an ops that is live",
         "the backport of 3e9a18e1c3e9 to 6.1, by which the second try is a modification.",
         "by 56b3c85e153b, which 6.12.117 and 7.3.4 have and 6.1.192 has not.",
@@ -137,35 +137,35 @@ KNOWN: Mapping[str, Known] = {
             "6.1.192": "at the call of line 17 WARNING: CPU: 0 at kernel/trace/ftrace.c:7660 arch_ftrace_ops_list_func."
         },
     ),
-    "DEFECT-3": Known("the filter of an IPMODIFY user widens over a direct call without asking", SHARING),
-    "DEFECT-4": Known("hashes of ops that are no tracer's keep the addresses of a module"),
-    "DEFECT-5": Known(
+    "DEFECT-3": KnownDefect("the filter of an IPMODIFY user widens over a direct call without asking", SHARING),
+    "DEFECT-4": KnownDefect("hashes of ops that are no tracer's keep the addresses of a module"),
+    "DEFECT-5": KnownDefect(
         "update_ftrace_direct_del() empties the notrace hash",
         '8d2c1233f371 ("ftrace: Add update_ftrace_direct_del function"), by its source.',
         seed=OWN / "notrace-hash-goes-with-a-direct-call.seed",
         seen={"7.3.4": "after line 11 foo2 shows (1) RD direct:T2 direct-->direct:T2."},
     ),
-    "DEFECT-6": Known(
+    "DEFECT-6": KnownDefect(
         "a program attaches through the trampoline of a BTF that has gone",
         mended="yes: on 6.12.117 and 7.3.4 a program holds the module of its target.",
     ),
-    "DEFECT-7": Known("the flag of set_graph_function outlives a frame that was not recorded"),
-    "DEFECT-8": Known("enabled_functions names a neighbour of a trampoline image", mended=NOT_SEEN_LATER),
-    "DEFECT-9": Known("BPF attaches by name to the first of several functions, traced or not"),
-    "DEFECT-10": Known(
+    "DEFECT-7": KnownDefect("the flag of set_graph_function outlives a frame that was not recorded"),
+    "DEFECT-8": KnownDefect("enabled_functions names a neighbour of a trampoline image", mended=NOT_SEEN_LATER),
+    "DEFECT-9": KnownDefect("BPF attaches by name to the first of several functions, traced or not"),
+    "DEFECT-10": KnownDefect(
         "a notrace hash leaves R at a record that no ops covers",
         mended=NOT_SEEN_LATER,
         seed=OWN / "regs-stay-at-a-record-without-ops.seed",
         seen={"6.1.192": "after line 13 foo1 shows (1) R ops:o2."},
     ),
-    "DEFECT-11": Known(
+    "DEFECT-11": KnownDefect(
         "the handshake with IPMODIFY is made for functions that have gone",
         SHARING,
         NOT_SEEN_LATER,
         OWN / "handshake-for-functions-that-have-gone.seed",
         seen={"6.12.117": "line 12 is answered by -EBUSY."},
     ),
-    "DEFECT-12": Known(
+    "DEFECT-12": KnownDefect(
         "bpf_get_func_arg() inlined takes 64 bits of an index that is a u32",
         'f92c1e183604 ("bpf: Add get_func_[arg|ret|arg_cnt] helpers") (in v5.17), by its source.',
         template="wide-index.c",
@@ -175,21 +175,21 @@ KNOWN: Mapping[str, Known] = {
             "7.3.4": "BUG: unable to handle page fault, in the program; its task is killed.",
         },
     ),
-    "DEFECT-13": Known(
+    "DEFECT-13": KnownDefect(
         "direct entries with another address stay for ever",
         MULTI,
         seed=EVERY / "direct-entries-with-another-address-stay.seed",
         seen={RELEASES: AS_IT_SHOULD},
     ),
-    "DEFECT-14": Known(
+    "DEFECT-14": KnownDefect(
         "unregister_ftrace_function() of a direct ops leaves its entries",
         MULTI,
         seed=EVERY / "a-direct-ops-leaves-as-a-plain-one.seed",
         seen={RELEASES: AS_IT_SHOULD},
     ),
-    "DEFECT-15": Known("an IPMODIFY user that is not enabled ends the sharing of one that is", SHARING),
-    "DEFECT-16": Known("trampolines place arguments of 16 bytes by their sizes alone"),
-    "DEFECT-17": Known(
+    "DEFECT-15": KnownDefect("an IPMODIFY user that is not enabled ends the sharing of one that is", SHARING),
+    "DEFECT-16": KnownDefect("trampolines place arguments of 16 bytes by their sizes alone"),
+    "DEFECT-17": KnownDefect(
         "a program is freed while a task may still call it",
         mended="yes: 7.3.4 frees programs after a grace period of RCU tasks too, by its source.",
         template="freed-program.c",

@@ -10,12 +10,13 @@ from textwrap import shorten, wrap
 from properties.export.comments import about
 from properties.export.language import templates
 from properties.export.recorded import Recorded, RecordedSeed, SeedSetting, record, setting_of
-from properties.export.rules import Rule, cited_in, rules, rules_of
+from properties.export.rules import cited_in, rules, rules_of
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
 from properties.systems.kernels import made_for
 from properties.systems.naming import KERNELS
 from spec.alphabet import alphabet
+from spec.documents import Rule
 from spec.errors import BadInputError
 from spec.seeds import Step, print_operation
 from spec.semantics import PRESETS
@@ -162,4 +163,4 @@ def _last_rule(numbers: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _tell_rule(rule: Rule) -> list[str]:
-    return [*item(f"{rule.number}: {rule.text}"), *paragraph(f"[{rule.source}]", INDENT)]
+    return [*item(f"{rule.id}: {rule.text}"), *paragraph(f"[{rule.source}]", INDENT)]

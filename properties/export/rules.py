@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
-import spec
+from spec import documents
+from spec.documents import Rule
 
-__all__ = ["Rule", "cited_in", "rules", "rules_of"]
+__all__ = ["cited_in", "rules", "rules_of"]
 
-RULE = re.compile(r"^- \*\*([A-Z]+-[0-9]+)\*\* (.+) \[([^\[\]]+)\]$", re.MULTILINE)
 CITATION = re.compile(r"\b[A-Z]+-[0-9]+\b")
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A rule: its number, its text without marks, and the source that it cites."""
-
-    number: str
-    text: str
-    source: str
 
 
 @cache
 def rules() -> Mapping[str, Rule]:
-    """Every rule by its number, in the order of spec/README.md."""
-    text = (Path(spec.__file__).parent / "README.md").read_text(encoding="utf-8")
-    return {number: Rule(number, said.replace("`", ""), source) for number, said, source in RULE.findall(text)}
+    """Every rule by its number, in the order of spec/README.md, without marks."""
+    return {rule.id: replace(rule, text=rule.text.replace("`", "")) for rule in documents.rules()}
 
 
 def cited_in(text: str) -> tuple[str, ...]:

@@ -26,8 +26,9 @@ from spec.errors import BadInputError
 from spec.reading import encode, load
 from spec.seeds import print_seed
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["TAKES_A_VERB", "add_arguments", "run"]
 
+TAKES_A_VERB: Final = True
 VERBS: Final = ("explore", "prove", "verify")
 MOST_BYTES: Final = 1 << 20
 TITLE, RECORD = "massattach campaign", "campaign.json"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from properties.__main__ import main
+from properties.__main__ import main, parse
 from properties.kernels.evidence import Evidence
 from properties.kernels.tables import as_json
 from properties.report.results import CheckResult, CheckVerdict, Finished
@@ -75,7 +75,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 def parses(verb: str, words: list[str]) -> bool:
     """Whether a verb takes these words; what it complains of goes to stderr."""
     try:
-        parser_of(verb).parse_args(words)
+        parse(importlib.import_module(f"properties.verbs.{verb}"), parser_of(verb), words)
     except SystemExit as ending:
         return ending.code == 0
     return True
