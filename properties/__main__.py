@@ -1,4 +1,4 @@
-"""The front door without tox: `python -m properties VERB ...`.
+"""The front door without tox: `python -m properties VERB ...`, or `massattach VERB ...` where that is installed.
 
 A verb is a module of properties.verbs with add_arguments(parser) and run(arguments), imported when it is asked for.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 from properties.verbs import SUMMARIES
+from properties.work.ending import TerminatedError, give_back_when_terminated
 from spec.errors import BadInputError
 
-__all__ = ["main"]
+__all__ = ["main", "start"]
 
 BAD_INPUT = 2
 INTERRUPTED, PIPE_BROKEN, TERMINATED = 130, 141, 143
-USAGE = "python -m properties VERB ..."
+HERE = "python -m properties"
 
 
 class VerbModule(Protocol):
@@ -33,23 +33,25 @@ class VerbModule(Protocol):
         """Do the work, and return the exit status. Bad input is raised as BadInputError."""
 
 
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM: everything is given back, as after Ctrl-C."""
+def start(command: str) -> int:
+    """Run the verb of the process's own arguments as `main` does; SIGTERM ends it in order. command: as in main."""
+    give_back_when_terminated()
+    return main(sys.argv[1:], command)
 
 
-def main(words: Sequence[str]) -> int:
-    """Run one verb and return the exit status.
+def main(words: Sequence[str], command: str = HERE) -> int:
+    """Run one verb and return the exit status. command: how the user has called it, for help texts.
 
-    That is the verb's own, 2 for bad input, 130 after Ctrl-C, 141 if nobody reads its output, 143 after SIGTERM.
+    The status is the verb's own, 2 for bad input, 130 after Ctrl-C, 141 if nobody reads its output, 143 after SIGTERM.
     """
     if not words or words[0] in {"-h", "--help"}:
-        print(_help(), file=sys.stdout if words else sys.stderr)
+        print(_help(command), file=sys.stdout if words else sys.stderr)
         return 0 if words else BAD_INPUT
     if words[0] not in SUMMARIES:
         print(f"there is no verb '{words[0]}': write one of {', '.join(SUMMARIES)}", file=sys.stderr)
         return BAD_INPUT
     try:
-        return _run(words[0], words[1:])
+        return _run(command, words[0], words[1:])
     except BadInputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
@@ -68,26 +70,28 @@ def main(words: Sequence[str]) -> int:
         return BAD_INPUT
 
 
-def _run(verb: str, words: Sequence[str]) -> int:
+def _run(command: str, verb: str, words: Sequence[str]) -> int:
     module = cast("VerbModule", importlib.import_module(f"properties.verbs.{verb}"))
     parser = argparse.ArgumentParser(
-        prog=f"python -m properties {verb}",
+        prog=f"{command} {verb}",
         description=SUMMARIES[verb],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(words))
+    return module.run(parse(module, parser, words))
 
 
-def _help() -> str:
+def parse(module: VerbModule, parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """The verb's arguments. Options may stand between others, unless what follows belongs to another verb."""
+    if getattr(module, "TAKES_A_VERB", False):
+        return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
+
+
+def _help(command: str) -> str:
     verbs = "\n".join(f"  {verb:8} {summary}" for verb, summary in SUMMARIES.items())
-    return f"usage: {USAGE}\n\n{verbs}\n\nEach verb explains itself: python -m properties VERB --help"
-
-
-def _terminate(_signal: int, _frame: object) -> NoReturn:
-    raise TerminatedError
+    return f"usage: {command} VERB ...\n\n{verbs}\n\nEach verb explains itself: {command} VERB --help"
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(HERE))

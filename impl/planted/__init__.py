@@ -6,14 +6,19 @@ names one. Nothing here may import model or properties.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from impl.planted import direct, ftrace, graph, images, ipmodify, links, programs
 from impl.planted.planting import Planted
 
-__all__ = ["PLANTED", "Planted"]
+__all__ = ["PLANTED", "SYSTEMS", "Planted"]
 
-PLANTED: tuple[Planted, ...] = tuple(
-    bug
+_PLACES: Mapping[str, Planted] = {
+    f"{module.__name__}:{name}": bug
     for module in (ftrace, direct, graph, ipmodify, links, programs, images)
-    for bug in vars(module).values()
+    for name, bug in vars(module).items()
     if isinstance(bug, Planted)
-)
+}
+PLANTED: tuple[Planted, ...] = tuple(_PLACES.values())
+SYSTEMS: Mapping[str, str] = {bug.name: place for place, bug in _PLACES.items()}
+"""What `--system` calls each, by its name."""

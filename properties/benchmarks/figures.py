@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-import json
 import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from rich.table import Table
 
-from spec.errors import BadInputError
+from properties.report.records import FigureRecord, write_record
 
 __all__ = ["Figure", "Measure", "seconds", "table", "taking_turns", "worked", "write"]
 
@@ -27,13 +27,17 @@ class Figure:
     figure: str
     value: float
     bound: float
-    better: str
+    better: Literal["higher", "lower"]
     unit: str
 
     @property
     def holds(self) -> bool:
         """Whether the value is on the right side of the bound."""
         return bool(COMPARE[self.better](self.value, self.bound))
+
+    def record(self) -> FigureRecord:
+        """The figure as it stands in bench.json."""
+        return FigureRecord(self.figure, self.value, self.bound, self.better, self.holds, self.unit)
 
 
 Measure = Callable[[], Figure]
@@ -55,12 +59,7 @@ def table(figures: Sequence[Figure]) -> Table:
 
 def write(figures: Sequence[Figure], path: Path) -> None:
     """Writes the figures as JSON; BadInputError if the file cannot be written."""
-    names = ("figure", "value", "bound", "better", "holds", "unit")
-    rows = [{name: getattr(figure, name) for name in names} for figure in figures]
-    try:
-        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
+    write_record(tuple(figure.record() for figure in figures), path)
 
 
 def seconds(action: Callable[[], object]) -> float:

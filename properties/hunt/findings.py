@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from properties.lockstep.divergence import Divergence
-from spec.seeds import Seed, print_seed
+from spec.seeds import Seed, parse_seed, print_seed
 
-__all__ = ["Found", "save", "save_seed"]
+__all__ = ["Found", "save", "save_journal", "save_seed"]
+
+LAST = "steps as they were executed; the last one may not have ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,12 @@ def save(found: Found, directory: Path) -> Path:
         f"{found.original} operations before shrinking",
     )
     return save_seed(found.seed, found.divergence.aspect, comments, directory)
+
+
+def save_journal(journal: str, told: str, world: str, directory: Path) -> Path:
+    """Write the steps of an example in which the process ended, told why, as a seed of the world; its path."""
+    seed = replace(parse_seed(journal, "the journal"), world=world)
+    return save_seed(seed, "died", (*told.splitlines(), LAST), directory)
 
 
 def save_seed(seed: Seed, aspect: str, comments: Sequence[str], directory: Path) -> Path:

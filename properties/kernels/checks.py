@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from impl.linux.guest import packages
 from impl.linux.guest.packages import Kernel
 from properties.hunt.findings import save_seed
 from properties.kernels.confirmed import compare, confirmed, known
-from properties.kernels.conformance import RANDOM_SEED, Conforming, fixed_runs
+from properties.kernels.conformance import Conforming, fixed_runs
 from properties.kernels.evidence import Difference, Evidence
 from properties.kernels.tables import reasons_table
 from properties.report.results import Check, CheckResult, CheckVerdict
@@ -24,7 +23,7 @@ from properties.systems.naming import semantics_named
 from spec.semantics import Semantics
 from spec.worlds import World
 
-__all__ = ["Job", "Random", "debian", "job_checks", "short_checks"]
+__all__ = ["Job", "Random", "debian", "job_checks", "take_short"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +67,8 @@ def debian(name: str) -> Job:
     return Job(name, partial(packages.fetch, name), semantics, laboratory_of(semantics), known()[name])
 
 
-def short_checks(names: Sequence[str], seconds: float, directory: Path) -> Iterator[Check]:
-    """A check for each of these kernels: random runs of some seconds."""
-    for name in names:
-        random = Random(math.inf, seconds, RANDOM_SEED, directory)
-        yield Check(f"a real kernel agrees: {name}", partial(_run_short, debian(name), random))
-
-
-def _run_short(job: Job, random: Random) -> CheckResult:
+def take_short(job: Job, random: Random) -> CheckResult:
+    """Random runs of a kernel, which is ended then."""
     try:
         return _take_random_runs(job, random)
     finally:
@@ -118,6 +111,7 @@ def _collect(job: Job, world: World, unit: str, take: Callable[[], object], dire
         after.steps - before.steps,
         after.calls - before.calls,
         "\n".join(_save(difference, directory) for difference in found),
+        differences=tuple(difference.divergence.told(difference.seed) for difference in found),
     )
 
 

@@ -10,7 +10,7 @@ from properties.kernels.evidence import Evidence
 from properties.lockstep.coverage import lacking, rule_ids
 from spec.semantics import Semantics
 
-__all__ = ["NOT_OBSERVABLE", "Knowledge", "Standing", "reachable", "standing"]
+__all__ = ["NOT_OBSERVABLE", "Knowledge", "Standing", "knowledge", "reachable", "standing"]
 
 _HARNESS = "the harness answers in the kernel's stead"
 _WAITS = "a wait: grace periods are short here, the cost table counts them"
@@ -67,8 +67,15 @@ def reachable(semantics: Semantics) -> frozenset[str]:
 
 
 def _judge(rule: str, steps: int, absent: bool) -> Standing:
+    state = knowledge(rule, confirmed=steps > 0, absent=absent)
+    counted = steps if state is Knowledge.CONFIRMED else 0
+    return Standing(state, counted, NOT_OBSERVABLE.get(rule, ""))
+
+
+def knowledge(rule: str, *, confirmed: bool, absent: bool) -> Knowledge:
+    """What is known of a rule that was confirmed, or not, on a kernel that has it, or not."""
     if rule in NOT_OBSERVABLE:
-        return Standing(Knowledge.NOT_OBSERVABLE, reason=NOT_OBSERVABLE[rule])
+        return Knowledge.NOT_OBSERVABLE
     if absent:
-        return Standing(Knowledge.LACKING)
-    return Standing(Knowledge.CONFIRMED, steps) if steps else Standing(Knowledge.NEVER)
+        return Knowledge.LACKING
+    return Knowledge.CONFIRMED if confirmed else Knowledge.NEVER

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from properties.kernels.confirmed import known
 from properties.kernels.evidence import Evidence
-from properties.kernels.observable import NOT_OBSERVABLE, Knowledge, standing
-from properties.lockstep.coverage import rule_ids
+from properties.kernels.observable import NOT_OBSERVABLE, Knowledge, knowledge, standing
+from properties.lockstep.coverage import lacking, rule_ids
 from properties.report.grid import Column, Grid, Line
+from properties.report.records import RuleRecord
+from spec.semantics import PRESETS
 
-__all__ = ["as_json", "reasons_table", "rule_table", "summary_table"]
+__all__ = ["as_json", "known_rules", "reasons_table", "rule_table", "summary_table"]
 
 
 def rule_table(evidences: Sequence[Evidence]) -> Grid:
@@ -47,6 +50,16 @@ def reasons_table(evidence: Evidence) -> Grid:
     columns = (Column("times", right=True), Column(f"because {evidence.kernel}"))
     lines = (Line((f"{count:,}", reason)) for reason, count in _by_count(evidence.declined).items())
     return Grid(f"{evidence.kernel}: steps left out", columns, tuple(lines))
+
+
+def known_rules() -> dict[str, dict[str, RuleRecord]]:
+    """What the file of confirmed rules tells of every rule, by kernel; it does not tell by how many steps."""
+    return {name: {rule: _know(name, rule, rule in rules) for rule in rule_ids()} for name, rules in known().items()}
+
+
+def _know(kernel: str, rule: str, confirmed: bool) -> RuleRecord:
+    state = knowledge(rule, confirmed=confirmed, absent=rule in lacking(PRESETS[kernel]))
+    return RuleRecord(state.value, reason=NOT_OBSERVABLE.get(rule, ""))
 
 
 def as_json(evidences: Sequence[Evidence]) -> dict[str, Any]:

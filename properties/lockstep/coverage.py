@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ from spec.alphabet import alphabet
 from spec.operations import OPERATIONS, Operation
 from spec.semantics import Semantics
 
-__all__ = ["Tally", "lacking", "rule_ids"]
+__all__ = ["Tallied", "Tally", "lacking", "rule_ids"]
 
 LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
     (lambda s: not s.single_direct, "DIRECT-2 DIRECT-3 DIRECT-4 DIRECT-5"),
@@ -48,8 +49,16 @@ def lacking(semantics: Semantics) -> frozenset[str]:
     return frozenset(rule for lacks, rules in LACKING if lacks(semantics) for rule in rules.split())
 
 
+@dataclass(frozen=True, slots=True)
+class Tallied:
+    """A tally as a value. outcomes: (verb, outcome, how often); rules: how often each was cited."""
+
+    outcomes: tuple[tuple[str, str, int], ...]
+    rules: Mapping[str, int]
+
+
 class Tally:
-    """Counts of one semantics' runs: (verb, outcome) and rules."""
+    """Tallied of one semantics' runs: (verb, outcome) and rules."""
 
     def __init__(self, semantics: Semantics) -> None:
         self.semantics = semantics
@@ -63,6 +72,17 @@ class Tally:
     def add_rules(self, reached: Mapping[str, int]) -> None:
         """Add the rules that one run of the model cited."""
         self.rules.update(reached)
+
+    def add(self, counts: Tallied) -> None:
+        """Add what another tally of the same semantics has counted."""
+        self.outcomes.update({(verb, outcome): count for verb, outcome, count in counts.outcomes})
+        self.rules.update(counts.rules)
+
+    @property
+    def counts(self) -> Tallied:
+        """What it has counted, in an order that does not tell in which it came."""
+        outcomes = ((verb, outcome, count) for (verb, outcome), count in sorted(self.outcomes.items()))
+        return Tallied(tuple(outcomes), dict(sorted(self.rules.items())))
 
     @property
     def steps(self) -> int:

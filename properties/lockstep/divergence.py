@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from properties.report.results import ToldDivergence
 from spec.costs import Cost
+from spec.seeds import Seed, print_seed
 from spec.sites import Site
 
 __all__ = ["ASPECTS", "Divergence", "DivergenceError", "cost_lines", "site_lines"]
@@ -41,6 +43,11 @@ class Divergence:
             f"{self.system} diverges in {self.aspect} at {place}: {self.step}\n"
             f"  {sayer}:{_block(self.expected)}\n  {self.system} says:{_block(self.observed)}{rules}"
         )
+
+    def told(self, seed: Seed) -> ToldDivergence:
+        """The divergence in words, with the seed that shows it."""
+        sides = self.expected, self.observed
+        return ToldDivergence(self.step, self.aspect, self.system, *sides, self.rules, print_seed(seed))
 
 
 class DivergenceError(AssertionError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -14,13 +13,12 @@ from impl.batched import Batched
 from properties.proofs.image_files import Dump, read_image
 from properties.proofs.installed import installed
 from properties.proofs.judging import Variant, variants
-from properties.proofs.matrix import ARM, LEVELS, X86, Level, Target, cells, prove_cells
+from properties.proofs.matrix import LEVELS, X86, Level, Target, cells, prove_cells
 from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict as Proved
 from properties.prover.x86_64 import X86_64
 from properties.report.grid import Column, Grid, Line
-from properties.report.results import Check, CheckResult, CheckVerdict
-from properties.runs.corpus import SEEDS
+from properties.report.results import CheckResult, CheckVerdict
 from properties.systems.naming import semantics_named, world_named
 from spec.border import bordered
 from spec.operations import Call, ObserveSite
@@ -28,12 +26,9 @@ from spec.seeds import read_seed
 
 __all__ = [
     "IMAGES",
-    "image_check",
     "images_are_proved",
-    "matrix_checks",
     "matrix_is_proved",
     "placed_are_proved",
-    "placed_check",
 ]
 
 IMAGES: Final = Path(__file__).with_name("images")
@@ -60,35 +55,14 @@ class _Case:
             yield from (f"  {line}" for line in found)
 
 
-def matrix_checks() -> list[Check]:
-    """One check for each sharing level of the generator, and one for its other architecture."""
-    wanted = [(level, X86) for level in LEVELS] + [(LEVELS[0], ARM)]
-    return [
-        Check(
-            f"generated images are proved: {target.architecture.name}, {level}",
-            partial(matrix_is_proved, level, target),
-        )
-        for level, target in wanted
-    ]
-
-
-def image_check() -> Check:
-    """That the images of real kernels that the project has are proved."""
-    return Check("images of real kernels are proved", partial(images_are_proved, IMAGES))
-
-
-def placed_check() -> Check:
-    """That what `batched` puts in place is proved."""
-    return Check("images in place are proved", partial(placed_are_proved, SEEDS))
-
-
 def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     """The generator's images of every arity and kind do what their goals say, on every path and for all values."""
     matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
     told = _count_obligations([proof.verdict for proof in matrix.proofs], matrix.seconds)
     lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
     result = _conclude([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
-    return replace(result, headline=target is X86 and level == LEVELS[0])
+    proofs = tuple(proof.told(level) for proof in matrix.proofs)
+    return replace(result, headline=target is X86 and level == LEVELS[0], proofs=proofs)
 
 
 def images_are_proved(folder: Path) -> CheckResult:

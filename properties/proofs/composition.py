@@ -27,7 +27,7 @@ from spec.semantics import Semantics
 
 __all__ = ["Composed", "composed"]
 
-BPF_CTX_PLACE: Final = 1 << 32
+BPF_CTX_PLACE: Final = 1 << 40
 CALL_BYTES: Final = 5
 
 
@@ -44,7 +44,7 @@ class Composed:
         """See Claimant. The pointer to the run context, in struct task_struct, is not in the frame."""
         claim = claim_of(image, self.goal, architecture)
         region = AccessRegion(BPF_CTX_ADDRESS, BPF_CTX_PLACE, 0, SLOT_BYTES)
-        frame = FrameBounds(claim.frame.readable, (region,))
+        frame = FrameBounds(claim.frame.readable, (*claim.frame.regions, region))
         return replace(
             claim,
             demands=_Asking(self, architecture),

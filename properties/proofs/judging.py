@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from properties.proofs.image_files import Dump, parse_image
@@ -22,7 +23,18 @@ from properties.prover.x86_64 import X86_64
 from spec.abi import SLOT_BYTES
 from spec.prototypes import Prototype, Type
 
-__all__ = ["DETACHING", "NO_PLACE", "Judgement", "Variant", "Words", "cleared", "judge", "lacks_place", "variants"]
+__all__ = [
+    "DETACHING",
+    "NO_PLACE",
+    "JudgeUnit",
+    "Judgement",
+    "Variant",
+    "Words",
+    "cleared",
+    "judge",
+    "lacks_place",
+    "variants",
+]
 
 DETACHING: Final = "while programs are detached"
 NO_PLACE: Final = "undecided: the place that the kernel patches then is not found"
@@ -71,6 +83,17 @@ class Judgement:
     detaching: bool
     words: Words
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeUnit:
+    """Texts of image files, each with the path of its file."""
+
+    images: tuple[tuple[str, str], ...]
+
+    def work(self, _: Path) -> tuple[Judgement, ...]:
+        """Judge each."""
+        return tuple(judge(text, file) for text, file in self.images)
 
 
 def judge(text: str, file: str) -> Judgement:

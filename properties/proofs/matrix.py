@@ -23,6 +23,7 @@ from properties.prover.show import counterexample_lines, summary
 from properties.prover.verdicts import Verdict
 from properties.prover.x86_64 import X86_64
 from properties.report.grid import Column, Grid, Line
+from properties.report.results import ProofCell
 from spec.prototypes import Prototype, Type
 
 __all__ = [
@@ -102,6 +103,11 @@ class Proof:
         found, cell = self.verdict.counterexample, self.cell
         shown = counterexample_lines(found, cell.image, cell.goal, cell.architecture) if found is not None else ()
         return [str(self), *(f"  {line}" for line in shown)]
+
+    def told(self, level: Level) -> ProofCell:
+        """The cell of the report's matrix."""
+        place = self.cell.architecture.name, level, self.cell.served, self.cell.kind
+        return ProofCell(*place, self.verdict.outcome, 1000 * self.seconds)
 
 
 @dataclass(frozen=True)

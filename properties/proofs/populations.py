@@ -7,14 +7,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from properties.proofs.judges import Judged, Judges
-from properties.proofs.judging import Judgement
-from properties.prover.verdicts import Outcome
+from properties.proofs.judging import Judgement, JudgeUnit, Words
+from properties.proofs.telling import explain
+from properties.prover.verdicts import Outcome as Proved
+from properties.work.crew import Crew, Errand
+from properties.work.units import Done, Outcome
 from spec.errors import BadInputError
 from spec.images import ImageFile, print_image_file
 from spec.worlds import Function
 
 __all__ = ["ImageProof", "Prover", "count", "exceptions", "outcome_of", "statement"]
+
+BATCH = 32
+"""Images of one unit."""
+
+SECONDS = 300.0
+"""The limit for a unit, and for an image alone, which usually takes milliseconds: several times what z3 may take."""
 
 CLEARED = (
     "By whole words all is kept but the upper half of the only argument on the stack, where it has at most 4 bytes: "
@@ -38,41 +46,59 @@ class _Entry:
     label: str
     path: Path
     text: str
-    judged: Judged
 
 
 class Prover:
-    """Proves images while the kernel builds more. State: the images, in the order in which they came."""
+    """Has images proved by a crew while the kernel builds more. State: those handed out, and those yet to be."""
 
-    def __init__(self) -> None:
-        self._judges = Judges()
-        self._entries: list[_Entry] = []
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._tasks: list[tuple[Errand[JudgeUnit], list[_Entry]]] = []
+        self._waiting: list[_Entry] = []
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(len(entries) for _, entries in self._tasks) + len(self._waiting)
 
     def add(self, function: Function, label: str, path: Path, image: ImageFile) -> None:
         """Have an image proved that the kernel has just built; the file at the path may be an older one."""
-        text = print_image_file(image)
-        self._entries.append(_Entry(function, label, path, text, self._judges.submit(text, str(path))))
+        self._waiting.append(_Entry(function, label, path, print_image_file(image)))
+        if len(self._waiting) == BATCH:
+            self._hand_out()
 
     def proofs(self, progress: Callable[[int], None]) -> list[ImageProof]:
         """The proofs of all images, when they are done. If one is not proved, its file is written anew.
 
         progress: is called with the number of those done.
         """
+        if self._waiting:
+            self._hand_out()
         found: list[ImageProof] = []
-        for entry in self._entries:
-            judgement = entry.judged.result()
-            if judgement.outcome != "proved":
-                _write(entry)
-            found.append(ImageProof(entry.function, entry.label, entry.path, judgement))
+        for task, entries in self._tasks:
+            for entry, judgement in zip(entries, self._judge(task.result(), entries), strict=True):
+                if judgement.outcome != "proved":
+                    _write(entry)
+                found.append(ImageProof(entry.function, entry.label, entry.path, judgement))
             progress(len(found))
         return found
 
-    def close(self) -> None:
-        """End the processes."""
-        self._judges.close()
+    def _hand_out(self) -> None:
+        self._tasks.append((self._submit(self._waiting), self._waiting))
+        self._waiting = []
+
+    def _submit(self, entries: Iterable[_Entry]) -> Errand[JudgeUnit]:
+        return self._crew.submit(JudgeUnit(tuple((entry.text, str(entry.path)) for entry in entries)), SECONDS)
+
+    def _judge(self, outcome: Outcome, entries: Sequence[_Entry]) -> Iterator[Judgement]:
+        """The judgements of a unit. Where it is lost, each image is judged alone, and those lost then are undecided."""
+        if isinstance(outcome, Done):
+            yield from outcome.value
+        elif len(entries) == 1:
+            told = f"undecided: {explain(outcome, SECONDS)}"
+            words = Words("undecided", told=told)
+            yield Judgement(str(entries[0].path), "", "undecided", told, detaching=False, words=words, seconds=0.0)
+        else:
+            for entry in entries:
+                yield from self._judge(self._submit([entry]).result(), [entry])
 
 
 def _write(entry: _Entry) -> None:
@@ -82,7 +108,7 @@ def _write(entry: _Entry) -> None:
         raise BadInputError(f"cannot be written: {error.strerror}", str(entry.path)) from error
 
 
-def outcome_of(proofs: Iterable[ImageProof]) -> Outcome:
+def outcome_of(proofs: Iterable[ImageProof]) -> Proved:
     """The worst outcome."""
     found = {proof.judgement.outcome for proof in proofs}
     return next((outcome for outcome in ("refuted", "undecided") if outcome in found), "proved")

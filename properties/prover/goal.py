@@ -156,7 +156,7 @@ class Goal:
             )
             for place, program in enumerate(self.programs)
         )
-        return replace(self, programs=programs, im=bindings.get("im", self.im))
+        return replace(self, programs=programs, im=bindings.get("im", self.im), some_sleep=False)
 
     def read(self, reading: Reading) -> Goal:
         """The same goal in a reading."""

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from properties.report.grid import Grid
 
-__all__ = ["Check", "CheckResult", "CheckVerdict", "Finished", "exit_status", "summary"]
+__all__ = [
+    "Check",
+    "CheckResult",
+    "CheckVerdict",
+    "Finished",
+    "ProofCell",
+    "ToldDivergence",
+    "exit_status",
+    "summary",
+]
 
 
 class CheckVerdict(Enum):
@@ -20,13 +30,38 @@ class CheckVerdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ToldDivergence:
+    """A divergence in words: the members of lockstep's Divergence. seed: the text of one that shows it."""
+
+    step: str
+    aspect: str
+    system: str
+    expected: str
+    observed: str
+    rules: tuple[str, ...]
+    seed: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProofCell:
+    """A proof of the matrix. arity: the arguments of the functions that the image serves; kind: of its programs."""
+
+    architecture: str
+    level: str
+    arity: str
+    kind: str
+    outcome: Literal["proved", "refuted", "undecided"]
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
     """What a check found.
 
     cases: how many were tried, in `unit` (`examples`, `cases`, `seeds`). functions: for each world that was used, how
     many functions it has. steps: those taken in lockstep; calls: those among them that call a function. detail: the
     counterexample, or why the check did not run; its first line is a sentence. tally: what was reached, for the report;
-    headline: it is shown as well.
+    headline: it is shown as well. differences: the divergences that detail tells; proofs: those of the matrix.
     """
 
     verdict: CheckVerdict
@@ -38,6 +73,8 @@ class CheckResult:
     detail: str = ""
     tally: Grid | None = None
     headline: bool = False
+    differences: tuple[ToldDivergence, ...] = ()
+    proofs: tuple[ProofCell, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

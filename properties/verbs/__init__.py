@@ -19,6 +19,9 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "bench": "measure the performance figures, as ratios within one run, against their bounds",
     "dump": "dump trampolines of a running kernel, prove them, and check what it accepts and refuses",
     "prove": "prove trampoline images, or show a counterexample that has been executed",
+    "campaign": "have the work of another verb done by many machines, and go on where it was ended",
+    "export": "write a seed as a program for a kernel, as a kernel selftest, or as a text for a mailing list",
     "linux": "run real kernels against the model, and tell which rules each confirmed",
+    "report": "write one HTML file of what the last runs found",
 }
 """The verbs, in the order in which help lists them."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from properties.benchmarks import against_angr, attaching, calling, proving, stepping
-from properties.benchmarks.figures import Measure, table, write
+from properties.benchmarks import against_angr, attaching, calling, dividing, proving, stepping
+from properties.benchmarks.figures import Figure, Measure, table, write
+from properties.verbs.publishing import publish_figures
 
 __all__ = ["add_arguments", "run"]
 
@@ -48,9 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.angr:
         console.print(WITHOUT_ANGR, highlight=False, soft_wrap=True)
     write(figures, arguments.json)
+    publish_figures(tuple(map(Figure.record, figures)), arguments.json, console)
     return 0 if all(figure.holds for figure in figures) else 1
 
 
 def measures() -> list[Measure]:
     """The figures that need nothing but what the project depends on."""
-    return [*attaching.measures(), *stepping.measures(), *calling.measures(), *proving.measures()]
+    modules = attaching, stepping, calling, proving, dividing
+    return [measure for module in modules for measure in module.measures()]

@@ -2,128 +2,125 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from properties.hunt.findings import Found, save
-from properties.hunt.search import Search, WildcardSearch
-from properties.lockstep.lockstep import Lockstep
-from properties.report.results import Check, CheckResult, CheckVerdict
-from properties.runs.corpus import SEEDS
-from properties.runs.reach import reach
-from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, semantics_named, world_named
-from spec.operations import Call
-from spec.seeds import print_seed, read_seed
+from properties.hunt.findings import Found, save, save_journal
+from properties.hunt.units import SearchUnit, SearchValue, search_units
+from properties.kernels.needs import missing_kernel
+from properties.kernels.units import KernelUnit
+from properties.lockstep.coverage import Tally
+from properties.proofs.units import ImagesUnit, MatrixUnit, PlacedUnit
+from properties.report.dividing import Divided, sole
+from properties.report.results import CheckResult, CheckVerdict, ToldDivergence
+from properties.runs.units import ReachUnit, SeedsUnit
+from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, world_named
+from properties.work.units import Done, Lost, Outcome
+from spec.seeds import print_seed
 from spec.semantics import PRESETS, Semantics
+from spec.sharing import LEVELS
 from spec.worlds import World
 
 __all__ = ["BUDGET", "WORLDS", "checks", "kernels", "proofs"]
 
 WORLDS = ("synthetic", "linux-6.1", "linux-6.12", "linux-7.3")
 BUDGET = 300.0
-KERNEL_SECONDS = 10.0
+KERNEL_OPERATIONS, KERNEL_SECONDS = 400, 120.0
+"""Of a short run on a kernel: as many operations, unless its emulator takes longer."""
 FINDINGS = Path("build/seeds")
 RANDOM_SEED = 1
 LARGE = 1000
 SHRINK_SECONDS = 60.0
 NEWEST = "linux-7.3"
 PROPOSAL = "proposal-2021"
+MATRICES = (*((level, "x86-64") for level in LEVELS), (LEVELS[0], "arm64"))
 
 
-def checks(worlds: Sequence[World], budget: float) -> list[Check]:
-    """Every check on these worlds. budget: the seconds that the searching checks share equally."""
-    settings = [(world, semantics) for world in worlds for semantics in _semantics_of(world)]
+def checks(worlds: Sequence[str], budget: float) -> list[Divided]:
+    """Every check on these worlds. budget: the seconds of work that the searching checks share equally."""
+    named = {name: world_named(name) for name in worlds}
+    settings = [(name, semantics) for name, world in named.items() for semantics in _semantics_of(world)]
     seconds = budget / max(1, len(settings))
-    found = [Check("seeds agree", partial(seeds_agree, SEEDS))]
-    for world, semantics in settings:
-        if len(world.functions) < LARGE:
-            title = f"every answer and rule is reached: {semantics.name}"
-            found.append(Check(title, partial(everything_is_reached, world, semantics)))
-            name, kind = "random sequences agree", Search
+    found = [Divided("seeds agree", [SeedsUnit(DEFAULT_SYSTEMS)], sole)]
+    for name, semantics in settings:
+        unit = SearchUnit(DEFAULT_SYSTEMS, name, semantics.name, RANDOM_SEED, shrink_seconds=SHRINK_SECONDS)
+        title = "random sequences agree"
+        if len(named[name].functions) < LARGE:
+            reach = [ReachUnit(DEFAULT_SYSTEMS, name, semantics.name)]
+            found.append(Divided(f"every answer and rule is reached: {semantics.name}", reach, sole))
         else:
-            name, kind = "overlapping wildcards agree", WildcardSearch
-        check = partial(nothing_is_found, kind, world, semantics, seconds)
-        found.append(Check(f"{name}: {world.name}, {semantics.name}", check))
+            unit, title = replace(unit, kind="wildcards"), "overlapping wildcards agree"
+        conclude = partial(nothing_is_found, name, semantics)
+        title = f"{title}: {named[name].name}, {semantics.name}"
+        found.append(Divided(title, search_units([unit]), conclude, seconds))
     return found
 
 
-def proofs() -> list[Check]:
+def proofs() -> list[Divided]:
     """The checks of machine code, which take a few seconds in all."""
-    # SLEIGH, z3 and unicorn are loaded where something is to be proved.
-    from properties.proofs.checks import image_check, matrix_checks, placed_check  # noqa: PLC0415
+    generated = [
+        Divided(f"generated images are proved: {architecture}, {level}", [MatrixUnit(level, architecture)], sole)
+        for level, architecture in MATRICES
+    ]
+    return [
+        *generated,
+        Divided("images of real kernels are proved", [ImagesUnit()], sole),
+        Divided("images in place are proved", [PlacedUnit()], sole),
+    ]
 
-    return [*matrix_checks(), image_check(), placed_check()]
 
-
-def kernels() -> tuple[list[Check], list[str]]:
+def kernels() -> tuple[list[Divided], list[str]]:
     """A short run on each real kernel that needs no fetching, and a sentence for each that is left out."""
-    # What drives a virtual machine is loaded where one may be wanted.
-    from properties.kernels.checks import short_checks  # noqa: PLC0415
-    from properties.kernels.needs import missing_kernel  # noqa: PLC0415
-
     missing = {name: missing_kernel(name) for name in KERNELS}
-    ready = [name for name, sentence in missing.items() if not sentence]
+    units = (
+        KernelUnit(name, str(FINDINGS), RANDOM_SEED, KERNEL_OPERATIONS, KERNEL_SECONDS)
+        for name, sentence in missing.items()
+        if not sentence
+    )
     left_out = [f"the real {name} is left out: {sentence}" for name, sentence in missing.items() if sentence]
-    return list(short_checks(ready, KERNEL_SECONDS, FINDINGS)), left_out
+    return [Divided(f"a real kernel agrees: {unit.kernel}", [unit], sole) for unit in units], left_out
 
 
-def seeds_agree(folder: Path) -> CheckResult:
-    """Every seed of a folder: model, expectations and `batched` at each sharing level agree at every step."""
-    functions: dict[str, int] = {}
-    steps = calls = 0
-    paths = sorted(folder.glob("*.seed"))
-    for path in paths:
-        seed = read_seed(path)
-        world = world_named(seed.world, path.parent)
-        lockstep = Lockstep(world, semantics_named(seed.semantics), [resolve(name) for name in DEFAULT_SYSTEMS])
-        divergences = lockstep.run(seed.steps)
-        divergences += lockstep.close()
-        functions[world.name] = len(world.functions)
-        steps += len(lockstep.history)
-        calls += sum(isinstance(step.operation, Call) for step in lockstep.history)
-        if divergences:
-            detail = f"{path.name}: {divergences[0]}"
-            return CheckResult(CheckVerdict.FELL, len(paths), "seeds", functions, steps, calls, detail)
-    if not paths:
-        return CheckResult(CheckVerdict.NOT_RUN, 0, detail=f"there is no seed in {folder}")
-    return CheckResult(CheckVerdict.HOLDS, len(paths), "seeds", functions, steps, calls)
-
-
-def everything_is_reached(world: World, semantics: Semantics) -> CheckResult:
-    """Directed runs, sweep and seeds at every sharing level: they agree, and leave nothing at zero."""
-    reached = reach(semantics, [resolve(name) for name in DEFAULT_SYSTEMS])
-    verdict = CheckVerdict.HOLDS if reached.holds else CheckVerdict.FELL
-    functions = {world.name: len(world.functions)}
-    counted = reached.tally.steps, reached.calls
-    return CheckResult(verdict, reached.runs, "runs", functions, *counted, str(reached), reached.tally.table())
-
-
-def nothing_is_found(kind: type[Search], world: World, semantics: Semantics, seconds: float) -> CheckResult:
+def nothing_is_found(world: str, semantics: Semantics, outcomes: Sequence[Outcome]) -> CheckResult:
     """A search with every sharing level at once finds nothing; each example is undone at its end."""
-    deadline = time.monotonic() + seconds
-    search = kind(world, semantics, [resolve(name) for name in DEFAULT_SYSTEMS], RANDOM_SEED)
-    found = None
-    while found is None and (not search.rounds or time.monotonic() < deadline):
-        found = search.round(deadline, SHRINK_SECONDS)
-    if found is None and not search.tally.steps:
-        return CheckResult(CheckVerdict.NOT_RUN, 0, detail="the budget ended before the first step: give more --budget")
+    tally = Tally(semantics)
+    examples = calls = 0
+    functions: dict[str, int] = {}
+    found: list[str] = []
+    told: list[ToldDivergence] = []
+    lost: list[str] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Done):
+            value: SearchValue = outcome.value
+            tally.add(value.counts)
+            examples, calls = examples + value.examples, calls + value.calls
+            functions[value.world] = value.functions
+            if value.finding is not None:
+                finding = value.finding.found
+                found.append(_save(finding))
+                told.append(finding.divergence.told(finding.seed))
+        elif outcome.journal:
+            found.append(_save_journal(outcome, world))
+        else:
+            lost.append(outcome.told)
+    verdict = CheckVerdict.FELL if found else CheckVerdict.NOT_RUN if lost else CheckVerdict.HOLDS
+    detail = "\n".join(found + lost)
     return CheckResult(
-        CheckVerdict.FELL if found else CheckVerdict.HOLDS,
-        search.examples,
-        "examples",
-        {world.name: len(world.functions)},
-        search.tally.steps,
-        search.calls,
-        _save(found) if found else "",
-        search.tally.table(),
+        verdict, examples, "examples", functions, tally.steps, calls, detail, tally.table(), differences=tuple(told)
     )
 
 
 def _save(found: Found) -> str:
     """Write a finding's seed, and say where it is, and what it shows."""
     return f"the shrunk seed is {save(found, FINDINGS)}\n{found.divergence}\n\n{print_seed(found.seed)}"
+
+
+def _save_journal(lost: Lost, world: str) -> str:
+    """Write the seed of what a process was doing when it ended, and say where it is."""
+    path = save_journal(lost.journal, lost.told, world, FINDINGS)
+    return f"the search was lost: {lost.told}\nwhat it was doing is {path}"
 
 
 def _semantics_of(world: World) -> Sequence[Semantics]:

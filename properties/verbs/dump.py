@@ -20,7 +20,11 @@ from properties.kernels.shapes import label, parse_programs
 from properties.proofs.populations import ImageProof, Prover, exceptions, outcome_of
 from properties.report.show import LOG_WIDTH
 from properties.systems.naming import KERNELS
+from properties.verbs.options import add_crew_options, crew_of
 from spec.errors import BadInputError
+
+NICE = 10
+"""How far proofs stand back: a guest has time limits."""
 
 __all__ = ["add_arguments", "run", "table"]
 
@@ -66,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--session-cookie", action="store_true", help="let every fsession program ask for its session cookie"
     )
     parser.add_argument("--prove", action="store_true", help="prove the images")
+    add_crew_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         directory = stack.enter_context(_directory(arguments.directory))
         kernel = fetch(arguments.system)
-        prover = stack.enter_context(closing(Prover())) if arguments.prove else None
+        prover = Prover(stack.enter_context(crew_of(arguments, NICE))) if arguments.prove else None
         guest = stack.enter_context(closing(boot(kernel)))
         dumper = Dumper(guest, kernel.name)
         dump = KernelDump(dumper, arguments.system, directory, console, prover, keeps=arguments.directory is not None)

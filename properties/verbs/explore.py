@@ -5,26 +5,27 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from properties.hunt.findings import Found, save
-from properties.hunt.search import Search, search_in_turn
-from properties.lockstep.journal import Journal
-from properties.report.show import rich_table
-from properties.systems.kernels import made_for, setting_of
-from properties.systems.naming import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
-from properties.verbs.options import SYSTEM_TIME_LIMIT, seconds
-from spec.errors import BadInputError
-from spec.seeds import print_seed
-from spec.semantics import PRESETS, Semantics
+from properties.hunt.exploring import Explored, explore
+from properties.hunt.findings import Found, save, save_journal
+from properties.hunt.units import SearchUnit, operations_for
+from properties.report.show import print_line, rich_table
+from properties.systems.kernels import setting_of
+from properties.systems.naming import DEFAULT_SYSTEMS, resolve, world_named
+from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, seconds
+from spec.seeds import print_seed, read_seed
+from spec.semantics import PRESETS
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["FAILED", "FOUND", "add_arguments", "list_settings", "run", "save_all", "telling"]
+
+FOUND, FAILED = 1, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,78 +39,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--budget", type=seconds, default=60.0, metavar="SECONDS", help="to search; shrinking has as much again")
     option("--random-seed", type=int, metavar="N", help="repeats a search (default: a new one, which is printed)")
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
+    add_crew_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0: nothing was found in the budget, and the tallies are printed. 1: a divergence, its seed is written."""
     console = Console()
-    print_line = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    random_seed = secrets.randbelow(1 << 32) if arguments.random_seed is None else arguments.random_seed
-    _complete(arguments)
-    world = world_named(arguments.world)
-    factories = [resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system]
-    chosen = [semantics_named(arguments.semantics)] if arguments.semantics else list(PRESETS.values())
-    print_line(f"explore: world {arguments.world}, random seed {random_seed}, budget {arguments.budget:g} s")
-    with _journals(arguments, chosen) as journals:
-        searches = [
-            Search(made_for(arguments.system, world, semantics), semantics, factories, random_seed, journal=journal)
-            for semantics, journal in zip(chosen, journals, strict=True)
-        ]
-        found = _search(searches, arguments.budget, console)
-    if found is None:
-        for each in searches:
-            console.print(rich_table(each.tally.table()))
-        print_line(f"no divergence in {sum(each.tally.steps for each in searches)} operations")
-        return 0
-    found = replace(found, seed=replace(found.seed, world=_world_text(arguments)))
-    path = save(found, arguments.save)
-    print_line(f"{found.divergence}\n\n{print_seed(found.seed)}\nwritten to {path}")
-    return 1
+    if arguments.random_seed is None:
+        arguments.random_seed = secrets.randbelow(1 << 32)
+    settings = list_settings(arguments)
+    told = f"explore: world {arguments.world}, random seed {arguments.random_seed}, budget {arguments.budget:g} s"
+    print_line(console, told)
+    with crew_of(arguments) as crew, telling(console) as tell:
+        explored = explore(settings, crew, arguments.budget, tell)
+    if explored.first is not None:
+        return _show_first(explored, explored.first, arguments, console)
+    for tally in explored.tallies.values():
+        console.print(rich_table(tally.table()))
+    print_line(console, f"no divergence in {explored.steps} operations")
+    return 0
 
 
-def _complete(arguments: argparse.Namespace) -> None:
-    """Fill in what was not given: a kernel has a world and semantics of its own."""
+def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
+    """One search for each semantics. What was not given is filled in: a kernel has a world and semantics of its own."""
     arguments.system = arguments.system or list(DEFAULT_SYSTEMS)
-    if arguments.world and arguments.semantics:
-        return
     world, semantics = setting_of(arguments.system) or ("synthetic", None)
     arguments.world = arguments.world or world
-    arguments.semantics = arguments.semantics or semantics
+    chosen = arguments.semantics or semantics
+    # Mistakes are told before processes are started.
+    world_named(arguments.world)
+    for name in arguments.system:
+        resolve(name, SYSTEM_TIME_LIMIT)
+    arguments.save.mkdir(parents=True, exist_ok=True)
+    return [
+        SearchUnit(
+            tuple(arguments.system),
+            arguments.world,
+            name,
+            arguments.random_seed,
+            operations_for(arguments.system),
+            shrink_seconds=arguments.budget,
+            time_limit=SYSTEM_TIME_LIMIT,
+        )
+        for name in ([chosen] if chosen else PRESETS)
+    ]
 
 
 @contextmanager
-def _journals(arguments: argparse.Namespace, chosen: Sequence[Semantics]) -> Iterator[list[Journal]]:
-    """A journal for each semantics. They stay only where the process dies, or the harness fails."""
-    arguments.save.mkdir(parents=True, exist_ok=True)
-    paths = [arguments.save / f"journal-{semantics.name}.seed" for semantics in chosen]
-    journals: list[Journal] = []
-    try:
-        for semantics, path in zip(chosen, paths, strict=True):
-            journals.append(Journal(path, _world_text(arguments), semantics.name))
-        yield journals
-    except (KeyboardInterrupt, BadInputError):
-        _remove(journals, paths)
-        raise
-    _remove(journals, paths)
-
-
-def _remove(journals: Sequence[Journal], paths: Sequence[Path]) -> None:
-    """Delete the journals, and a file that was to become one when the search was interrupted."""
-    for journal in journals:
-        journal.remove()
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-def _search(searches: Sequence[Search], budget: float, console: Console) -> Found | None:
-    """Search each setting in turn; a terminal shows how far it is."""
+def telling(console: Console) -> Iterator[Callable[[int], None]]:
+    """Give the function that tells on a terminal how many operations there were."""
     with console.status("exploring") if console.is_terminal else nullcontext() as status:
 
-        def tell() -> None:
+        def tell(steps: int) -> None:
             if status is not None:
-                status.update(f"exploring: {sum(each.tally.steps for each in searches)} operations")
+                status.update(f"exploring: {steps:,} operations")
 
-        return search_in_turn(searches, budget, tell)
+        yield tell
+
+
+def save_all(explored: Explored, arguments: argparse.Namespace) -> dict[int, Path]:
+    """Write the seed of every finding, equal ones once; the paths by the number of the unit."""
+    world, directory = _world_text(arguments), arguments.save
+    places = {number: _save(finding.found, world, directory) for number, finding in explored.findings.items()}
+    places |= {
+        number: save_journal(lost.journal, lost.told, world, directory)
+        for number, lost in explored.lost.items()
+        if lost.journal
+    }
+    return dict(sorted(places.items()))
+
+
+def _save(found: Found, world: str, directory: Path) -> Path:
+    return save(replace(found, seed=replace(found.seed, world=world)), directory)
+
+
+def _show_first(explored: Explored, first: int, arguments: argparse.Namespace, console: Console) -> int:
+    """A process that has ended is a finding, with the steps that it wrote down; what the harness raises is none."""
+    lost = explored.lost.get(first)
+    if lost is not None and not lost.journal:
+        sys.stderr.write(f"the search has failed: {lost.told}\n")
+        return FAILED
+    only = Explored({}, {first: explored.findings[first]} if lost is None else {}, {first: lost} if lost else {})
+    path = save_all(only, arguments)[first]
+    told = f"the search was lost: {lost.told}" if lost else str(explored.findings[first].divergence)
+    print_line(console, f"{told}\n\n{print_seed(read_seed(path))}\nwritten to {path}")
+    return FOUND
 
 
 def _world_text(arguments: argparse.Namespace) -> str:

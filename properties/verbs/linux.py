@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from properties.report.running import run_checks
 from properties.systems.kernels import laboratory_of, without_own
 from properties.systems.naming import KERNELS, semantics_named
 from properties.verbs.options import seconds
+from properties.verbs.publishing import publish_run
 from spec.errors import BadInputError
 
 __all__ = ["add_arguments", "run"]
@@ -158,8 +158,8 @@ def _report(jobs: Sequence[Job], done: Sequence[Finished], costs: _Costs, junit:
     notes = [f"{evidence.kernel}: left out in {line}" for evidence in evidences for line in evidence.left]
     show.write_reports(done, junit, text, title=TITLE, notes=[*notes, *wide], tables=[short, rule_table(evidences)])
     document = {**as_json(evidences), "costs": costs.measured.json() if costs.measured else []}
-    data.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     show.print_line(console, f"Reports: {text}, {data} and {junit}")
+    publish_run(TITLE, done, data, console, notes=notes, document=document)
 
 
 def _text_of(costs: Costs) -> str:

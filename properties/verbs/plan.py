@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +16,8 @@ from properties.plan.expanding import Expansion, expansions
 from properties.plan.explaining import Reason
 from properties.plan.planning import Plan, plan
 from properties.plan.probes import KINDS, Probe, parse_probes
+from properties.plan.recording import make_record
+from properties.report.records import write_record
 from properties.report.show import log_width
 from properties.systems.naming import semantics_named, world_named
 from spec.costs import POKE_BATCH, Cost
@@ -41,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--world", default="linux-7.3", metavar="W", help="a built-in world or a population file")
     parser.add_argument("--semantics", metavar="X", help=f"one of {', '.join(PRESETS)}; default: each of them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as a record for `report`, too")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     world = world_named(arguments.world)
     probes = parse_probes(arguments.pattern, world)
     console = Console(highlight=False, width=log_width(WIDTH))
-    _print(console, world, probes, [plan(probes, semantics) for semantics in presets])
+    plans = [plan(probes, semantics) for semantics in presets]
+    _print(console, world, probes, plans)
+    if arguments.json:
+        write_record(make_record(world, probes, plans), arguments.json)
     return 0
 
 

@@ -7,20 +7,14 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from properties.proofs.image_files import Dump, read_image
-from properties.proofs.isolation import FailedError, Isolated
-from properties.proofs.judging import DETACHING, NO_PLACE, Variant, lacks_place, variants
-from properties.prover.explaining import essential
-from properties.prover.goal import READINGS, Reading
-from properties.prover.show import counterexample_lines, summary
-from properties.prover.verdicts import Verdict
+from properties.proofs.telling import BAD_INPUT, WORST, Told, told_of
+from properties.prover.goal import READINGS
+from properties.verbs.options import add_crew_options, crew_of
 from spec.errors import BadInputError
 
 __all__ = ["add_arguments", "run"]
@@ -36,13 +30,6 @@ architecture, by whose rules it is judged; without it this is x86-64.
 Exit status: 0 all proved, 1 one refuted, 2 a file cannot be used or ends the prover, 3 one undecided; of several the
 first of 2, 1, 3.
 """
-SECONDS: Final = 120.0
-"""The limit for one file."""
-
-PROVED, REFUTED, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
-STATUS: Final = {"proved": PROVED, "refuted": REFUTED, "undecided": UNDECIDED}
-WORST: Final = {BAD_INPUT: "unusable", REFUTED: "refuted", UNDECIDED: "undecided", PROVED: "proved"}
-"""What the summary calls the files of a status; the worst comes first."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thorough", action="store_true", help="let z3 decide every obligation, also where terms are the same"
     )
+    add_crew_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,27 +57,23 @@ def run(arguments: argparse.Namespace) -> int:
     paths = list(_find_files(arguments.images, counts))
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        Isolated(SECONDS) as process,
+        crew_of(arguments) as crew,
         Progress(*columns, console=console, transient=True, disable=not _shows_progress(console, paths)) as progress,
     ):
-        for path in progress.track(paths):
-            counts[_show_file(console, process, path, arguments)] += 1
+        told = told_of(paths, arguments.reading, crew, thorough=arguments.thorough)
+        for each in progress.track(told, len(paths)):
+            _show(console, each)
+            counts[each.status] += 1
     if counts.total() > 1:
         console.print(_summarize(counts))
     return next(status for status in WORST if counts[status])
 
 
-def _show_file(console: Console, process: Isolated, path: Path, arguments: argparse.Namespace) -> int:
-    """Has a file proved in a process of its own, and prints what there is to tell. The status is the file's."""
-    try:
-        told = process.run(_tell, path, arguments.reading, arguments.thorough)
-    except FailedError as error:
-        told = _Told(BAD_INPUT, (), str(BadInputError(str(error), str(path))))
+def _show(console: Console, told: Told) -> None:
     for line in told.lines:
         console.print(_printable(line))
     if told.error:
         _print_error(told.error)
-    return told.status
 
 
 def _shows_progress(console: Console, paths: Sequence[Path]) -> bool:
@@ -129,46 +113,3 @@ def _summarize(counts: Mapping[int, int]) -> str:
     """`5 files: 3 proved, 1 refuted, 1 unusable`."""
     parts = [f"{counts[status]:,} {word}" for status, word in reversed(WORST.items()) if counts[status]]
     return f"{sum(counts.values()):,} files: {', '.join(parts)}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What there is to tell of a file. error: why it cannot be used."""
-
-    status: int
-    lines: tuple[str, ...]
-    error: str = ""
-
-
-def _tell(path: Path, reading: Reading, thorough: bool) -> _Told:
-    """Tells of one file: the status is the worst of its variants'. Where one is refuted, the next is not tried."""
-    try:
-        dump = read_image(path)
-    except BadInputError as error:
-        return _Told(BAD_INPUT, (), str(error))
-    found = variants(dump, reading)
-    lines: list[str] = []
-    statuses = {PROVED}
-    for variant in found:
-        title = f"{dump.file}: {variant.name}" if variant.name else _describe(dump)
-        verdict = variant.prove(thorough=thorough)
-        lines += _describe_verdict(title, variant, verdict)
-        statuses.add(STATUS[verdict.outcome])
-        if REFUTED in statuses:
-            break
-    if statuses == {PROVED} and lacks_place(found):
-        lines.append(f"{dump.file}: {DETACHING}: {NO_PLACE}")
-        statuses.add(UNDECIDED)
-    return _Told(next(status for status in WORST if status in statuses), tuple(lines))
-
-
-def _describe(dump: Dump) -> str:
-    return f"{dump.file}: {dump.function} of {dump.kernel}, {' '.join(dump.attached)}"
-
-
-def _describe_verdict(title: str, variant: Variant, verdict: Verdict) -> Iterator[str]:
-    yield f"{title}: {summary(verdict)}"
-    if verdict.counterexample is not None:
-        image, goal, architecture = variant.image, variant.goal, variant.architecture
-        found = essential(verdict.counterexample, image, goal, architecture, verdict.bindings)
-        yield from (f"  {line}" for line in counterexample_lines(found, image, goal, architecture))

@@ -8,10 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from properties.report import show
+from properties.report.dividing import run_divided
 from properties.report.results import exit_status, summary
-from properties.report.running import run_checks
-from properties.systems.naming import world_named
 from properties.verbs import checks
+from properties.verbs.options import add_crew_options, crew_of
+from properties.verbs.publishing import publish_run
 from spec.errors import BadInputError
 
 __all__ = ["add_arguments", "run"]
@@ -36,8 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=checks.BUDGET,
         metavar="SECONDS",
-        help="seconds that the searching checks share; the others take what they need (default: %(default)g)",
+        help="seconds of work that the searching checks share; the others take what they need (default: %(default)g)",
     )
+    add_crew_options(parser)
     parser.add_argument(
         "--junit",
         type=Path,
@@ -51,14 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the checks and return 0, 1 or 2 (`exit_status`)."""
     if arguments.budget <= 0:
         raise BadInputError(f"--budget {arguments.budget:g} is no time: write a number of seconds above 0")
-    worlds = tuple(world_named(name) for name in arguments.world or checks.WORLDS)
     text = arguments.junit.with_suffix(".txt")
     console = Console(width=show.log_width())
     kernels, notes = ([], []) if arguments.world else checks.kernels()
     for note in notes:
         show.print_line(console, note)
-    wanted = [*checks.proofs(), *checks.checks(worlds, arguments.budget), *kernels]
-    done = run_checks(wanted, console)
+    wanted = [*checks.proofs(), *checks.checks(arguments.world or checks.WORLDS, arguments.budget), *kernels]
+    with crew_of(arguments) as crew:
+        done = run_divided(wanted, crew, console)
     for finished in done:
         if finished.result.headline and finished.result.tally:
             console.print(show.rich_table(finished.result.tally))
@@ -66,4 +68,5 @@ def run(arguments: argparse.Namespace) -> int:
     show.print_line(console, summary(done))
     show.write_reports(done, arguments.junit, text, notes=notes)
     show.print_line(console, f"Reports: {text} and {arguments.junit}")
+    publish_run(show.TITLE, done, arguments.junit.with_suffix(".json"), console, notes=notes)
     return exit_status(done)

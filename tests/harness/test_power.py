@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from impl import batched
-from impl.planted import PLANTED, Planted
+from impl.planted import PLANTED, SYSTEMS, Planted
 from properties.hunt.findings import Found
-from properties.hunt.search import search
+from properties.hunt.units import SearchUnit
 from properties.lockstep.coverage import Tally
 from properties.lockstep.lockstep import Lockstep
+from properties.report.records import FoundBug, PowerRecord
+from properties.verbs.publishing import publish_power
+from properties.work.crew import Crew, Errand, processors
+from properties.work.units import Done
 from spec.seeds import Step, parse_operation, parse_seed, print_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -24,6 +29,8 @@ WORLD = synthetic()
 HONEST = (batched.per_function, batched.per_shape, batched.generic)
 BUDGET = 180.0
 RANDOM_SEED = 1
+ENDLESS = 1_000_000_000
+Hunts = Mapping[str, Errand[SearchUnit]]
 TABLE = Path("build/power.txt")
 WIDTH = 140
 
@@ -34,10 +41,24 @@ def minimal_steps(bug: Planted) -> list[Step]:
     return [Step(parse_operation(line)) for line in bug.minimal]
 
 
-@cache
-def hunt(bug: Planted) -> Found | None:
-    """One search a bug, however many tests ask for it."""
-    return search(WORLD, PRESETS[bug.semantics], [bug], BUDGET, RANDOM_SEED)
+@pytest.fixture(scope="module")
+def hunts() -> Iterator[Hunts]:
+    with Crew.here(processors()) as crew:
+        yield {bug.name: crew.submit(unit_of(bug), 2 * BUDGET) for bug in PLANTED}
+
+
+def unit_of(bug: Planted) -> SearchUnit:
+    """One search a bug, however many tests ask for it. It ends when the bug is found, or its time is over."""
+    return SearchUnit(
+        (SYSTEMS[bug.name],), WORLD.name, bug.semantics, RANDOM_SEED, ENDLESS, shrink_seconds=BUDGET, time_limit=60.0
+    )
+
+
+def found_by(hunts: Hunts, bug: Planted) -> Found | None:
+    """What its search has found within the budget."""
+    outcome = hunts[bug.name].result()
+    finding = outcome.value.finding if isinstance(outcome, Done) else None
+    return finding.found if finding is not None and finding.seconds <= BUDGET else None
 
 
 @each_bug
@@ -77,9 +98,9 @@ def test_there_are_enough_bugs() -> None:
 
 @pytest.mark.power
 @each_bug
-def test_a_planted_bug_is_found(bug: Planted) -> None:
+def test_a_planted_bug_is_found(bug: Planted, hunts: Hunts) -> None:
     """Within the budget; the shrunk seed fails again, at its last step, and `batched` agrees on it."""
-    found = hunt(bug)
+    found = found_by(hunts, bug)
 
     assert found is not None
 
@@ -91,32 +112,43 @@ def test_a_planted_bug_is_found(bug: Planted) -> None:
 
 
 @pytest.mark.power
-def test_most_seeds_are_minimal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_most_seeds_are_minimal(capsys: pytest.CaptureFixture[str], hunts: Hunts) -> None:
     """Two of three shrunk seeds are no longer than the shortest one that is known; the table tells which."""
-    table = power_table()
+    table = power_table(hunts)
     with capsys.disabled():
         Console(width=WIDTH).print("\n", table)
     TABLE.parent.mkdir(exist_ok=True)
     with TABLE.open("w", encoding="utf-8") as file:
         Console(file=file, width=WIDTH).print(table)
-    minimal = [bug for bug in PLANTED if is_minimal(bug)]
+    record = PowerRecord(RANDOM_SEED, tuple(_record(bug, found_by(hunts, bug)) for bug in PLANTED))
+    publish_power(record, TABLE.with_suffix(".json"), Console(file=StringIO()))
+    minimal = [bug for bug in PLANTED if is_minimal(bug, hunts)]
 
     assert 3 * len(minimal) >= 2 * len(PLANTED)
 
 
-def is_minimal(bug: Planted) -> bool:
-    found = hunt(bug)
+def is_minimal(bug: Planted, hunts: Hunts) -> bool:
+    found = found_by(hunts, bug)
     return found is not None and len(found.seed.steps) <= len(bug.minimal)
 
 
-def power_table() -> Table:
+def power_table(hunts: Hunts) -> Table:
     headings = ("bug", "rule", "origin", "semantics", "found in", "seconds", "steps", "shrunk", "minimal")
     table = Table(title=f"planted bugs, random seed {RANDOM_SEED}")
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place > 4 else "left", no_wrap=True)
     for bug in PLANTED:
-        table.add_row(bug.name, bug.rule, bug.origin, bug.semantics, *_told(hunt(bug)), str(len(bug.minimal)))
+        table.add_row(
+            bug.name, bug.rule, bug.origin, bug.semantics, *_told(found_by(hunts, bug)), str(len(bug.minimal))
+        )
     return table
+
+
+def _record(bug: Planted, found: Found | None) -> FoundBug:
+    if found is None:
+        return FoundBug(bug.name, None)
+    counted = found.steps_to_find, len(found.seed.steps)
+    return FoundBug(bug.name, found.divergence.aspect, found.seconds, *counted, print_seed(found.seed))
 
 
 def _told(found: Found | None) -> tuple[str, str, str, str]:

@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[2]
 WINGS = ("spec", "model", "impl", "properties")
 FLOORS = (
     {"verbs"},
-    {"benchmarks", "kernels"},
+    {"benchmarks", "export", "gallery", "kernels"},
     {"plan", "proofs"},
     {"hunt", "runs"},
     {"lockstep"},
     {"prover", "report", "systems"},
+    {"work"},
 )
 """The packages of properties, from the front door down: each imports only what is beneath its floor."""
 

@@ -16,14 +16,15 @@ from impl.batched.jit.isa import Instruction, Isa, Statement
 from impl.batched.jit.plan import ImagePlan
 from properties.proofs import checks as proof_checks
 from properties.proofs import matrix
-from properties.proofs.checks import IMAGES, image_check, images_are_proved, matrix_is_proved, placed_are_proved
+from properties.proofs.checks import IMAGES, images_are_proved, matrix_is_proved, placed_are_proved
 from properties.proofs.matrix import ARITIES, ARM, KINDS, LEVELS, Level, cells, prove_cells
 from properties.prover.verdicts import Figures
 from properties.prover.verdicts import Verdict as Proved
+from properties.report.dividing import run_divided
 from properties.report.results import CheckVerdict
-from properties.report.running import run_checks
 from properties.report.show import rich_table, write_reports
 from properties.verbs import checks
+from properties.work.crew import Crew
 from spec.errors import BadInputError
 
 statements = generate.statements
@@ -82,7 +83,8 @@ def test_the_table_shows_every_proof() -> None:
 def test_verify_proves_machine_code(tmp_path: Path) -> None:
     """The checks of `verify` hold, for each level, arm64 and real images; their tables are in the report."""
     *quick, placed = checks.proofs()
-    done = run_checks(quick, Console(quiet=True))
+    with Crew.here(1) as crew:
+        done = run_divided(quick, crew, Console(quiet=True))
     write_reports(done, tmp_path / "v.xml", tmp_path / "v.txt")
     text = (tmp_path / "v.txt").read_text()
 
@@ -202,7 +204,7 @@ def test_the_real_images_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
         return case(title, kernel, detaching, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(proof_checks, "_prove_case", noted)
-    result = image_check().run()
+    result = images_are_proved(IMAGES)
     images: Sequence[Path] = sorted(IMAGES.glob("*.json"))
 
     assert CheckVerdict.HOLDS is result.verdict

@@ -91,7 +91,8 @@ def test_p_code_and_this_processor_agree_on_what_occurs() -> None:
 
     assert [] == report.wrong
     assert report.forms > 900
-    assert report.left_out.total() <= 10
+    # A process has no segment like the kernel's; unicorn has, and there these are compared.
+    assert report.left_out.total() - report.left_out["relative to a segment's base"] <= 10
 
 
 @native

@@ -19,7 +19,7 @@ from impl.batched.jit.x86_64 import X86_64
 from properties.proofs.generated import bound, goal_of, while_detaching
 from properties.prover.goal import Goal, Program
 from properties.prover.image import Image
-from spec.abi import SYSTEM_V
+from spec.abi import SLOT_BYTES, SYSTEM_V
 from spec.prototypes import Prototype, Type
 
 __all__ = ["CONFIGURATIONS", "Configuration", "Mutant", "mutants"]
@@ -346,6 +346,32 @@ def _too_late(made: Made) -> Iterator[Edit]:
             yield f"{after.text} before {one.text}", [*made[:place], after, one, *made[place + 2 :]]
 
 
+def _given_back(made: Made) -> Iterator[Edit]:
+    """Stack is given back for a moment, up to a place that the image uses: an interrupt may write below."""
+    used = {
+        int(match[3], 16) for _, one in _instructions(made) for match in MEMORY.finditer(one.text) if match[2] == "-"
+    }
+    for place, one in _instructions(made, "^(call|leave)"):
+        for offset in sorted(used | {0, -SLOT_BYTES}):
+            above = SLOT_BYTES - offset
+            raised = f"lea rsp, [rbp {'-' if above < 0 else '+'} {abs(above):#x}]"
+            texts = ("mov r10, rsp", raised, "mov rsp, r10")
+            yield f"{raised} before {one.text}", [*made[:place], *map(Instruction, texts), *made[place:]]
+
+
+def _leaving(made: Made) -> Iterator[Edit]:
+    """The image is left by another instruction than the one that is meant for it, or ends with a call."""
+    for place, _ in _instructions(made, "^ret$"):
+        yield "ret -> jmp", _with(made, place, Instruction("pop r10"), Instruction("jmp r10"))
+    for place, one in _instructions(made, "^jmp "):
+        if one.code and one.symbol == "body":
+            yield f"{one.text} -> call", _with(made, place, replace(one, code=b"\xe8" + one.code[1:]))
+    for place, one in _instructions(made, "^call "):
+        labels = (other for other in made[place:] if isinstance(other, Label))
+        apart = (each for label in labels for each in (label, Instruction("nop")))
+        yield f"nothing behind {one.text}", [*made[:place], *apart, one]
+
+
 def _order(made: Made) -> Iterator[Edit]:
     """Two programs change places, wholly or in part."""
     places = sorted({one.symbol.split()[1] for _, one in _instructions(made) if one.symbol.startswith("prog ")})
@@ -410,6 +436,9 @@ EDITS: Final[dict[str, Callable[[Made], Iterator[Edit]]]] = {
     "saved run context": _run_context,
     "lost before saved": _too_early,
     "too late": _too_late,
+    "stack given back": _given_back,
+    "left otherwise": _leaving,
+    "frame record": _inserted(("mov qword ptr [rbp], rax",), "^call "),
     "order of programs": _order,
     "place to patch": _patched,
     "return slot": _slots,

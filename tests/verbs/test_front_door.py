@@ -17,14 +17,16 @@ import pytest
 from rich.console import Console
 
 from properties import __main__ as front_door
+from properties.report.dividing import Divided
 from properties.report.results import Check, CheckResult, CheckVerdict, Finished, exit_status, summary
 from properties.report.running import run_checks
 from properties.report.show import write_reports
-from properties.systems.naming import world_named
+from properties.runs.units import seeds_agree
+from properties.systems.naming import DEFAULT_SYSTEMS
 from properties.verbs import SUMMARIES, checks, verify
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
-from spec.worlds import synthetic
+from tests.support.work_units import Double
 
 ROOT = Path(__file__).parents[2]
 
@@ -230,16 +232,19 @@ def test_verify_prints_one_table_and_the_summary(
 ) -> None:
     """In a log: a line for each check, the table, the summary, where the reports are; 1 if a property fell."""
     monkeypatch.setattr(checks, "proofs", list)
-    monkeypatch.setattr(checks, "checks", lambda worlds, budget: [Check(f"{len(worlds)}, {budget:g}", fell)])
+    monkeypatch.setattr(
+        checks, "checks", lambda worlds, budget: [Divided(f"{len(worlds)}, {budget:g}", [Double(1)], lambda _: fell())]
+    )
     junit = tmp_path / "out" / "v.xml"
-    status = verify.run(namespace(world=["synthetic"], budget=3.0, junit=junit))
+    status = verify.run(namespace(world=["synthetic"], budget=3.0, junit=junit, jobs=1, scheduler=None, crew=None))
     lines = capsys.readouterr().out.splitlines()
 
     assert 1 == status
     assert lines[0].startswith("1, 3: fell: a.seed: batched diverges (3 seeds, ")
     assert "massattach verify" == lines[1].strip()
-    assert "Checked 30 functions in 1 worlds by 5 steps and 1 calls: 1 of 1 properties fell." == lines[-2]
-    assert f"Reports: {junit.with_suffix('.txt')} and {junit}" == lines[-1]
+    assert "Checked 30 functions in 1 worlds by 5 steps and 1 calls: 1 of 1 properties fell." == lines[-3]
+    assert f"Reports: {junit.with_suffix('.txt')} and {junit}" == lines[-2]
+    assert f"For a browser: {junit.parent / 'report.html'}" == lines[-1]
     assert junit.is_file()
 
 
@@ -251,7 +256,7 @@ def test_verify_without_time_is_bad_input() -> None:
 
 def test_the_checks_cover_every_setting() -> None:
     """The small world is checked under all semantics, a real one under its own and the newest."""
-    names = [check.name for check in checks.checks([synthetic(), world_named("linux-6.1")], 10)]
+    names = [check.name for check in checks.checks(["synthetic", "linux-6.1"], 10)]
 
     assert "seeds agree" == names[0]
     for name in PRESETS:
@@ -267,9 +272,9 @@ def test_a_seed_that_diverges_makes_the_property_fall(tmp_path: Path) -> None:
     """A seed whose expectation the model does not meet is told by name, line and both sides."""
     seed = "world synthetic\nsemantics linux-6.1\n---\nftrace_ops o1 -> {}\ncall foo2 1 2\n"
     (tmp_path / "good.seed").write_text(seed.format("0"))
-    good = checks.seeds_agree(tmp_path)
+    good = seeds_agree(tmp_path, DEFAULT_SYSTEMS)
     (tmp_path / "bad.seed").write_text(seed.format("-EBUSY"))
-    bad = checks.seeds_agree(tmp_path)
+    bad = seeds_agree(tmp_path, DEFAULT_SYSTEMS)
 
     assert (CheckVerdict.HOLDS, 1, 2, 1) == (good.verdict, good.cases, good.steps, good.calls)
     assert CheckVerdict.FELL is bad.verdict
@@ -278,7 +283,7 @@ def test_a_seed_that_diverges_makes_the_property_fall(tmp_path: Path) -> None:
 
 def test_no_seed_is_not_run(tmp_path: Path) -> None:
     """An empty folder of seeds proves nothing."""
-    assert CheckVerdict.NOT_RUN is checks.seeds_agree(tmp_path).verdict
+    assert CheckVerdict.NOT_RUN is seeds_agree(tmp_path, DEFAULT_SYSTEMS).verdict
 
 
 @pytest.mark.slow

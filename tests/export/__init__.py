@@ -1,0 +1,1 @@
+"""Tests of seeds as programs, selftests and texts."""

@@ -1,0 +1,71 @@
+"""The programs of docs/defects on the kernels that have the defect, and on those that have not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from impl.linux.guest.guest import GuestDiedError
+from properties.export.defects import OWN
+from properties.export.program import program_files
+from properties.export.recorded import record, setting_of
+from properties.runs.corpus import SEEDS
+from tests.support.exporting import Ended, Exports, compile_c
+from tests.support.stations import KERNELS, kernel_or_skip
+
+pytestmark = pytest.mark.vm
+
+DEFECTS = Path(__file__).parents[2] / "docs/defects"
+
+
+def run(guest: Exports, number: str, scratch: Path, *words: str) -> Ended | None:
+    """A program that needs no modules; None where the kernel dies of it, or never lets it end."""
+    program = scratch / number
+    assert compile_c(DEFECTS / f"{number}.c", program, "-pthread") == ""
+    try:
+        return guest.run_file(program, words=words, timeout=100)
+    except GuestDiedError:
+        return None
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_programs_that_no_seed_can_say(kernel: str, tmp_path: Path) -> None:
+    """DEFECT-17 and DEFECT-12: 7.3 frees a program late enough; on all three an index of 64 bits is taken."""
+    guest = Exports(kernel_or_skip(kernel))
+    try:
+        freed = run(guest, "DEFECT-17", tmp_path, *(("lsm",) if kernel == "linux-6.1" else ()))
+        wide = run(guest, "DEFECT-12", tmp_path)
+    finally:
+        guest.close()
+
+    assert (freed is not None and freed.status == 0) == (kernel == "linux-7.3"), freed
+    assert wide is None or (wide.status != 0 and "argument 0x100000000" in wide.output), wide
+
+
+@pytest.mark.parametrize(
+    ("kernel", "path", "line", "seen"),
+    [
+        ("linux-6.1", SEEDS / "second-try-on-a-live-ops.seed", 17, "WARNING"),
+        ("linux-6.1", OWN / "regs-stay-at-a-record-without-ops.seed", 13, "foo1 (1) R ops:o2"),
+        ("linux-6.12", OWN / "handshake-for-functions-that-have-gone.seed", 12, "-EBUSY"),
+        (
+            "linux-7.3",
+            OWN / "notrace-hash-goes-with-a-direct-call.seed",
+            11,
+            "foo2 (1) RD direct:T2 direct-->direct:T2",
+        ),
+    ],
+    ids=["DEFECT-2", "DEFECT-10", "DEFECT-11", "DEFECT-5"],
+)
+def test_seeds_that_a_kernel_diverges_from(kernel: str, path: Path, line: int, seen: str) -> None:
+    """The program goes red at the line, and prints what was seen."""
+    guest = Exports(kernel_or_skip(kernel))
+    try:
+        ended = guest.run(path.stem, program_files(record(setting_of(path)), []))
+    finally:
+        guest.close()
+
+    assert ended.status == 1
+    assert f"differs at line {line}:" in ended.output
+    assert seen in ended.output
