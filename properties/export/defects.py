@@ -19,12 +19,11 @@ from properties.export.mail import item, paragraph, shorten_subject, tell_rules,
 from properties.export.program import program_files
 from properties.export.recorded import RecordedSeed, record, setting_of
 from properties.export.rules import cited_in
-from properties.runs.corpus import EVERY, SEEDS
+from properties.runs.corpus import DEFECTS, EVERY, SEEDS
 from spec.seeds import read_seed
 
-__all__ = ["DIRECTORY", "KNOWN", "OWN", "DefectEntry", "KnownDefect", "entries", "report_files"]
+__all__ = ["DIRECTORY", "KNOWN", "DefectEntry", "KnownDefect", "entries", "report_files"]
 
-OWN = Path(__file__).with_name("seeds")
 """Seeds that a kernel diverges from, so that they are not of the corpus, with which every kernel agrees."""
 
 DIRECTORY = Path("docs/defects")
@@ -142,7 +141,7 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-5": KnownDefect(
         "update_ftrace_direct_del() empties the notrace hash",
         '8d2c1233f371 ("ftrace: Add update_ftrace_direct_del function"), by its source.',
-        seed=OWN / "notrace-hash-goes-with-a-direct-call.seed",
+        seed=DEFECTS / "notrace-hash-goes-with-a-direct-call.seed",
         seen={"7.3.4": "after line 11 foo2 shows (1) RD direct:T2 direct-->direct:T2."},
     ),
     "DEFECT-6": KnownDefect(
@@ -155,14 +154,14 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-10": KnownDefect(
         "a notrace hash leaves R at a record that no ops covers",
         mended=NOT_SEEN_LATER,
-        seed=OWN / "regs-stay-at-a-record-without-ops.seed",
+        seed=DEFECTS / "regs-stay-at-a-record-without-ops.seed",
         seen={"6.1.192": "after line 13 foo1 shows (1) R ops:o2."},
     ),
     "DEFECT-11": KnownDefect(
         "the handshake with IPMODIFY is made for functions that have gone",
         SHARING,
         NOT_SEEN_LATER,
-        OWN / "handshake-for-functions-that-have-gone.seed",
+        DEFECTS / "handshake-for-functions-that-have-gone.seed",
         seen={"6.12.117": "line 12 is answered by -EBUSY."},
     ),
     "DEFECT-12": KnownDefect(

@@ -9,7 +9,7 @@ from model import system as model
 from properties.gallery.states import Drawer, frames
 from properties.report.pictures import StateFrame
 from properties.report.records import DefectRecord
-from properties.runs.corpus import EVERY, SEEDS
+from properties.runs.corpus import DEFECTS, EVERY, SEEDS
 from properties.systems.naming import semantics_named, world_named
 from spec.documents import defects
 from spec.seeds import read_seed
@@ -26,7 +26,7 @@ def draw_defects() -> Iterator[DefectRecord]:
 
 
 def _run(name: str) -> Iterator[StateFrame]:
-    seed = read_seed(next(path for folder in (SEEDS, EVERY) if (path := folder / f"{name}.seed").is_file()))
+    seed = read_seed(next(path for folder in (SEEDS, EVERY, DEFECTS) if (path := folder / f"{name}.seed").is_file()))
     world = world_named(seed.world)
     with closing(model(world, semantics_named(seed.semantics))) as system:
         yield from frames(system, Drawer(world, LEVELS[0]), seed.steps)

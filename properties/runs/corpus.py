@@ -11,11 +11,14 @@ from spec.seeds import Seed, parse_seed, read_seed
 from spec.semantics import Semantics
 from spec.worlds import World, synthetic
 
-__all__ = ["EVERY", "SEEDS", "FixedRun", "fixed_run", "seeds", "seeds_under_every_preset"]
+__all__ = ["DEFECTS", "EVERY", "SEEDS", "FixedRun", "fixed_run", "seeds", "seeds_under_every_preset"]
 
 SEEDS = Path(__file__).with_name("seeds")
 EVERY = SEEDS / "every"
 """Seeds that expect the same of every preset: the one in their header stands for all."""
+
+DEFECTS = SEEDS / "defects"
+"""Seeds of what a kernel does against the rules: model and `batched` agree on them, and the kernel does not."""
 
 
 @dataclass(frozen=True)

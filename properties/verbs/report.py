@@ -21,9 +21,7 @@ BUILD: Final = Path("build")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `report`."""
     parser.epilog = "Exit status: 0 the report is written, 2 a record is damaged, or there is no such directory."
-    help_text = (
-        "what verify, linux, bench and the tests of power wrote to; the report goes there (default: %(default)s)"
-    )
+    help_text = "what verify, linux, bench and the tests of power wrote to; the report goes there (default: build)"
     parser.add_argument("directory", nargs="?", type=Path, default=BUILD, metavar="DIR", help=help_text)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import spec
-from properties.export.defects import DIRECTORY, KNOWN, OWN, entries, report_files
+from properties.export.defects import DIRECTORY, KNOWN, entries, report_files
 from properties.export.mail import WIDTH
+from properties.runs.corpus import DEFECTS
 from spec.seeds import read_seed
 from tests.support.exporting import compile_c
 
@@ -56,6 +57,6 @@ def test_a_program_compiles(path: Path) -> None:
 
 def test_seeds_of_their_own_name_their_defect() -> None:
     """What a kernel diverges from is no part of the corpus; its comment says which defect it shows."""
-    for path in OWN.glob("*.seed"):
+    for path in DEFECTS.glob("*.seed"):
         assert re.search(r"DEFECT-\d+", path.read_text())
         assert read_seed(path).steps

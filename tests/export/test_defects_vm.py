@@ -7,22 +7,21 @@ from pathlib import Path
 import pytest
 
 from impl.linux.guest.guest import GuestDiedError
-from properties.export.defects import OWN
 from properties.export.program import program_files
 from properties.export.recorded import record, setting_of
-from properties.runs.corpus import SEEDS
+from properties.runs.corpus import DEFECTS, SEEDS
 from tests.support.exporting import Ended, Exports, compile_c
 from tests.support.stations import KERNELS, kernel_or_skip
 
 pytestmark = pytest.mark.vm
 
-DEFECTS = Path(__file__).parents[2] / "docs/defects"
+REPORTS = Path(__file__).parents[2] / "docs/defects"
 
 
 def run(guest: Exports, number: str, scratch: Path, *words: str) -> Ended | None:
     """A program that needs no modules; None where the kernel dies of it, or never lets it end."""
     program = scratch / number
-    assert compile_c(DEFECTS / f"{number}.c", program, "-pthread") == ""
+    assert compile_c(REPORTS / f"{number}.c", program, "-pthread") == ""
     try:
         return guest.run_file(program, words=words, timeout=100)
     except GuestDiedError:
@@ -47,11 +46,11 @@ def test_programs_that_no_seed_can_say(kernel: str, tmp_path: Path) -> None:
     ("kernel", "path", "line", "seen"),
     [
         ("linux-6.1", SEEDS / "second-try-on-a-live-ops.seed", 17, "WARNING"),
-        ("linux-6.1", OWN / "regs-stay-at-a-record-without-ops.seed", 13, "foo1 (1) R ops:o2"),
-        ("linux-6.12", OWN / "handshake-for-functions-that-have-gone.seed", 12, "-EBUSY"),
+        ("linux-6.1", DEFECTS / "regs-stay-at-a-record-without-ops.seed", 13, "foo1 (1) R ops:o2"),
+        ("linux-6.12", DEFECTS / "handshake-for-functions-that-have-gone.seed", 12, "-EBUSY"),
         (
             "linux-7.3",
-            OWN / "notrace-hash-goes-with-a-direct-call.seed",
+            DEFECTS / "notrace-hash-goes-with-a-direct-call.seed",
             11,
             "foo2 (1) RD direct:T2 direct-->direct:T2",
         ),
