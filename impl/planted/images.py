@@ -22,7 +22,7 @@ from impl.planted.planting import Original, planted
     minimal="""
     bpf_prog_load p1 fentry multi
     bpf_prog_load p2 fexit
-    bpf_link_create l1 p1 foo1 bar1
+    bpf_link_create l1 p1 foo1 outer
     bpf_raw_tracepoint_open l2 p2 foo1
     bpf_link_detach l2
     """,
@@ -58,7 +58,7 @@ def shapes_share_an_image(_original: Original, functions: Functions, _level: str
     semantics="proposal-2021",
     minimal="""
     bpf_prog_load p1 fentry multi
-    bpf_link_create l1 p1 foo1 bar1
+    bpf_link_create l1 p1 foo1 outer
     bpf_link_detach l1
     """,
 )

@@ -95,12 +95,16 @@ def program_files(recording: RecordedSeed, about: Iterable[str]) -> dict[str, st
     setting = recording.setting
     writer = _Writer(recording)
     actions = [writer.act(recorded) for recorded in recording.steps]
+    try:
+        modules, sources = _list_modules(setting), _module_files(setting)
+    except BadInputError as error:
+        raise BadInputError(str(error), str(setting.path)) from error
     values = {
         "name": setting.name,
         "about": list(about),
         "semantics": setting.semantics.name,
         "commands": [command.name for command in Command],
-        "modules": _list_modules(setting),
+        "modules": modules,
         "functions": writer.rows(),
         "ops": writer.ops,
         "tramps": list(writer.tramps),
@@ -112,7 +116,7 @@ def program_files(recording: RecordedSeed, about: Iterable[str]) -> dict[str, st
     return {
         f"{setting.name}.c": templates().get_template("program.c").render(values),
         "Makefile": templates().get_template("Makefile").render(values),
-        **{f"module/{name}": text for name, text in _module_files(setting).items()},
+        **{f"module/{name}": text for name, text in sources.items()},
     }
 
 
