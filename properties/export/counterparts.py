@@ -28,6 +28,9 @@ NEVER = 1000
 EVERYTHING = "an ops without a filter traces every function of the kernel, and not the world's alone"
 
 
+Homes = tuple[str | None, ...]
+
+
 def check_counterparts(recording: RecordedSeed) -> None:
     """BadInputError names the first step that no program on a kernel can take."""
     setting = recording.setting
@@ -36,8 +39,13 @@ def check_counterparts(recording: RecordedSeed) -> None:
         text = f"the semantics {setting.semantics.name} are those of no kernel: write one of {known}"
         raise BadInputError(text, str(setting.path))
     users: dict[str, Limits] = {}
+    homes: dict[str, Homes] = {}
     for recorded in recording.steps:
-        reason = "" if recorded.harness else _reason(setting, recorded) or _limits(recorded, users)
+        reason = (
+            ""
+            if recorded.harness
+            else _reason(setting, recorded) or _limits(recorded, users) or _moves(setting, recorded, homes)
+        )
         if reason:
             text = f"'{print_operation(recorded.step.operation)}' has no counterpart in a program: {reason}"
             raise BadInputError(text, str(setting.path), recorded.step.line)
@@ -54,7 +62,17 @@ def _limits(recorded: Recorded, users: dict[str, Limits]) -> str:
     return "set_graph_function, set_graph_notrace and max_graph_depth are the same for all users" if differ else ""
 
 
-def homes_of(setting: SeedSetting, functions: tuple[str, ...]) -> tuple[str | None, ...]:
+def _moves(setting: SeedSetting, recorded: Recorded, homes: dict[str, Homes]) -> str:
+    """The program loads a multi program where its first link wants it. homes: those so far, to which it adds."""
+    operation = recorded.step.operation
+    if not isinstance(operation, op.BpfLinkCreate):
+        return ""
+    wanted = homes_of(setting, _linked(recorded.before, operation))
+    differ = bool(wanted) and homes.setdefault(operation.prog, wanted) != wanted
+    return "its program is loaded for another BTF" if differ else ""
+
+
+def homes_of(setting: SeedSetting, functions: tuple[str, ...]) -> Homes:
     """The homes of functions, each once: None is the kernel itself, and a function that is nowhere has none."""
     known = [setting.world.by_name[name] for name in functions if name in setting.world.by_name]
     return tuple(dict.fromkeys(None if f.name in setting.own else f.module or "massattach" for f in known))
@@ -170,11 +188,16 @@ def _load(setting: SeedSetting, _before: Inventory, operation: op.BpfProgLoad) -
 
 
 def _link(setting: SeedSetting, before: Inventory, operation: op.BpfLinkCreate) -> str:
+    homes = homes_of(setting, _linked(before, operation))
+    return "its functions are not of one BTF" if len(homes) > 1 else ""
+
+
+def _linked(before: Inventory, operation: op.BpfLinkCreate) -> tuple[str, ...]:
+    """The functions that a multi program is to be linked to."""
     program = before.programs.get(operation.prog)
     if program is None or not program.multi:
-        return ""
-    names = tuple(n for t, _ in operation.targets for n in (before.matching(t) if is_glob(t) else (t,)))
-    return "its functions are not of one BTF" if len(homes_of(setting, names)) > 1 else ""
+        return ()
+    return tuple(n for t, _ in operation.targets for n in (before.matching(t) if is_glob(t) else (t,)))
 
 
 def _detach(_setting: SeedSetting, before: Inventory, operation: op.BpfLinkDetach) -> str:

@@ -86,6 +86,7 @@ def test_most_seeds_become_programs() -> None:
         "nothing outside of the kernel makes",
         "functions of a name",
         "not of one BTF",
+        "loaded for another BTF",
         "cannot be compiled into a module",
         "a later one",
         "numbers",
