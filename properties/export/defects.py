@@ -6,12 +6,10 @@ is known of it, since which commit and what mended it, stands here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import spec
 from properties.export.comments import about
 from properties.export.files import write_files
 from properties.export.language import fold_text, templates
@@ -20,14 +18,12 @@ from properties.export.program import program_files
 from properties.export.recorded import RecordedSeed, record, setting_of
 from properties.export.rules import cited_in
 from properties.runs.corpus import DEFECTS, EVERY, SEEDS
+from spec.documents import defects
 from spec.seeds import read_seed
 
 __all__ = ["DIRECTORY", "KNOWN", "DefectEntry", "KnownDefect", "entries", "report_files"]
 
-"""Seeds that a kernel diverges from, so that they are not of the corpus, with which every kernel agrees."""
-
 DIRECTORY = Path("docs/defects")
-ENTRY = re.compile(r"^- \*\*(DEFECT-[0-9]+)\*\* \(([^)]+)\) (.*?)(?=^- \*\*|\Z)", re.MULTILINE | re.DOTALL)
 RELEASES = "6.1.192, 6.12.117, 7.3.4"
 NOT_KNOWN = "not known; it was not bisected."
 NOT_MENDED = "no; the newest kernel that was looked at, 7.3.4, has it."
@@ -61,8 +57,7 @@ class KnownDefect:
 
 def entries() -> Mapping[str, DefectEntry]:
     """The entries by their numbers, in the order of spec/DEFECTS.md."""
-    text = (Path(spec.__file__).parent / "DEFECTS.md").read_text(encoding="utf-8")
-    return {number: DefectEntry(number, _name(kernels), _plain(said)) for number, kernels, said in ENTRY.findall(text)}
+    return {each.id: DefectEntry(each.id, _name(each.kernels), _plain(each.text)) for each in defects()}
 
 
 def _name(kernels: str) -> str:
