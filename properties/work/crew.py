@@ -53,25 +53,36 @@ class Errand(Generic[U]):
 
 
 class Hands:
-    """Servants, one for each thread that asks. State: those that live."""
+    """Servants, one for each thread that asks. State: those that were hired, and whether more may be."""
 
     def __init__(self, niceness: int = 0) -> None:
         self._niceness = niceness
         self._own = threading.local()
         self._servants: list[Servant] = []
+        self._lock = threading.Lock()
+        self._closed = False
 
     def perform(self, asked: bytes, limit: float) -> bytes:
         """Have a request done by this thread's servant; the answer, as JSON."""
         servant = getattr(self._own, "servant", None)
         if servant is None:
-            servant = self._own.servant = Servant(self._niceness)
-            self._servants.append(servant)
+            servant = self._own.servant = self._hire()
         return encode(servant.do(decode(asked, UnitRequest), limit))
 
     def close(self) -> None:
-        """End them all."""
+        """End them all; none comes after them."""
+        with self._lock:
+            self._closed = True
         for servant in self._servants:
             servant.close()
+
+    def _hire(self) -> Servant:
+        with self._lock:
+            if self._closed:
+                raise EndedError
+            servant = Servant(self._niceness)
+            self._servants.append(servant)
+        return servant
 
 
 class Crew:

@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from properties.work.crew import Crew
+from properties.work.crew import Crew, Hands
+from properties.work.servant import EndedError
 from properties.work.units import Done, Lost, Outcome, Unit, fingerprint, key, request, unit_of, value_of
 from spec.errors import BadInputError
+from spec.reading import encode
 from tests.support.work_units import Double, Doubled, Failing, Way
 
 
@@ -75,6 +77,14 @@ def test_no_process_stays_behind() -> None:
     assert {"unreached"} == {task.result().reason for task in tasks}  # type: ignore[union-attr]
     assert time.monotonic() - start < 30
     assert not Path(f"/proc/{process}").exists()
+
+
+def test_nobody_is_hired_after_the_end() -> None:
+    """A thread that comes too late starts no process, which nobody would end."""
+    hands = Hands()
+    hands.close()
+    with pytest.raises(EndedError):
+        hands.perform(encode(request(Double(1))), 60.0)
 
 
 def test_who_waits_no_longer(crew: Crew) -> None:
