@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -26,8 +27,8 @@ ENDING_SECONDS = 10.0
 """What a unit may take to give back what it holds, such as a virtual machine."""
 
 
-def main(niceness: int) -> None:
-    """Do what is asked for until there is no more."""
+def main(niceness: int, aside: Path) -> None:
+    """Do what is asked for until there is no more. aside: the asker's directory, which goes with an asker that died."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # What a unit prints is not to come between replies.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -35,15 +36,21 @@ def main(niceness: int) -> None:
     give_back_when_terminated()
     os.nice(niceness)
     asked: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, asked), daemon=True).start()
-    while line := asked.get():
-        replies.write(encode(_answer(line)) + b"\n")
-        replies.flush()
+    left_alone = threading.Event()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, asked, left_alone), daemon=True).start()
+    try:
+        while line := asked.get():
+            replies.write(encode(_answer(line)) + b"\n")
+            replies.flush()
+    finally:
+        if left_alone.is_set():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
-def _listen(requests: BinaryIO, asked: queue.SimpleQueue[bytes]) -> None:
+def _listen(requests: BinaryIO, asked: queue.SimpleQueue[bytes], left_alone: threading.Event) -> None:
     for line in requests:
         asked.put(line)
+    left_alone.set()
     asked.put(b"")
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ENDING_SECONDS)
@@ -65,6 +72,6 @@ def _answer(line: bytes) -> UnitReply:
 
 if __name__ == "__main__":
     try:
-        main(int(sys.argv[1]))
+        main(int(sys.argv[1]), Path(sys.argv[2]))
     except TerminatedError:
         sys.exit(1)

@@ -90,7 +90,7 @@ class Servant:
         if self._process is None:
             with self._said.open("wb") as said:
                 self._process = subprocess.Popen(  # noqa: S603 - this project's own module
-                    [sys.executable, "-m", "properties.work", str(self._niceness)],
+                    [sys.executable, "-m", "properties.work", str(self._niceness), self._aside.name],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=said,

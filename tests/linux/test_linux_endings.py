@@ -47,8 +47,18 @@ def running(tmp_path: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def children(pid: int) -> list[int]:
-    """The QEMUs that a process started, and that are no zombies."""
+def machines(pid: int) -> list[int]:
+    """The QEMUs that a process or a servant of its started, and that are no zombies."""
+    return [machine for parent in [pid, *servants(pid)] for machine in children(parent, "qemu-system")]
+
+
+def servants(pid: int) -> list[int]:
+    """The processes that do the units of another."""
+    return children(pid, "python")
+
+
+def children(pid: int, beginning: str) -> list[int]:
+    """The processes that one started, that are no zombies, and whose names begin so."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -56,7 +66,7 @@ def children(pid: int) -> list[int]:
         except OSError:
             continue
         state, parent = rest.split()[:2]
-        if int(parent) == pid and name.startswith("qemu-system") and state != "Z":
+        if int(parent) == pid and name.startswith(beginning) and state != "Z":
             found.append(int(status.parent.name))
     return found
 
@@ -78,16 +88,20 @@ def eventually(true: object) -> bool:
     return bool(true())
 
 
-def machine_of(process: subprocess.Popen[str], journal: Path) -> int:
-    """The QEMU of a search that has made steps."""
-    assert eventually(lambda: journal.exists() and journal.read_text().count("\n") > 6)
-    [machine] = children(process.pid)
+def machine_of(process: subprocess.Popen[str], tmp_path: Path) -> int:
+    """The QEMU of a search that has made steps, as its servant's journal tells."""
+
+    def has_steps() -> bool:
+        return any(journal.read_text().count("\n") > 6 for journal in (tmp_path / "machines").glob("*-work-*/journal"))
+
+    assert eventually(has_steps)
+    [machine] = machines(process.pid)
     return machine
 
 
 def left(tmp_path: Path) -> list[Path]:
     """What is in the directories of machines."""
-    return list((tmp_path / "machines").glob("massattach-*/*"))
+    return list((tmp_path / "machines").glob(f"massattach-{os.getuid()}/*"))
 
 
 def explore(tmp_path: Path) -> list[str]:
@@ -98,7 +112,7 @@ def explore(tmp_path: Path) -> list[str]:
 def test_a_signal_ends_everything(end: signal.Signals, status: int, tmp_path: Path) -> None:
     """After Ctrl-C, and after a plain kill, QEMU and its directory are gone, and no journal stays."""
     with running(tmp_path, *explore(tmp_path)) as process:
-        machine = machine_of(process, tmp_path / f"journal-{KERNEL}.seed")
+        machine = machine_of(process, tmp_path)
         process.send_signal(end)
         printed, complaint = process.communicate(timeout=PATIENCE)
 
@@ -112,8 +126,8 @@ def test_a_signal_ends_everything(end: signal.Signals, status: int, tmp_path: Pa
 def test_the_verb_linux_ends_by_a_signal(tmp_path: Path) -> None:
     """As it does in the middle of its first check."""
     with running(tmp_path, "linux", "--kernel", KERNEL, "--junit", str(tmp_path / "l.xml")) as process:
-        assert eventually(lambda: children(process.pid))
-        [machine] = children(process.pid)
+        assert eventually(lambda: machines(process.pid))
+        [machine] = machines(process.pid)
         process.terminate()
         _, complaint = process.communicate(timeout=PATIENCE)
 
@@ -125,21 +139,35 @@ def test_the_verb_linux_ends_by_a_signal(tmp_path: Path) -> None:
 def test_the_death_of_a_machine_is_a_finding(tmp_path: Path) -> None:
     """A QEMU that is killed in the middle of a run is a crash with its seed, and leaves nothing either."""
     with running(tmp_path, *explore(tmp_path)) as process:
-        machine = machine_of(process, tmp_path / f"journal-{KERNEL}.seed")
+        machine = machine_of(process, tmp_path)
         os.kill(machine, signal.SIGKILL)
         printed, complaint = process.communicate(timeout=2 * PATIENCE)
 
         assert 1 == process.returncode, complaint
         assert f"{KERNEL} diverges in crash" in printed
         assert [f"{KERNEL}-crash"] == [path.name.rpartition("-")[0] for path in tmp_path.glob("*.seed")]
-        assert [] == children(process.pid)
+        assert [] == machines(process.pid)
         assert [] == left(tmp_path)
 
 
-def test_after_a_sudden_death_the_next_start_cleans_up(tmp_path: Path) -> None:
-    """Of a process that was killed QEMU goes at once, and its directory with the next start."""
+def test_after_a_sudden_death_nothing_stays(tmp_path: Path) -> None:
+    """Of a process that was killed the servants give back what they hold."""
     with running(tmp_path, *explore(tmp_path)) as process:
-        machine = machine_of(process, tmp_path / f"journal-{KERNEL}.seed")
+        machine = machine_of(process, tmp_path)
+        process.kill()
+
+        assert eventually(lambda: is_gone(machine))
+        assert eventually(lambda: not left(tmp_path))
+        assert [] == list((tmp_path / "machines").glob("*-work-*"))
+
+
+def test_after_the_sudden_death_of_all_the_next_start_cleans_up(tmp_path: Path) -> None:
+    """Where its servant was killed too, QEMU goes at once, and its directory with the next start."""
+    with running(tmp_path, *explore(tmp_path)) as process:
+        machine = machine_of(process, tmp_path)
+        [servant] = [servant for servant in servants(process.pid) if children(servant, "qemu-system")]
+        process.send_signal(signal.SIGSTOP)
+        os.kill(servant, signal.SIGKILL)
         process.kill()
 
         assert eventually(lambda: is_gone(machine))
