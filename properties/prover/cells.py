@@ -59,7 +59,9 @@ class Cells:
         end = offset + size
         touched = range(offset - WIDEST + 1, end)
         cells = self.cells
-        # Stacks and register files are words: few of these bytes begin a cell.
+        # Stacks and register files are words: few of these bytes begin a cell, and most often none does.
+        if cells.keys().isdisjoint(touched):
+            return
         for start in [start for start in touched if start in cells]:
             cell = cells[start]
             if start + cell[0] <= offset:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from properties.prover.machine import InfeasibleError
 from properties.prover.paths import Path
 from properties.prover.terms import Facts, Value, eq, extract, not_
@@ -26,14 +28,14 @@ class Decider:
     """
 
     def __init__(self, facts: Facts, *, thorough: bool) -> None:
-        self.obligations: dict[str, int] = {}
+        self.obligations: dict[str, int] = defaultdict(int)
         self.plain = 0
         self.solver = Solver(facts)
         self._thorough = thorough
 
     def demand(self, path: Path, obligation: str, predicate: Value) -> None:
         """Decides whether a predicate holds. RefutedError if not; InfeasibleError if the path turns out to be none."""
-        self.obligations[obligation] = self.obligations.get(obligation, 0) + 1
+        self.obligations[obligation] += 1
         known = predicate == 1 if isinstance(predicate, int) else path.known(predicate)
         if known and not self._thorough:
             self.plain += 1
@@ -49,13 +51,13 @@ class Decider:
         if self._thorough:
             self._solve(path, obligation, got, expected, bits)
         elif got is expected or not bits:
-            self.obligations[obligation] = self.obligations.get(obligation, 0) + 1
+            self.obligations[obligation] += 1
             self.plain += 1
         else:
             self.demand(path, obligation, eq(extract(got, 0, bits), extract(expected, 0, bits), bits))
 
     def _solve(self, path: Path, obligation: str, got: Value, expected: Value, bits: int) -> None:
-        self.obligations[obligation] = self.obligations.get(obligation, 0) + 1
+        self.obligations[obligation] += 1
         model = self.solver.model(path.predicates, (got, expected, bits)) if bits else None
         if model is not None:
             raise RefutedError(obligation, model)

@@ -90,6 +90,8 @@ class Executor:
         memory = Cells({place: (8, word) for place, word in claim.memory.items()})
         state = PathState(self._image.address, registers, memory, Path(), self._demands.start())
         state.written = claim.written
+        self._machine.state = state
+        self._machine.settle()
         return state
 
     def _push(self, state: PathState) -> None:
@@ -176,7 +178,6 @@ class Executor:
             self.decider.solver.check_time()
         if state.instructions > self._limit:
             self._machine.demand(f"the image is left within {self._limit} instructions", 0)
-        self._machine.begin()
 
     def _fetch(self, at: int) -> LiftedInstruction:
         instruction = self._lifter.one(self._image.code, self._image.address, at)

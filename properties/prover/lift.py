@@ -12,6 +12,7 @@ from pypcode import OpCode
 
 from properties.prover.agreement import CODE, Agreement
 from properties.prover.architecture import Architecture
+from properties.prover.forwarding import without_copies
 from properties.prover.liveness import BRANCHES, skips, without_dead_flags, without_dead_temporaries
 from properties.prover.machine import Departure
 from properties.prover.operations import LiftedInstruction, Op, OpKind, Place, Space
@@ -243,7 +244,7 @@ class _Preparation:
     def finish(self) -> tuple[Op, ...]:
         """The operations, those left out whose result nobody reads, and jumps within the instruction resolved."""
         made = tuple(self._made)
-        return tuple(map(self._resolve, made)) if skips(made) else without_dead_temporaries(made)
+        return tuple(map(self._resolve, made)) if skips(made) else without_dead_temporaries(without_copies(made))
 
     def _resolve(self, op: Op) -> Op:
         if op[0] not in {OpKind.SKIP, OpKind.SKIP_IF}:

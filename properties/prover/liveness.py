@@ -6,7 +6,7 @@ goes on from there may read it before it is written; where that is not plain, it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def skips(ops: Iterable[Op]) -> bool:
     return any(op[0] in {OpKind.SKIP, OpKind.SKIP_IF} for op in ops)
 
 
-def without_dead_temporaries(ops: tuple[Op, ...]) -> tuple[Op, ...]:
+def without_dead_temporaries(ops: Sequence[Op]) -> tuple[Op, ...]:
     """The operations of an instruction without skips, less those whose result is a temporary that none reads."""
     return _prune(ops, NO_FLAGS, NO_FLAGS, lambda _: NO_FLAGS)[0]
 
@@ -60,7 +60,7 @@ def without_dead_flags(
 
 
 def _prune(
-    ops: tuple[Op, ...], flags: Flags, live: Flags, find_live: Callable[[Place], Flags]
+    ops: Sequence[Op], flags: Flags, live: Flags, find_live: Callable[[Place], Flags]
 ) -> tuple[tuple[Op, ...], Flags]:
     """The operations that count, and the flags that are live before them. live: those behind."""
     kept: list[Op] = []

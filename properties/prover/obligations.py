@@ -69,6 +69,7 @@ class Obligations:
         self._patched = {
             run.place: goal.patches & {skipped(run), *((RETURNED_EARLY,) if run.list == "fexit" else ())}
             for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)
+            if goal.patches
         }
         self._words = [_name_word(slot) for slot in self._slots]
         self._least_bytes = [EXTENDED if each.kind in INTEGERS else 0 for each in goal.prototype.arguments]
@@ -112,7 +113,8 @@ class Obligations:
         if self._is_paired(step):
             machine.demand(f"{step.text}: it is called by a call", int(machine.departure == "call" and not thunk))
         self._judge_chain(machine, step)
-        self._judge_counters(machine, progress, step)
+        if self.goal.counters:
+            self._judge_counters(machine, progress, step)
         pointer = machine.register(self._convention.stack_pointer)
         below = sub(machine.symbol(self._convention.stack_pointer, 64), pointer, 64)
         machine.same(f"{step.text}: the stack pointer is aligned", below, 0, self._aligned_bits)
@@ -120,7 +122,9 @@ class Obligations:
         back = machine.register(link) if link else machine.word(pointer)
         machine.demand(f"{step.text}: it returns into the image", machine.in_image(back))
         back = machine.constant(back)
-        progress = self._change_counters(machine, self._call(machine, progress, step), step)
+        progress = self._call(machine, progress, step)
+        if self.goal.counters:
+            progress = self._change_counters(machine, progress, step)
         machine.resume(back, add(pointer, self._convention.pushed, 64))
         return progress
 
@@ -166,7 +170,7 @@ class Obligations:
         left = [machine.symbol(f"{name} after {step.text}", 64) for name in self.goal.counters]
         for place, value in zip(self.goal.counters.values(), left, strict=True):
             machine.set_word(self._locate(machine, place), value)
-        return progress._replace(counted=tuple(left)) if left else progress
+        return progress._replace(counted=tuple(left))
 
     def _locate(self, machine: Machine, place: int) -> Value:
         """Locates a counter in the processor's own area."""

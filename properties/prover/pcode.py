@@ -10,9 +10,14 @@ from pypcode import OpCode
 from properties.prover import terms
 from properties.prover.terms import Term, Value, extract, not_, zext
 
-__all__ = ["Function", "function", "truth"]
+__all__ = ["Function", "copy", "function", "truth"]
 
 Function = Callable[..., Value]
+
+
+def copy(value: Value) -> Value:
+    """What a copy computes."""
+    return value
 
 
 def truth(value: Value) -> Value:
@@ -54,7 +59,7 @@ def _make_shift(name: str) -> Callable[[int, int], Function]:
     def make(out: int, _: int) -> Function:
         def shift(a: Value, count: Value) -> Value:
             if isinstance(count, int):
-                return _copy(operation(a, count, out))
+                return operation(a, count, out)  # type: ignore[no-any-return]
             reaches = not_(terms.ult(count, out, count.bits))
             fitted = zext(count, out) if count.bits <= out else extract(count, 0, out)
             limit = terms.ashr(a, out, out) if name == "ashr" else 0
@@ -63,10 +68,6 @@ def _make_shift(name: str) -> Callable[[int, int], Function]:
         return shift
 
     return make
-
-
-def _copy(value: Value) -> Value:
-    return value
 
 
 def _make_piece(out: int, width: int) -> Function:
@@ -78,7 +79,7 @@ def _make_carry(_: int, width: int) -> Function:
 
 
 _MAKERS: dict[OpCode, Callable[[int, int], Function]] = {
-    OpCode.COPY: lambda _, __: _copy,
+    OpCode.COPY: lambda _, __: copy,
     OpCode.INT_ADD: _make_arithmetic("add"),
     OpCode.INT_SUB: _make_arithmetic("sub"),
     OpCode.INT_MULT: _make_arithmetic("mul"),

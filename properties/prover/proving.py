@@ -59,4 +59,4 @@ def _conclude(
 ) -> Verdict:
     decider = executor.decider
     figures = Figures(decider.plain, decider.solver.asked, executor.left, executor.instructions)
-    return Verdict(outcome, decider.obligations, figures, executor.bindings, counterexample, reason)
+    return Verdict(outcome, dict(decider.obligations), figures, executor.bindings, counterexample, reason)

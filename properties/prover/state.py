@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
-from properties.prover.cells import Cells, Unknown
+from properties.prover.cells import Cell, Cells, Unknown
 from properties.prover.machine import Departure
 from properties.prover.obligations import Progress
 from properties.prover.paths import Path
@@ -16,13 +15,10 @@ from properties.prover.written import Written
 __all__ = ["Access", "PathState", "nobody_reads"]
 
 
-class Access(NamedTuple):
-    """What an instruction has used of the stack: the bytes [low, high). written: whether they were; a predicate."""
-
-    stored: bool
-    low: int
-    high: int
-    written: Value = 1
+Access = tuple[bool, int, int, Value]
+"""What an instruction has used of the stack: whether it stored, the bytes [low, high), and a predicate: whether those
+that it loaded were written.
+"""
 
 
 class PathState:
@@ -30,8 +26,9 @@ class PathState:
 
     label: the last step, or steps on merged paths, which names what it left unknown. instructions: how many were
     executed. written: which bytes of the stack are. undefined: how often the instruction at an address has left flags
-    undefined. departure: by which kind of instruction control has left the image last. floor: the stack pointer before
-    the instruction; accesses: what of the stack it has used. cases: what terms are equal to on this path, where they
+    undefined. departure: by which kind of instruction control has left the image last. floor: the offset of the stack
+    pointer before the instruction; pointer: the stack pointer that was judged then, if it was; accesses: what of the
+    stack the instruction has used. cases: what terms are equal to on this path, where they
     had to be numbers.
     """
 
@@ -45,6 +42,7 @@ class PathState:
         "label",
         "path",
         "pc",
+        "pointer",
         "progress",
         "registers",
         "stack",
@@ -57,6 +55,7 @@ class PathState:
         self.pc = pc
         self.index = 0
         self.floor = 0
+        self.pointer: Value | None = None
         self.accesses: list[Access] = []
         self.cases: dict[Term, Value] = {}
         self.temporaries = Cells()
@@ -74,7 +73,8 @@ class PathState:
         """An independent copy on another path."""
         other = PathState(self.pc, self.registers.copy(), self.stack.copy(), path, self.progress)
         other.accesses = self.accesses.copy()
-        other.index, other.floor, other.temporaries = self.index, self.floor, self.temporaries.copy()
+        other.index, other.temporaries = self.index, self.temporaries.copy()
+        other.floor, other.pointer = self.floor, self.pointer
         other.label, other.instructions, other.cases = self.label, self.instructions, self.cases.copy()
         other.undefined = self.undefined.copy()
         other.departure, other.written = self.departure, self.written
@@ -136,16 +136,20 @@ def _merge(mine: Side, its: Side, here: Value) -> Cells:
     """Merges two sides. Bytes that only one of them knows get a name on the other."""
     (one, first), (other, second) = mine, its
     result = one.cells.copy()
-    for offset in one.cells.keys() | other.cells.keys():
+    for offset in _list_differences(one.cells, other.cells):
         cell, counterpart = one.cells.get(offset), other.cells.get(offset)
-        if cell == counterpart:
-            continue
         size = (cell or counterpart or (0, 0))[0]
         if not (one.fits(offset, size) and other.fits(offset, size)):
             return _merge_bytes(mine, its, here)
         value = ite(here, one.read(offset, size, first), other.read(offset, size, second), 8 * size)
         result[offset] = (size, value)
     return Cells(result)
+
+
+def _list_differences(one: Mapping[int, Cell], other: Mapping[int, Cell]) -> list[int]:
+    """Lists the offsets at which not both have the same cell: there are few of many."""
+    changed = [offset for offset, cell in one.items() if other.get(offset) != cell]
+    return changed + [offset for offset in other if offset not in one]
 
 
 def _merge_bytes(mine: Side, its: Side, here: Value) -> Cells:

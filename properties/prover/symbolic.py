@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, NoReturn
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Final, NamedTuple, NoReturn
 
 from properties.prover.architecture import Architecture
 from properties.prover.cells import Cell, Cells, Unknown
@@ -25,7 +26,7 @@ from properties.prover.machine import (
 from properties.prover.meaning import MODULUS, signed
 from properties.prover.operations import LiftedInstruction, Op, Place, Space
 from properties.prover.pcode import truth
-from properties.prover.state import Access, PathState, nobody_reads
+from properties.prover.state import PathState, nobody_reads
 from properties.prover.terms import Term, Value, add, extract, linear, or_, sub, symbol, ult, zext
 from properties.prover.unknowns import register_name, undefined_name
 from properties.prover.written import stack_above, stack_bytes
@@ -52,29 +53,18 @@ class SymbolicMachine:
         self.decider = decider
         self._image = image
         self._frame = frame
-        self._places = lifter(architecture).registers
-        self._names = {offset: name for name, (offset, _) in self._places.items()}
+        self._places, self._names, self._kept, self._left = _lay_out(architecture)
         self._pushed = architecture.convention.pushed
         self._pointer = self._places[architecture.convention.stack_pointer][0]
         self._top = symbol(architecture.convention.stack_pointer, 64)
         self._plain: dict[Value, int] = {}
-        self._judged: Value | None = None
-        kept = {*architecture.convention.preserved, *architecture.readable, architecture.convention.stack_pointer}
-        self._kept = {offset for name in kept for offset in range(self._places[name][0], sum(self._places[name]))}
-        self._left: dict[int, Cell] = {
-            offset: (size, 0 if name in architecture.convention.clear else None)
-            for name, (offset, size) in self._places.items()
-            if name not in kept
-        }
 
     # What instructions do.
 
-    def begin(self) -> None:
-        """Begins an instruction, which must not use memory below the stack pointer, as it was and as it becomes."""
-        state = self.state
-        pointer = self._read_stack_pointer()
-        floor = self._plain.get(pointer)
-        state.floor = self._need_offset(pointer) if floor is None or state.cases else floor
+    def settle(self) -> None:
+        """Takes note of where the stack pointer is, once something else than an instruction has moved it."""
+        self.state.floor = self._need_offset(self._read_stack_pointer())
+        self.state.pointer = None
 
     def _read_stack_pointer(self) -> Value:
         registers = self.state.registers
@@ -107,7 +97,8 @@ class SymbolicMachine:
 
     def address(self, place: Place) -> Value:
         """An operand that is an address; one of fewer bits is filled with zeros."""
-        return zext(self.operand(place), 64)
+        value = self.operand(place)
+        return value if place[2] == WORD_BYTES else zext(value, 64)
 
     def condition(self, place: Place) -> Value:
         """A p-code boolean as a predicate."""
@@ -129,10 +120,13 @@ class SymbolicMachine:
         self._mark(offset, content[2])
 
     def end(self, instruction: LiftedInstruction) -> None:
-        """Ends an instruction: judges its accesses and the stack pointer, and forgets flags that are undefined."""
+        """Ends an instruction, and forgets flags that it leaves undefined.
+
+        It must not have used memory below the stack pointer, as that was and as it becomes.
+        """
         state = self.state
         pointer = self._read_stack_pointer()
-        if pointer is self._judged and not (state.accesses or state.cases or instruction.undefined):
+        if pointer is state.pointer and not (state.accesses or state.cases or instruction.undefined):
             return
         offset = self._find_offset(pointer)
         floor = state.floor if offset is None else min(offset, state.floor)
@@ -147,8 +141,7 @@ class SymbolicMachine:
             self._drop_below(offset)
         if self.architecture.always_aligned:
             self.demand(ALIGNED, int(offset % self.architecture.convention.stack_alignment == 0))
-        elif not state.cases:
-            self._judged = pointer
+        state.floor, state.pointer = offset, pointer
         if instruction.undefined:
             self._forget_flags(instruction.undefined)
 
@@ -184,8 +177,9 @@ class SymbolicMachine:
     def _find_offset(self, address: Value) -> int | None:
         """Finds the offset of an address from the first stack pointer, if that is plain, on this path."""
         cases = self.state.cases
-        if not cases and address in self._plain:
-            return self._plain[address]
+        known = None if cases else self._plain.get(address)
+        if known is not None:
+            return known
         base, offset = linear(address)
         if base is self._top and not cases:
             return self._plain.setdefault(address, signed(offset, 64))
@@ -213,7 +207,7 @@ class SymbolicMachine:
             self.demand(NO_STORE if store else NO_LOAD, or_(allowed, elsewhere, 1))
             raise SplitError(self._choose_term(address))
         written = 1 if store else self.state.written.has(stack_bytes(offset, offset + size))
-        self.state.accesses.append(Access(store, offset, offset + size, written))
+        self.state.accesses.append((store, offset, offset + size, written))
         return offset
 
     def _judge_stray(self, pointer: Value) -> NoReturn:
@@ -282,7 +276,7 @@ class SymbolicMachine:
 
     def inside(self, obligation: str, low: Value, size: int) -> None:
         """See Machine."""
-        floor = self._need_offset(self.register(self.architecture.convention.stack_pointer)) + self._pushed
+        floor = self.state.floor + self._pushed
         offset = self._find_offset(low)
         if offset is None:
             self.demand(obligation, stack_within(self._top, low, floor, -size))
@@ -319,13 +313,14 @@ class SymbolicMachine:
         """See Machine."""
         self.state.pc = address
         self.set_register(self.architecture.convention.stack_pointer, pointer)
+        self.settle()
 
     def clobber(self, step: str) -> None:
         """See Machine."""
         state = self.state
         kept = {offset: cell for offset, cell in state.registers.cells.items() if offset in self._kept}
-        state.registers = Cells(self._left | kept)
-        self._drop_below(self._need_offset(self._read_stack_pointer()) + self._pushed)
+        state.registers = Cells({**self._left, **kept})
+        self._drop_below(state.floor + self._pushed)
         state.label = (step,)
 
     def forget(self, address: Value, size: int) -> None:
@@ -337,3 +332,28 @@ class SymbolicMachine:
 
 def _refuse_temporary(offset: int, size: int) -> Value:
     raise AssertionError(f"p-code reads a temporary at {offset:#x} ({size}) that it has not written")
+
+
+class _Registers(NamedTuple):
+    """The registers in p-code. kept: the bytes of those that a callee keeps; left: what it leaves of the others."""
+
+    places: Mapping[str, tuple[int, int]]
+    names: Mapping[int, str]
+    kept: frozenset[int]
+    left: Mapping[int, Cell]
+
+
+@cache
+def _lay_out(architecture: Architecture) -> _Registers:
+    places, convention = lifter(architecture).registers, architecture.convention
+    kept = {*convention.preserved, *architecture.readable, convention.stack_pointer}
+    return _Registers(
+        places,
+        {offset: name for name, (offset, _) in places.items()},
+        frozenset(offset for name in kept for offset in range(places[name][0], sum(places[name]))),
+        {
+            at: (size, 0 if name in convention.clear else None)
+            for name, (at, size) in places.items()
+            if name not in kept
+        },
+    )

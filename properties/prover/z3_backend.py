@@ -19,7 +19,7 @@ RESOURCES = 500_000
 BUDGET = 20 * RESOURCES
 """For all questions of a proof. It is looked at now and then, since that costs as much as a question."""
 
-NOW_AND_THEN = 8
+NOW_AND_THEN = 16
 
 MOST_WEIGHT = 3_000
 """Of one question. z3's rlimit does not count what it takes to make bits of terms: at this weight that is some seconds,

@@ -36,6 +36,8 @@ SLEEPY = goal_of(long(2), Program("fentry", 0, sleepable=None), some_sleep=True)
 COUNTED = goal_of(long(2), *of_kinds("fentry"), counters={"__x86_call_depth": 0x1000})
 # lea rsp, [rsp + 0x10]; lea rsp, [rsp - 0x10]
 RAISE, LOWER = "488d642410", "488d6424f0"
+# mov r8, [rsp]; mov r9, [rsp + 8]; and back
+TAKE_ALONG, PUT_BACK = "4c8b04244c8b4c2408", "4c8904244c894c2408"
 # sar qword ptr gs:[0x1000], 5
 COUNT = "6548c13c250010000005"
 BODY_BYTES = (BODY % (1 << 32)).to_bytes(4, "little").hex()
@@ -102,6 +104,11 @@ BROKEN: dict[str, tuple[Goal, Edit, str]] = {
     "run context dead for a moment": (
         FENTRY,
         put_in(LEA_RDX, f"+{RAISE}{LOWER}"),
+        "fentry 1: exit: the saved run context is written",
+    ),
+    "saved run context left to interrupts on one of two paths": (
+        FENTRY,
+        put_in(LEA_RDX, f"+4885db7410{TAKE_ALONG}{RAISE}eb0c{RAISE}{LOWER}eb0e{LOWER}{PUT_BACK}"),
         "fentry 1: exit: the saved run context is written",
     ),
     "arguments swapped": (ENTRY, put_in("4889b5", "488995c8ffffff"), "fentry 1: ctx[1] is argument 1"),
