@@ -9,11 +9,30 @@ from collections.abc import Iterator
 import pytest
 import rich.console  # noqa: F401  # draws from `random` when it is first imported, which no test should be blamed for
 from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve
 from spec.system import SystemFactory
 
 MARKERS = {"slow", "power", "proof", "vm"}
+
+EXAMPLES = "MASSATTACH_EXAMPLES"
+"""The variable that names where Hypothesis keeps failing examples, to be shared: a directory, or a Redis server."""
+
+
+def shared_examples(place: str) -> ExampleDatabase:
+    """Hypothesis's database at a directory, or at an address redis://HOST:PORT, for which the extra must be there."""
+    if not place.startswith(("redis://", "rediss://")):
+        return DirectoryBasedExampleDatabase(place)
+    try:
+        from hypothesis.extra.redis import RedisExampleDatabase  # noqa: PLC0415 - an extra
+        from redis import Redis  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise pytest.UsageError(
+            f"{EXAMPLES} names a Redis server, for which a library is missing: pip install 'hypothesis[redis]'"
+        ) from error
+    return RedisExampleDatabase(Redis.from_url(place))
+
 
 # No deadline: a loaded machine fails nothing.
 settings.register_profile("dev", deadline=None, max_examples=50)
@@ -25,6 +44,11 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+if os.environ.get(EXAMPLES):
+    for profile in "dev", "nightly":
+        settings.register_profile(
+            profile, settings.get_profile(profile), database=shared_examples(os.environ[EXAMPLES])
+        )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
