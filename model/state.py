@@ -5,7 +5,7 @@ Functions are named by their unique names; `ADDRESS_ZERO` is the site of no func
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -211,6 +211,18 @@ class State:
     def enabled(self, key: str) -> bool:
         """Whether an ops is on ftrace_ops_list."""
         return key in self.ops_list
+
+    def value(self) -> Hashable:
+        """All that what comes depends on: equal for two states that nothing tells apart but what they have cost."""
+        named = (
+            self.ops, self.direct_functions, self.graph_users, self.programs, self.btfs, self.trampolines, self.images,
+            self.armed, {name: (link.program, tuple(link.cookies.items())) for name, link in self.links.items()},
+        )  # fmt: skip
+        return (
+            *(frozenset(each.items()) for each in named),
+            self.modules, self.ops_list, self.buckets, self.graph_slots, self.parts, self.regs_left, self.unloads,
+            self.dead,
+        )  # fmt: skip
 
     def with_ops(self, key: str, ops: Ops) -> State:
         """The same with one ops changed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -76,7 +76,7 @@ def step(state: State, operation: Operation) -> tuple[State, Outcome]:
 
 
 class Model:
-    """The reference model. `reached`, `cited` and `images` are what properties ask it beyond the System protocol."""
+    """The reference model. Properties ask it for more than a System has: `reached`, `cited`, `images`, and `value`."""
 
     name = "model"
 
@@ -115,6 +115,10 @@ class Model:
     def cited(self) -> tuple[str, ...]:
         """The rules that the last operation cited, in order."""
         return tuple(self._citations.current)
+
+    def value(self) -> Hashable:
+        """The state as a value, without its costs."""
+        return self.state.value()
 
     def images(self, level: str) -> int:
         """COST-7: how many images a system that shares at this level has alive."""

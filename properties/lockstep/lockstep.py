@@ -5,7 +5,7 @@ This is the heart of the harness; what it finds is a `Divergence`. A system that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -51,6 +51,9 @@ class Reference(System, Protocol):
 
     def images(self, level: str) -> int:
         """Images that a sharing level has alive (COST-7)."""
+
+    def value(self) -> Hashable:
+        """The state as a value: where two are equal, the same operations do the same, costs aside."""
 
 
 class Witness(Protocol):
@@ -180,6 +183,10 @@ class Lockstep:
     def names(self) -> tuple[str, ...]:
         """The systems that have not diverged."""
         return tuple(runner.name for runner in self._running)
+
+    def value(self) -> Hashable:
+        """The model's state; see Reference."""
+        return self._model.value()
 
     def check(self, step: Step) -> None:
         """UnsupportedError if the step cannot be taken in this world, by these semantics and systems."""

@@ -19,7 +19,8 @@ from properties.hunt.units import SearchUnit, operations_for
 from properties.report.show import print_line, rich_table
 from properties.systems.kernels import setting_of
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve, world_named
-from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, seconds
+from properties.verbs.exhausting import run_exhaustive
+from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, length, seconds
 from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS
 
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--budget", type=seconds, default=60.0, metavar="SECONDS", help="to search; shrinking has as much again")
     option("--random-seed", type=int, metavar="N", help="repeats a search (default: a new one, which is printed)")
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
+    exhaustive = "try every sequence of a small world instead, where states are equal once; one process does it"
+    option("--exhaustive", action="store_true", help=exhaustive)
+    option("--depth", type=length, default=4, metavar="N", help="operations of its longest sequence (default: 4)")
     add_crew_options(parser)
 
 
@@ -48,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.random_seed is None:
         arguments.random_seed = secrets.randbelow(1 << 32)
     settings = list_settings(arguments)
+    if arguments.exhaustive:
+        with telling(console) as tell:
+            return run_exhaustive(arguments, [setting.semantics for setting in settings], console, tell)
     told = f"explore: world {arguments.world}, random seed {arguments.random_seed}, budget {arguments.budget:g} s"
     print_line(console, told)
     with crew_of(arguments) as crew, telling(console) as tell:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from properties.work.crew import Crew, processors
 
-__all__ = ["SYSTEM_TIME_LIMIT", "add_crew_options", "crew_of", "join_or_start", "seconds"]
+__all__ = ["SYSTEM_TIME_LIMIT", "add_crew_options", "crew_of", "join_or_start", "length", "seconds"]
 
 SYSTEM_TIME_LIMIT = 10.0
 """Seconds that a plug-in may take for one answer."""
@@ -64,7 +64,16 @@ def _warn(sentence: str) -> None:
     sys.stderr.write(f"{sentence}\n")
 
 
+def length(text: str) -> int:
+    """A number of operations."""
+    return _count(text, "operations")
+
+
 def _positive(text: str) -> int:
+    return _count(text, "processes")
+
+
+def _count(text: str, things: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of processes: write one above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of {things}: write one above 0")
     return int(text)
