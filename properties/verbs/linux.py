@@ -16,6 +16,7 @@ from properties.kernels.checks import Job, Random, debian, job_checks
 from properties.kernels.confirmed import known
 from properties.kernels.conformance import RANDOM_SEED
 from properties.kernels.cost_rows import Costs
+from properties.kernels.coverage import write_coverage
 from properties.kernels.nearest import nearest
 from properties.kernels.needs import require_tools
 from properties.kernels.tables import as_json, rule_table, summary_table
@@ -62,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--random-seed", type=int, default=RANDOM_SEED, metavar="N", help="of random runs (default: %(default)d)")
     option("--save", type=Path, default=Path("build/seeds"), metavar="DIR", help="for findings (default: %(default)s)")
     option("--cost", action="store_true", help="count what attaching to many functions costs, too: some minutes")
+    option(
+        "--coverage",
+        type=Path,
+        metavar="FILE",
+        help="note which blocks of the kernel's own code each run executes, and write them as JSON",
+    )
     option("--fetch", action="store_true", help="fetch the kernels into the cache, and do nothing else")
     option(
         "--junit",
@@ -82,12 +89,17 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(width=show.log_width())
     random = Random(arguments.operations, arguments.budget, arguments.random_seed, arguments.save)
     jobs = [_make_job(arguments, console)] if arguments.bzimage else [debian(name) for name in names]
+    for job in jobs:
+        job.covers = arguments.coverage is not None
     checks = [check for job in jobs for check in job_checks(job, random)]
     costs = _Costs(names, console)
     if arguments.cost:
         checks.append(Check("grace periods are counted as the model counts them", costs.measure))
     done = run_checks(checks, console)
     _report(jobs, done, costs, arguments.junit, console)
+    if arguments.coverage:
+        write_coverage({job.name: known for job in jobs if (known := job.coverage)}, arguments.coverage)
+        show.print_line(console, f"What each run executed: {arguments.coverage}")
     return exit_status(done)
 
 

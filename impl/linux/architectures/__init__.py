@@ -74,12 +74,17 @@ class Flow(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FlowInstruction:
-    """One instruction of a function. target: of a call, branch or jump; None where a register or memory holds it."""
+    """One instruction of a function.
+
+    target: of a call, branch or jump; None where a register or memory holds it. constant: what is loaded into a
+    register, as a signed number; None if it is no constant.
+    """
 
     address: int
     size: int
     flow: Flow
     target: int | None
+    constant: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ has no such name counts, too, if it stands among those that have one: so does wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from statistics import median_low
 from typing import Final
 
 from impl.linux.architectures import Flow, FlowInstruction
+from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.guest import Guest
 from impl.linux.guest.qemu import Range
 from impl.linux.probes.symbols import Symbols, Table
@@ -27,6 +28,8 @@ SOURCES: Final = Path(__file__).with_name("sources.json")
 MOST_BYTES: Final = 1 << 20
 COLD: Final = ".cold"
 PREFIX: Final = "__pfx_"
+NEVER_PATCHED: Final = "__fentry__"
+MOST_ERRNO: Final = 133
 LARGEST_FILE: Final = 1 << 18
 """The text of a source file is no larger: a symbol that is so far from most of its others is another file's."""
 
@@ -43,13 +46,16 @@ class Source:
 class Block:
     """A basic block: it is entered at `start` alone, and left behind its last byte. A call does not end it.
 
-    calls: the symbols that it calls, or jumps to in other functions. traps: it is a WARN or a BUG.
+    calls: the symbols that it calls, or jumps to in other functions. errnos: the errors that it loads into a register.
+    traps: it is a WARN or a BUG. behind: the starts of the blocks of its function that may come next.
     """
 
     start: int
     end: int
     calls: tuple[str, ...]
+    errnos: tuple[str, ...]
     traps: bool
+    behind: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,28 +151,38 @@ def _cut(text: _Text, parts: Sequence[tuple[Range, Sequence[FlowInstruction]]]) 
     code = [each for _, part in parts for each in part]
     leaders = {each.target for each in code if each.flow in {Flow.BRANCH, Flow.JUMP}}
     leaders |= {start for (start, _), _ in parts}
-    blocks: list[list[FlowInstruction]] = []
+    cut: list[list[FlowInstruction]] = []
     ended = True
     for each in code:
         if each.address in leaders or (ended and each.flow is not Flow.PADDING):
-            blocks.append([each])
+            cut.append([each])
             ended = False
         elif not ended:
-            blocks[-1].append(each)
+            cut[-1].append(each)
         ended = ended or each.flow in {Flow.BRANCH, Flow.JUMP, Flow.RETURN}
-    return tuple(_make_block(text, block, [extent for extent, _ in parts]) for block in sorted(blocks, key=_address))
+    starts = {block[0].address for block in cut}
+    return _without_overridden(parts[0][0], [_make_block(text, block, starts) for block in cut])
 
 
-def _address(block: Sequence[FlowInstruction]) -> int:
-    return block[0].address
+def _without_overridden(extent: Range, blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Weak functions that others override have no symbol: they stand behind a function, with calls never made nops."""
+    start, end = extent
+    behind = (each.start for each in blocks if start < each.start < end and NEVER_PATCHED in each.calls)
+    dead = range(min(behind, default=end), end)
+    return tuple(sorted((each for each in blocks if each.start not in dead), key=lambda each: each.start))
 
 
-def _make_block(text: _Text, block: Sequence[FlowInstruction], extents: Sequence[Range]) -> Block:
-    targets = [each.target for each in block if each.target is not None]
-    outside = [target for target in targets if not any(start <= target < end for start, end in extents)]
+def _make_block(text: _Text, code: Sequence[FlowInstruction], starts: Container[int]) -> Block:
+    last, end = code[-1], code[-1].address + code[-1].size
+    targets = [each.target for each in code if each.target is not None]
+    behind = {end} if last.flow not in {Flow.JUMP, Flow.RETURN} else set()
+    behind |= {last.target} if last.flow in {Flow.BRANCH, Flow.JUMP} and last.target is not None else set()
+    constants = [each.constant for each in code if each.constant is not None]
     return Block(
-        block[0].address,
-        block[-1].address + block[-1].size,
-        tuple(filter(None, map(text.symbol, outside))),
-        any(each.flow is Flow.TRAP for each in block),
+        code[0].address,
+        end,
+        tuple(filter(None, (text.symbol(target) for target in targets if target not in starts))),
+        tuple(errno_name(value) for value in constants if -MOST_ERRNO <= value < 0),
+        any(each.flow is Flow.TRAP for each in code),
+        tuple(sorted(start for start in behind if start in starts)),
     )

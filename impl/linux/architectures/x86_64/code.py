@@ -62,8 +62,19 @@ def read_image(address: int, code: bytes) -> Iterator[ImageInstruction]:
 def read_flow(address: int, code: bytes) -> Iterator[FlowInstruction]:
     """Every instruction of the code at an address."""
     for at, size, name, operands in UNINTERRUPTED.disasm_lite(code, address):
-        number = int(operands, 0) if NUMBER.fullmatch(operands) else None
-        yield FlowInstruction(at, size, _judge_flow(name, operands), number)
+        target = int(operands, 0) if NUMBER.fullmatch(operands) else None
+        constant = _read_constant(operands) if name == "mov" else None
+        yield FlowInstruction(at, size, _judge_flow(name, operands), target, constant)
+
+
+def _read_constant(operands: str) -> int | None:
+    """The number that a mov loads into a register, by the register's width."""
+    register, _, number = operands.partition(", ")
+    if "[" in register or not NUMBER.fullmatch(number):
+        return None
+    bits = 64 if register.startswith("r") and not register.endswith("d") else 32
+    value = int(number, 0) % (1 << bits)
+    return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def _judge_flow(name: str, operands: str) -> Flow:
