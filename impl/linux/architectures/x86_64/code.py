@@ -27,6 +27,7 @@ DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 UNINTERRUPTED = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 UNINTERRUPTED.skipdata = True
 NUMBER = re.compile(r"-?0x[0-9a-f]+|-?\d+")
+LEADING = {Flow.CALL, Flow.BRANCH, Flow.JUMP}
 MODULUS = 1 << 64
 RETURN_SLOT = "qword ptr [rbp - 8]"
 
@@ -62,9 +63,10 @@ def read_image(address: int, code: bytes) -> Iterator[ImageInstruction]:
 def read_flow(address: int, code: bytes) -> Iterator[FlowInstruction]:
     """Every instruction of the code at an address."""
     for at, size, name, operands in UNINTERRUPTED.disasm_lite(code, address):
-        target = int(operands, 0) if NUMBER.fullmatch(operands) else None
+        flow = _judge_flow(name, operands)
+        target = int(operands, 0) if flow in LEADING and NUMBER.fullmatch(operands) else None
         constant = _read_constant(operands) if name == "mov" else None
-        yield FlowInstruction(at, size, _judge_flow(name, operands), target, constant)
+        yield FlowInstruction(at, size, flow, target, constant)
 
 
 def _read_constant(operands: str) -> int | None:
