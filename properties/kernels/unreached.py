@@ -16,6 +16,7 @@ __all__ = ["obstacles"]
 
 _WARNS: Final = "a WARN or a BUG"
 _NO_MEMORY: Final = "an allocation that fails"
+_STATISTICS: Final = "kernel.bpf_stats_enabled"
 _LSM: Final = "LSM programs"
 _CGROUP: Final = "cgroup LSM programs"
 _UNMANAGED: Final = "targets that ftrace does not manage, such as BPF programs"
@@ -33,7 +34,7 @@ _CALLS: Final[Mapping[str, str]] = {
     "refcount_warn_saturate __list_*_valid_or_report ftrace_bug _printk __warn_printk": _WARNS,
     "preempt_schedule_*thunk": "preemption at that instant",
     "__stack_chk_fail": "a smashed stack",
-    "sched_clock": "kernel.bpf_stats_enabled",
+    "sched_clock": _STATISTICS,
 }
 """By patterns of what a block calls, in whatever function."""
 
@@ -44,9 +45,12 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     "bpf_attach_type_to_tramp bpf_prog_has_trampoline bpf_trampoline_enter bpf_trampoline_exit": _LSM,
     "register_fentry>bpf_arch_text_poke modify_fentry>bpf_arch_text_poke": _UNMANAGED,
     "unregister_fentry>bpf_arch_text_poke bpf_trampoline_set_flags": _UNMANAGED,
-    "__bpf_trampoline_link_prog>bpf_arch_text_poke __bpf_trampoline_unlink_prog>bpf_arch_text_poke": _EXTENSIONS,
+    "bpf_trampoline_update>bpf_arch_text_poke": _UNMANAGED,
+    "*bpf_trampoline_link_prog>bpf_arch_text_poke *bpf_trampoline_unlink_prog>bpf_arch_text_poke": _EXTENSIONS,
     "bpf_trampoline_update>arch_free_bpf_trampoline hash_from_ip>free_ftrace_hash": _NO_MEMORY,
-    "bpf_trampoline_multi_attach>update_ftrace_direct_del": _NO_MEMORY,
+    "bpf_trampoline_multi_attach>update_ftrace_direct_del bpf_trampoline_lookup>kfree": _NO_MEMORY,
+    "bpf_trampoline_update>-E2BIG": "an image of more than a page",
+    "update_prog_stats": _STATISTICS,
     "bpf_image_ksym_*": "the dispatcher of XDP",
     "bpf_tramp_arena_base": "programs with an arena",
     "bpf_tramp_ftrace_ops_func>msleep": "a trampoline that another task is changing",
@@ -63,6 +67,9 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     "function_graph_enter_regs>ftrace_graph_entry_stub": "nothing: stubs of slots without a user",
     "ftrace_return_to_handler>static_key_enable": _WARNS,
     "fgraph_init_ops": _INSTANCES,
+    "fgraph_reserve_data fgraph_retrieve_data fgraph_retrieve_parent_data": "graph users that keep data, as fprobe",
+    "ftrace_graph_sleep_time_control": "the tracer's option graph-time or sleep-time",
+    "register_ftrace_graph>-ENOSPC": "more graph users than the guest has instances",
     "register_ftrace_graph>unregister_pm_notifier register_ftrace_graph>fgraph_lru_release_index": _NO_MEMORY,
     # kernel/trace/ftrace.c
     "fpid_* fnpid_* ftrace_pid_* ftrace_no_pid_* ftrace_clear_pids clear_ftrace_pids ignore_task_cpu pid_write": _PIDS,
@@ -90,7 +97,8 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     "bpf_link_by_id bpf_link_get_from_fd bpf_link_inc bpf_link_put": "ids and descriptors of links",
     "*_fill_link_info *_show_fdinfo": "link info and fdinfo",
 }
-"""By patterns of functions without their suffixes, or of FUNCTION>CALLEE for the blocks that call something."""
+"""By patterns of functions without their suffixes, of FUNCTION>CALLEE for the blocks that call something, or of
+FUNCTION>-ERRNO for those that load an error."""
 
 
 def obstacles(function: CodeFunction, executed: Collection[int]) -> dict[int, str]:
@@ -104,7 +112,7 @@ def obstacles(function: CodeFunction, executed: Collection[int]) -> dict[int, st
 
 def _judge(function: CodeFunction, block: Block) -> str:
     stem = function.name.partition(".")[0]
-    names = (stem, *(f"{stem}>{call}" for call in block.calls))
+    names = (stem, *(f"{stem}>{call}" for call in block.calls), *(f"{stem}>-{errno}" for errno in block.errnos))
     reason = next(filter(None, (_look_up(_FUNCTIONS, name) for name in names)), "")
     reason = reason or next(filter(None, (_look_up(_CALLS, call) for call in block.calls)), "")
     return reason or (_WARNS if block.traps else _NO_MEMORY if "ENOMEM" in block.errnos else "")

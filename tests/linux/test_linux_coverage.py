@@ -65,6 +65,7 @@ class Reading:
         self.code = code
 
     def read_memory(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The text at each address."""
         return [self.code.get(address, b"")[:length] for address, length in places]
 
 
