@@ -47,6 +47,7 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     "unregister_fentry>bpf_arch_text_poke bpf_trampoline_set_flags": _UNMANAGED,
     "bpf_trampoline_update>bpf_arch_text_poke": _UNMANAGED,
     "*bpf_trampoline_link_prog>bpf_arch_text_poke *bpf_trampoline_unlink_prog>bpf_arch_text_poke": _EXTENSIONS,
+    "__bpf_trampoline_link_prog>mutex_lock": _EXTENSIONS,
     "bpf_trampoline_update>arch_free_bpf_trampoline hash_from_ip>free_ftrace_hash": _NO_MEMORY,
     "bpf_trampoline_multi_attach>update_ftrace_direct_del bpf_trampoline_lookup>kfree": _NO_MEMORY,
     "bpf_trampoline_update>-E2BIG": "an image of more than a page",
