@@ -11,6 +11,7 @@ from rich.console import Console
 
 from impl import linux
 from impl.linux.guest import packages
+from impl.linux.guest.configuration import fragment
 from properties.kernels import cost
 from properties.kernels.checks import Job, Random, debian, job_checks
 from properties.kernels.confirmed import known
@@ -69,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="note which blocks of the kernel's own code each run executes, and write them as JSON",
     )
+    option(
+        "--config",
+        nargs="?",
+        const="plain",
+        choices=("plain", "debug"),
+        help="print a fragment that configures a kernel that will do, or one with sanitizers and faults, and no more",
+    )
     option("--fetch", action="store_true", help="fetch the kernels into the cache, and do nothing else")
     option(
         "--junit",
@@ -81,6 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the checks and return 0, 1 or 2 (`exit_status`)."""
+    if arguments.config:
+        print(fragment(debug=arguments.config == "debug"), end="")
+        return 0
     _check_options(arguments)
     names = _choose(arguments)
     if arguments.fetch:

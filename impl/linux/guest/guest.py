@@ -127,9 +127,9 @@ class Guest:
         self.executed()
 
     def executed(self) -> set[int]:
-        """The addresses of the watched instructions that were executed since the last call, or the last `restore`.
+        """The addresses of the watched instructions that were executed since the last call.
 
-        What was executed before that call is told again only after a `restore`.
+        What was told before is told again only if it is executed after a `restore`.
         """
         if self._alive:
             self._executed |= self._running[0].executed()
