@@ -25,7 +25,7 @@ from properties.report import show
 from properties.report.results import Check, CheckResult, Finished, exit_status, summary
 from properties.report.running import run_checks
 from properties.systems.kernels import laboratory_of, without_own
-from properties.systems.naming import KERNELS, semantics_named
+from properties.systems.naming import KERNELS, OWN_KERNEL, own_files, semantics_named
 from properties.verbs.options import seconds
 from properties.verbs.publishing import publish_run
 from spec.errors import BadInputError
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--kernel", action="append", choices=(*KERNELS, ALL), help="Debian's; may be repeated (default: all)")
     option("--bzimage", type=Path, metavar="FILE", help="a kernel of your own: a bzImage, or a vmlinux")
+    option("--system", type=_own, dest="own", metavar="bzimage:FILE[,MODULES]", help="the same in one word")
     option("--modules", type=Path, metavar="DIR", help="its lib/modules/RELEASE, if it needs modules to boot")
     option("--semantics", choices=KERNELS, help="whose rules the kernel of your own follows")
     option("--operations", type=_count, default=OPERATIONS, metavar="N", help="random ones (default: %(default)d)")
@@ -92,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.config:
         print(fragment(debug=arguments.config == "debug"), end="")
         return 0
+    if arguments.own:
+        arguments.bzimage, arguments.modules = arguments.own
     _check_options(arguments)
     names = _choose(arguments)
     if arguments.fetch:
@@ -154,10 +157,7 @@ def _fetch(names: Sequence[str]) -> int:
 
 def _make_job(arguments: argparse.Namespace, console: Console) -> Job:
     """The job of the user's own kernel; a line says whose rules it follows."""
-    kernel = packages.from_files(arguments.bzimage, arguments.modules)
-    if kernel.headers is None:
-        how = "give the bzImage where it was built, or --modules lib/modules/RELEASE with its link `build`"
-        raise BadInputError(f"where it was built, for modules to be compiled against, is not known: {how}", kernel.name)
+    kernel = linux.own(arguments.bzimage, arguments.modules)
     if arguments.semantics:
         semantics, why = semantics_named(arguments.semantics), "as was said"
     else:
@@ -188,6 +188,12 @@ def _report(jobs: Sequence[Job], done: Sequence[Finished], costs: _Costs, junit:
 def _text_of(costs: Costs) -> str:
     """The table of costs, which is wider than a log's lines are, and a line for each row that does not hold."""
     return show.text_of(costs.table(), show.LOG_WIDTH + 60) + "".join(f"{line}\n" for line in costs.details)
+
+
+def _own(text: str) -> tuple[Path, Path | None]:
+    if not text.startswith(OWN_KERNEL):
+        raise argparse.ArgumentTypeError(f"'{text}' is no kernel of your own: write {OWN_KERNEL}FILE, or --kernel")
+    return own_files(text)
 
 
 def _count(text: str) -> int:
