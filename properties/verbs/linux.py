@@ -134,6 +134,8 @@ class _Costs:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     """BadInputError if options of a kernel of the user's and options of Debian's kernels are mixed."""
+    if arguments.coverage and arguments.fetch:
+        raise BadInputError("--coverage notes what runs execute, and --fetch makes none: leave one out")
     if arguments.bzimage is None:
         given = [f"--{name}" for name in ("modules", "semantics") if getattr(arguments, name) is not None]
         if given:

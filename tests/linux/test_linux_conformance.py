@@ -9,7 +9,7 @@ import pytest
 from impl import linux
 from properties.kernels import confirmed
 from properties.kernels.conformance import Conforming, fixed_runs
-from properties.kernels.coverage import Coverage, KernelCoverage, Share, direct_api
+from properties.kernels.coverage import Coverage, core_share
 from properties.systems.kernels import laboratory_of
 from properties.systems.naming import KERNELS
 from spec.semantics import PRESETS
@@ -47,13 +47,6 @@ def test_a_kernel_agrees_with_the_model(conforming: Conforming) -> None:
     assert () == compared.lost
     assert evidence.steps - fixed_steps >= OPERATIONS
     assert conforming.coverage is not None
-    share = demanded(conforming.coverage.record(evidence.release))
+    share = core_share(conforming.coverage.record(evidence.release))
     print(f"{semantics.name}: {share.executed} of {share.reachable} blocks, {share.percent:.1f} %")
     assert share.percent >= LEAST_PERCENT
-
-
-def demanded(coverage: KernelCoverage) -> Share:
-    """The blocks of trampoline.c, of fgraph.c and of the direct API in ftrace.c."""
-    whole = [coverage.files[path] for path in ("kernel/bpf/trampoline.c", "kernel/trace/fgraph.c")]
-    blocks = [block for functions in whole for blocks in functions.values() for block in blocks]
-    return Share.of([*blocks, *direct_api(coverage.files["kernel/trace/ftrace.c"])])

@@ -23,6 +23,7 @@ from properties.kernels.coverage import (
     CoverageRecord,
     KernelCoverage,
     Share,
+    core_share,
     coverage_table,
     write_coverage,
 )
@@ -208,3 +209,16 @@ def test_the_table_tells_what_would_reach_the_others() -> None:
         ["kernel/trace/ftrace.c, direct calls", "3", "1", "50 %", others],
         ["register_ftrace_direct", "3", "1", "50 %", others],
     ] == lines
+
+
+def test_the_share_of_what_mass_attach_is_made_of() -> None:
+    """Of ftrace.c the direct API alone counts, of other files nothing; a kernel may have none of them."""
+    run, missing = BlockRecord(0, 1, (), (), (0,)), BlockRecord(1, 1, (), (), ())
+    files = {
+        "kernel/bpf/trampoline.c": {"bpf_trampoline_get": (run, missing)},
+        "kernel/trace/ftrace.c": {"update_ftrace_direct_add": (run,), "ftrace_match": (missing,)},
+        "kernel/bpf/syscall.c": {"bpf_link_init": (missing,)},
+    }
+
+    assert Share(3, 2, {}) == core_share(KernelCoverage("7.3.4", ("a",), files))
+    assert Share(0, 0, {}) == core_share(KernelCoverage("7.3.4", (), {}))

@@ -108,6 +108,7 @@ class Qemu:
     def executed(self) -> set[int]:
         """The addresses of watched instructions that were translated since the last call, and so executed.
 
+        QEMU translates from one jump to the next, and a stretch that begins in watched code is told as a whole.
         What was translated before is not told again, until a snapshot is loaded: that forgets all translations.
         """
         if not self._watched:
