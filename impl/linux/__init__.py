@@ -14,23 +14,26 @@ them are wings, each of which imports only those before it:
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable
+from pathlib import Path
 
-from impl.linux.guest.packages import Kernel, fetch
+from impl.linux.guest.packages import Kernel, fetch, from_files
 from impl.linux.station import Station, prepare
 from impl.linux.system import Linux
 from spec.border import bordered
+from spec.errors import BadInputError
 from spec.semantics import Semantics
 from spec.system import System, SystemFactory
 from spec.worlds import World
 
-__all__ = ["close", "factory", "station_of", "system"]
+__all__ = ["close", "factory", "own", "own_factory", "station_of", "system"]
 
-_STATIONS: dict[tuple[str, str], Station] = {}
+_STATIONS: dict[tuple[str, str, str], Station] = {}
 
 
 def station_of(kernel: Kernel, world: World) -> Station:
     """The station of a kernel and a world, which is kept until this process ends."""
-    key = kernel.name, world.name
+    key = kernel.name, kernel.build, world.name
     if key not in _STATIONS:
         _STATIONS[key] = prepare(kernel, world)
     return _STATIONS[key]
@@ -49,9 +52,27 @@ def system(world: World, semantics: Semantics) -> System:
 
 def factory(name: str) -> SystemFactory:
     """The factory of one of Debian's kernels (packages.fetch); its first system boots it, and fetches it before."""
+    return _factory(lambda: fetch(name))
 
+
+def own(bzimage: Path, modules: Path | None) -> Kernel:
+    """A developer's own kernel, for which modules can be compiled; BadInputError if that cannot be."""
+    kernel = from_files(bzimage, modules)
+    if kernel.headers is None:
+        how = "`make modules` makes it there; or give lib/modules/RELEASE with its link `build`, too"
+        missing = "Module.symvers, by which modules are compiled for the kernel, is not in the tree where it was built"
+        raise BadInputError(f"{missing}: {how}", str(bzimage))
+    return kernel
+
+
+def own_factory(kernel: Kernel) -> SystemFactory:
+    """The factory of a developer's own kernel."""
+    return _factory(lambda: kernel)
+
+
+def _factory(files: Callable[[], Kernel]) -> SystemFactory:
     def make(world: World, semantics: Semantics) -> System:
-        return bordered(Linux(station_of(fetch(name), world), world, semantics), world, semantics)
+        return bordered(Linux(station_of(files(), world), world, semantics), world, semantics)
 
     return make
 

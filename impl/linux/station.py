@@ -29,6 +29,7 @@ __all__ = ["Station", "prepare"]
 
 REMOVEDIR = 0x200
 GRAPH_USERS = 4
+CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ def prepare(kernel: Kernel, world: World) -> Station:
 
 
 def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
+    _check_clock(guest)
     kallsyms, records, blob = guest.read(KALLSYMS, AVAILABLE, VMLINUX_BTF)
     symbols, vmlinux = parse_kallsyms(kallsyms), Btf(blob)
     traceable = frozenset(line.split(" ")[0] for line in records.decode().splitlines())
@@ -113,6 +115,14 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
     )
     guest.snapshot()
     return station
+
+
+def _check_clock(guest: Guest) -> None:
+    """BadInputError if events that follow one another may bear one time."""
+    clock = guest.read(CLOCK)[0].decode().strip()
+    if clock.endswith("jiffies"):
+        cure = 'build the kernel with CONFIG_ACPI=y, or with CONFIG_CMDLINE="tsc_early_khz=1000000"'
+        raise BadInputError(f"the kernel's clock is {clock}, too coarse for the order of events: {cure}")
 
 
 def _load(guest: Guest, modules: Modules, symbols: Symbols) -> Symbols:

@@ -14,6 +14,7 @@ from impl.linux.guest.packages import Kernel
 from properties.hunt.findings import save_seed
 from properties.kernels.confirmed import compare, confirmed, known
 from properties.kernels.conformance import Conforming, fixed_runs
+from properties.kernels.coverage import Coverage, KernelCoverage, Share, core_share, coverage_table
 from properties.kernels.evidence import Difference, Evidence
 from properties.kernels.tables import reasons_table
 from properties.report.results import Check, CheckResult, CheckVerdict
@@ -41,7 +42,7 @@ class Job:
     """A kernel to be checked.
 
     files: fetches its files if they are not in the cache. lab: the world in which random runs take place. known: the
-    rules that it must confirm.
+    rules that it must confirm. covers: it is noted what the kernel executes of its own code.
     """
 
     name: str
@@ -49,16 +50,23 @@ class Job:
     semantics: Semantics
     lab: World
     known: tuple[str, ...] = ()
+    covers: bool = False
 
     @cached_property
     def conforming(self) -> Conforming:
         """The runs of the kernel, whose files are fetched now."""
-        return Conforming(self.files(), self.semantics, self.lab)
+        return Conforming(self.files(), self.semantics, self.lab, Coverage() if self.covers else None)
 
     @property
     def evidence(self) -> Evidence | None:
         """What the runs showed; None if none was begun."""
         return self.conforming.evidence if "conforming" in self.__dict__ else None
+
+    @property
+    def coverage(self) -> KernelCoverage | None:
+        """What the kernel executed of its own code; None if that was not noted."""
+        begun = self.conforming if "conforming" in self.__dict__ else None
+        return begun.coverage.record(begun.kernel.release) if begun and begun.coverage and begun.coverage.runs else None
 
 
 def debian(name: str) -> Job:
@@ -83,6 +91,8 @@ def job_checks(job: Job, random: Random) -> Iterator[Check]:
     if random.operations:
         yield Check(f"{job.name}: random sequences agree: {job.lab.name}", partial(_take_random_runs, job, random))
     yield Check(f"{job.name}: every rule that was confirmed before is confirmed", partial(_compare_with_known, job))
+    if job.covers:
+        yield Check(f"{job.name}: its own code that was executed", partial(_tell_coverage, job))
 
 
 def _take_fixed_runs(job: Job, runs: Sequence[FixedRun], directory: Path) -> CheckResult:
@@ -131,3 +141,21 @@ def _compare_with_known(job: Job) -> CheckResult:
     verdict = CheckVerdict.FELL if compared.lost else CheckVerdict.HOLDS
     detail = str(compared) if job.known else ""
     return CheckResult(verdict, len(confirmed(evidence)), "rules", detail=detail, tally=reasons_table(evidence))
+
+
+def _tell_coverage(job: Job) -> CheckResult:
+    """How much of the kernel's own code was executed, and a table of the rest."""
+    coverage = job.coverage
+    if coverage is None:
+        return CheckResult(CheckVerdict.NOT_RUN, 0, detail="no run of this kernel was made")
+    share = Share.of(
+        block for functions in coverage.files.values() for blocks in functions.values() for block in blocks
+    )
+    core = core_share(coverage)
+    files = "trampoline.c, fgraph.c and the direct API"
+    detail = (
+        f"{share.percent:.1f} % of the {share.reachable:,} blocks that the alphabet reaches; "
+        f"of the {core.reachable:,} of {files} {core.percent:.1f} %"
+    )
+    table = coverage_table(job.name, coverage)
+    return CheckResult(CheckVerdict.HOLDS, share.executed, "blocks", detail=detail, tally=table)

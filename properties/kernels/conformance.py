@@ -14,6 +14,7 @@ from impl.linux.observation import EmulatorLimitError
 from impl.linux.system import Linux
 from properties.hunt.findings import Found
 from properties.hunt.search import Search
+from properties.kernels.coverage import Coverage
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
 from properties.lockstep.divergence import Divergence
@@ -54,11 +55,15 @@ def _drop_expectations(seed: Seed) -> Seed:
 
 @dataclass(slots=True)
 class Conforming:
-    """The runs of one kernel, and what they showed. lab: the world of its random runs. One guest runs at a time."""
+    """The runs of one kernel, and what they showed. One guest runs at a time.
+
+    lab: the world of the random runs. coverage: what the kernel executed, or None if that is not asked for.
+    """
 
     kernel: Kernel
     semantics: Semantics
     lab: World
+    coverage: Coverage | None = None
     collected: Collected = field(init=False)
     _world: str | None = None
 
@@ -76,6 +81,7 @@ class Conforming:
             for run in runs:
                 tell(run.name)
                 self._take(run, self._prepare(run.world))
+                self._note(f"{run.world.name}: {run.name}", run.world)
 
     def random(
         self,
@@ -100,6 +106,7 @@ class Conforming:
             found, deadline = None, time.monotonic() + budget
             while found is None and search.tally.steps < operations and time.monotonic() < deadline:
                 found = search.round(deadline, budget)
+            self._note(f"{self.lab.name}: random seed {random_seed}", self.lab)
             self.collected.tally.outcomes.update(search.tally.outcomes)
             self.collected.examples += search.examples
             if found is not None:
@@ -119,16 +126,22 @@ class Conforming:
         """Boot a guest for this world, and end that of another one; the factory of systems that run in it."""
         if self._world is not None and self._world != world.name:
             linux.close()
-        self._world = world.name
         try:
-            linux.station_of(self.kernel, world)
+            station = linux.station_of(self.kernel, world)
         except GuestDiedError as error:
             raise BadInputError(f"{self.kernel.name} does not come up: {error.reason}") from error
+        if self.coverage and self._world != world.name:
+            self.coverage.watch(station)
+        self._world = world.name
 
         def make(world: World, semantics: Semantics) -> System:
             return bordered(Linux(linux.station_of(self.kernel, world), world, semantics), world, semantics)
 
         return make
+
+    def _note(self, run: str, world: World) -> None:
+        if self.coverage:
+            self.coverage.note(run, linux.station_of(self.kernel, world))
 
     def _take(self, run: FixedRun, factory: SystemFactory) -> None:
         """Take one run from the snapshot on, and undo it at its end."""

@@ -23,7 +23,7 @@ def linux_directed(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
     """Every run that these semantics can take: seeds first, which expect the same of every kernel."""
     yield from seeds_under_every_preset(SEEDS, lab, semantics)
     marked = lab.by_name["sleepy1"].attributes
-    for make in _RUNS if marked else (*_RUNS, _fmod_ret_up_to_the_limit):
+    for make in (*_RUNS, _sleepable_programs if marked else _fmod_ret_up_to_the_limit):
         if steps := list(make(semantics)):
             yield fixed_run(make.__name__.lstrip("_"), lab, semantics, steps)
 
@@ -55,6 +55,76 @@ def _single_links(s: Semantics) -> Lines:
     yield "init_module mod1 -> -EEXIST"
     yield "delete_module nowhere -> -ENOENT"
     yield "init_module nowhere -> -ENOENT"
+
+
+def _sleepable_programs(s: Semantics) -> Lines:
+    """Programs that may sleep, of every kind and beside those that may not, and one that meets itself (PROG-6)."""
+    kinds = ("fentry", "fexit", "fmod_ret", *(("fsession",) if s.fsession else ()))
+    for number, kind in enumerate(kinds, 1):
+        yield f"bpf_prog_load p{number} {kind} sleepable func_ip"
+        yield f"bpf_raw_tracepoint_open l{number} p{number} sleepy2 -> 0"
+    yield "bpf_prog_load awake fexit"
+    yield "bpf_raw_tracepoint_open l0 awake sleepy2 -> 0"
+    yield "call sleepy2 1 2"
+    yield "bpf_prog_load stop fmod_ret sleepable returns=-5"
+    yield "bpf_raw_tracepoint_open l5 stop sleepy2 -> 0"
+    yield "call sleepy2 1 2"
+    yield "bpf_prog_load self fentry sleepable calls=sleepy1"
+    yield "bpf_raw_tracepoint_open l6 self sleepy1 -> 0"
+    yield "call sleepy1 5"
+    if s.tracing_multi:
+        yield "bpf_prog_load many fentry multi sleepable"
+        yield "bpf_link_create l7 many sleepy? -> 0"
+        for call in ("sleepy0", "sleepy1 5", "sleepy2 1 2", "sleepy6 1 2 3 4 5 6"):
+            yield f"call {call}"
+        yield "bpf_link_detach l7 -> 0"
+    yield "bpf_link_detach l5 -> 0"
+    yield "call sleepy2 1 2"
+
+
+def _ops_of_every_flag(s: Semantics) -> Lines:
+    """Plain ops that differ in what ftrace does before it calls them, alone on a site and in company (OPS-1)."""
+    _ = s
+    for number, flags in enumerate(("recursion", "rcu", "recursion rcu", "dynamic recursion", "save_regs rcu"), 1):
+        yield f"ftrace_ops o{number} {flags}"
+        yield f"ftrace_set_filter_ips o{number} foo1 foo2 -> 0"
+        yield f"register_ftrace_function o{number} -> 0"
+        yield "call foo1 1"
+        yield f"ftrace_set_filter_ip o{number} foo1 remove -> 0"
+        yield "call foo2 1 2"
+    for number in (1, 2, 3, 4, 5):
+        yield f"unregister_ftrace_function o{number} -> 0"
+        yield "call foo2 1 2"
+
+
+def _direct_ops_go_with_their_filters(s: Semantics) -> Lines:
+    """unregister_ftrace_direct() that frees the filter, and changes of an ops that is not registered (DIRECT-7)."""
+    yield "ftrace_ops o1"
+    yield "modify_ftrace_direct_multi o1 T1"
+    yield "unregister_ftrace_direct_multi o1 T1"
+    yield "register_ftrace_direct_multi o1 T1"
+    yield "ftrace_set_filter_ips o1 foo1 foo2 -> 0"
+    yield "register_ftrace_direct_multi o1 T1 -> 0"
+    yield "modify_ftrace_direct_multi o1 T2 -> 0"
+    yield "call foo1 1"
+    yield "unregister_ftrace_direct_multi o1 T2 free -> 0"
+    yield "call foo1 1"
+    yield "modify_ftrace_direct_multi o1 T1"
+    yield "register_ftrace_direct_multi o1 T1"
+    yield "livepatch foo3 -> 0"
+    yield "ftrace_ops o2"
+    yield "ftrace_set_filter_ips o2 foo2 foo3 -> 0"
+    yield "register_ftrace_direct_multi o2 T1"
+    yield "register_ftrace_direct_multi o2 T1"
+    if s.hash_direct:
+        yield "ftrace_ops o3"
+        yield "update_ftrace_direct_add o3 foo2=T1 foo3=T2"
+        yield "update_ftrace_direct_add o3 foo2=T1 -> 0"
+        yield "update_ftrace_direct_mod o3 foo2=T2 -> 0"
+        yield "update_ftrace_direct_add o3 foo4=T1 foo5=T1 foo6=T2"
+        yield "update_ftrace_direct_mod o3 foo4=T2 foo3=T1"
+        yield "update_ftrace_direct_del o3 foo4=T1 foo3=T1"
+        yield "update_ftrace_direct_del o3 foo2=T2 foo4=T1"
 
 
 # The graph tracer, whose users need a filter here.
@@ -207,10 +277,12 @@ OF_EACH_REASON = (
 
 _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _batch_is_refused,
+    _direct_ops_go_with_their_filters,
     _graph_users_meet,
     _links_over_two_btfs,
     _no_site,
     _no_site_in_a_batch,
+    _ops_of_every_flag,
     _shapes,
     _single_links,
     _verifier_refuses,

@@ -469,6 +469,30 @@ def _rounds_of_256_sites(s: Semantics) -> Lines:
     yield "unregister_ftrace_function o1 -> 0"
 
 
+def _links_over_every_function(s: Semantics) -> Lines:
+    """A link of each kind for each BTF over hundreds of functions, on which they meet, leave and meet again (LINK-17).
+
+    Their hashes have long chains, which links over a few functions never have.
+    """
+    if not s.tracing_multi:
+        return
+    btfs = {"v": "wide*", **{f"m{n}": f"mod{n}:wide*" for n in (1, 2, 3)}}
+    for kind in ("fentry", "fexit"):
+        for btf, pattern in btfs.items():
+            yield f"bpf_prog_load {kind}.{btf} {kind} multi"
+            yield f"bpf_link_create l.{kind}.{btf} {kind}.{btf} {pattern} -> 0"
+    calls = [f"call wide{number} {number}" for number in (1, 100, 101, 102, 103, 600)]
+    yield from calls
+    for btf in btfs:
+        yield f"bpf_link_detach l.fentry.{btf} -> 0"
+    yield from calls
+    for btf, pattern in btfs.items():
+        yield f"bpf_prog_load again.{btf} fentry multi"
+        yield f"bpf_link_create a.{btf} again.{btf} {pattern} -> 0"
+    yield "bpf_link_detach l.fexit.m1 -> 0"
+    yield from calls
+
+
 _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _attach_fails_at_every_point,
     _batch_detach_fails_in_part,
@@ -490,4 +514,8 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _target_goes_with_its_module,
     _words_at_the_edges,
 )
-_WIDE: tuple[Callable[[Semantics], Lines], ...] = (_direct_functions_grow, _rounds_of_256_sites)
+_WIDE: tuple[Callable[[Semantics], Lines], ...] = (
+    _direct_functions_grow,
+    _links_over_every_function,
+    _rounds_of_256_sites,
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from properties.systems.naming import KERNELS
+from properties.systems.naming import KERNELS, OWN_KERNEL
 from spec.errors import BadInputError
 from spec.laboratory import LABORATORIES, OWN, laboratory
 from spec.semantics import Semantics
@@ -40,15 +40,24 @@ def like_a_kernel(world: World, semantics: Semantics) -> World:
 
 def made_for(systems: Iterable[str], world: World, semantics: Semantics) -> World:
     """The world in which these systems, by their names, are run."""
-    return like_a_kernel(world, semantics) if set(systems) & set(KERNELS) else world
+    names = list(systems)
+    if any(name.startswith(OWN_KERNEL) for name in names):
+        return like_a_kernel(without_own(world) if world.name in LABORATORIES else world, semantics)
+    return like_a_kernel(world, semantics) if set(names) & set(KERNELS) else world
 
 
-def setting_of(systems: Sequence[str]) -> tuple[str, str] | None:
-    """The world and the semantics that belong to the one kernel among these systems; None if none is a kernel."""
-    kernels = list(dict.fromkeys(name for name in systems if name in KERNELS))
+def setting_of(systems: Sequence[str], semantics_of: Callable[[str], str]) -> tuple[str, str] | None:
+    """The world and the semantics that belong to the one kernel among these systems; None if none is a kernel.
+
+    semantics_of: tells whose rules a developer's own kernel follows, by the system's name.
+    """
+    kernels = list(dict.fromkeys(name for name in systems if name in KERNELS or name.startswith(OWN_KERNEL)))
     if len(kernels) > 1:
         raise BadInputError(f"{' and '.join(kernels)} differ in their rules: give one kernel at a time")
-    return (_laboratory_name(kernels[0]), kernels[0]) if kernels else None
+    if not kernels:
+        return None
+    semantics = kernels[0] if kernels[0] in KERNELS else semantics_of(kernels[0])
+    return _laboratory_name(semantics), semantics
 
 
 def _laboratory_name(kernel: str) -> str:

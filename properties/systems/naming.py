@@ -20,7 +20,16 @@ from spec.sharing import LEVELS
 from spec.system import SystemFactory
 from spec.worlds import World, synthetic
 
-__all__ = ["BUILT_IN", "DEFAULT_SYSTEMS", "SystemCrashError", "resolve", "semantics_named", "world_named"]
+__all__ = [
+    "BUILT_IN",
+    "DEFAULT_SYSTEMS",
+    "OWN_KERNEL",
+    "SystemCrashError",
+    "own_files",
+    "resolve",
+    "semantics_named",
+    "world_named",
+]
 
 TIME_LIMIT = 10.0
 BUILT_IN = {
@@ -32,14 +41,21 @@ BUILT_IN = {
 }
 KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 DEFAULT_SYSTEMS = tuple(f"batched:{level}" for level in LEVELS)
-FORMS = f"{', '.join((*BUILT_IN, *KERNELS))}, module:factory, path/to/file.py:factory or exec:COMMAND"
+OWN_KERNEL = "bzimage:"
+"""What the name of a developer's own kernel starts with; its files follow."""
+
+FORMS = (
+    f"{', '.join((*BUILT_IN, *KERNELS))}, {OWN_KERNEL}FILE[,MODULES], module:factory, path/to/file.py:factory "
+    "or exec:COMMAND"
+)
 
 
 def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
     """The factory that a name stands for.
 
-    Built-in names, `module:factory`, `path/to/file.py:factory`, `exec:COMMAND`. time_limit: seconds that one answer of
-    a plug-in may take; a plug-in's systems raise SystemCrashError where they fail. BadInputError: no such system.
+    Built-in names, `bzimage:FILE`, `module:factory`, `path/to/file.py:factory`, `exec:COMMAND`. time_limit: seconds
+    that one answer of a plug-in may take; a plug-in's systems raise SystemCrashError where they fail. BadInputError: no
+    such system.
     """
     if name in BUILT_IN:
         module, attribute = BUILT_IN[name]
@@ -48,6 +64,10 @@ def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
         from impl import linux  # noqa: PLC0415  # the code for virtual machines is loaded if one is wanted
 
         return linux.factory(name)
+    if name.startswith(OWN_KERNEL):
+        from impl import linux  # noqa: PLC0415  # the same
+
+        return linux.own_factory(linux.own(*own_files(name)))
     place, colon, attribute = name.partition(":")
     if place == "exec" and colon:
         return behind_border(exec_factory(attribute, time_limit))
@@ -60,6 +80,14 @@ def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
         hint = f"write a function '{attribute}(world, semantics)' that returns a System"
         raise BadInputError(f"'{attribute}' of {place} {found}: {hint}")
     return behind_border(guarded(cast("SystemFactory", factory), time_limit))
+
+
+def own_files(name: str) -> tuple[Path, Path | None]:
+    """The image and the lib/modules/RELEASE of `bzimage:FILE[,MODULES]`; BadInputError without a file."""
+    image, _, modules = name.removeprefix(OWN_KERNEL).partition(",")
+    if not image:
+        raise BadInputError(f"'{name}' names no file: write {OWN_KERNEL}FILE, or {OWN_KERNEL}FILE,MODULES")
+    return Path(image), Path(modules) if modules else None
 
 
 def world_named(name: str, base: Path | None = None) -> World:

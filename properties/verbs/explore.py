@@ -18,9 +18,10 @@ from properties.hunt.findings import Found, save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
 from properties.report.show import print_line, rich_table
 from properties.systems.kernels import setting_of
-from properties.systems.naming import DEFAULT_SYSTEMS, resolve, world_named
+from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, world_named
 from properties.verbs.exhausting import run_exhaustive
 from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, length, seconds
+from properties.verbs.own_kernel import add_own_kernel, find_semantics
 from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `explore`."""
     option = parser.add_argument
     option("--system", action="append", metavar="S", help="a system under test; may be repeated (default: batched)")
+    add_own_kernel(parser)
     worlds = "a world by name, or a population file (default: synthetic; of a kernel its laboratory)"
     option("--world", metavar="W", help=worlds)
     rules = "whose rules hold (default: all in turn; of a kernel its own)"
@@ -70,7 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
 def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
     """One search for each semantics. What was not given is filled in: a kernel has a world and semantics of its own."""
     arguments.system = arguments.system or list(DEFAULT_SYSTEMS)
-    world, semantics = setting_of(arguments.system) or ("synthetic", None)
+    given = arguments.semantics
+    setting = setting_of(arguments.system, (lambda _: given) if given in KERNELS else find_semantics)
+    world, semantics = setting or ("synthetic", None)
     arguments.world = arguments.world or world
     chosen = arguments.semantics or semantics
     # Mistakes are told before processes are started.

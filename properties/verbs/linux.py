@@ -11,11 +11,13 @@ from rich.console import Console
 
 from impl import linux
 from impl.linux.guest import packages
+from impl.linux.guest.configuration import fragment
 from properties.kernels import cost
 from properties.kernels.checks import Job, Random, debian, job_checks
 from properties.kernels.confirmed import known
 from properties.kernels.conformance import RANDOM_SEED
 from properties.kernels.cost_rows import Costs
+from properties.kernels.coverage import write_coverage
 from properties.kernels.nearest import nearest
 from properties.kernels.needs import require_tools
 from properties.kernels.tables import as_json, rule_table, summary_table
@@ -23,7 +25,7 @@ from properties.report import show
 from properties.report.results import Check, CheckResult, Finished, exit_status, summary
 from properties.report.running import run_checks
 from properties.systems.kernels import laboratory_of, without_own
-from properties.systems.naming import KERNELS, semantics_named
+from properties.systems.naming import KERNELS, OWN_KERNEL, own_files, semantics_named
 from properties.verbs.options import seconds
 from properties.verbs.publishing import publish_run
 from spec.errors import BadInputError
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--kernel", action="append", choices=(*KERNELS, ALL), help="Debian's; may be repeated (default: all)")
     option("--bzimage", type=Path, metavar="FILE", help="a kernel of your own: a bzImage, or a vmlinux")
+    option("--system", type=_own, dest="own", metavar="bzimage:FILE[,MODULES]", help="the same in one word")
     option("--modules", type=Path, metavar="DIR", help="its lib/modules/RELEASE, if it needs modules to boot")
     option("--semantics", choices=KERNELS, help="whose rules the kernel of your own follows")
     option("--operations", type=_count, default=OPERATIONS, metavar="N", help="random ones (default: %(default)d)")
@@ -62,6 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--random-seed", type=int, default=RANDOM_SEED, metavar="N", help="of random runs (default: %(default)d)")
     option("--save", type=Path, default=Path("build/seeds"), metavar="DIR", help="for findings (default: %(default)s)")
     option("--cost", action="store_true", help="count what attaching to many functions costs, too: some minutes")
+    option(
+        "--coverage",
+        type=Path,
+        metavar="FILE",
+        help="note which blocks of the kernel's own code each run executes, and write them as JSON",
+    )
+    option(
+        "--config",
+        nargs="?",
+        const="plain",
+        choices=("plain", "debug"),
+        help="print a fragment that configures a kernel that will do, or one with sanitizers and faults, and no more",
+    )
     option("--fetch", action="store_true", help="fetch the kernels into the cache, and do nothing else")
     option(
         "--junit",
@@ -74,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the checks and return 0, 1 or 2 (`exit_status`)."""
+    if arguments.config:
+        print(fragment(debug=arguments.config == "debug"), end="")
+        return 0
+    if arguments.own:
+        arguments.bzimage, arguments.modules = arguments.own
     _check_options(arguments)
     names = _choose(arguments)
     if arguments.fetch:
@@ -82,12 +103,17 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(width=show.log_width())
     random = Random(arguments.operations, arguments.budget, arguments.random_seed, arguments.save)
     jobs = [_make_job(arguments, console)] if arguments.bzimage else [debian(name) for name in names]
+    for job in jobs:
+        job.covers = arguments.coverage is not None
     checks = [check for job in jobs for check in job_checks(job, random)]
     costs = _Costs(names, console)
     if arguments.cost:
         checks.append(Check("grace periods are counted as the model counts them", costs.measure))
     done = run_checks(checks, console)
     _report(jobs, done, costs, arguments.junit, console)
+    if arguments.coverage:
+        write_coverage({job.name: known for job in jobs if (known := job.coverage)}, arguments.coverage)
+        show.print_line(console, f"What each run executed: {arguments.coverage}")
     return exit_status(done)
 
 
@@ -108,6 +134,8 @@ class _Costs:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     """BadInputError if options of a kernel of the user's and options of Debian's kernels are mixed."""
+    if arguments.coverage and arguments.fetch:
+        raise BadInputError("--coverage notes what runs execute, and --fetch makes none: leave one out")
     if arguments.bzimage is None:
         given = [f"--{name}" for name in ("modules", "semantics") if getattr(arguments, name) is not None]
         if given:
@@ -131,10 +159,7 @@ def _fetch(names: Sequence[str]) -> int:
 
 def _make_job(arguments: argparse.Namespace, console: Console) -> Job:
     """The job of the user's own kernel; a line says whose rules it follows."""
-    kernel = packages.from_files(arguments.bzimage, arguments.modules)
-    if kernel.headers is None:
-        how = "give the bzImage where it was built, or --modules lib/modules/RELEASE with its link `build`"
-        raise BadInputError(f"where it was built, for modules to be compiled against, is not known: {how}", kernel.name)
+    kernel = linux.own(arguments.bzimage, arguments.modules)
     if arguments.semantics:
         semantics, why = semantics_named(arguments.semantics), "as was said"
     else:
@@ -165,6 +190,12 @@ def _report(jobs: Sequence[Job], done: Sequence[Finished], costs: _Costs, junit:
 def _text_of(costs: Costs) -> str:
     """The table of costs, which is wider than a log's lines are, and a line for each row that does not hold."""
     return show.text_of(costs.table(), show.LOG_WIDTH + 60) + "".join(f"{line}\n" for line in costs.details)
+
+
+def _own(text: str) -> tuple[Path, Path | None]:
+    if not text.startswith(OWN_KERNEL):
+        raise argparse.ArgumentTypeError(f"'{text}' is no kernel of your own: write {OWN_KERNEL}FILE, or --kernel")
+    return own_files(text)
 
 
 def _count(text: str) -> int:

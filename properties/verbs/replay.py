@@ -14,6 +14,7 @@ from properties.lockstep.lockstep import Lockstep, Taken, UnsupportedError
 from properties.systems.kernels import made_for
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from properties.verbs.options import SYSTEM_TIME_LIMIT
+from properties.verbs.own_kernel import add_own_kernel
 from spec.errors import BadInputError
 from spec.seeds import Seed, Step, read_seed
 from spec.system import SystemFactory
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="a system under test; may be given again (default: batched, all levels)",
     )
+    add_own_kernel(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

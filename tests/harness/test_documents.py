@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from properties.__main__ import main, parse
+from properties.kernels.coverage import BlockRecord, CoverageRecord, KernelCoverage
 from properties.kernels.evidence import Evidence
 from properties.kernels.tables import as_json
 from properties.report.results import CheckResult, CheckVerdict, Finished
@@ -198,6 +199,14 @@ def test_results_document_has_what_linux_writes() -> None:
     told = set(re.findall(r"`(\w+)`", section))
 
     assert {*document, "costs", *document["kernels"]["bzImage"], *standing} == told
+
+
+def test_results_document_has_what_coverage_writes() -> None:
+    """docs/results.md names each member of the file that `linux --coverage` writes."""
+    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of")[2].partition("\n## ")[0]
+    kinds = (CoverageRecord, KernelCoverage, BlockRecord)
+
+    assert {field.name for kind in kinds for field in fields(kind)} == set(re.findall(r"`(\w+)`", section))
 
 
 def test_results_document_shows_junit_as_it_is(tmp_path: Path) -> None:

@@ -169,13 +169,16 @@ def test_a_kernel_of_ones_own_expects_nothing_of_the_laboratory() -> None:
 
 def test_a_kernels_name_brings_world_and_semantics() -> None:
     """One kernel among the systems decides; two have different rules."""
-    assert ("laboratory-6.12", "linux-6.12") == setting_of(["batched", "linux-6.12"])
-    assert setting_of(["batched"]) is None
+    assert ("laboratory-6.12", "linux-6.12") == setting_of(["batched", "linux-6.12"], str)
+    assert ("laboratory-7.3", "linux-7.3") == setting_of(["bzimage:b"], {"bzimage:b": "linux-7.3"}.__getitem__)
+    assert setting_of(["batched"], str) is None
     with pytest.raises(BadInputError, match=r"linux-6\.1 and linux-7\.3 differ in their rules: give one kernel"):
-        setting_of(["linux-6.1", "linux-7.3"])
+        setting_of(["linux-6.1", "linux-7.3"], str)
     world = synthetic()
     assert made_for(["batched"], world, PRESETS["linux-6.1"]) is world
     assert made_for(["linux-6.1"], world, PRESETS["linux-6.1"]) is not world
+    own = made_for(["bzimage:b"], laboratory_of(NEWEST), NEWEST)
+    assert ("laboratory-7.3", False) == (own.name, "bpf_fentry_test1" in own.by_name)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from impl.linux.architectures.x86_64 import X86_64
-from impl.linux.guest import agent, headers, packages
+from impl.linux.guest import agent, configuration, headers, packages
 from impl.linux.guest.batch import ENTRY, HEADER, OUT, POINTER, REF, Batch, Out, Ref, Reply, Struct, parse_replies
 from impl.linux.guest.drivers import load_order
 from impl.linux.guest.guest import boot
@@ -233,6 +233,73 @@ def test_a_developers_kernel_is_read_from_its_files(tmp_path: Path) -> None:
     assert None is outside.headers
     assert ("bzImage", "7.9.1-mine", None) == (kernel.name, kernel.release, kernel.modules)
     assert (tmp_path / "tree", BANNER) == (kernel.headers, kernel.vmlinux.read_bytes())
+
+
+def test_builds_of_one_release_are_told_apart(tmp_path: Path) -> None:
+    """A rebuilt kernel has another key, by which its modules are compiled anew; the same image has the same."""
+    image, other = tmp_path / "bzImage", tmp_path / "other"
+    image.write_bytes(bzimage(gzip.compress(BANNER, mtime=0)))
+    first = from_files(image, None)
+    other.write_bytes(image.read_bytes())
+    image.write_bytes(bzimage(gzip.compress(BANNER + b"changed", mtime=0)))
+    second = from_files(image, None)
+
+    assert (first.name, first.release) == (second.name, second.release)
+    assert first.build != second.build
+    assert first.build == from_files(other, None).build
+
+
+@pytest.mark.parametrize("where", ["inside", "beside", "in the tree"])
+def test_what_a_kernel_was_built_without_is_told(where: str, tmp_path: Path) -> None:
+    """By its own configuration, or the file beside it or in its tree; every option is named, modules count if given."""
+    config = configuration.fragment(debug=False).replace("CONFIG_PVH=y", "# CONFIG_PVH is not set")
+    config = config.replace("CONFIG_VIRTIO_PCI=y", "CONFIG_VIRTIO_PCI=m")
+    image = tmp_path / "arch/x86/boot/bzImage"
+    image.parent.mkdir(parents=True)
+    (tmp_path / "Module.symvers").touch()
+    packed = b"IKCFG_ST" + gzip.compress(config.encode(), mtime=0) + b"IKCFG_ED"
+    image.write_bytes(bzimage(gzip.compress(BANNER + packed * (where == "inside"), mtime=0)))
+    files = {"beside": image.with_name("config-7.9.1-mine"), "in the tree": tmp_path / ".config"}
+    if where in files:
+        files[where].write_text(config)
+
+    lacks = "bzImage: the kernel was built without CONFIG_PVH, CONFIG_VIRTIO_PCI: `massattach linux --config` prints"
+    with pytest.raises(BadInputError, match=lacks):
+        from_files(image, None)
+    with pytest.raises(BadInputError, match="was built without CONFIG_PVH: "):
+        from_files(image, tmp_path)
+
+
+def test_the_fragments() -> None:
+    """The plain one has all that is needed, each option once; the debug one goes on behind it."""
+    plain, debug = (configuration.fragment(debug=debug) for debug in (False, True))
+    options = configuration.OPTION.findall(plain)
+
+    assert () == configuration.missing_options(dict(options), modules=False)
+    assert len(options) == len(dict(options))
+    assert debug.startswith(plain)
+    assert {"CONFIG_KASAN": "y", "CONFIG_PREEMPT_LAZY": "n"}.items() <= dict(
+        configuration.OPTION.findall(debug)
+    ).items()
+    assert {"CONFIG_DYNAMIC_FTRACE", "CONFIG_CROSS_MEMORY_ATTACH"} < set(configuration.needed_options())
+    assert None is configuration.find_options(b"IKCFG_ST\x1f\x8bIKCFG_ED")
+    assert None is configuration.find_options(BANNER, Path("nowhere"))
+
+
+def test_old_entries_of_the_cache_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a kind so many stay, those that were used last; what was used within the hour stays in any case."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = [cache.entry(f"files-{number}", lambda _: None) for number in range(5)]
+    other = cache.entry("modules-0", lambda _: None)
+    for number, path in enumerate(made):
+        os.utime(path, (number * 100, number * 100))
+    cache.prune("files-", 2, made[1])
+
+    assert [made[1], made[4], other] == sorted(
+        path for path in (tmp_path / "massattach").iterdir() if path.name != "locks"
+    )
+    cache.prune("files-", 0, made[4])
+    assert [made[1], made[4]] == sorted((tmp_path / "massattach").glob("files-*"))
 
 
 def test_a_kernel_that_is_not_there_is_told(tmp_path: Path) -> None:

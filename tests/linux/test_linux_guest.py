@@ -10,14 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from impl.linux.guest import qemu
 from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest, GuestDiedError, boot
 from impl.linux.host import tools
+from impl.linux.probes.symbols import parse_kallsyms
+from impl.linux.station import prepare
 from spec.errors import BadInputError
+from spec.worlds import synthetic
 from tests.support.stations import KERNELS, kernel_or_skip
 
 pytestmark = pytest.mark.vm
@@ -246,6 +251,42 @@ def test_a_snapshot_is_restored(guest: Guest) -> None:
 
         assert [-ENOENT, 7, 5] == [reply.value for reply in guest.submit(batch)]
         guest.restore()
+
+
+def test_what_is_executed_is_noted() -> None:
+    """Of watched code each instruction once, and again after a restore; what a guest did that died is not lost."""
+    with closing(boot(kernel_or_skip("linux-6.1"))) as guest:
+        symbols = parse_kallsyms(read(guest, "/proc/kallsyms"))
+        (start,) = symbols.addresses("__x64_sys_getpid")
+        guest.snapshot()
+        guest.watch([(start, start + 16)])
+        asking = Batch()
+        asking.syscall("getpid")
+
+        assert set() == guest.executed()
+        guest.submit(asking)
+        told = guest.executed()
+        assert start in told
+        assert told <= set(range(start, start + 64))
+        guest.submit(asking)
+        assert set() == guest.executed()
+        guest.restore()
+        assert set() == guest.executed()
+        guest.submit(asking)
+        with pytest.raises(GuestDiedError):
+            crash(guest)
+        assert told == guest.executed()
+        guest.restore()
+        guest.submit(asking)
+        assert told == guest.executed()
+
+
+def test_a_coarse_clock_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that stands still for a tick, events could not be put in order."""
+    kernel = kernel_or_skip("linux-6.12")
+    monkeypatch.setattr(qemu, "COMMAND_LINE", f"{qemu.COMMAND_LINE} clocksource=jiffies highres=off nohz=off")
+    with pytest.raises(BadInputError, match="the kernel's clock is jiffies, too coarse for the order of events: build"):
+        prepare(kernel, synthetic())
 
 
 def test_a_panic_is_the_guests_death(guest: Guest) -> None:

@@ -41,6 +41,11 @@ def without_tools(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[st
         ("--operations -3", "'-3' is no number of operations: write 0 or more"),
         ("--budget 0", "'0' is no number of seconds: write one above 0"),
         ("--semantics proposal-2021", "invalid choice: 'proposal-2021'"),
+        ("--config all", "invalid choice: 'all'"),
+        ("--system linux-6.1", "'linux-6.1' is no kernel of your own: write bzimage:FILE, or --kernel"),
+        ("--system bzimage:", "'bzimage:' names no file: write bzimage:FILE, or bzimage:FILE,MODULES"),
+        ("--system bzimage:b --kernel linux-6.1", "--kernel are for Debian's kernels"),
+        ("--coverage c --fetch", "--coverage notes what runs execute, and --fetch makes none: leave one out"),
     ],
 )
 def test_bad_options(words: str, mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +58,27 @@ def test_bad_options(words: str, mistake: str, capsys: pytest.CaptureFixture[str
 
     assert (2, "") == (status, printed.out)
     assert mistake in printed.err
+
+
+@pytest.mark.parametrize(
+    "words", ["explore --bzimage nowhere/bzImage", "replay a.seed --system bzimage:nowhere/bzImage"]
+)
+def test_a_kernel_of_ones_own_that_is_not_there(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each verb that takes one tells it in a sentence, before anything is begun."""
+    assert 2 == main(words.split())
+    assert "nowhere/bzImage: the kernel cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_fragment_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`linux --config` needs no tool, and prints what can be given to merge_config.sh."""
+    assert 0 == main(["linux", "--config"])
+    plain = capsys.readouterr().out
+    assert 0 == main(["linux", "--config", "debug"])
+    debug = capsys.readouterr().out
+
+    assert "\nCONFIG_DEBUG_INFO_BTF=y\n" in plain
+    assert debug.startswith(plain)
+    assert "\nCONFIG_PROVE_LOCKING=y\n" in debug
 
 
 def test_what_is_missing_is_told_before_anything_is_done(tmp_path: Path) -> None:

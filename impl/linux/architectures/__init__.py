@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["Architecture", "ImageInstruction", "Meaning", "SiteCode"]
+__all__ = ["Architecture", "Flow", "FlowInstruction", "ImageInstruction", "Meaning", "SiteCode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,38 @@ class ImageInstruction:
     listed: str
 
 
+class Flow(Enum):
+    """Where the processor goes on behind an instruction."""
+
+    NEXT = auto()
+    """At the next one; also behind a call."""
+    CALL = auto()
+    BRANCH = auto()
+    """At the next one or at the target."""
+    JUMP = auto()
+    """At the target alone, or wherever a register says."""
+    RETURN = auto()
+    TRAP = auto()
+    """In the handler of a WARN or a BUG."""
+    PADDING = auto()
+    """It stands between functions, or aligns what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowInstruction:
+    """One instruction of a function.
+
+    target: of a call, branch or jump; None where a register or memory holds it. constant: what is loaded into a
+    register, as a signed number; None if it is no constant.
+    """
+
+    address: int
+    size: int
+    flow: Flow
+    target: int | None
+    constant: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """Everything that impl/linux knows of one architecture.
@@ -74,6 +106,7 @@ class Architecture:
     a function's address to its site. site_bytes: so many from there on are enough for decode_site. decode_site: what a
     function at an address has at its site, by its first bytes; BadInputError if that is no site. read_image: the
     instructions of an image at an address, the last included; BadInputError if there is none in these bytes.
+    read_flow: all instructions of the code at an address.
 
     The C files that know an architecture are laboratory/module/stubs_ARCH.S and laboratory/module/sizes.h.
     """
@@ -97,3 +130,4 @@ class Architecture:
     site_bytes: int
     decode_site: Callable[[int, bytes], SiteCode]
     read_image: Callable[[int, bytes], Iterator[ImageInstruction]]
+    read_flow: Callable[[int, bytes], Iterator[FlowInstruction]]

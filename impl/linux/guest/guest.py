@@ -24,7 +24,7 @@ from impl.linux.guest.drivers import load_order
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.initramfs import pack
 from impl.linux.guest.packages import Kernel
-from impl.linux.guest.qemu import Qemu, QemuEndedError, Setup
+from impl.linux.guest.qemu import Qemu, QemuEndedError, Range, Setup
 from impl.linux.host.run_directory import RunDirectory
 from spec.errors import BadInputError
 
@@ -57,6 +57,8 @@ class Guest:
         self._console_read = 0
         self._console_start = 0
         self._alive = True
+        self._watched: Sequence[Range] = ()
+        self._executed: set[int] = set()
         # the process that runs, or none; a list, as the finalizer needs it when we are gone
         self._running: list[Qemu] = []
         self._release = weakref.finalize(self, _release, self._running, directory)
@@ -118,6 +120,22 @@ class Guest:
         else:
             self._start(SNAPSHOT)
 
+    def watch(self, code: Sequence[Range]) -> None:
+        """Go back to the snapshot in a new process, which notes what is executed of the code at these addresses."""
+        self._watched = code
+        self._start(SNAPSHOT)
+        self.executed()
+
+    def executed(self) -> set[int]:
+        """The addresses of the watched instructions that were executed since the last call.
+
+        What was told before is told again only if it is executed after a `restore`.
+        """
+        if self._alive:
+            self._executed |= self._running[0].executed()
+        told, self._executed = self._executed, set()
+        return told
+
     def poke(self, address: int, data: bytes) -> None:
         """Store bytes in the guest's kernel memory at a virtual address, text or not."""
         qemu = self._living()
@@ -132,13 +150,19 @@ class Guest:
         self._release()
 
     def _start(self, snapshot: str | None = None) -> None:
-        _kill(self._running)
+        self._kill()
         try:
-            self._running.append(Qemu(self._setup, snapshot=snapshot))
+            self._running.append(Qemu(self._setup, snapshot=snapshot, watched=self._watched))
         except QemuEndedError as error:
             raise self._bury(error) from None
         self._alive = True
         self.submit(Batch(), timeout=BOOT_TIMEOUT)
+
+    def _kill(self) -> None:
+        # what the process wrote down goes with it
+        for qemu in self._running:
+            self._executed |= qemu.executed()
+        _kill(self._running)
 
     def _living(self) -> Qemu:
         if not self._alive:
@@ -164,7 +188,7 @@ class Guest:
 
     def _bury(self, error: QemuEndedError) -> GuestDiedError:
         self._alive = False
-        _kill(self._running)
+        self._kill()
         console = _decode(self._read_since(self._console_start))
         panic = PANIC.search(console)
         tail = "\n".join(console.splitlines()[-TAIL_LINES:])

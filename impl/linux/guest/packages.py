@@ -14,6 +14,7 @@ from pathlib import Path
 from impl.linux.architectures import Architecture
 from impl.linux.architectures.x86_64 import X86_64
 from impl.linux.guest import headers
+from impl.linux.guest.configuration import find_options, missing_options
 from impl.linux.host import cache
 from impl.linux.host.apt import Apt, required
 from spec.errors import BadInputError
@@ -22,6 +23,8 @@ __all__ = ["Kernel", "fetch", "from_files", "host_architecture", "is_part", "new
 
 # part of the name of a cache entry: entries that were unpacked in another way are not looked at
 LAYOUT = 1
+# entries of developers' own kernels: a rebuilt kernel is another one, and only the last are kept
+OWN, MOST_OWN = "files-", 4
 # what the build tools of a newer Debian are linked against
 LIBRARIES = ("libc6", "libelf1t64", "libssl3t64", "libzstd1", "zlib1g")
 
@@ -32,7 +35,7 @@ class Kernel:
 
     `release` is what `uname -r` prints; `vmlinux` what QEMU boots, an ELF file; `modules` the directory
     lib/modules/RELEASE, or None where all that the guest needs is built in; `headers` a build tree for `make -C`, or
-    None.
+    None. `build` tells kernels of one name and release apart; it is empty where these do.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Kernel:
     modules: Path | None
     headers: Path | None
     architecture: Architecture
+    build: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +90,32 @@ def fetch(name: str) -> Kernel:
 def from_files(bzimage: Path, modules: Path | None) -> Kernel:
     """A developer's own kernel: a bzImage, or an ELF file; `modules` is its lib/modules/RELEASE, if it has modules.
 
-    Its headers are the tree that it was built in, where that is still there.
+    Its headers are the tree that it was built in, where that is still there. BadInputError names the options that it
+    lacks, if its configuration is known.
     """
     try:
         image = bzimage.read_bytes()
     except OSError as error:
         raise BadInputError(f"the kernel cannot be read: {error.strerror}", str(bzimage)) from error
     key = hashlib.sha256(image).hexdigest()[:16]
-    elf = cache.entry(f"files-{key}", lambda made: _unpack(image, str(bzimage), made, X86_64)) / "vmlinux"
-    release = release_of(elf.read_bytes(), str(bzimage))
-    return Kernel(bzimage.name, release, elf, modules, _find_build(bzimage.resolve(), modules), X86_64)
+    directory = cache.entry(f"{OWN}{key}", lambda made: _unpack(image, str(bzimage), made, X86_64))
+    cache.prune(OWN, MOST_OWN, directory)
+    elf = directory / "vmlinux"
+    content = elf.read_bytes()
+    release = release_of(content, str(bzimage))
+    build = _find_build(bzimage.resolve(), modules)
+    files = [bzimage.with_name(f"config-{release}"), *([build / ".config"] if build else [])]
+    _check_options(content, bzimage, files, modules)
+    return Kernel(bzimage.name, release, elf, modules, build, X86_64, key)
+
+
+def _check_options(vmlinux: bytes, bzimage: Path, files: Iterable[Path], modules: Path | None) -> None:
+    """BadInputError names every needed option that a kernel lacks."""
+    options = find_options(vmlinux, *files)
+    missing = missing_options(options, modules=modules is not None) if options is not None else ()
+    if missing:
+        lacks = f"the kernel was built without {', '.join(missing)}"
+        raise BadInputError(f"{lacks}: `massattach linux --config` prints a fragment that has all", str(bzimage))
 
 
 def host_architecture() -> Architecture:

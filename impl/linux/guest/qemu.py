@@ -15,13 +15,20 @@ from typing import Any
 from impl.linux.guest.packages import Kernel
 from impl.linux.host.tools import find, run
 
-__all__ = ["Qemu", "QemuEndedError", "Setup"]
+__all__ = ["Qemu", "QemuEndedError", "Range", "Setup"]
+
+Range = tuple[int, int]
+"""Addresses from the first to the one before the last."""
 
 # `quiet` alone would hide the backtraces of warnings
 COMMAND_LINE = "quiet loglevel=5 panic=-1 nokaslr"
 MONITOR_TIMEOUT = 60.0
 COMPLAINT = "complaint"
 DISK_SIZE = "16G"
+TRANSLATED = "translated"
+"""QEMU's log of the code that it translates, which it does when it is about to run it."""
+
+AN_INSTRUCTION = re.compile(rb"^0x([0-9a-f]+):", re.MULTILINE)
 
 
 class QemuEndedError(Exception):
@@ -60,16 +67,21 @@ class Setup:
 
 
 class Qemu:
-    """A process whose channel and monitor are on socket pairs, so that nobody else can connect to them."""
+    """A process whose channel and monitor are on socket pairs, so that nobody else can connect to them.
 
-    def __init__(self, setup: Setup, *, snapshot: str | None = None) -> None:
+    watched: of the code at these addresses it is noted what is executed.
+    """
+
+    def __init__(self, setup: Setup, *, snapshot: str | None = None, watched: Sequence[Range] = ()) -> None:
         self.setup = setup
+        self._watched = watched
+        self._log_read = 0
         program = _program(setup)
         self.channel, channel_end = socket.socketpair()
         self._monitor, monitor_end = socket.socketpair()
         with channel_end, monitor_end:
             descriptors = (channel_end.fileno(), monitor_end.fileno())
-            options = [*_options(setup, *descriptors), *(("-loadvm", snapshot) if snapshot else ())]
+            options = [*_options(setup, *descriptors), *_watch(watched), *(("-loadvm", snapshot) if snapshot else ())]
             self.process = _start([*program, *options], setup.directory, descriptors)
         self._monitor.settimeout(MONITOR_TIMEOUT)
         self._lines = self._monitor.makefile("rb")
@@ -92,6 +104,21 @@ class Qemu:
                 _exchange(debugger, "D", "OK")
         except OSError as error:
             raise QemuEndedError(f"QEMU's debugger does not answer: {error.strerror or error}") from None
+
+    def executed(self) -> set[int]:
+        """The addresses of watched instructions that were translated since the last call, and so executed.
+
+        QEMU translates from one jump to the next, and a stretch that begins in watched code is told as a whole.
+        What was translated before is not told again, until a snapshot is loaded: that forgets all translations.
+        """
+        if not self._watched:
+            return set()
+        with (self.setup.directory / TRANSLATED).open("rb") as log:
+            log.seek(self._log_read)
+            text = log.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._log_read += len(whole)
+        return {int(address, 16) for address in AN_INSTRUCTION.findall(whole)}
 
     def kill(self) -> None:
         """End the process, in whatever state it is."""
@@ -161,6 +188,11 @@ def _options(setup: Setup, channel: int, monitor: int) -> list[str | Path]:
         *("-drive", f"file={setup.disk.name},format=qcow2,if=none,id=snapshots"),
         *("-gdb", f"unix:{setup.debugger.name},server=on,wait=off"),
     ]
+
+
+def _watch(ranges: Sequence[Range]) -> list[str]:
+    wanted = ",".join(f"{start:#x}+{end - start:#x}" for start, end in ranges)
+    return ["-d", "in_asm", "-D", TRANSLATED, "-dfilter", wanted] if ranges else []
 
 
 @contextmanager

@@ -6,13 +6,17 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from spec.errors import BadInputError
 
-__all__ = ["directory", "entry"]
+__all__ = ["directory", "entry", "prune"]
+
+RECENT = 3600.0
+"""Seconds in which another process may still use what it has found in the cache."""
 
 
 def directory() -> Path:
@@ -33,6 +37,26 @@ def entry(name: str, make: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise BadInputError(f"the cache cannot be written: {error.strerror}", error.filename or str(path)) from error
     return path
+
+
+def prune(prefix: str, most: int, used: Path) -> None:
+    """Remove the entries of this prefix that were used longest ago, but for so many and those of the last hour.
+
+    used: the entry that is used now.
+    """
+    os.utime(used)
+    entries = sorted(directory().glob(f"{prefix}*"), key=_last_use, reverse=True)
+    for path in entries[most:]:
+        if time.time() - _last_use(path) > RECENT:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        # another process has removed it
+        return 0.0
 
 
 @contextmanager

@@ -26,6 +26,8 @@ CORE = "massattach"
 
 # part of the key of cache entries: how the objects are changed after make
 LAYOUT = 1
+# entries for developers' own kernels, of which only the last are kept: a few worlds for each kernel
+OWN, MOST_OWN = "own-modules-", 16
 SOURCES = Path(__file__).parent / "module"
 MODULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 MEMORY_KIB = 4 << 20
@@ -57,9 +59,12 @@ def build(kernel: Kernel, world: World, absent: frozenset[str] = frozenset()) ->
     BadInputError where a tool or the headers are missing, or where a function cannot be said in C.
     """
     texts = _write_sources(world, absent)
+    prefix = OWN if kernel.build else "modules-"
     directory = cache.entry(
-        f"modules-{_hash_sources(kernel, texts)}", lambda made: _make(kernel, world, absent, texts, made)
+        f"{prefix}{_hash_sources(kernel, texts)}", lambda made: _make(kernel, world, absent, texts, made)
     )
+    if kernel.build:
+        cache.prune(OWN, MOST_OWN, directory)
     massattach = (directory / f"{CORE}.ko").read_bytes()
     others = {name: (directory / f"{name}.ko").read_bytes() for name in world.modules}
     imports = tuple(name.decode() for name in re.findall(rb"\0parmtype=(\w+):ulong", massattach))
@@ -76,7 +81,8 @@ def _write_sources(world: World, absent: frozenset[str]) -> dict[str, str]:
 
 
 def _hash_sources(kernel: Kernel, texts: Mapping[str, str]) -> str:
-    parts = [str(LAYOUT), kernel.name, kernel.release, *texts, *texts.values()]
+    identity = [kernel.name, kernel.release, *([kernel.build] if kernel.build else [])]
+    parts = [str(LAYOUT), *identity, *texts, *texts.values()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

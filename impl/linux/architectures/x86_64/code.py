@@ -1,4 +1,4 @@
-"""x86-64 machine code at ftrace's sites and in BPF trampoline images.
+"""x86-64 machine code at ftrace's sites, in BPF trampoline images and in functions.
 
 Source of images: arch_prepare_bpf_trampoline() and invoke_bpf_prog() of arch/x86/net/bpf_jit_comp.c.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import capstone  # type: ignore[import-untyped]
 
-from impl.linux.architectures import ImageInstruction, Meaning, SiteCode
+from impl.linux.architectures import Flow, FlowInstruction, ImageInstruction, Meaning, SiteCode
 from spec.errors import BadInputError
 
-__all__ = ["CALL_BYTES", "ENDBR_BYTES", "decode_site", "read_image"]
+__all__ = ["CALL_BYTES", "ENDBR_BYTES", "decode_site", "read_flow", "read_image"]
 
 ENDBR_BYTES, CALL_BYTES = 4, 5
 # endbr64, and the nops that gen_endbr_poison() puts in its place where no indirect call comes; the last is 7.3's
@@ -23,7 +23,11 @@ NOP5 = bytes.fromhex("0f1f440000")
 CALLS = {0xE8: "call", 0xE9: "jmp"}
 
 DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+# goes on behind bytes that are no instruction, which only padding and data in the text have
+UNINTERRUPTED = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+UNINTERRUPTED.skipdata = True
 NUMBER = re.compile(r"-?0x[0-9a-f]+|-?\d+")
+LEADING = {Flow.CALL, Flow.BRANCH, Flow.JUMP}
 MODULUS = 1 << 64
 RETURN_SLOT = "qword ptr [rbp - 8]"
 
@@ -54,6 +58,40 @@ def read_image(address: int, code: bytes) -> Iterator[ImageInstruction]:
         if name == "ret" or leaves:
             return
     raise BadInputError(f"the trampoline image at {address:#x} has no end in its {len(code)} bytes")
+
+
+def read_flow(address: int, code: bytes) -> Iterator[FlowInstruction]:
+    """Every instruction of the code at an address."""
+    for at, size, name, operands in UNINTERRUPTED.disasm_lite(code, address):
+        flow = _judge_flow(name, operands)
+        target = int(operands, 0) if flow in LEADING and NUMBER.fullmatch(operands) else None
+        constant = _read_constant(operands) if name == "mov" else None
+        yield FlowInstruction(at, size, flow, target, constant)
+
+
+def _read_constant(operands: str) -> int | None:
+    """The number that a mov loads into a register, by the register's width."""
+    register, _, number = operands.partition(", ")
+    if "[" in register or not NUMBER.fullmatch(number):
+        return None
+    bits = 64 if register.startswith("r") and not register.endswith("d") else 32
+    value = int(number, 0) % (1 << bits)
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def _judge_flow(name: str, operands: str) -> Flow:
+    if name == "call":
+        return Flow.CALL
+    if name == "jmp":
+        return Flow.JUMP
+    if name.startswith(("j", "loop")):
+        return Flow.BRANCH
+    if name in {"ret", "iretq"}:
+        return Flow.RETURN
+    if name in {"ud1", "ud2"}:
+        return Flow.TRAP
+    is_padding = name in {"nop", "int3", ".byte"} or (name, operands) == ("xchg", "ax, ax")
+    return Flow.PADDING if is_padding else Flow.NEXT
 
 
 def _classify(name: str, operands: str) -> Meaning:
