@@ -1,7 +1,7 @@
 """Wildcards that people used, with where they come from, and what a guest does with them.
 
-wildcards.tsv has a line each: the probe as `plan` takes it, what was typed, and its address. Who typed kprobe, funccount
-or a filter of ftrace meant the same functions: here they are taken by trampolines.
+wildcards.tsv has a line each: the probe as `plan` takes it, what was typed, and its address. Who typed kprobe,
+funccount or a filter of ftrace meant the same functions: here they are taken by trampolines.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from impl.linux.bpf import commands
@@ -22,16 +23,17 @@ from impl.linux.guest.packages import Kernel
 from impl.linux.laboratory.tuning import shorten_grace_periods
 from impl.linux.probes.btf import BTF_FILES, VMLINUX_BTF, Btf
 from impl.linux.probes.enabled import parse_enabled_functions
-from impl.linux.probes.symbols import KALLSYMS, parse_kallsyms
+from impl.linux.probes.symbols import KALLSYMS, Symbols, parse_kallsyms
 from impl.linux.probes.tracefs import AVAILABLE, ENABLED, ROOT, add_instance, set_patterns
-from properties.kernels.population import MODULES, booted
+from properties.kernels.population import booted
 from spec.globs import libbpf_matcher
 
-__all__ = ["Room", "Wildcard", "opened", "read_wildcards"]
+__all__ = ["Room", "Site", "Wildcard", "opened", "read_wildcards"]
 
 FILE = Path(__file__).with_name("wildcards.tsv")
 INSTANCE = f"{ROOT}/instances/wildcards"
 PATIENCE = 300.0
+WEAK = "__ftrace_invalid_address__"
 
 Site = tuple[str | None, str]
 """A module, None for the kernel proper, and a symbol."""
@@ -56,12 +58,18 @@ def read_wildcards() -> list[Wildcard]:
 
 @dataclass(frozen=True)
 class Room:
-    """A guest with modules, in which nothing is attached. descriptors: of the BTFs, by the module's name."""
+    """A guest in which nothing is attached.
+
+    descriptors: of the BTFs, by the module's name. aliases: FUNCs of vmlinux whose site ftrace calls otherwise.
+    hidden: functions whose record stands before that of a weak function that was overridden (DEFECT-18).
+    """
 
     guest: Guest
     btfs: Mapping[str | None, Btf]
     descriptors: Mapping[str | None, int]
     traceable: frozenset[Site]
+    aliases: frozenset[str]
+    hidden: frozenset[Site]
 
     def expand(self, glob: str, module: str | None, *, traceable: bool) -> list[str]:
         """The FUNCs of one BTF that match as libbpf has it; those that are traceable by their name, or all."""
@@ -69,9 +77,7 @@ class Room:
         return [
             name
             for name, number in btf.functions.items()
-            if match(name)
-            and btf.prototype(number).describable
-            and (not traceable or (module, name) in self.traceable)
+            if match(name) and btf.prototype(number).describable and (not traceable or (module, name) in self.traceable)
         ]
 
     def select(self, glob: str) -> Counter[Site]:
@@ -124,19 +130,35 @@ def _sites(text: bytes) -> Counter[Site]:
 
 
 @contextmanager
-def opened(kernel: Kernel) -> Iterator[Room]:
-    """A guest with the modules of the built-in population; grace periods end as soon as they can."""
-    with booted(kernel, MODULES[kernel.name]) as (guest, refused):
+def opened(kernel: Kernel, modules: Sequence[str]) -> Iterator[Room]:
+    """A guest with these modules; grace periods end as soon as they can."""
+    with booted(kernel, modules) as (guest, refused):
         assert refused == ()
         kallsyms, available, blob = guest.read(KALLSYMS, AVAILABLE, VMLINUX_BTF)
-        vmlinux = Btf(blob)
-        shorten_grace_periods(guest, parse_kallsyms(kallsyms), vmlinux)
+        symbols, vmlinux = parse_kallsyms(kallsyms), Btf(blob)
+        shorten_grace_periods(guest, symbols, vmlinux)
         batch = Batch()
         made = add_instance(batch, INSTANCE.rpartition("/")[2])
         assert made(guest.submit(batch)) == 0
         lines = [line.split() for line in available.decode().splitlines()]
-        traceable = frozenset((words[1].strip("[]") if len(words) > 1 else None, words[0]) for words in lines)
-        modules = sorted({module for module, _ in traceable if module is not None})
-        blobs = guest.read(*(f"{BTF_FILES}/{module}" for module in modules))
-        btfs = {module: Btf(found, vmlinux) for module, found in zip(modules, blobs, strict=True)}
-        yield Room(guest, {None: vmlinux, **btfs}, commands.open_btfs(guest, modules), traceable)
+        records: list[Site] = [(words[1].strip("[]") if len(words) > 1 else None, words[0]) for words in lines]
+        present = sorted({module for module, _ in records if module is not None})
+        blobs = guest.read(*(f"{BTF_FILES}/{module}" for module in present))
+        btfs = {module: Btf(found, vmlinux) for module, found in zip(present, blobs, strict=True)}
+        yield Room(
+            guest,
+            {None: vmlinux, **btfs},
+            commands.open_btfs(guest, present),
+            frozenset(records),
+            _find_aliases(symbols, vmlinux, frozenset(name for module, name in records if module is None)),
+            frozenset(site for site, behind in pairwise(records) if behind[1].startswith(WEAK)),
+        )
+
+
+def _find_aliases(symbols: Symbols, vmlinux: Btf, traceable: frozenset[str]) -> frozenset[str]:
+    places = {place for name in traceable for place in symbols.addresses(name)}
+    return frozenset(
+        name
+        for name in vmlinux.functions
+        if name not in traceable and symbols.addresses(name) and symbols.addresses(name)[0] in places
+    )
