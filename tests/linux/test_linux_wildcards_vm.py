@@ -1,6 +1,6 @@
 """`plan` against real kernels, on wildcards that people used: what is selected, attached, refused, and left out.
 
-Attaching thousands of functions one by one takes an emulated processor hours, so that of each wildcard SINGLY are tried,
+To attach thousands of functions one by one takes an emulated processor hours, so that SINGLY of each wildcard are tried,
 the refused ones first; one call may have as many as LARGEST. What was left out is counted and printed.
 """
 
