@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from properties.plan.expanding import Expansion, expansions
-from properties.plan.explaining import Reason
+from properties.plan.explaining import Reason, find_lost
 from properties.plan.planning import Plan, plan
 from properties.plan.probes import KINDS, Probe, is_program, parse_probes, snoop
 from properties.plan.recording import make_record
@@ -115,7 +115,7 @@ def _print(console: Console, world: World, probes: Sequence[Probe], plans: Seque
     console.print(_image_table(plans))
     console.print()
     console.print(_cost_table(plans))
-    for note in (*_notes(probes, plans), *_expansion_notes(world, probes, plans)):
+    for note in (*_notes(probes, plans), *_lost_notes(world, probes), *_expansion_notes(world, probes, plans)):
         console.print()
         console.print(note)
 
@@ -261,6 +261,16 @@ def _batch_notes(each: Plan) -> Iterator[str]:
         yield f"{name}: {probe} in one call is -EBUSY, for it meets {met} parts and the limit is {limit} (LINK-11)."
 
 
+def _lost_notes(world: World, probes: Sequence[Probe]) -> Iterator[str]:
+    """Which functions a kernel may call attached without touching their sites."""
+    for probe in probes:
+        if lost := find_lost(probe.matched, world):
+            yield escape(
+                f"{probe.name}: a kernel with CONFIG_X86_KERNEL_IBT, such as Debian's 6.12 and 7.3, may answer 0 and "
+                f"trace nothing of {_list_names(lost)}: the record of an overridden weak function follows (DEFECT-18)."
+            )
+
+
 def _expansion_notes(world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
     """What one call a pattern answers, by who expands it, and what to leave out."""
     for each in plans:
@@ -273,12 +283,14 @@ def _expansion_notes(world: World, probes: Sequence[Probe], plans: Sequence[Plan
 
 def _leave_out(one: Expansion) -> str:
     """The list to leave out, in full as long as somebody can copy it."""
-    names = [function.symbol for function in one.left_out]
-    shown = ", ".join(names[:MOST_LEFT_OUT])
-    more = f" and {len(names) - MOST_LEFT_OUT:,} more" if len(names) > MOST_LEFT_OUT else ""
-    if len(names) == one.count:
+    if len(one.left_out) == one.count:
         return "None of them can be attached."
-    return f"It attaches without these {len(names):,}: {shown}{more}."
+    return f"It attaches without these {len(one.left_out):,}: {_list_names(one.left_out)}."
+
+
+def _list_names(functions: Sequence[Function]) -> str:
+    shown = ", ".join(function.symbol for function in functions[:MOST_LEFT_OUT])
+    return shown + (f" and {len(functions) - MOST_LEFT_OUT:,} more" if len(functions) > MOST_LEFT_OUT else "")
 
 
 def _count(number: int) -> str:

@@ -1,7 +1,7 @@
 """`plan` against real kernels, on wildcards that people used: what is selected, attached, refused, and left out.
 
-To attach thousands of functions one by one takes an emulated processor hours, so that SINGLY of each wildcard are tried,
-the refused ones first; one call may have as many as LARGEST. What was left out is counted and printed.
+To attach thousands of functions one by one takes an emulated processor hours, so that SINGLY of each wildcard are
+tried, the refused ones first; one call may have as many as LARGEST. What was left out is counted and printed.
 """
 
 from __future__ import annotations
