@@ -62,7 +62,8 @@ def main(words: Sequence[str], command: str = HERE) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader, such as head, has gone; what Python flushes at exit must go nowhere too.
+        # The reader, such as head, has gone: every verb ends as what SIGPIPE ends does. The signal itself
+        # stays ignored, as systems and guests are behind pipes too; and what Python flushes at exit goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_BROKEN
     except MemoryError:
@@ -78,7 +79,9 @@ def _run(command: str, verb: str, words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return module.run(parse(module, parser, words))
+    status = module.run(parse(module, parser, words))
+    sys.stdout.flush()
+    return status
 
 
 def parse(module: VerbModule, parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:

@@ -193,6 +193,10 @@ KNOWN: Mapping[str, KnownDefect] = {
             "7.3.4": "the program ends with 0.",
         },
     ),
+    "DEFECT-18": KnownDefect(
+        "BPF attaches to the record of an overridden weak function behind the function",
+        'aebfd12521d9 ("x86/ibt,ftrace: Search for __fentry__ location") (in v5.18), by its source.',
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from properties.plan.planning import BATCH, DIRECT_MULTI, ONE_BY_ONE, plan
 from properties.plan.probes import Probe
+from properties.plan.selecting import NameGlob, Selection
 from properties.report.records import Curve, CurveRecord
 from spec.costs import Cost
 from spec.prototypes import Prototype, Type
@@ -50,4 +51,4 @@ def _make_probe(size: int) -> Probe:
     """A fentry program on so many functions, all alike."""
     prototype = Prototype((LONG,), LONG)
     functions = tuple(Function(f"function{number}", prototype, number + 1) for number in range(size))
-    return Probe("P1", "fentry", "*", functions)
+    return Probe("P1", "fentry", "*", functions, Selection((NameGlob("*"),)))

@@ -6,8 +6,8 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from impl.linux.guest.batch import Batch
@@ -20,7 +20,7 @@ from impl.linux.laboratory.control import init_module
 from impl.linux.probes.population import Survey, survey
 from spec.errors import BadInputError
 
-__all__ = ["MODULES", "of_guest", "of_host", "write"]
+__all__ = ["MODULES", "booted", "of_guest", "of_host", "write"]
 
 _COMMON = ("ext4", "xfs", "kvm", "nf_tables", "nf_conntrack", "virtio_net")
 MODULES: Mapping[str, tuple[str, ...]] = {
@@ -37,12 +37,18 @@ GUEST_MEMORY = 512
 def of_guest(kernel: Kernel, modules: Sequence[str]) -> Survey:
     """Boot a kernel in QEMU, load modules with what they depend on, and read its functions."""
     try:
-        with closing(boot(kernel, memory=GUEST_MEMORY)) as guest:
-            refused = _load(guest, kernel, modules)
+        with booted(kernel, modules) as (guest, refused):
             found = survey(guest, kernel.architecture)
     except GuestDiedError as error:
         raise BadInputError(f"{kernel.name} does not come up: {error.reason}") from error
     return Survey(found.population, (*refused, *found.complaints))
+
+
+@contextmanager
+def booted(kernel: Kernel, modules: Sequence[str]) -> Iterator[tuple[Guest, tuple[str, ...]]]:
+    """A guest with these modules and what they depend on, and a sentence for each that the kernel refused."""
+    with closing(boot(kernel, memory=GUEST_MEMORY)) as guest:
+        yield guest, _load(guest, kernel, modules)
 
 
 def of_host() -> Survey:

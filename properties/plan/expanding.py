@@ -1,7 +1,7 @@
 """One call a pattern, as tools expand it: what it answers, and what must be left out so that it attaches (GLOB-6).
 
 libbpf passes every FUNC of one BTF that matches; a tool that reads available_filter_functions first leaves out what has
-no site by its name. Each expansion is attached on `batched`, alone.
+no site by its name, as retsnoop always does. Each expansion is attached on `batched`, alone.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from impl.batched import per_function
-from properties.plan.probes import VMLINUX, Probe
+from properties.plan.probes import Probe
+from properties.plan.selecting import VMLINUX
 from spec import operations as op
-from spec.globs import Pattern, matcher
 from spec.outcomes import Errno
 from spec.semantics import Semantics
 from spec.worlds import Function, World
@@ -43,9 +43,10 @@ def expansions(probe: Probe, attached: Collection[Function], world: World, seman
     if not semantics.tracing_multi or semantics.has_parts or probe.kind == "fmod_ret":
         return
     taking = frozenset(function.name for function in attached)
+    hows = {how: words for how, words in HOWS.items() if how or not probe.selection.by_retsnoop}
     for btf in _list_btfs(probe, world):
-        for how, words in HOWS.items():
-            found = world.expand(Pattern(how, None if btf == VMLINUX else btf, probe.glob))
+        for how, words in hows.items():
+            found = probe.selection.expand(world, how, btf)
             if found:
                 errno = _attach(probe, found, semantics)
                 left_out = tuple(function for function in found if function.name not in taking) if errno else ()
@@ -53,9 +54,8 @@ def expansions(probe: Probe, attached: Collection[Function], world: World, seman
 
 
 def _list_btfs(probe: Probe, world: World) -> Sequence[str]:
-    wanted = matcher(probe.module or "*")
     present = {function.module or VMLINUX for function in probe.matched}
-    return [btf for btf in (VMLINUX, *world.modules) if btf in present and wanted(btf)]
+    return [btf for btf in (VMLINUX, *world.modules) if btf in present]
 
 
 def _attach(probe: Probe, functions: Sequence[Function], semantics: Semantics) -> str:

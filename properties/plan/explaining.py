@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from spec.abi import SLOT_BYTES
 from spec.prototypes import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, Prototype
 from spec.semantics import Semantics
-from spec.worlds import Function
+from spec.worlds import Function, World
 
-__all__ = ["Reason", "explain"]
+__all__ = ["Reason", "explain", "find_lost"]
 
 READS_RETURN: Final = frozenset({"fexit", "fmod_ret", "fsession"})
 PROPOSAL_SLOTS: Final = 6
@@ -95,3 +96,13 @@ def explain(errno: str, function: Function, kind: str, facts: Semantics) -> Reas
         return _BY_ERRNO[errno]
     refusal = _Refusal(function, kind, facts)
     return next((reason for reason, holds in _BY_FUNCTION if holds(refusal)), Reason("LINK-1", f"-{errno}"))
+
+
+def find_lost(functions: Iterable[Function], world: World) -> tuple[Function, ...]:
+    """Those of these functions whose record stands before that of an overridden weak function (DEFECT-18)."""
+    before = {
+        function.name
+        for function, behind in pairwise(world.functions)
+        if "disabled" in behind.attributes and function.has_site and function.module == behind.module
+    }
+    return tuple(function for function in functions if function.name in before)

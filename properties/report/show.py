@@ -19,6 +19,7 @@ from properties.report.results import CheckVerdict, Finished, summary
 
 __all__ = [
     "LOG_WIDTH",
+    "Screen",
     "log_width",
     "print_line",
     "rich_table",
@@ -31,6 +32,14 @@ LOG_WIDTH: Final = 120
 TITLE: Final = "massattach verify"
 STYLES: Final = {CheckVerdict.HOLDS: "green", CheckVerdict.FELL: "bold red", CheckVerdict.NOT_RUN: "yellow"}
 NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Screen(Console):
+    """Standard output as rich prints to it. If nobody reads it any more the verb ends as `properties.__main__` says."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, where rich would exit with 1."""
+        raise BrokenPipeError
 
 
 def log_width(width: int = LOG_WIDTH) -> int | None:

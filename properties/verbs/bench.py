@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
 from properties.benchmarks import against_angr, attaching, calling, dividing, proving, stepping
 from properties.benchmarks.figures import Figure, Measure, table, write
+from properties.report.show import Screen
 from properties.verbs.publishing import publish_figures
 
 __all__ = ["add_arguments", "run"]
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure every figure, print a table, write JSON, and return 0 if all hold, else 1."""
-    console = Console()
+    console = Screen()
     wanted = against_angr.measures(arguments.angr) if arguments.angr else measures()
     figures = [
         measure()

@@ -17,7 +17,7 @@ from properties.hunt.exploring import Explored, explore
 from properties.hunt.units import SearchUnit
 from properties.report.grid import Column, Grid, Line
 from properties.report.results import CheckResult, CheckVerdict, Finished
-from properties.report.show import print_line, rich_table
+from properties.report.show import Screen, print_line, rich_table
 from properties.verbs import explore as explore_verb
 from properties.verbs.options import add_crew_options, join_or_start, seconds
 from properties.verbs.publishing import publish_run
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the verb's work; its exit status."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     module = importlib.import_module(f"properties.verbs.{arguments.verb}")
     parser = argparse.ArgumentParser(prog=f"python -m properties campaign {arguments.verb}")
     module.add_arguments(parser)

@@ -18,7 +18,7 @@ from impl.linux.instruments.dumping import Attaching, Dumper
 from properties.kernels.dumped import DumpTally, KernelDump, make_directory
 from properties.kernels.shapes import label, parse_programs
 from properties.proofs.populations import ImageProof, Prover, exceptions, outcome_of
-from properties.report.show import LOG_WIDTH
+from properties.report.show import LOG_WIDTH, Screen
 from properties.systems.naming import KERNELS
 from properties.verbs.options import add_crew_options, crew_of
 from spec.errors import BadInputError
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The exit status, after everything was printed; see DETAILS."""
     if arguments.directory is None and not arguments.prove:
         raise BadInputError("DIR: write where the image files go, or --prove")
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = Screen(highlight=False, markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     options = arguments.cookie, arguments.ip, arguments.sleepable, arguments.session_cookie
     attachings = [
         Attaching(parse_programs(text), *options) for text in dict.fromkeys(arguments.programs or DEFAULT_PROGRAMS)

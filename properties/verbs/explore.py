@@ -16,7 +16,7 @@ from rich.console import Console
 from properties.hunt.exploring import Explored, explore
 from properties.hunt.findings import Found, save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
-from properties.report.show import print_line, rich_table
+from properties.report.show import Screen, print_line, rich_table
 from properties.systems.kernels import setting_of
 from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, world_named
 from properties.verbs.exhausting import run_exhaustive
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: nothing was found in the budget, and the tallies are printed. 1: a divergence, its seed is written."""
-    console = Console()
+    console = Screen()
     if arguments.random_seed is None:
         arguments.random_seed = secrets.randbelow(1 << 32)
     settings = list_settings(arguments)

@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.fetch:
         return _fetch(names)
     require_tools()
-    console = Console(width=show.log_width())
+    console = show.Screen(width=show.log_width())
     random = Random(arguments.operations, arguments.budget, arguments.random_seed, arguments.save)
     jobs = [_make_job(arguments, console)] if arguments.bzimage else [debian(name) for name in names]
     for job in jobs:

@@ -13,14 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from properties.plan.expanding import Expansion, expansions
-from properties.plan.explaining import Reason
+from properties.plan.explaining import Reason, find_lost
 from properties.plan.planning import Plan, plan
-from properties.plan.probes import KINDS, Probe, parse_probes
+from properties.plan.probes import KINDS, Probe, is_program, parse_probes, snoop
 from properties.plan.recording import make_record
+from properties.plan.selecting import parse_lists
 from properties.report.records import write_record
-from properties.report.show import log_width
+from properties.report.show import Screen, log_width
 from properties.systems.naming import semantics_named, world_named
 from spec.costs import POKE_BATCH, Cost
+from spec.errors import BadInputError
 from spec.semantics import PRESETS
 from spec.sharing import LEVELS
 from spec.worlds import Function, World
@@ -33,15 +35,41 @@ EXAMPLES = 3
 MOST_SETS = 24
 MOST_LEFT_OUT = 40
 
+LISTS = (
+    ("-e", "--entry", "retsnoop's entry functions; or a program of bpftrace"),
+    ("-a", "--allow", "further functions of retsnoop"),
+    ("-d", "--deny", "functions to leave out, of retsnoop's and of all probes"),
+)
+SPELLINGS = """
+Probes are written as bpftrace writes them, and a word may hold a whole program, whose blocks are passed over:
+
+  fentry:vfs_*   kfunc:vmlinux:ksys_*   fexit:ext4:*   'f:tcp_*,fr:tcp_* { @[probe] = count(); }'
+
+Globs are those of ftrace; one call is also planned as libbpf expands them, for which only * and ? are wild.
+Functions with an argument of a type, as BTF spells it without qualifiers; of several types, all:
+
+  'fentry:*(struct sk_buff *)'   'fentry:ip_*(struct net *, struct sock *)'
+
+retsnoop's lists, which its -F takes by fentry and fexit: GLOB, 'GLOB [MODULE]', or @FILE with such globs. -d also holds
+for probes:
+
+  -e '*sys_bpf' -a '*bpf*' -a '*btf*' -d 'bpf_lsm_*' -d @noisy.txt
+
+Exit status: 0 planned, 2 bad input; 141 if what reads the output went away.
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan`."""
+    parser.epilog = SPELLINGS
     parser.add_argument(
         "pattern",
-        nargs="+",
-        metavar="KIND:[MODULE:]GLOB",
+        nargs="*",
+        metavar="KIND:[MODULE:]GLOB[(TYPE)]",
         help=f"KIND is one of {', '.join(KINDS)}; with commas and blocks, as bpftrace has it",
     )
+    for option, name, functions in LISTS:
+        parser.add_argument(option, name, action="append", default=[], metavar="GLOB", help=functions)
     parser.add_argument("--world", default="linux-7.3", metavar="W", help="a built-in world or a population file")
     parser.add_argument("--semantics", metavar="X", help=f"one of {', '.join(PRESETS)}; default: each of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as a record for `report`, too")
@@ -51,13 +79,28 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan and return 0; BadInputError if a pattern is malformed or matches nothing."""
     presets = [semantics_named(arguments.semantics)] if arguments.semantics else list(PRESETS.values())
     world = world_named(arguments.world)
-    probes = parse_probes(arguments.pattern, world)
-    console = Console(highlight=False, width=log_width(WIDTH))
+    probes = _read_probes(arguments, world)
+    console = Screen(highlight=False, width=log_width(WIDTH))
     plans = [plan(probes, semantics) for semantics in presets]
     _print(console, world, probes, plans)
     if arguments.json:
         write_record(make_record(world, probes, plans), arguments.json)
     return 0
+
+
+def _read_probes(arguments: argparse.Namespace, world: World) -> list[Probe]:
+    denied = parse_lists("-d", arguments.deny)
+    programs = [text for text in arguments.entry if is_program(text)]
+    entry = parse_lists("-e", [text for text in arguments.entry if not is_program(text)])
+    allowed = parse_lists("-a", arguments.allow)
+    probes = parse_probes([*arguments.pattern, *programs], world, denied)
+    if entry:
+        return [*probes, *snoop(entry, allowed, denied, len(probes) + 1, world)]
+    if allowed:
+        raise BadInputError("-a names what retsnoop traces beside its entry functions: write -e GLOB, too")
+    if not probes:
+        raise BadInputError("there is nothing to plan: write a probe, such as fentry:vfs_*, or retsnoop's -e GLOB")
+    return probes
 
 
 def _print(console: Console, world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> None:
@@ -72,7 +115,7 @@ def _print(console: Console, world: World, probes: Sequence[Probe], plans: Seque
     console.print(_image_table(plans))
     console.print()
     console.print(_cost_table(plans))
-    for note in (*_notes(probes, plans), *_expansion_notes(world, probes, plans)):
+    for note in (*_notes(probes, plans), *_lost_notes(world, probes), *_expansion_notes(world, probes, plans)):
         console.print()
         console.print(note)
 
@@ -190,6 +233,10 @@ def _notes(probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
         f"A text-poke round is at most {POKE_BATCH} sites, and three synchronisations of all cores. "
         "Links are closed in the order given. Nothing else is taken to be attached."
     )
+    for probe in probes:
+        if probe.passed_over:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(probe.passed_over.items()))
+            yield f"{probe.name}: retsnoop leaves out of itself: {reasons}."
     single = [each.semantics.name for each in plans if not each.semantics.tracing_multi]
     if single:
         yield (
@@ -214,6 +261,16 @@ def _batch_notes(each: Plan) -> Iterator[str]:
         yield f"{name}: {probe} in one call is -EBUSY, for it meets {met} parts and the limit is {limit} (LINK-11)."
 
 
+def _lost_notes(world: World, probes: Sequence[Probe]) -> Iterator[str]:
+    """Which functions a kernel may call attached without touching their sites."""
+    for probe in probes:
+        if lost := find_lost(probe.matched, world):
+            yield escape(
+                f"{probe.name}: a kernel with CONFIG_X86_KERNEL_IBT, such as Debian's 6.12 and 7.3, may answer 0 and "
+                f"trace nothing of {_list_names(lost)}: the record of an overridden weak function follows (DEFECT-18)."
+            )
+
+
 def _expansion_notes(world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
     """What one call a pattern answers, by who expands it, and what to leave out."""
     for each in plans:
@@ -226,12 +283,14 @@ def _expansion_notes(world: World, probes: Sequence[Probe], plans: Sequence[Plan
 
 def _leave_out(one: Expansion) -> str:
     """The list to leave out, in full as long as somebody can copy it."""
-    names = [function.symbol for function in one.left_out]
-    shown = ", ".join(names[:MOST_LEFT_OUT])
-    more = f" and {len(names) - MOST_LEFT_OUT:,} more" if len(names) > MOST_LEFT_OUT else ""
-    if len(names) == one.count:
+    if len(one.left_out) == one.count:
         return "None of them can be attached."
-    return f"It attaches without these {len(names):,}: {shown}{more}."
+    return f"It attaches without these {len(one.left_out):,}: {_list_names(one.left_out)}."
+
+
+def _list_names(functions: Sequence[Function]) -> str:
+    shown = ", ".join(function.symbol for function in functions[:MOST_LEFT_OUT])
+    return shown + (f" and {len(functions) - MOST_LEFT_OUT:,} more" if len(functions) > MOST_LEFT_OUT else "")
 
 
 def _count(number: int) -> str:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from properties.proofs.telling import BAD_INPUT, WORST, Told, told_of
 from properties.prover.goal import READINGS
+from properties.report.show import Screen
 from properties.verbs.options import add_crew_options, crew_of
 from spec.errors import BadInputError
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Proves each file, as the image was built and while programs are detached, and returns the worst status."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Screen(highlight=False, markup=False, soft_wrap=True)
     counts: Counter[int] = Counter()
     paths = list(_find_files(arguments.images, counts))
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

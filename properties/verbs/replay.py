@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from properties.lockstep.lockstep import Lockstep, Taken, UnsupportedError
+from properties.report.show import Screen
 from properties.systems.kernels import made_for
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
 from properties.verbs.options import SYSTEM_TIME_LIMIT
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: all sides agree in all files. 1: one diverges. 2: a file cannot be used, but the others are replayed."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Screen(highlight=False, markup=False, soft_wrap=True)
     systems = {name: resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system or DEFAULT_SYSTEMS}
     worst = AGREE
     for path in arguments.files:

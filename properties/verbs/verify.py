@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from properties.report import show
 from properties.report.dividing import run_divided
 from properties.report.results import exit_status, summary
@@ -54,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.budget <= 0:
         raise BadInputError(f"--budget {arguments.budget:g} is no time: write a number of seconds above 0")
     text = arguments.junit.with_suffix(".txt")
-    console = Console(width=show.log_width())
+    console = show.Screen(width=show.log_width())
     kernels, notes = ([], []) if arguments.world else checks.kernels()
     for note in notes:
         show.print_line(console, note)

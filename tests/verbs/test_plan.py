@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,8 @@ from properties.__main__ import main
 from properties.plan.expanding import expansions
 from properties.plan.explaining import Reason
 from properties.plan.planning import BATCH, DIRECT_MULTI, ONE_BY_ONE, Plan, plan
-from properties.plan.probes import Probe, parse_probe, parse_probes
+from properties.plan.probes import Probe, parse_probe, parse_probes, snoop
+from properties.plan.selecting import parse_lists
 from spec import operations as op
 from spec import populations
 from spec.costs import Cost
@@ -449,7 +452,8 @@ def test_nothing_attached_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         ("foo*", "'foo*' is no pattern: write KIND:GLOB, such as fentry:vfs_*"),
         ("fentry:", "'fentry:' is no pattern: write KIND:GLOB"),
         (":foo", "':foo' is no pattern: write KIND:GLOB"),
-        ("kprobe:foo*", "unknown kind 'kprobe' in 'kprobe:foo*': write one of fentry, kfunc, fexit, kretfunc"),
+        ("kprobe:foo*", "unknown kind 'kprobe' in 'kprobe:foo*': write fentry:foo* to plan trampolines instead"),
+        ("uprobe:foo*", "unknown kind 'uprobe' in 'uprobe:foo*': write one of fentry, kfunc, fexit, kretfunc"),
         ("freplace:foo*", "unknown kind 'freplace'"),
         ("fentry:!foo*", "'fentry:!foo*' asks for removal: write the glob without '!'"),
         ("fentry:nowhere*", "'fentry:nowhere*' matches no function of the world synthetic"),
@@ -525,3 +529,130 @@ def test_one_call_is_told_as_either_tool_expands_it(
 
     assert answers_of_73 == [(one.btf, one.count, one.errno, len(one.left_out)) for one in found]
     assert [] == list(expansions(probe, attached, world, PRESETS["linux-6.12"]))
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("f:foo1,fr:foo2", [("fentry", ["foo1"]), ("fexit", ["foo2"])]),
+        (
+            'config = { a = "warn" } BEGIN { @a = 1 } i:s:1 { exit() } kfunc:foo1 { @ = 1 } END { }',
+            [("fentry", ["foo1"])],
+        ),
+        ('kfunc:foo1 { printf("}{ \\"%d", 1); /* { */ exit(); // }\n }', [("fentry", ["foo1"])]),
+        ("fentry:*(bool)", [("fentry", ["narrow"])]),
+        ("fentry:(struct pair)", [("fentry", ["split", "spill"])]),
+        ("fentry:*( pair , int ), fexit:vmlinux:s*(char)", [("fentry", ["split"]), ("fexit", ["spill"])]),
+    ],
+)
+def test_whole_programs_and_types_are_read(word: str, found: list[tuple[str, list[str]]]) -> None:
+    """What attaches to no function is passed over; strings and comments may hold braces; types stand in parentheses."""
+    probes = parse_probes([word], synthetic())
+
+    assert found == [(probe.kind, [function.name for function in probe.matched]) for probe in probes]
+
+
+@pytest.mark.parametrize("world", populations.built_in())
+def test_functions_that_take_a_pointer_to_a_struct(world: str) -> None:
+    """More than the 1,400 of pwru's kind: qualifiers do not count, and what is nearly called so does."""
+    functions = populations.load(world)
+    (found,) = parse_probes(["fentry:*(struct sk_buff *)"], functions)
+    (short,) = parse_probes(["fentry:*(sk_buff*)"], functions)
+    (both,) = parse_probes(["fentry:*(struct sk_buff *, struct sock *)"], functions)
+    named = [{argument.name for argument in f.prototype.arguments} for f in found.matched if f.prototype]
+
+    assert found.matched == short.matched
+    assert set(both.matched) < set(found.matched)
+    assert 1400 < len(found.matched) == len(named)
+    assert all(names & {"struct sk_buff *", "const struct sk_buff *"} for names in named)
+    assert any("struct sk_buff *" not in names for names in named)
+
+
+def snooped(world: World, *, entry: str, allow: str = "", deny: str = "") -> list[Probe]:
+    lists = (parse_lists(option, texts.split()) for option, texts in (("-e", entry), ("-a", allow), ("-d", deny)))
+    return snoop(*lists, 1, world)
+
+
+def test_retsnoop_attaches_fentry_and_fexit_to_what_its_lists_choose() -> None:
+    """Entry and allowed functions without denied ones, of vmlinux unless a module is named, of up to six arguments."""
+    probes = snooped(synthetic(), entry="foo? outer", allow="bar2 bar1[mod*] narrow spill", deny="foo[2] foo3*")
+
+    assert [("P1", "fentry"), ("P2", "fexit")] == [(probe.name, probe.kind) for probe in probes]
+    assert ["foo0", "foo1", "foo2", "foo4", "foo5", "foo6", "outer", "narrow", "bar1"] == [
+        function.name for function in probes[0].matched
+    ]
+    assert {"a prototype that retsnoop does not take": 4} == probes[1].passed_over
+
+
+def test_retsnoop_denies_functions_of_itself() -> None:
+    """Of 7.3 it leaves out what is delicate, what is ambiguous, and what returns a pointer to no struct."""
+    (probe, _) = snooped(
+        populations.load("linux-7.3"), entry="vfs_*", allow="migrate_* rcu_read_unlock* t_next kstrdup*"
+    )
+    chosen = {function.symbol for function in probe.matched}
+
+    assert {"vfs_read", "migrate_huge_page_move_mapping"} < chosen
+    assert not {"migrate_disable", "rcu_read_unlock_strict", "t_next", "kstrdup"} & chosen
+    assert 4 == len(probe.passed_over)
+
+
+def test_lists_come_from_files(tmp_path: Path) -> None:
+    """@FILE has globs between spaces and lines."""
+    path = tmp_path / "list"
+    path.write_text("foo1 foo2\n\nbar*[mod1]\n")
+
+    assert ["foo1", "foo2", "bar* [mod1]"] == list(map(str, parse_lists("-d", [f"@{path}"])))
+
+
+def test_the_deny_list_holds_for_probes(capsys: pytest.CaptureFixture[str]) -> None:
+    """--deny leaves functions out of a probe, and so out of a call as libbpf expands it."""
+    lines = printed(capsys, "fentry:vfs_*", "-d", "vfs_caches_init*", "--deny", "vfs_read", "--semantics", "linux-7.3")
+
+    assert "P1 fentry:vfs_*: 78 match, attached 75" in lines
+    assert any("as libbpf expands it: 75 functions, attached." in f"{line} {after}" for line, after in pairwise(lines))
+
+
+@pytest.mark.parametrize(
+    ("words", "mistake"),
+    [
+        ([], "there is nothing to plan: write a probe, such as fentry:vfs_*, or retsnoop's -e GLOB"),
+        (["-a", "foo*"], "-a names what retsnoop traces beside its entry functions: write -e GLOB, too"),
+        (["-e", ":kernel/bpf/*.c"], "-e ':kernel/bpf/*.c' names source files, which a world does not know"),
+        (["-e", "foo*", "-d", "**"], "-d '**' is no glob of retsnoop: write GLOB, such as vfs_*, or 'GLOB [MODULE]'"),
+        (["-e", "nowhere*"], "-e 'nowhere*' matches no function of the world synthetic that retsnoop attaches to"),
+        (["-e", "foo12"], "-e 'foo12' matches no function of the world synthetic that retsnoop attaches to"),
+        (["-e", "@/nowhere/list"], "/nowhere/list: -e: cannot be read: No such file or directory"),
+        (
+            ["kretprobe:foo*"],
+            "unknown kind 'kretprobe' in 'kretprobe:foo*': write fexit:foo* to plan trampolines instead",
+        ),
+        (["fentry:*(struct nothing *)"], "no function of the world synthetic takes 'struct nothing *'"),
+        (["fentry:*()"], "'()' names no type: write it as in fentry:*(struct sk_buff *)"),
+        (["BEGIN { }"], "'BEGIN { }' is no pattern"),
+    ],
+)
+def test_what_is_not_understood_gets_a_sentence(
+    capsys: pytest.CaptureFixture[str], words: list[str], mistake: str
+) -> None:
+    """And exit status 2."""
+    assert main(["plan", *words, "--world", "synthetic"]) == 2
+
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert mistake in sentence
+
+
+def test_bpftrace_programs_may_follow_its_own_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """-e is bpftrace's, too."""
+    lines = printed(capsys, "-e", "kfunc:foo1 { @ = 1 }", "-e", "foo2", "--world", "synthetic")
+
+    assert ["P1 kfunc:foo1: 1", "P2 -e 'foo2': 1", "P3 -e 'foo2': 1"] == [
+        line.partition(" match")[0] for line in lines if " match, attached" in line
+    ]
+
+
+def test_functions_that_a_kernel_may_lose_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """DEFECT-18: those before the record of an overridden weak function, of kvm in 7.3."""
+    text = " ".join(printed(capsys, "fentry:kvm:kvm_vcpu_*", "--semantics", "linux-7.3"))
+
+    assert "may answer 0 and trace nothing of kvm_vcpu_compat_ioctl, kvm_vcpu_halt: the record" in text
+    assert "DEFECT-18" not in " ".join(printed(capsys, "fentry:vfs_*"))

@@ -1,0 +1,219 @@
+"""Which functions a probe asks for: globs, what is denied, and types that arguments have.
+
+retsnoop's own rules are those of its mode -F, which attaches a fentry and a fexit program to each function, one by one.
+Sources: append_glob(), append_glob_file() and glob_matches() of retsnoop's src/utils.c; enforced_deny_globs,
+prepare_func() and is_func_type_ok() of its src/mass_attacher.c.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from spec.errors import BadInputError
+from spec.globs import Pattern, libbpf_matcher, matcher
+from spec.prototypes import Prototype, Type
+from spec.worlds import Function, World
+
+__all__ = ["VMLINUX", "NameGlob", "Selection", "parse_lists", "parse_types", "select_as_retsnoop"]
+
+VMLINUX: Final = "vmlinux"
+WITH_MODULE: Final = re.compile(r"(?P<name>[^\[ ]+)\s*\[(?P<module>[^\]]+)\]?\s*")
+QUALIFIER: Final = re.compile(r"\b(?:const|volatile|restrict)\b")
+COMPOSITE_POINTER: Final = re.compile(r"(?:struct|union) [^*]+ \*")
+MOST_FILE_BYTES: Final = 1 << 20
+
+ENFORCED: Final = (
+    "bpf_get_smp_processor_id migrate_enable migrate_disable rcu_read_lock* rcu_read_unlock* bpf_spin_lock "
+    "bpf_spin_unlock __bpf_prog_enter* __bpf_prog_exit* __bpf_tramp_enter* __bpf_tramp_exit* update_prog_stats "
+    "inc_misses_counter bpf_prog_start_time"
+).split()
+"""What retsnoop denies by itself."""
+
+MOST_ARGUMENTS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class NameGlob:
+    """A glob over names, and one over modules, None where any of a probe, or vmlinux's of retsnoop, are meant."""
+
+    glob: str
+    module: str | None = None
+
+    def matches(self, function: Function) -> bool:
+        """Whether it matches as libbpf and retsnoop have it, who know `*` and `?` alone."""
+        module = self.module is None or libbpf_matcher(self.module)(function.module or VMLINUX)
+        return module and libbpf_matcher(self.glob)(function.symbol)
+
+    def __str__(self) -> str:
+        return self.glob if self.module is None else f"{self.glob} [{self.module}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a probe asks for: functions that one of the globs matches, but none of the denied ones.
+
+    types: each must be the type of an argument, qualifiers aside. by_retsnoop: it chooses from
+    available_filter_functions by rules of its own.
+    """
+
+    globs: tuple[NameGlob, ...]
+    denied: tuple[NameGlob, ...] = ()
+    types: tuple[str, ...] = ()
+    by_retsnoop: bool = False
+
+    def keeps(self, function: Function) -> bool:
+        """Whether a function that a glob matches is not denied, and has all types."""
+        return not any(each.matches(function) for each in self.denied) and _takes(function.prototype, self.types)
+
+    def expand(self, world: World, how: str, btf: str) -> tuple[Function, ...]:
+        """The functions of one BTF that one call names; how: as `spec.globs.Pattern` has it."""
+        module = None if btf == VMLINUX else btf
+        found = dict.fromkeys(
+            function
+            for each in self.globs
+            if each.module is None or matcher(each.module)(btf)
+            for function in world.expand(Pattern(how, module, each.glob))
+            if self.keeps(function)
+        )
+        if self.by_retsnoop:
+            ambiguous = _find_ambiguous(world)
+            found = {function: None for function in found if not _obstacle(function, ambiguous)}
+        return tuple(found)
+
+
+# Types of arguments.
+
+
+def parse_types(text: str, world: World) -> tuple[str, ...]:
+    """Types between commas, as BTF spells them; BadInputError if no function of the world has such an argument."""
+    types = tuple(_normalize(part) for part in text.split(",") if part.strip())
+    if not types:
+        raise BadInputError(f"'({text})' names no type: write it as in fentry:*(struct sk_buff *)")
+    known = {
+        _normalize(argument.name)
+        for function in (*world.functions, *world.others)
+        if function.prototype is not None
+        for argument in function.prototype.arguments
+    }
+    for each in types:
+        if not any(_is_called(each, name) for name in known):
+            raise BadInputError(
+                f"no function of the world {world.name} takes '{each}': write a type as BTF spells it, such as "
+                "(struct sk_buff *) or (long unsigned int)"
+            )
+    return types
+
+
+def _normalize(name: str) -> str:
+    """Without qualifiers, and with one space between words and stars."""
+    return " ".join(QUALIFIER.sub(" ", name).replace("*", " * ").split())
+
+
+def _is_called(wanted: str, name: str) -> bool:
+    return name == wanted or (
+        name.partition(" ")[0] in {"struct", "union", "enum"} and name.partition(" ")[2] == wanted
+    )
+
+
+def _takes(prototype: Prototype | None, types: Sequence[str]) -> bool:
+    if not types:
+        return True
+    names = [_normalize(argument.name) for argument in prototype.arguments] if prototype is not None else []
+    return all(any(_is_called(wanted, name) for name in names) for wanted in types)
+
+
+# retsnoop's lists.
+
+
+def parse_lists(option: str, texts: Sequence[str]) -> tuple[NameGlob, ...]:
+    """The globs of an option that was given so often: GLOB, `GLOB [MODULE]`, or @FILE of them."""
+    return tuple(each for text in texts for each in _parse_list(option, text))
+
+
+def _parse_list(option: str, text: str) -> Iterator[NameGlob]:
+    if text.startswith(":"):
+        raise BadInputError(
+            f"{option} '{text}' names source files, which a world does not know: write a glob of functions, "
+            "or @FILE with the names that retsnoop --dry-run -v prints"
+        )
+    if not text.startswith("@"):
+        yield _parse_glob(option, text)
+        return
+    try:
+        with Path(text[1:]).open("rb") as file:
+            data = file.read(MOST_FILE_BYTES + 1)
+    except OSError as error:
+        raise BadInputError(f"{option}: cannot be read: {error.strerror}", text[1:]) from error
+    if len(data) > MOST_FILE_BYTES:
+        raise BadInputError(f"{option}: has more than {MOST_FILE_BYTES:,} bytes", text[1:])
+    for word in data.decode(errors="replace").split():
+        yield _parse_glob(option, word)
+
+
+def _parse_glob(option: str, text: str) -> NameGlob:
+    found = WITH_MODULE.fullmatch(text)
+    each = NameGlob(found["name"], found["module"]) if found else NameGlob(text)
+    for glob in filter(None, (each.glob or "**", each.module)):
+        if glob == "**" or ":" in glob or any(letter.isspace() for letter in glob):
+            raise BadInputError(
+                f"{option} '{text}' is no glob of retsnoop: write GLOB, such as vfs_*, or 'GLOB [MODULE]'"
+            )
+    return each
+
+
+def select_as_retsnoop(selection: Selection, world: World) -> tuple[tuple[Function, ...], dict[str, int]]:
+    """What retsnoop attaches to, and how many functions it leaves out for each reason of its own."""
+    candidates = _list_candidates(selection, world)
+    ambiguous = _find_ambiguous(world)
+    obstacles = {function.name: _obstacle(function, ambiguous) for function in candidates}
+    chosen = tuple(function for function in candidates if not obstacles[function.name])
+    return chosen, dict(Counter(filter(None, obstacles.values())))
+
+
+def _list_candidates(selection: Selection, world: World) -> list[Function]:
+    """Functions that the globs match; those of modules only where a glob names one."""
+    globs = tuple(replace(each, module=each.module or VMLINUX) for each in selection.globs)
+    return [
+        function
+        for function in world.functions
+        if function.has_site and any(each.matches(function) for each in globs) and selection.keeps(function)
+    ]
+
+
+def _find_ambiguous(world: World) -> frozenset[tuple[str | None, str]]:
+    """Names that several symbols have, as far as the world knows them."""
+    counts = Counter((function.module, function.symbol) for function in world.functions)
+    several = {key for key, count in counts.items() if count > 1}
+    shadowed = {
+        (function.module, function.symbol) for function in world.functions if function.lookup and function.has_site
+    }
+    return frozenset(several | shadowed)
+
+
+def _obstacle(function: Function, ambiguous: frozenset[tuple[str | None, str]]) -> str:
+    """Why retsnoop leaves a function out; empty if it does not."""
+    if any(libbpf_matcher(glob)(function.symbol) for glob in ENFORCED):
+        return "denied by retsnoop itself"
+    if function.prototype is None or (function.btf_id is None and (function.module, function.symbol) not in ambiguous):
+        return "no BTF"
+    if not _fits(function.prototype):
+        return "a prototype that retsnoop does not take"
+    return "several symbols of the name" if (function.module, function.symbol) in ambiguous else ""
+
+
+def _fits(prototype: Prototype) -> bool:
+    """is_func_type_ok(), as far as the names of types tell what a pointer points to."""
+    few = len(prototype.arguments) <= MOST_ARGUMENTS and not prototype.variadic
+    plain = all(argument.kind in {"INT", "PTR", "ENUM"} for argument in prototype.arguments)
+    return few and plain and _is_returned(prototype.returns)
+
+
+def _is_returned(returned: Type) -> bool:
+    if returned.kind != "PTR":
+        return returned.kind in {"INT", "ENUM"} or returned.name == "void"
+    return returned.name == "void *" or COMPOSITE_POINTER.fullmatch(returned.name) is not None
