@@ -83,7 +83,13 @@ def _move_hashes(ops: Ops, kept: Mapping[str, str]) -> Ops:
 def _clear_hashes(user: GraphUser, gone: frozenset[str]) -> GraphUser:
     """clear_mod_from_hashes(): the hashes of tracers, and no others, get address 0 in such places."""
 
-    def clear(hash_: frozenset[str] | None) -> frozenset[str] | None:
-        return (hash_ - gone) | {ADDRESS_ZERO} if hash_ and hash_ & gone else hash_
+    def clear(hash_: frozenset[str]) -> frozenset[str]:
+        return (hash_ - gone) | {ADDRESS_ZERO} if hash_ & gone else hash_
 
-    return replace(user, filter=clear(user.filter), function=clear(user.function), notrace=clear(user.notrace))
+    return replace(
+        user,
+        filter_hash=clear(user.filter_hash),
+        notrace_hash=clear(user.notrace_hash),
+        function=clear(user.function),
+        notrace=clear(user.notrace),
+    )

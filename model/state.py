@@ -86,13 +86,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class GraphUser:
-    """A graph tracer user. None for a set that was not given, None for a depth without limit."""
+    """A graph tracer user.
+
+    filter_hash, notrace_hash: those of its ops. function, notrace: set_graph_function and set_graph_notrace. A set that
+    is empty restricts nothing, and so does a depth of None.
+    """
 
     slot: int
-    filter: frozenset[str] | None
-    function: frozenset[str] | None
-    notrace: frozenset[str] | None
+    filter_hash: frozenset[str]
+    function: frozenset[str]
+    notrace: frozenset[str]
     depth: int | None
+    notrace_hash: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,13 @@ class Semantics:
     series, v6.11; then 16.
     """
 
+    graph_rebuilds: bool
+    """Where the graph tracer takes several users, both hashes of graph_ops are made anew from all of its users' hashes
+    when one changes (GRAPH-12).
+
+    add_first_hash() and rebuild_hashes() in 7.3.4; 6.12.117 has append_hashes() and intersect_hashes() in their place.
+    """
+
     jmp_sites: bool
     """The site of an image that calls the original by its address jumps to it, so that no return address into the
     function is on the stack. bpf_trampoline_use_jmp() with CONFIG_DYNAMIC_FTRACE_WITH_JMP in 7.3.4; not in 6.12.117."""
@@ -195,6 +202,7 @@ _LINUX_6_1 = Semantics(
     foreign_direct="EBUSY",
     rude_waits=True,
     graph_users=1,
+    graph_rebuilds=False,
     jmp_sites=False,
     slot0_returns=False,
 )
@@ -229,6 +237,7 @@ _LINUX_7_3 = replace(
     tracing_multi=True,
     foreign_direct="EINVAL",
     rude_waits=False,
+    graph_rebuilds=True,
     jmp_sites=True,
     slot0_returns=False,
 )

@@ -55,6 +55,10 @@ class Decliner:
             op.UpdateFtraceDirectDel: self._update,
             op.RegisterFtraceFunction: self._register,
             op.RegisterFtraceGraph: self._graph,
+            op.SetFtraceFilter: self._user_filter,
+            op.SetFtraceNotrace: self._user_notrace,
+            op.SetGraphFunction: self._graph_list,
+            op.SetGraphNotrace: self._graph_list,
             op.Livepatch: self._livepatch,
             op.BpfProgLoad: self._load,
             op.BpfRawTracepointOpen: self._open,
@@ -130,6 +134,31 @@ class Decliner:
         filters = [operation.filter] if operation.filter else []
         obstacle = self.directory.station.graph.obstacle(filters, limits_of(operation))
         return f"cannot register this user: {obstacle}" if obstacle else ""
+
+    def _user_filter(self, operation: op.SetFtraceFilter) -> str:
+        pattern, removes = without_bang(operation.glob or "")
+        selects = self._alone if removes else self._beyond
+        return (selects(pattern) if pattern else "") or self._covers_everything(operation)
+
+    def _user_notrace(self, operation: op.SetFtraceNotrace) -> str:
+        pattern, _ = without_bang(operation.glob or "")
+        return (self._alone(pattern) if pattern else "") or self._covers_everything(operation)
+
+    def _covers_everything(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> str:
+        """Without a filter a user covers everything; if all of it is in the notrace hash graph_ops may (GRAPH-12)."""
+        if operation.user not in self._inventory.graph_users:
+            return ""
+        after = self._inventory.user_after(operation)
+        return EVERYTHING if frozenset(after.filter_hash) <= frozenset(after.notrace_hash) else ""
+
+    def _graph_list(self, operation: op.SetGraphFunction | op.SetGraphNotrace) -> str:
+        users = self._inventory.graph_users
+        if len(users) > 1:
+            return "has one set_graph_function and one set_graph_notrace for all users"
+        if any(user.depth for user in users.values()):
+            return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
+        pattern, _ = without_bang(operation.glob or "")
+        return self._alone(pattern) if pattern else ""
 
     def _livepatch(self, operation: op.Livepatch) -> str:
         if operation.function in self.directory.station.own:

@@ -111,6 +111,8 @@ class Linux:
                 return _outcome(self._station.graph.register(operation.user, patterns, limits_of(operation)))
             case op.UnregisterFtraceGraph():
                 return _outcome(self._station.graph.unregister(operation.user))
+            case op.SetFtraceFilter() | op.SetFtraceNotrace() | op.SetGraphFunction() | op.SetGraphNotrace():
+                return _outcome(self._station.graph.set_hash(operation.user, operation.verb, operation.glob))
             case op.InitModule() | op.DeleteModule():
                 return self._module(operation)
         return self._answer_for_klp(operation) or self._control(operation)

@@ -74,6 +74,78 @@ def _graph_users_meet(s: Semantics) -> Lines:
     yield "call outer 1"
 
 
+def _live_graph_user(s: Semantics) -> Lines:
+    """A user's filter, notrace hash and lists change while it is live (GRAPH-10, GRAPH-11, GRAPH-12)."""
+    yield "register_ftrace_graph g1 filter=foo1 -> 0"
+    yield "set_ftrace_filter g1 foo2 -> 0"
+    yield "site foo2 -> ops:graph_ops"
+    yield "set_ftrace_filter g1 outer -> 0"
+    yield "set_ftrace_filter g1 nothing* -> -EINVAL"
+    yield "call outer 1"
+    yield "set_ftrace_filter g1 !foo1 -> 0"
+    yield "set_ftrace_filter g1 !foo1 -> 0"
+    yield "site foo1 -> nop"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 nothing* -> -EINVAL"
+    yield "set_ftrace_notrace g1 foo? -> 0"
+    follows = s.graph_users == 1 or s.graph_rebuilds
+    yield f"site foo2 -> {'nop' if follows else 'ops:graph_ops'}"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 !foo2 -> 0"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 -> 0"
+    for file in ("set_graph_function", "set_graph_notrace"):
+        yield f"{file} g1 nothing* -> -EINVAL"
+        yield f"{file} g1 !foo2 -> -EINVAL"
+        yield f"{file} g1 foo2 -> 0"
+        yield "call outer 1"
+        yield f"{file} g1 outer -> 0"
+        yield "call outer 1"
+        yield f"{file} g1 !outer -> 0"
+        yield f"{file} g1 !outer -> -EINVAL"
+        yield "call outer 1"
+        yield f"{file} g1 !foo2 -> 0"
+        yield "call outer 1"
+        yield f"{file} g1 foo2 -> 0"
+        yield f"{file} g1 -> 0"
+        yield "call outer 1"
+    yield "set_graph_function g1 foo2 -> 0"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "register_ftrace_graph g1 filter=foo? -> 0"
+    yield "call outer 1"
+
+
+def _live_graph_users(s: Semantics) -> Lines:
+    """What graph_ops covers for several users, in the order in which their hashes changed (GRAPH-12, GRAPH-13)."""
+    if s.graph_users == 1:
+        return
+    yield "register_ftrace_graph g1 filter=foo1 -> 0"
+    yield "set_ftrace_filter g1 foo2 -> 0"
+    yield "set_ftrace_notrace g1 foo2 -> 0"
+    yield "register_ftrace_graph g2 filter=foo2 -> 0"
+    yield "call foo2 1 2"
+    yield "call foo1 1"
+    yield "set_ftrace_filter g2 foo3 -> 0"
+    yield "set_ftrace_notrace g2 foo2 -> 0"
+    yield "site foo2"
+    yield "call foo2 1 2"
+    yield "register_ftrace_graph g3 filter=outer -> 0"
+    yield "set_ftrace_filter g3 foo2 -> 0"
+    yield "set_ftrace_notrace g3 foo2 -> 0"
+    yield "site foo2"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 -> 0"
+    yield "call outer 1"
+    yield "unregister_ftrace_graph g2 -> 0"
+    yield "site foo2"
+    yield "set_ftrace_notrace g3 -> 0"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "call outer 1"
+    yield "set_ftrace_filter g3 !foo2 -> 0"
+    yield "site foo2"
+    yield "call outer 1"
+
+
 # What the kernel's own functions and the laboratory's shapes refuse or take.
 
 
@@ -209,6 +281,8 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _batch_is_refused,
     _graph_users_meet,
     _links_over_two_btfs,
+    _live_graph_user,
+    _live_graph_users,
     _no_site,
     _no_site_in_a_batch,
     _shapes,
