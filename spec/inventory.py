@@ -103,7 +103,7 @@ class Inventory:
     many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
     is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
     functions whose last program may have left its image behind for want of memory (NAME-12). dead: ftrace has died, or
-    may have. unclean: a detach failed, so that undoing need not give back everything.
+    may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back everything.
     """
 
     world: World
@@ -123,6 +123,7 @@ class Inventory:
     lost: frozenset[str] = frozenset()
     orphaned: frozenset[str] = frozenset()
     dead: bool = False
+    doubtful: bool = False
     unclean: bool = False
 
     @classmethod
@@ -371,6 +372,7 @@ def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
         orphaned=s.orphaned.union(alone),
         unclean=True,
         dead=s.dead or "patch" in s.armed,
+        doubtful=s.doubtful or (not s.dead and "patch" in s.armed),
     )
 
 

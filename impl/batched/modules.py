@@ -15,14 +15,14 @@ __all__ = ["delete_module", "init_module"]
 
 
 def init_module(state: State, operation: op.InitModule) -> None:
-    """ftrace_module_enable(): the sites join the ops that cover everything (MODULE-1, COST-8)."""
+    """ftrace_module_enable(): the sites join the ops that cover everything, if ftrace lives (MODULE-1, DEAD-2)."""
     if operation.module in state.modules:
         raise Refused("EEXIST")
     where = _find_functions(state, operation.module)
     where = where[state.functions.has_site[where]]
     sites = state.sites
     sites.loaded[where] = True
-    for entry in state.ops_list:
+    for entry in state.ops_list if not state.dead else ():
         if isinstance(entry, Ops):
             if not entry.ipmodify and not entry.filter_hash.any():
                 sites.join(where, entry.code, regs=entry.regs)

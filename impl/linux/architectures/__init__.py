@@ -75,6 +75,9 @@ class Architecture:
     function at an address has at its site, by its first bytes; BadInputError if that is no site. read_image: the
     instructions of an image at an address, the last included; BadInputError if there is none in these bytes.
 
+    leave_at_once: code for the beginning of a function, by the function's address, what it is to return, an address
+    within 2 GiB of it, and which bits of the byte there the code is to set.
+
     The C files that know an architecture are laboratory/module/stubs_ARCH.S and laboratory/module/sizes.h.
     """
 
@@ -97,3 +100,4 @@ class Architecture:
     site_bytes: int
     decode_site: Callable[[int, bytes], SiteCode]
     read_image: Callable[[int, bytes], Iterator[ImageInstruction]]
+    leave_at_once: Callable[[int, int, int, int], bytes]

@@ -54,4 +54,5 @@ X86_64 = Architecture(
     site_bytes=code.ENDBR_BYTES + code.CALL_BYTES,
     decode_site=code.decode_site,
     read_image=code.read_image,
+    leave_at_once=code.leave_at_once,
 )

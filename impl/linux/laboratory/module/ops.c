@@ -132,12 +132,18 @@ long massattach_ops_free(const struct massattach_command *command)
 long massattach_ops_register(const struct massattach_command *command)
 {
 	struct ftrace_ops *ops = massattach_ops(command->words[0]);
+	ftrace_func_t before;
+	long error;
 
 	if (!ops)
 		return -EBADF;
-	/* Not before: a direct registration demands that func is not set. */
+	/* Only here, and only if it succeeds: a direct registration demands that func is not set. */
+	before = ops->func;
 	ops->func = (ftrace_func_t)massattach_callbacks[command->words[0]];
-	return register_ftrace_function(ops);
+	error = register_ftrace_function(ops);
+	if (error)
+		ops->func = before;
+	return error;
 }
 
 long massattach_ops_unregister(const struct massattach_command *command)
