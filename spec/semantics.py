@@ -45,6 +45,10 @@ class Semantics:
     old table by call_rcu_tasks.
     """
 
+    filter_unchecked: bool
+    """register_fentry() does not look at what ftrace_set_filter_ip() answers: the ops then has no filter, which is
+    -EINVAL (LINK-4). In 6.1.192, not in 6.12.117."""
+
     single_direct_ops: bool
     """One static direct_ops serves every BPF trampoline (CONFIG_HAVE_SINGLE_FTRACE_DIRECT_OPS, in 7.3).
 
@@ -181,6 +185,7 @@ _LINUX_6_1 = Semantics(
     hash_direct=False,
     failed_direct_reusable=False,
     growth_waits=True,
+    filter_unchecked=True,
     single_direct_ops=False,
     notrace_leaves_regs=False,
     share_ipmodify=True,
@@ -214,6 +219,7 @@ _LINUX_6_12 = replace(
     single_direct=False,
     failed_direct_reusable=True,
     growth_waits=False,
+    filter_unchecked=False,
     notrace_leaves_regs=True,
     free_filters=True,
     max_slots=12,
@@ -245,6 +251,7 @@ _LINUX_7_3 = replace(
 _PROPOSAL_2021 = replace(
     _LINUX_6_1,
     name="proposal-2021",
+    filter_unchecked=False,
     failed_direct_reusable=True,
     share_ipmodify=False,
     fmod_ret=False,

@@ -26,6 +26,8 @@ EVERYTHING = "does not trace every function of the kernel: that takes the emulat
 
 HALF_STARTED = "leaves an ops half started at which ftrace died, so that its direct calls are refused as misuse"
 
+UNSEEN_DEATH = "says that a program is attached after ftrace has died, where its direct_ops is live (DEFECT-18)"
+
 
 @dataclass(slots=True)
 class Decliner:
@@ -237,6 +239,8 @@ class Decliner:
         return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
+        if self._dead and self._inventory.semantics.single_direct_ops and self._inventory.links:
+            return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
         return self._second_try(program.kind, program.target or operation.function or "") if program else ""
 
@@ -250,6 +254,8 @@ class Decliner:
         return "lets the second try of an attach reset an ops that is live, and ends ftrace at the next call (DEFECT-2)"
 
     def _link(self, operation: op.BpfLinkCreate) -> str:
+        if self._dead and self._inventory.semantics.single_direct_ops and self._inventory.links:
+            return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
         if program is None:
             return ""

@@ -193,6 +193,11 @@ KNOWN: Mapping[str, KnownDefect] = {
             "7.3.4": "the program ends with 0.",
         },
     ),
+    "DEFECT-18": KnownDefect("attaching after ftrace has died answers 0 where direct_ops is live"),
+    "DEFECT-19": KnownDefect(
+        "set_ftrace_notrace of the newest user of the graph tracer is passed over",
+        mended="yes: 7.3.4 has rebuild_hashes() in place of intersect_hashes().",
+    ),
 }
 
 

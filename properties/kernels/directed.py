@@ -186,16 +186,16 @@ def _points_fail(s: Semantics) -> Lines:
         yield f"{file} g1 foo2 -> -ENOMEM"
     yield "bpf_prog_load p1 fexit"
     yield "bpf_prog_load p2 fentry"
-    yield "bpf_raw_tracepoint_open l1 p1 foo7 -> 0"
-    yield "bpf_raw_tracepoint_open l2 p2 foo7 -> 0"
+    yield "bpf_raw_tracepoint_open l1 p1 foo6 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p2 foo6 -> 0"
     yield "fail alloc"
     yield "bpf_link_detach l1 -> 0 WARN"
-    yield "site foo7 -> trampoline:fentry:p2,fexit:p1"
-    yield "bpf_raw_tracepoint_open l3 p1 foo7 -> 0"
-    yield "call foo7 1 2 3 4 5 6 7"
+    yield "site foo6 -> trampoline:fentry:p2,fexit:p1"
+    yield "bpf_raw_tracepoint_open l3 p1 foo6 -> 0"
+    yield "call foo6 1 2 3 4 5 6"
 
 
-def _ftrace_dies_at_once(_: Semantics) -> Lines:
+def _ftrace_dies_at_once(s: Semantics) -> Lines:
     """Each operation that starts an ops dies of ftrace_bug(), and each answers so afterwards (DEAD-1, DEAD-2)."""
     yield "ftrace_ops o1"
     yield "ftrace_set_filter_ip o1 foo1 -> 0"
@@ -212,7 +212,7 @@ def _ftrace_dies_at_once(_: Semantics) -> Lines:
     ):
         yield f"{line} -> -ENODEV"
     yield "bpf_prog_load p1 fentry"
-    yield "bpf_raw_tracepoint_open l1 p1 foo3 -> -ENODEV"
+    yield f"bpf_raw_tracepoint_open l1 p1 foo3 -> {'-EINVAL' if s.filter_unchecked else '-ENODEV'}"
     yield from ("delete_module mod1 -> 0", "init_module mod1 -> 0") * 2
     yield "ftrace_set_filter_ip o2 bar1 -> -ENODEV"
     yield "site foo2 -> ops:o2"

@@ -152,7 +152,7 @@ def _ftrace_dies(s: Semantics) -> Lines:
     yield "unregister_ftrace_graph g -> -ENODEV"
     yield "livepatch foo6 -> -ENODEV"
     yield "unlivepatch foo12 -> -ENODEV"
-    yield "bpf_raw_tracepoint_open l4 p2 foo6 -> -ENODEV"
+    yield f"bpf_raw_tracepoint_open l4 p2 foo6 -> {'-EINVAL' if s.filter_unchecked else '-ENODEV'}"
     yield "delete_module mod1 -> 0"
     yield "delete_module mod1 -> -ENOENT"
     yield "init_module mod1 -> 0"

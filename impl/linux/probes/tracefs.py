@@ -119,6 +119,8 @@ class GraphTracer:
         self._submit = submit
         self._directories = [f"{ROOT}/instances/graph{number}" for number in range(users)] or [ROOT]
         self._users: dict[str, str] = {}
+        # those that may have a notrace hash
+        self._silenced: set[str] = set()
         self._limits = Limits()
 
     def prepare(self) -> None:
@@ -136,6 +138,7 @@ class GraphTracer:
     def forget(self) -> None:
         """The guest went back to the snapshot: nobody is registered."""
         self._users.clear()
+        self._silenced.clear()
         self._limits = Limits()
 
     @property
@@ -173,7 +176,10 @@ class GraphTracer:
         """unregister_ftrace_graph(): 0 or -errno."""
         error = self._apply(lambda batch: set_tracer(batch, self._users[user], "nop"))
         if not error:
-            self._set(f"{self._users.pop(user)}/set_ftrace_notrace", ())
+            directory = self._users.pop(user)
+            if user in self._silenced:
+                self._silenced.discard(user)
+                self._set(f"{directory}/set_ftrace_notrace", ())
         return error
 
     def set_hash(self, user: str, file: str, pattern: str | None) -> int:
@@ -182,6 +188,8 @@ class GraphTracer:
         file: set_ftrace_filter or set_ftrace_notrace, of which each user has one, or set_graph_function or
         set_graph_notrace, of which there is one for all.
         """
+        if file == "set_ftrace_notrace":
+            self._silenced.add(user)
         if file in {"set_ftrace_filter", "set_ftrace_notrace"}:
             return self._change(f"{self._users[user]}/{file}", pattern)
         error = self._change(f"{ROOT}/{file}", pattern)
