@@ -26,7 +26,7 @@ EVERYTHING = "does not trace every function of the kernel: that takes the emulat
 
 HALF_STARTED = "leaves an ops half started at which ftrace died, so that its direct calls are refused as misuse"
 
-UNSEEN_DEATH = "says that a program is attached after ftrace has died, where its direct_ops is live (DEFECT-18)"
+UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
 
 
 @dataclass(slots=True)
@@ -238,8 +238,13 @@ class Decliner:
         own = operation.calls in self.directory.station.own
         return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 
+    def _direct_ops_lives(self, beside: int) -> bool:
+        """Whether ftrace has died with a direct_ops that stays live, with more links than these."""
+        shared = self._inventory.semantics.single_direct_ops
+        return self._dead and shared and len(self._inventory.links) > beside
+
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
-        if self._dead and self._inventory.semantics.single_direct_ops and self._inventory.links:
+        if self._direct_ops_lives(0):
             return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
         return self._second_try(program.kind, program.target or operation.function or "") if program else ""
@@ -254,7 +259,7 @@ class Decliner:
         return "lets the second try of an attach reset an ops that is live, and ends ftrace at the next call (DEFECT-2)"
 
     def _link(self, operation: op.BpfLinkCreate) -> str:
-        if self._dead and self._inventory.semantics.single_direct_ops and self._inventory.links:
+        if self._direct_ops_lives(0):
             return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
         if program is None:
@@ -270,6 +275,10 @@ class Decliner:
         return "makes links over these two BTFs only where ids of one mean nothing in the other" if mixed else ""
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
+        if self._direct_ops_lives(1):
+            return UNSEEN_DEATH
+        if self._dead and not self._inventory.semantics.single_direct_ops and not self._keeps_a_program(operation.link):
+            return "frees the ops of a trampoline that ftrace, once dead, keeps in its list (DEFECT-21)"
         link = self._inventory.links.get(operation.link)
         if self.run.charge_fails and link and len(link.functions) > 1:
             return "would refuse the charge of each of the link's functions"

@@ -178,7 +178,7 @@ def _graph(setting: SeedSetting, before: Inventory, operation: op.RegisterFtrace
 
 
 def _change_graph(_setting: SeedSetting, _before: Inventory, _operation: Operation) -> str:
-    return "its users of the graph tracer keep their filters"
+    return "its users of the graph tracer keep what tracefs was given for them at first"
 
 
 def _livepatch(setting: SeedSetting, _before: Inventory, operation: op.Livepatch) -> str:

@@ -198,6 +198,11 @@ KNOWN: Mapping[str, KnownDefect] = {
         "set_ftrace_notrace of the newest user of the graph tracer is passed over",
         mended="yes: 7.3.4 has rebuild_hashes() in place of intersect_hashes().",
     ),
+    "DEFECT-20": KnownDefect("a notrace hash that holds the whole filter makes the graph tracer trace everything"),
+    "DEFECT-21": KnownDefect(
+        "a detach after ftrace has died frees an ops that is on ftrace_ops_list",
+        mended="yes: in 7.3.4 one static direct_ops serves every trampoline.",
+    ),
 }
 
 
