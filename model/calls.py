@@ -69,6 +69,8 @@ def _call(state: State, stack: ShadowStack, caller: str | None, name: str, argum
 def _ftrace_ops_list_func(running: Running) -> Frame | None:
     """TRACE-1: every ops that covers the site, newest first; the frame that the graph tracer pushed."""
     frame = None
+    if running.function.module in running.state.untraced:
+        return None
     for key in running.state.ops_list:
         ops = running.state.ops[key]
         if not ops.covers(running.function.name):

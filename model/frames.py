@@ -1,4 +1,4 @@
-"""The graph tracer's frames on a task's shadow stack (GRAPH-4 to GRAPH-8)."""
+"""The graph tracer's frames on a task's shadow stack (GRAPH-4 to GRAPH-8, GRAPH-13)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def function_graph_enter(state: State, stack: ShadowStack, function: str, events
     """GRAPH-4, GRAPH-5: every user decides about an entry; the frame, if one of them took it."""
     cite("GRAPH-4")
     taken = frozenset(
-        name for name, user in _sort_by_slot(state) if _trace_graph_entry(stack, name, user, function, events)
+        name
+        for name, user in _sort_by_slot(state)
+        if _ftrace_ops_test(state, user, function) and _trace_graph_entry(stack, name, user, function, events)
     )
     if not taken:
         return None
@@ -48,13 +50,19 @@ def function_graph_enter(state: State, stack: ShadowStack, function: str, events
     return Frame(function, stack.depth - 1, taken)
 
 
+def _ftrace_ops_test(state: State, user: GraphUser, function: str) -> bool:
+    """GRAPH-13: whether a user is asked; the only one is asked wherever graph_ops covers the site."""
+    if len(state.graph_users) == 1:
+        return True
+    cite("GRAPH-13")
+    return (not user.filter_hash or function in user.filter_hash) and function not in user.notrace_hash
+
+
 def _trace_graph_entry(stack: ShadowStack, name: str, user: GraphUser, function: str, events: list[Event]) -> bool:
     """GRAPH-4: whether a user takes an entry; what it records stands in the events."""
-    if user.filter is not None and function not in user.filter:
-        return False
     if name in stack.silent:
         return False
-    if user.notrace is not None and function in user.notrace:
+    if function in user.notrace:
         stack.silent.add(name)
         return True
     if not _ftrace_graph_addr(stack, name, user, function):
@@ -67,7 +75,7 @@ def _trace_graph_entry(stack: ShadowStack, name: str, user: GraphUser, function:
 
 def _ftrace_graph_addr(stack: ShadowStack, name: str, user: GraphUser, function: str) -> bool:
     """GRAPH-6: whether an entry is in set_graph_function, or in what runs inside of it."""
-    if user.function is None or name in stack.opened:
+    if not user.function or name in stack.opened:
         return True
     if function not in user.function:
         return False

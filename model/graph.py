@@ -1,9 +1,11 @@
-"""The graph tracer's users (GRAPH-1 to GRAPH-3, GRAPH-7)."""
+"""The graph tracer's users, and what their ops cover together (GRAPH-1 to GRAPH-3, GRAPH-7, GRAPH-10 to GRAPH-12)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
+from model.cost import waited
 from model.endings import Refused, check_alive
 from model.faults import reach
 from model.filters import match_functions
@@ -13,15 +15,29 @@ from model.rules import cite
 from model.sites import traced
 from model.state import GRAPH_OPS, GraphUser, Ops, State
 from spec import operations as op
-from spec.globs import record_index
+from spec.globs import record_index, without_bang
 
-__all__ = ["register_ftrace_graph", "unregister_ftrace_graph"]
+__all__ = [
+    "register_ftrace_graph",
+    "set_ftrace_filter",
+    "set_ftrace_notrace",
+    "set_graph_function",
+    "set_graph_notrace",
+    "unregister_ftrace_graph",
+]
+
+
+class OpsHash(NamedTuple):
+    """The two hashes of an ops (struct ftrace_ops_hash)."""
+
+    filter_hash: frozenset[str] = frozenset()
+    notrace_hash: frozenset[str] = frozenset()
 
 
 def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> State:
     """GRAPH-1: a user of the graph tracer begins."""
     filter_ = _make_filter(state, operation.filter)
-    function, notrace = (_ftrace_graph_set_hash(state, glob) for glob in (operation.function, operation.notrace))
+    function, notrace = (_make_graph_hash(state, glob) for glob in (operation.function, operation.notrace))
     check_alive(state, "GRAPH-1")
     # Since Linux kernel commit c132be2c4fcc ("function_graph: Have the instances use their own ftrace_ops for
     # filtering") (in v6.11) and its series there are several users.
@@ -32,20 +48,21 @@ def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> St
     slot, *free = state.graph_slots
     user = GraphUser(slot, filter_, function, notrace, operation.depth or None)
     users = {**state.graph_users, operation.user: user}
-    return _ftrace_startup_subops(replace(state, graph_slots=tuple(free)), users)
+    after = replace(state, graph_slots=tuple(free), graph_users=users)
+    return _ftrace_update_ops(after, _ftrace_startup_subops(after, user))
 
 
-def _make_filter(state: State, glob: str | None) -> frozenset[str] | None:
-    """The sites that a user's ops covers, None for all."""
+def _make_filter(state: State, glob: str | None) -> frozenset[str]:
+    """What a glob that is given at the start selects, which may not be nothing; empty where none is given."""
     if glob is None:
-        return None
+        return frozenset()
     found = frozenset() if glob.startswith("!") else match_functions(state, glob)
     if not found:
         raise Refused(state, "EINVAL", "GRAPH-1")
     return found
 
 
-def _ftrace_graph_set_hash(state: State, glob: str | None) -> frozenset[str] | None:
+def _make_graph_hash(state: State, glob: str | None) -> frozenset[str]:
     """set_graph_function and set_graph_notrace: a record's number is no glob for them."""
     if glob is not None and record_index(glob) is not None:
         raise Refused(state, "EINVAL", "GRAPH-1")
@@ -58,24 +75,185 @@ def unregister_ftrace_graph(state: State, operation: op.UnregisterFtraceGraph) -
     cite("GRAPH-7")
     slot = state.graph_users[operation.user].slot
     users = {name: user for name, user in state.graph_users.items() if name != operation.user}
-    return _ftrace_startup_subops(replace(state, graph_slots=(*state.graph_slots, slot)), users)
-
-
-def _ftrace_startup_subops(state: State, users: dict[str, GraphUser]) -> State:
-    """GRAPH-2: graph_ops covers what one of its users covers; it is registered with the first, and not for none."""
-    cite("GRAPH-2")
-    after = replace(state, graph_users=users)
+    after = replace(state, graph_users=users, graph_slots=(*state.graph_slots, slot))
     if not users:
         return remove_ftrace_ops(after, GRAPH_OPS).without_ops(GRAPH_OPS)
-    ops = Ops("graph_ops", filter_hash=_append_hashes(users))
-    after = after.with_ops(GRAPH_OPS, ops)
+    return _ftrace_update_ops(after, _ftrace_shutdown_subops(after))
+
+
+def set_ftrace_filter(state: State, operation: op.SetFtraceFilter) -> State:
+    """GRAPH-10: the filter of a user's ops changes while it is live."""
+    state, user = _begin_setting(state, operation, "GRAPH-10")
+    hash_ = _match_records(state, user.filter_hash, operation.glob)
+    return _move_subops(state, operation.user, replace(user, filter_hash=hash_), enable=True)
+
+
+def set_ftrace_notrace(state: State, operation: op.SetFtraceNotrace) -> State:
+    """GRAPH-10: the notrace hash of a user's ops changes while it is live."""
+    state, user = _begin_setting(state, operation, "GRAPH-10")
+    hash_ = _match_records(state, user.notrace_hash, operation.glob)
+    return _move_subops(state, operation.user, replace(user, notrace_hash=hash_), enable=False)
+
+
+def set_graph_function(state: State, operation: op.SetGraphFunction) -> State:
+    """GRAPH-11: the subtrees that a user records change."""
+    state, user = _begin_setting(state, operation, "GRAPH-11")
+    hash_ = _ftrace_graph_set_hash(state, user.function, operation.glob)
+    return _exchange(state, operation.user, replace(user, function=hash_), user.function)
+
+
+def set_graph_notrace(state: State, operation: op.SetGraphNotrace) -> State:
+    """GRAPH-11: the subtrees that a user does not record change."""
+    state, user = _begin_setting(state, operation, "GRAPH-11")
+    hash_ = _ftrace_graph_set_hash(state, user.notrace, operation.glob)
+    return _exchange(state, operation.user, replace(user, notrace=hash_), user.notrace)
+
+
+def _begin_setting(
+    state: State,
+    operation: op.SetFtraceFilter | op.SetFtraceNotrace | op.SetGraphFunction | op.SetGraphNotrace,
+    rule: str,
+) -> tuple[State, GraphUser]:
+    check_alive(state, rule)
+    cite(rule)
+    return reach(state, "alloc", rule), state.graph_users[operation.user]
+
+
+def _match_records(state: State, old: frozenset[str], glob: str | None) -> frozenset[str]:
+    """GRAPH-10: a copy of the hash with what the glob selects, or without it; no glob empties it."""
+    if glob is None:
+        return frozenset()
+    pattern, removes = without_bang(glob)
+    matched = match_functions(state, pattern)
+    if not matched:
+        raise Refused(state, "EINVAL", "FILTER-6", "GRAPH-10")
+    return old - matched if removes else old | matched
+
+
+def _ftrace_graph_set_hash(state: State, old: frozenset[str], glob: str | None) -> frozenset[str]:
+    """GRAPH-11: the same, where removing must find something in the hash, and a number is a name."""
+    if glob is None:
+        return frozenset()
+    pattern, removes = without_bang(glob)
+    matched = frozenset() if record_index(pattern) is not None else match_functions(state, pattern)
+    found = matched & old if removes else matched
+    if not found:
+        raise Refused(state, "EINVAL", "GRAPH-11")
+    return old - found if removes else old | found
+
+
+def _exchange(state: State, name: str, user: GraphUser, old: frozenset[str]) -> State:
+    """GRAPH-11: another hash is in place; an old one that was not empty is waited for."""
+    after = replace(state, graph_users={**state.graph_users, name: user})
+    return waited(after, "rcu_tasks_rude") if old and state.semantics.rude_waits else after
+
+
+def _move_subops(state: State, name: str, user: GraphUser, *, enable: bool) -> State:
+    """GRAPH-10: graph_ops follows a hash of one of its users, with `enable` the filter, else the notrace hash."""
+    state = reach(state, "filter", "GRAPH-10")
+    after = replace(state, graph_users={**state.graph_users, name: user})
+    return _ftrace_update_ops(after, _ftrace_hash_move_and_update_subops(after, user, enable=enable))
+
+
+def _ftrace_update_ops(state: State, hashes: OpsHash) -> State:
+    """GRAPH-2: graph_ops gets these hashes, a pass for each that changes; it is registered with its first user."""
+    cite("GRAPH-2")
     if not state.enabled(GRAPH_OPS):
-        return add_ftrace_ops(after, GRAPH_OPS)
-    return replaced(state, after, {*traced(state, state.ops[GRAPH_OPS]), *traced(after, ops)})
+        ops = Ops("graph_ops", filter_hash=hashes.filter_hash, notrace_hash=hashes.notrace_hash)
+        return add_ftrace_ops(state.with_ops(GRAPH_OPS, ops), GRAPH_OPS)
+    moved = _move_hash(state, replace(state.ops[GRAPH_OPS], filter_hash=hashes.filter_hash))
+    return _move_hash(moved, replace(moved.ops[GRAPH_OPS], notrace_hash=hashes.notrace_hash))
 
 
-def _append_hashes(users: dict[str, GraphUser]) -> frozenset[str]:
-    """The union of the users' filters; empty, and so everything, if one of them has none."""
-    filters = [user.filter for user in users.values()]
-    given = [hash_ for hash_ in filters if hash_ is not None]
-    return frozenset().union(*given) if len(given) == len(filters) else frozenset()
+def _move_hash(state: State, now: Ops) -> State:
+    before = state.ops[GRAPH_OPS]
+    if now == before:
+        return state
+    after = state.with_ops(GRAPH_OPS, now)
+    return replaced(state, after, {*traced(state, before), *traced(after, now)})
+
+
+# GRAPH-12. The users are a list, to whose head each new one is added.
+
+
+def _list_subops(state: State) -> list[GraphUser]:
+    return list(state.graph_users.values())[::-1]
+
+
+def _ftrace_startup_subops(state: State, user: GraphUser) -> OpsHash:
+    """GRAPH-12: what graph_ops covers when a user joins it."""
+    cite("GRAPH-12")
+    if len(state.graph_users) == 1:
+        return _add_first_hash(user) if state.semantics.graph_rebuilds else _copy_hashes(user)
+    manager = state.ops[GRAPH_OPS]
+    present = OpsHash(manager.filter_hash, manager.notrace_hash)
+    if state.semantics.graph_rebuilds:
+        return _add_next_hash(present, user)
+    return OpsHash(
+        _append_hash(present.filter_hash, user.filter_hash),
+        present.notrace_hash & user.notrace_hash,
+    )
+
+
+def _ftrace_shutdown_subops(state: State) -> OpsHash:
+    """GRAPH-12: what graph_ops covers when a user has left it, and others stay."""
+    cite("GRAPH-12")
+    if state.semantics.graph_rebuilds:
+        return _rebuild_hashes(state)
+    return OpsHash(_append_hashes(state), _intersect_hashes(state))
+
+
+def _ftrace_hash_move_and_update_subops(state: State, new: GraphUser, *, enable: bool) -> OpsHash:
+    """GRAPH-12: what graph_ops covers when one of its users' hashes has changed."""
+    cite("GRAPH-12")
+    if state.semantics.graph_users == 1:
+        return _copy_hashes(new)
+    if state.semantics.graph_rebuilds:
+        return _rebuild_hashes(state)
+    manager = state.ops[GRAPH_OPS]
+    if enable:
+        return OpsHash(_append_hashes(state), manager.notrace_hash)
+    return OpsHash(manager.filter_hash, _intersect_hashes(state))
+
+
+def _copy_hashes(user: GraphUser) -> OpsHash:
+    return OpsHash(user.filter_hash, user.notrace_hash)
+
+
+def _rebuild_hashes(state: State) -> OpsHash:
+    first, *others = _list_subops(state)
+    hashes = _add_first_hash(first)
+    for user in others:
+        hashes = _add_next_hash(hashes, user)
+    return hashes
+
+
+def _add_first_hash(user: GraphUser) -> OpsHash:
+    """A filter is given without what notrace takes out of it, even if nothing is left, so that it means everything."""
+    if user.filter_hash:
+        return OpsHash(user.filter_hash - user.notrace_hash)
+    return OpsHash(notrace_hash=user.notrace_hash)
+
+
+def _add_next_hash(hashes: OpsHash, user: GraphUser) -> OpsHash:
+    both = hashes.filter_hash and user.filter_hash
+    filter_hash = (user.filter_hash - user.notrace_hash) | hashes.filter_hash if both else frozenset()
+    return OpsHash(filter_hash) if filter_hash else OpsHash(notrace_hash=hashes.notrace_hash & user.notrace_hash)
+
+
+def _append_hash(hash_: frozenset[str], more: frozenset[str]) -> frozenset[str]:
+    """The union of two filters; empty, and so everything, if one of them is."""
+    return hash_ | more if hash_ and more else frozenset()
+
+
+def _append_hashes(state: State) -> frozenset[str]:
+    first, *others = (user.filter_hash for user in _list_subops(state))
+    for hash_ in others:
+        first = _append_hash(first, hash_)
+    return first
+
+
+def _intersect_hashes(state: State) -> frozenset[str]:
+    """What graph_ops did not cover before, and none of its users but the newest, whose hash the kernel passes over."""
+    _newest, *others = _list_subops(state)
+    return state.ops[GRAPH_OPS].notrace_hash.intersection(*(user.notrace_hash for user in others))

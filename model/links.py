@@ -97,6 +97,8 @@ def _bpf_trampoline_update(state: State, function: str, trampoline: Trampoline) 
     if function not in state.images:
         # The filter of the trampoline's own ops; where one direct_ops serves all, the hash API sets it.
         if not state.semantics.single_direct_ops:
+            if state.dead:
+                raise Refused(state, "EINVAL" if state.semantics.filter_unchecked else "ENODEV", "LINK-4")
             state = reach(state, "filter")
         _check_first(state, [function])
     check_alive(state, "LINK-4")

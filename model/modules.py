@@ -24,6 +24,9 @@ def init_module(state: State, operation: op.InitModule) -> State:
         raise Refused(state, "ENOENT", "MODULE-1")
     cite("MODULE-1", "COST-8")
     after = replace(state, modules=state.modules | {operation.module})
+    if state.dead:
+        cite("DEAD-2")
+        after = replace(after, untraced=state.untraced | {operation.module})
     joined = sum(bool(covering(after, function)) for function in _list_functions(state, operation.module))
     # ftrace_module_enable() patches before the module runs, so that it needs no round (text_poke_early).
     return replace(after, cost=replace(after.cost, sites_patched=after.cost.sites_patched + joined))
@@ -42,7 +45,10 @@ def delete_module(state: State, operation: op.DeleteModule) -> State:
             cite("MODULE-4")
             state = klp_unpatch_func(state, op.Unlivepatch(function))
     # DEAD-1 leaves modules out: what is patched here is counted, and does not reach `patch`.
-    gone = replace(count_passes(state), modules=state.modules - {operation.module})
+    if state.dead:
+        cite("DEAD-2")
+    module = frozenset({operation.module})
+    gone = replace(count_passes(state), modules=state.modules - module, untraced=state.untraced - module)
     return _forget_sites(gone, frozenset(functions))
 
 
@@ -83,7 +89,13 @@ def _move_hashes(ops: Ops, kept: Mapping[str, str]) -> Ops:
 def _clear_hashes(user: GraphUser, gone: frozenset[str]) -> GraphUser:
     """clear_mod_from_hashes(): the hashes of tracers, and no others, get address 0 in such places."""
 
-    def clear(hash_: frozenset[str] | None) -> frozenset[str] | None:
-        return (hash_ - gone) | {ADDRESS_ZERO} if hash_ and hash_ & gone else hash_
+    def clear(hash_: frozenset[str]) -> frozenset[str]:
+        return (hash_ - gone) | {ADDRESS_ZERO} if hash_ & gone else hash_
 
-    return replace(user, filter=clear(user.filter), function=clear(user.function), notrace=clear(user.notrace))
+    return replace(
+        user,
+        filter_hash=clear(user.filter_hash),
+        notrace_hash=clear(user.notrace_hash),
+        function=clear(user.function),
+        notrace=clear(user.notrace),
+    )

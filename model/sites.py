@@ -24,10 +24,11 @@ BPF_OPS = Ops("bpf", save_regs=True, direct=True)
 
 def covering(state: State, function: str) -> list[Ops]:
     """S(f), in the order of ftrace_ops_list; the ops of BPF's trampolines, which records nothing, last."""
-    if not state.loaded(function):
+    found = state.loaded(function)
+    if not found or (found.module and found.module in state.untraced):
         return []
-    found = [ops for key in state.ops_list if (ops := state.ops[key]).covers(function)]
-    return [*found, BPF_OPS] if function in state.images else found
+    enabled = [ops for key in state.ops_list if (ops := state.ops[key]).covers(function)]
+    return [*enabled, BPF_OPS] if function in state.images else enabled
 
 
 def traced(state: State, ops: Ops) -> Iterable[str]:

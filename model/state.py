@@ -86,13 +86,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class GraphUser:
-    """A graph tracer user. None for a set that was not given, None for a depth without limit."""
+    """A graph tracer user.
+
+    filter_hash, notrace_hash: those of its ops. function, notrace: set_graph_function and set_graph_notrace. A set that
+    is empty restricts nothing, and so does a depth of None.
+    """
 
     slot: int
-    filter: frozenset[str] | None
-    function: frozenset[str] | None
-    notrace: frozenset[str] | None
+    filter_hash: frozenset[str]
+    function: frozenset[str]
+    notrace: frozenset[str]
     depth: int | None
+    notrace_hash: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +169,9 @@ class State:
 
     ops_list: keys of enabled ops, newest first. buckets: of direct_functions' table. regs_left: sites whose R stayed
     (SITE-6). btfs: of each multi program that was linked, the module whose BTF it is for, None for vmlinux's (LINK-17).
-    unloads: how many modules were unloaded. parts: the proposal's (LINK-11). armed: how often each point that
-    is to fail must still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between
-    operations.
+    untraced: modules that were loaded after ftrace's death (DEAD-2). unloads: how many were unloaded. parts: the
+    proposal's (LINK-11). armed: how often each point that is to fail must still be reached (FAIL-1). passes: what the
+    operation under way has to patch, and nothing between operations.
     """
 
     world: World
@@ -185,6 +190,7 @@ class State:
     images: Mapping[str, Image] = field(default_factory=dict)
     parts: frozenset[frozenset[str]] = frozenset()
     regs_left: frozenset[str] = frozenset()
+    untraced: frozenset[str] = frozenset()
     unloads: int = 0
     armed: Mapping[str, int] = field(default_factory=dict)
     passes: tuple[Pass, ...] = ()

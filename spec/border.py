@@ -101,7 +101,7 @@ def refusal(operation: Operation, inventory: Inventory) -> Errno | None:
 
 def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     """The Harness rules that refuse the operation, in the order in which they are checked."""
-    if s.dead and isinstance(operation, CHANGING_MODULES):
+    if s.dead and isinstance(operation, CHANGING_MODULES) and _outlives_module(operation, s):
         yield _not_carried_out("NAME-7")
     yield from _unfit_names(operation, s)
     if isinstance(operation, ATTACHING) and operation.prog in s.lost:
@@ -111,6 +111,13 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     check = _MISUSES.get(type(operation))
     if check is not None:
         yield from check(operation, s)
+
+
+def _outlives_module(operation: op.InitModule | op.DeleteModule, s: Inventory) -> bool:
+    """Whether ftrace may have died or not, or something that it can no longer undo stands on the module's functions."""
+    if s.doubtful or isinstance(operation, op.InitModule):
+        return s.doubtful
+    return any(s.world.is_in(name, operation.module) for name in (*s.livepatches, *s.stale))
 
 
 def _meets_orphan(operation: Operation, s: Inventory) -> bool:

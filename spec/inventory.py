@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from spec import operations as op
 from spec.abi import SLOT_BYTES
@@ -23,11 +23,17 @@ __all__ = ["SINGLE_API", "DirectEntry", "Inventory", "LinkRecord", "OpsRecord", 
 SINGLE_API = ""
 """The owner of a direct entry that the single API made; no ops of a seed has this name."""
 
+ADDRESS_ZERO = "0 "
+"""Stands in a tracer's hash for functions that have gone (MODULE-5)."""
+
 NEVER = 1_000_000_000
 PROBE = "probe"
 PROBE_MOST_FUNCTIONS = 1000
 READS_RETURN = frozenset({"fexit", "fmod_ret", "fsession"})
 PROPOSAL_SLOTS = 6
+
+
+Hashed = TypeVar("Hashed", "OpsRecord", "GraphRecord")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,15 @@ class DirectEntry:
 
 
 @dataclass(frozen=True)
+class GraphRecord:
+    """A user of the graph tracer: the hashes of its ops as in OpsRecord, and whether its depth is limited."""
+
+    filter_hash: tuple[str, ...] = ()
+    notrace_hash: tuple[str, ...] = ()
+    depth: bool = False
+
+
+@dataclass(frozen=True)
 class LinkRecord:
     """A link: its program's name, and what its targets stood for when it was made."""
 
@@ -88,7 +103,7 @@ class Inventory:
     many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
     is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
     functions whose last program may have left its image behind for want of memory (NAME-12). dead: ftrace has died, or
-    may have. unclean: a detach failed, so that undoing need not give back everything.
+    may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back everything.
     """
 
     world: World
@@ -99,7 +114,7 @@ class Inventory:
     programs: Mapping[str, op.BpfProgLoad] = field(default_factory=dict)
     links: Mapping[str, LinkRecord] = field(default_factory=dict)
     btfs: Mapping[str, str | None] = field(default_factory=dict)
-    graph_users: tuple[str, ...] = ()
+    graph_users: Mapping[str, GraphRecord] = field(default_factory=dict)
     livepatches: tuple[str, ...] = ()
     armed: frozenset[str] = frozenset()
     stale: frozenset[str] = frozenset()
@@ -108,6 +123,7 @@ class Inventory:
     lost: frozenset[str] = frozenset()
     orphaned: frozenset[str] = frozenset()
     dead: bool = False
+    doubtful: bool = False
     unclean: bool = False
 
     @classmethod
@@ -172,6 +188,15 @@ class Inventory:
             case _:
                 raise TypeError(operation)
         return _edit(self.ops[operation.ops].filter_hash, chosen, operation.remove, operation.reset)
+
+    def user_after(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> GraphRecord:
+        """A user of the graph tracer with the hashes that it has if this call succeeds."""
+        record = self.graph_users[operation.user]
+        pattern, removes = without_bang(operation.glob or "")
+        matched, reset = (self.matching(pattern), False) if operation.glob else ((), True)
+        if isinstance(operation, op.SetFtraceFilter):
+            return replace(record, filter_hash=_edit(record.filter_hash, matched, removes, reset))
+        return replace(record, notrace_hash=_edit(record.notrace_hash, matched, removes, reset))
 
     def entries(self, owner: str) -> dict[str, str]:
         """The direct calls that an ops, or the single API, has registered on functions that are still there."""
@@ -347,7 +372,13 @@ def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
         orphaned=s.orphaned.union(alone),
         unclean=True,
         dead=s.dead or "patch" in s.armed,
+        doubtful=s.doubtful or (not s.dead and "patch" in s.armed),
     )
+
+
+def _register_graph(s: Inventory, o: op.RegisterFtraceGraph, _: Outcome) -> Inventory:
+    record = GraphRecord(s.matching(o.filter) if o.filter else (), depth=bool(o.depth))
+    return s.changed(graph_users={**s.graph_users, o.user: record})
 
 
 def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
@@ -361,12 +392,16 @@ def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
         lost=s.lost | {name for name, program in s.programs.items() if s.world.is_in(program.target, o.module)},
         direct_functions={gone.get(name, name): entry for name, entry in s.direct_functions.items()},
         ops={name: _without_sites(record, gone) for name, record in s.ops.items()},
+        graph_users={
+            name: _without_sites(record, dict.fromkeys(gone, ADDRESS_ZERO)) for name, record in s.graph_users.items()
+        },
     )
 
 
-def _without_sites(record: OpsRecord, gone: Mapping[str, str]) -> OpsRecord:
+def _without_sites(record: Hashed, gone: Mapping[str, str]) -> Hashed:
     filter_hash, notrace_hash = (
-        tuple(gone.get(name, name) for name in hash_) for hash_ in (record.filter_hash, record.notrace_hash)
+        tuple(dict.fromkeys(gone.get(name, name) for name in hash_))
+        for hash_ in (record.filter_hash, record.notrace_hash)
     )
     return replace(record, filter_hash=filter_hash, notrace_hash=notrace_hash)
 
@@ -393,10 +428,12 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.UpdateFtraceDirectMod: lambda s, o, _: _with_entries(
         s, o.ops, ((f, tramp) for f, tramp in o.entries if f in s.direct_functions)
     ),
-    op.RegisterFtraceGraph: lambda s, o, _: s.changed(graph_users=(*s.graph_users, o.user)),
-    op.UnregisterFtraceGraph: lambda s, o, _: s.changed(
-        graph_users=tuple(user for user in s.graph_users if user != o.user)
-    ),
+    op.RegisterFtraceGraph: _register_graph,
+    op.UnregisterFtraceGraph: lambda s, o, _: s.changed(graph_users=_without(s.graph_users, {o.user})),
+    op.SetFtraceFilter: lambda s, o, _: s.changed(graph_users={**s.graph_users, o.user: s.user_after(o)}),
+    op.SetFtraceNotrace: lambda s, o, _: s.changed(graph_users={**s.graph_users, o.user: s.user_after(o)}),
+    op.SetGraphFunction: lambda s, _, __: s,
+    op.SetGraphNotrace: lambda s, _, __: s,
     op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function)),
     op.Unlivepatch: lambda s, o, _: s.changed(livepatches=tuple(name for name in s.livepatches if name != o.function)),
     op.BpfProgLoad: lambda s, o, _: s.changed(programs={**s.programs, o.prog: o}),

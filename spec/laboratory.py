@@ -21,7 +21,7 @@ OWN = tuple(
     (
         "bpf_fentry_test1 bpf_fentry_test2 bpf_fentry_test5 bpf_fentry_test6 bpf_modify_return_test "
         "security_binder_set_context_mgr security_sb_remount make_task_dead xen_mc_extend_args panic umip_printk "
-        "branches_show@2 start_thread_common.constprop.0 __traceiter_percpu_alloc_percpu"
+        "branches_show branches_show@2 start_thread_common.constprop.0 __traceiter_percpu_alloc_percpu"
     ).split(),
 )
 """The kernel's own functions in a laboratory: some that BPF's own tests call, and one or two for each reason for which

@@ -274,6 +274,38 @@ class UnregisterFtraceGraph(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class SetFtraceFilter(Operation):
+    """A line is appended to the set_ftrace_filter of a user of the graph tracer; without a glob it is emptied."""
+
+    user: str = uses("user")
+    glob: str | None = names("glob", None)
+
+
+@dataclass(frozen=True, slots=True)
+class SetFtraceNotrace(Operation):
+    """The same of set_ftrace_notrace: the sites that the user's ops does not cover."""
+
+    user: str = uses("user")
+    glob: str | None = names("glob", None)
+
+
+@dataclass(frozen=True, slots=True)
+class SetGraphFunction(Operation):
+    """The same of set_graph_function: the subtrees that are recorded."""
+
+    user: str = uses("user")
+    glob: str | None = names("glob", None)
+
+
+@dataclass(frozen=True, slots=True)
+class SetGraphNotrace(Operation):
+    """The same of set_graph_notrace: the subtrees that are not."""
+
+    user: str = uses("user")
+    glob: str | None = names("glob", None)
+
+
+@dataclass(frozen=True, slots=True)
 class Livepatch(Operation):
     """An IPMODIFY user that redirects the function to a patched body, which returns 1000 more."""
 

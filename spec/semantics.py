@@ -45,6 +45,10 @@ class Semantics:
     old table by call_rcu_tasks.
     """
 
+    filter_unchecked: bool
+    """register_fentry() does not look at what ftrace_set_filter_ip() answers: the ops then has no filter, which is
+    -EINVAL (LINK-4). In 6.1.192, not in 6.12.117."""
+
     single_direct_ops: bool
     """One static direct_ops serves every BPF trampoline (CONFIG_HAVE_SINGLE_FTRACE_DIRECT_OPS, in 7.3).
 
@@ -153,6 +157,13 @@ class Semantics:
     series, v6.11; then 16.
     """
 
+    graph_rebuilds: bool
+    """Where the graph tracer takes several users, both hashes of graph_ops are made anew from all of its users' hashes
+    when one changes (GRAPH-12).
+
+    add_first_hash() and rebuild_hashes() in 7.3.4; 6.12.117 has append_hashes() and intersect_hashes() in their place.
+    """
+
     jmp_sites: bool
     """The site of an image that calls the original by its address jumps to it, so that no return address into the
     function is on the stack. bpf_trampoline_use_jmp() with CONFIG_DYNAMIC_FTRACE_WITH_JMP in 7.3.4; not in 6.12.117."""
@@ -174,6 +185,7 @@ _LINUX_6_1 = Semantics(
     hash_direct=False,
     failed_direct_reusable=False,
     growth_waits=True,
+    filter_unchecked=True,
     single_direct_ops=False,
     notrace_leaves_regs=False,
     share_ipmodify=True,
@@ -195,6 +207,7 @@ _LINUX_6_1 = Semantics(
     foreign_direct="EBUSY",
     rude_waits=True,
     graph_users=1,
+    graph_rebuilds=False,
     jmp_sites=False,
     slot0_returns=False,
 )
@@ -206,6 +219,7 @@ _LINUX_6_12 = replace(
     single_direct=False,
     failed_direct_reusable=True,
     growth_waits=False,
+    filter_unchecked=False,
     notrace_leaves_regs=True,
     free_filters=True,
     max_slots=12,
@@ -229,6 +243,7 @@ _LINUX_7_3 = replace(
     tracing_multi=True,
     foreign_direct="EINVAL",
     rude_waits=False,
+    graph_rebuilds=True,
     jmp_sites=True,
     slot0_returns=False,
 )
@@ -236,6 +251,7 @@ _LINUX_7_3 = replace(
 _PROPOSAL_2021 = replace(
     _LINUX_6_1,
     name="proposal-2021",
+    filter_unchecked=False,
     failed_direct_reusable=True,
     share_ipmodify=False,
     fmod_ret=False,

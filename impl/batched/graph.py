@@ -1,17 +1,32 @@
-"""The function graph tracer's users (GRAPH-1 to GRAPH-3, GRAPH-7); its shadow stack is in machine.routines."""
+"""The function graph tracer's users (GRAPH-1 to GRAPH-3, GRAPH-7, GRAPH-10 to GRAPH-12).
+
+The shadow stack is in machine.fgraph.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Final
+
 from impl.batched.cost import Bill
 from impl.batched.faults import Refused
-from impl.batched.filters import difference, empty_hash, select
+from impl.batched.filters import empty_hash, select
 from impl.batched.functions import Mask
 from impl.batched.sites import GRAPH
-from impl.batched.state import GraphUser, State, covered_by
+from impl.batched.state import GraphUser, State
 from spec import operations as op
-from spec.globs import record_index
+from spec.globs import record_index, without_bang
 
-__all__ = ["register", "unregister"]
+__all__ = ["register", "set_filter", "set_graph_function", "set_graph_notrace", "set_notrace", "unregister"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hashes:
+    """What graph_ops is to have (struct ftrace_ops_hash)."""
+
+    filter_hash: Mask
+    notrace_hash: Mask
 
 
 def register(state: State, operation: op.RegisterFtraceGraph) -> None:
@@ -24,18 +39,19 @@ def register(state: State, operation: op.RegisterFtraceGraph) -> None:
     if not graph.free:
         raise Refused("EBUSY" if state.facts.graph_users == 1 else "ENOSPC")
     state.faults.stop_at("register")
-    user = GraphUser(operation.user, graph.free[0], filter_hash, function, notrace, operation.depth)
-    _change(state, sorted([*graph.users, user], key=lambda one: one.slot))
+    nothing = empty_hash(state.functions)
+    user = GraphUser(operation.user, graph.free[0], filter_hash, nothing, function, notrace, operation.depth)
+    _change(state, [*graph.users, user], _join(state, user))
     graph.free.popleft()
 
 
-def _make_hash(state: State, glob: str | None) -> Mask | None:
+def _make_hash(state: State, glob: str | None) -> Mask:
+    mask = empty_hash(state.functions)
     if glob is None:
-        return None
+        return mask
     found = select(state, glob)
     if glob.startswith("!") or not len(found):
         raise Refused("EINVAL")
-    mask = empty_hash(state.functions)
     mask[found] = True
     return mask
 
@@ -51,23 +67,177 @@ def unregister(state: State, operation: op.UnregisterFtraceGraph) -> None:
     """unregister_ftrace_graph() (GRAPH-7)."""
     graph = state.graph
     state.refuse_if_dead()
-    leaving = next(user for user in graph.users if user.name == operation.user)
-    _change(state, [user for user in graph.users if user is not leaving])
+    leaving = _find(state, operation.user)
+    staying = [user for user in graph.users if user is not leaving]
+    _change(state, staying, _recompute(state, staying))
     graph.free.append(leaving.slot)
 
 
-def _change(state: State, users: list[GraphUser]) -> None:
-    """graph_ops covers what its users cover, and is in the list while it has one (GRAPH-2)."""
-    graph, sites = state.graph, state.sites
-    before, after = covered_by(graph.users, sites), covered_by(users, sites)
-    joined, left = difference(state, after, before), difference(state, before, after)
+def set_filter(state: State, operation: op.SetFtraceFilter) -> None:
+    """A line for set_ftrace_filter of a live user (GRAPH-10)."""
+    user = _begin_setting(state, operation.user)
+    hash_ = _edit(state, user.filter_hash, operation.glob)
+    users = _exchange_user(state, user, replace(user, filter_hash=hash_))
+    hashes = _recompute(state, users)
+    if not state.facts.graph_rebuilds and state.facts.graph_users > 1:
+        hashes = replace(hashes, notrace_hash=state.graph.notrace_hash)
+    _change(state, users, hashes)
+
+
+def set_notrace(state: State, operation: op.SetFtraceNotrace) -> None:
+    """A line for set_ftrace_notrace of a live user (GRAPH-10)."""
+    user = _begin_setting(state, operation.user)
+    hash_ = _edit(state, user.notrace_hash, operation.glob)
+    users = _exchange_user(state, user, replace(user, notrace_hash=hash_))
+    hashes = _recompute(state, users)
+    if not state.facts.graph_rebuilds and state.facts.graph_users > 1:
+        hashes = replace(hashes, filter_hash=state.graph.filter_hash)
+    _change(state, users, hashes)
+
+
+def set_graph_function(state: State, operation: op.SetGraphFunction) -> None:
+    """A line for set_graph_function (GRAPH-11)."""
+    user = _begin_setting(state, operation.user)
+    function = _edit_graph(state, user.function, operation.glob)
+    _wait_for_old(state, user.function)
+    user.function = function
+
+
+def set_graph_notrace(state: State, operation: op.SetGraphNotrace) -> None:
+    """A line for set_graph_notrace (GRAPH-11)."""
+    user = _begin_setting(state, operation.user)
+    notrace = _edit_graph(state, user.notrace, operation.glob)
+    _wait_for_old(state, user.notrace)
+    user.notrace = notrace
+
+
+def _find(state: State, name: str) -> GraphUser:
+    return next(user for user in state.graph.users if user.name == name)
+
+
+def _begin_setting(state: State, name: str) -> GraphUser:
+    state.refuse_if_dead()
+    state.faults.stop_at("alloc")
+    return _find(state, name)
+
+
+def _edit(state: State, present: Mask, glob: str | None) -> Mask:
+    """The hash with what a glob selects, or without it; with no glob it is empty."""
+    if glob is None:
+        return empty_hash(state.functions)
+    pattern, removes = without_bang(glob)
+    found = select(state, pattern)
+    if not len(found):
+        raise Refused("EINVAL")
+    new = present.copy()
+    new[found] = not removes
+    return new
+
+
+def _edit_graph(state: State, present: Mask, glob: str | None) -> Mask:
+    """As `_edit`, but a number names nothing, and what is removed must have been there."""
+    if glob is None:
+        return empty_hash(state.functions)
+    pattern, removes = without_bang(glob)
+    if record_index(pattern) is not None:
+        raise Refused("EINVAL")
+    if removes and not present[select(state, pattern)].any():
+        raise Refused("EINVAL")
+    return _edit(state, present, glob)
+
+
+def _exchange_user(state: State, old: GraphUser, new: GraphUser) -> list[GraphUser]:
+    """The users with another one in an old one's place; the last check is made."""
+    state.faults.stop_at("filter")
+    return [new if user is old else user for user in state.graph.users]
+
+
+# What graph_ops covers (GRAPH-12).
+
+
+def _join(state: State, user: GraphUser) -> _Hashes:
+    """The hashes with one user more."""
+    graph, rebuilds = state.graph, state.facts.graph_rebuilds
+    if not graph.users:
+        return _first(user) if rebuilds else _Hashes(user.filter_hash.copy(), user.notrace_hash.copy())
+    present = _Hashes(graph.filter_hash, graph.notrace_hash)
+    if rebuilds:
+        return _next(present, user)
+    return _Hashes(_unite(graph.filter_hash, user.filter_hash), graph.notrace_hash & user.notrace_hash)
+
+
+def _recompute(state: State, users: list[GraphUser]) -> _Hashes:
+    """Both hashes for these users."""
+    graph = state.graph
+    if not users:
+        return _Hashes(empty_hash(state.functions), empty_hash(state.functions))
+    newest, *others = users[::-1]
+    if state.facts.graph_users == 1:
+        return _Hashes(newest.filter_hash.copy(), newest.notrace_hash.copy())
+    if state.facts.graph_rebuilds:
+        return reduce(_next, others, _first(newest))
+    filter_hash = reduce(_unite, (user.filter_hash for user in others), newest.filter_hash.copy())
+    # The newest user's hash is passed over.
+    notrace_hash = reduce(lambda left, user: left & user.notrace_hash, others, graph.notrace_hash.copy())
+    return _Hashes(filter_hash, notrace_hash)
+
+
+def _first(user: GraphUser) -> _Hashes:
+    nothing = user.filter_hash & False
+    if user.filter_hash.any():
+        return _Hashes(user.filter_hash & ~user.notrace_hash, nothing)
+    return _Hashes(nothing, user.notrace_hash.copy())
+
+
+def _next(present: _Hashes, user: GraphUser) -> _Hashes:
+    nothing = user.filter_hash & False
+    if present.filter_hash.any() and user.filter_hash.any():
+        return _Hashes(present.filter_hash | (user.filter_hash & ~user.notrace_hash), nothing)
+    return _Hashes(nothing, present.notrace_hash & user.notrace_hash)
+
+
+def _unite(some: Mask, more: Mask) -> Mask:
+    """Two filters as one, where an empty one means everything."""
+    both: Mask = some | more
+    return both if some.any() and more.any() else both & False
+
+
+_WAITS: Final = "rcu_tasks_rude"
+
+
+def _wait_for_old(state: State, hash_: Mask) -> None:
+    """A hash of set_graph_* that was not empty may be in use yet."""
     bill = Bill()
-    bill.patch(sites.joining(joined, regs=False) + sites.leaving(left, regs=False))
+    if hash_.any() and state.facts.rude_waits:
+        bill.wait(_WAITS)
     state.settle(bill)
-    sites.join(joined, GRAPH)
-    sites.leave(left, GRAPH)
+
+
+def _change(state: State, users: list[GraphUser], hashes: _Hashes) -> None:
+    """graph_ops gets other users and hashes; it is in the list while it has users (GRAPH-2).
+
+    A live ops gets first the filter, then the notrace hash, with a pass for each.
+    """
+    graph, sites = state.graph, state.sites
+    here = _mark(state, graph.users, graph.filter_hash, graph.notrace_hash)
+    halfway = _mark(state, users, hashes.filter_hash, graph.notrace_hash if graph.users else hashes.notrace_hash)
+    there = _mark(state, users, hashes.filter_hash, hashes.notrace_hash)
+    bill = Bill()
+    bill.patch(sites.toggling(here ^ halfway, here))
+    bill.patch(sites.toggling(halfway ^ there, here))
+    state.settle(bill)
+    sites.join((there & ~here).nonzero()[0], GRAPH)
+    sites.leave((here & ~there).nonzero()[0], GRAPH)
     if not graph.users:
         state.ops_list.insert(0, graph)
     if not users:
         state.ops_list.remove(graph)
-    graph.users = users
+    graph.users, graph.filter_hash, graph.notrace_hash = users, hashes.filter_hash, hashes.notrace_hash
+
+
+def _mark(state: State, users: list[GraphUser], filter_hash: Mask, notrace_hash: Mask) -> Mask:
+    """The loaded sites that graph_ops covers with these hashes; none while it has no users."""
+    mask = empty_hash(state.functions)
+    if users:
+        mask[state.sites.covered(filter_hash, notrace_hash)] = True
+    return mask

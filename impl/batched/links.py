@@ -109,6 +109,8 @@ def _place_one(state: State, program: Program, index: int) -> bool:
     user = state.sites.ipmodify[index]
     if first:
         if not facts.single_direct_ops:
+            if state.dead:
+                raise Refused("EINVAL" if facts.filter_unchecked else "ENODEV")
             state.faults.stop_at("filter")
         if state.direct.entry[index] not in {NO_ENTRY, BPF}:
             raise Refused(facts.foreign_direct)

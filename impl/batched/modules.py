@@ -15,19 +15,19 @@ __all__ = ["delete_module", "init_module"]
 
 
 def init_module(state: State, operation: op.InitModule) -> None:
-    """ftrace_module_enable(): the sites join the ops that cover everything (MODULE-1, COST-8)."""
+    """ftrace_module_enable(): the sites join the ops that cover everything, if ftrace lives (MODULE-1, DEAD-2)."""
     if operation.module in state.modules:
         raise Refused("EEXIST")
     where = _find_functions(state, operation.module)
     where = where[state.functions.has_site[where]]
     sites = state.sites
     sites.loaded[where] = True
-    for entry in state.ops_list:
+    for entry in state.ops_list if not state.dead else ():
         if isinstance(entry, Ops):
             if not entry.ipmodify and not entry.filter_hash.any():
                 sites.join(where, entry.code, regs=entry.regs)
-        elif any(user.filter_hash is None for user in entry.users):
-            sites.join(where, GRAPH)
+        elif not entry.filter_hash.any():
+            sites.join(where[~entry.notrace_hash[where]], GRAPH)
     state.modules.add(operation.module)
     state.present[state.functions.modules[operation.module]] = True
     state.ledger.sites += int(np.count_nonzero(sites.count[where]))
@@ -47,7 +47,9 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
     for ops in state.ops.values():
         ops.keep_addresses(where, addresses)
     for mask in (mask for user in state.graph.users for mask in user.hashes()):
-        _move_to_address_zero(mask, where)
+        _keep_an_address(mask, where)
+    for mask in (state.graph.filter_hash, state.graph.notrace_hash):
+        _keep_an_address(mask, where)
     state.direct.keep_addresses(where, addresses)
     state.sites.forget(where)
     state.version += 1
@@ -71,8 +73,8 @@ def _is_in_use(state: State, module: str, where: Indices) -> bool:
     return bool((state.functions.named.module[targets] == state.functions.modules[module]).any())
 
 
-def _move_to_address_zero(mask: Mask, where: Indices) -> None:
-    """clear_mod_from_hash(): a tracer's entries stay, for an address that matches nothing."""
+def _keep_an_address(mask: Mask, where: Indices) -> None:
+    """A tracer's entries stay, for address 0 or one where nothing is any more, which match nothing (MODULE-5)."""
     if mask[where].any():
         mask[where] = False
         mask[-1] = True

@@ -50,6 +50,10 @@ class Sites:
             changed |= self.regs[where] == 1
         return int(np.count_nonzero(changed))
 
+    def toggling(self, where: Mask, present: Mask) -> int:
+        """How many of these sites change when an ops without regs joins or leaves them; present: where it is now."""
+        return int(np.count_nonzero(where & (self.count - present < _OURS)))
+
     def settling(self, where: Indices) -> int:
         """How many of them change when the kernel asks whether any ops that covers them still needs R."""
         return int(np.count_nonzero((self.count[where] >= _OURS) & self.regs_left[where] & (self.regs[where] == 0)))

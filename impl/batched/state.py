@@ -15,7 +15,7 @@ from impl.batched.sites import FIRST_OPS, Sites
 from impl.batched.trampolines import Trampolines
 from spec.semantics import Semantics
 
-__all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State", "covered_by"]
+__all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State"]
 
 
 @dataclass(slots=True, eq=False)
@@ -63,38 +63,48 @@ class Ops:
 
 @dataclass(slots=True, eq=False)
 class GraphUser:
-    """A user of the graph tracer; None: the hash was not given."""
+    """A user of the graph tracer; a hash that is empty restricts nothing.
+
+    filter_hash, notrace_hash: those of its ops. function, notrace: set_graph_function and set_graph_notrace.
+    """
 
     name: str
     slot: int
-    filter_hash: Mask | None
-    function: Mask | None
-    notrace: Mask | None
+    filter_hash: Mask
+    notrace_hash: Mask
+    function: Mask
+    notrace: Mask
     depth: int | None
 
-    def hashes(self) -> list[Mask]:
-        """The hashes that were given."""
-        return [given for given in (self.filter_hash, self.function, self.notrace) if given is not None]
+    def hashes(self) -> tuple[Mask, Mask, Mask, Mask]:
+        """All of them."""
+        return self.filter_hash, self.notrace_hash, self.function, self.notrace
+
+    def takes(self) -> Mask:
+        """The functions that its own ops covers, loaded or not (FILTER-1)."""
+        taken: Mask = ~self.notrace_hash
+        return taken & self.filter_hash if self.filter_hash.any() else taken
 
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """graph_ops: its users in the order of slots, and the free slots, the one free longest first (GRAPH-3)."""
+    """graph_ops: its users in the order in which they came, and the free slots, the one free longest first (GRAPH-3).
+
+    filter_hash, notrace_hash: its own, which follow from those of its users by what was done so far (GRAPH-12).
+    """
 
     free: deque[int]
+    filter_hash: Mask
+    notrace_hash: Mask
     users: list[GraphUser] = field(default_factory=list)
 
+    def by_slot(self) -> list[GraphUser]:
+        """Its users in the order in which they run (GRAPH-3)."""
+        return sorted(self.users, key=lambda user: user.slot)
 
-def covered_by(users: list[GraphUser], sites: Sites) -> Indices:
-    """The loaded sites that the filter of one of these users lets through (GRAPH-2)."""
-    if not users:
-        return np.empty(0, np.intp)
-    union = np.zeros_like(sites.loaded)
-    for user in users:
-        if user.filter_hash is None:
-            return np.flatnonzero(sites.loaded)
-        union |= user.filter_hash
-    return np.flatnonzero(union & sites.loaded)
+    def covered(self, sites: Sites) -> Indices:
+        """The loaded sites that it covers."""
+        return sites.covered(self.filter_hash, self.notrace_hash) if self.users else np.empty(0, np.intp)
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +147,11 @@ class State:
         self.sites = Sites(functions)
         self.direct = DirectFunctions(functions.count + 1)
         self.trampolines = Trampolines(functions, level, parts=facts.has_parts)
-        self.graph = Graph(deque(range(facts.graph_users)))
+        self.graph = Graph(
+            deque(range(facts.graph_users)),
+            np.zeros(functions.count + 1, np.bool_),
+            np.zeros(functions.count + 1, np.bool_),
+        )
         self.ops: dict[str, Ops] = {}
         self.ops_list: list[Ops | Graph] = []
         self.programs: dict[str, Program] = {}

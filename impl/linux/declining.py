@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from impl.linux import injection
 from impl.linux.directory import PATCHED, Directory
 from impl.linux.laboratory.build import CORE
 from impl.linux.laboratory.control import OPS_SLOTS, STUBS
@@ -23,6 +24,10 @@ NEVER = 1000
 
 EVERYTHING = "does not trace every function of the kernel: that takes the emulator too long"
 
+HALF_STARTED = "leaves an ops half started at which ftrace died, so that its direct calls are refused as misuse"
+
+UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
+
 
 @dataclass(slots=True)
 class Decliner:
@@ -36,10 +41,14 @@ class Decliner:
     def _inventory(self) -> Inventory:
         return self.run.inventory
 
+    @property
+    def _dead(self) -> bool:
+        return self._inventory.dead
+
     def reason(self, operation: Operation) -> str:
         """Why the operation is declined in the present state; empty if it is not."""
         decline = self._handlers.get(type(operation))
-        return (decline(operation) if decline else "") or self._stubs(operation)
+        return (decline(operation) if decline else "") or self._stubs(operation) or self._fault(operation)
 
     @property
     def _handlers(self) -> dict[type[Operation], Callable[[Any], str]]:
@@ -51,10 +60,16 @@ class Decliner:
             op.FtraceSetFilterIp: self._becomes_empty,
             op.FtraceSetFilterIps: self._becomes_empty,
             op.FtraceSetNotrace: self._notrace,
+            op.RegisterFtraceDirectMulti: self._start_direct,
             op.UpdateFtraceDirectAdd: self._update,
             op.UpdateFtraceDirectDel: self._update,
             op.RegisterFtraceFunction: self._register,
             op.RegisterFtraceGraph: self._graph,
+            op.UnregisterFtraceGraph: self._ungraph,
+            op.SetFtraceFilter: self._user_filter,
+            op.SetFtraceNotrace: self._user_notrace,
+            op.SetGraphFunction: self._graph_list,
+            op.SetGraphNotrace: self._graph_list,
             op.Livepatch: self._livepatch,
             op.BpfProgLoad: self._load,
             op.BpfRawTracepointOpen: self._open,
@@ -65,12 +80,49 @@ class Decliner:
     def _call(self, operation: op.Call) -> str:
         if operation.function in self.directory.station.own:
             return "does not call the kernel's own functions: their bodies keep no records"
-        return ""
+        # Where several ops cover a site ftrace_kill() makes it call ftrace_stub().
+        return "calls nothing after ftrace has died" if self._dead else ""
 
     def _fail(self, operation: op.Fail) -> str:
-        if operation.point != "jit_charge":
-            return f"cannot make '{operation.point}' fail"
-        return "can only make the next charge fail" if 1 < operation.count < NEVER else ""
+        if 1 < operation.count < NEVER:
+            return "can only make a point fail when it is reached next"
+        lacks = operation.point in injection.POINTS and not self.directory.station.injects
+        return f"cannot make '{operation.point}' fail" if lacks else ""
+
+    def _fault(self, operation: Operation) -> str:
+        """A point that is armed, and which the operation may reach where no function of the kernel stands for it."""
+        points = (point for point in sorted(self.run.failing) if self._cannot_fail(point, operation))
+        return next((f"cannot make '{point}' fail in this operation" for point in points), "")
+
+    def _cannot_fail(self, point: str, operation: Operation) -> bool:
+        if injection.place_of(point, operation) is None:
+            return injection.reaches(point, operation)
+        match point, operation:
+            case "alloc", op.BpfLinkDetach(name):
+                return not self._keeps_a_program(name)
+            case "filter" | "register", _:
+                record = self._inventory.ops.get(getattr(operation, "ops", ""))
+                starts = isinstance(operation, op.RegisterFtraceFunction)
+                # Some checks come behind the function, and the rules have them before the point (FILTER-8, OPS-4, -5).
+                return record is not None and (record.ipmodify or (starts and record.enabled))
+            case "patch", _:
+                return self._is_live(operation)
+        return False
+
+    def _keeps_a_program(self, name: str) -> bool:
+        """Whether the link's one function keeps another program, so that its trampoline stays (NAME-12)."""
+        link = self._inventory.links.get(name)
+        if link is None or len(link.functions) > 1 or self._inventory.programs[link.prog].multi:
+            return link is None
+        others = (other for key, other in self._inventory.links.items() if key != name)
+        return any(link.functions <= other.functions for other in others)
+
+    def _is_live(self, operation: Operation) -> bool:
+        """Whether an ops that is live may change: then the kernel says nothing of a pass that fails."""
+        record = self._inventory.ops.get(getattr(operation, "ops", ""))
+        users = isinstance(operation, op.RegisterFtraceGraph) and self._inventory.graph_users
+        shares = isinstance(operation, op.BpfRawTracepointOpen | op.Livepatch) or (record and record.ipmodify)
+        return bool(users or (shares and self._inventory.links) or (record and record.enabled))
 
     def _declare(self, operation: op.FtraceOps) -> str:
         _ = operation
@@ -95,24 +147,40 @@ class Decliner:
         return "numbers its records in another way" if record_index(pattern) is not None else ""
 
     def _notrace(self, operation: op.FtraceSetNotrace) -> str:
-        return self._alone(without_bang(operation.glob)[0])
+        pattern, removes = without_bang(operation.glob)
+        return self._alone(pattern) or self._grows_loud(operation, pattern, removes=removes)
+
+    def _grows_loud(self, operation: op.FtraceSetNotrace, pattern: str, *, removes: bool) -> str:
+        """An enabled ops without a filter covers what its notrace hash no longer holds."""
+        record = self._inventory.ops.get(operation.ops)
+        if record is None or not record.enabled or record.filter_hash or record.direct:
+            return ""
+        match, foreign = matcher(pattern), self.directory.station.foreign
+        loud = any(map(match, foreign)) if removes else operation.reset and not all(map(match, foreign))
+        return EVERYTHING if loud else ""
 
     def _becomes_empty(self, operation: op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> str:
         """An enabled ops whose filter becomes empty covers everything (FILTER-10)."""
         record = self._inventory.ops.get(operation.ops)
-        if record is None or not record.enabled or record.ipmodify or record.direct:
+        if record is None or not record.enabled or record.ipmodify or record.direct or operation.ops in self.run.quiet:
             return ""
         return EVERYTHING if not self._inventory.filter_after(operation) else ""
 
     def _update(self, operation: op.UpdateFtraceDirectAdd | op.UpdateFtraceDirectDel) -> str:
         """update_ftrace_direct_add() and _del() give the ops an empty notrace hash, if it stays enabled."""
+        if self._dead:
+            return HALF_STARTED
         record = self._inventory.ops.get(operation.ops)
         forgets = record and record.enabled and record.notrace_hash
         return "forgets the notrace hash of an ops whose direct calls change" if forgets else ""
 
+    def _start_direct(self, _operation: op.RegisterFtraceDirectMulti) -> str:
+        return HALF_STARTED if self._dead else ""
+
     def _register(self, operation: op.RegisterFtraceFunction) -> str:
         record = self._inventory.ops.get(operation.ops)
-        covers_all = record and not (record.filter_hash or record.ipmodify or record.direct)
+        quiet = operation.ops in self.run.quiet
+        covers_all = record and not (quiet or record.filter_hash or record.ipmodify or record.direct)
         return EVERYTHING if covers_all else ""
 
     def _graph(self, operation: op.RegisterFtraceGraph) -> str:
@@ -131,6 +199,34 @@ class Decliner:
         obstacle = self.directory.station.graph.obstacle(filters, limits_of(operation))
         return f"cannot register this user: {obstacle}" if obstacle else ""
 
+    def _ungraph(self, _operation: op.UnregisterFtraceGraph) -> str:
+        return "does not tell by tracefs whether a tracer could be stopped after ftrace has died" if self._dead else ""
+
+    def _user_filter(self, operation: op.SetFtraceFilter) -> str:
+        pattern, removes = without_bang(operation.glob or "")
+        selects = self._alone if removes else self._beyond
+        return (selects(pattern) if pattern else "") or self._covers_everything(operation)
+
+    def _user_notrace(self, operation: op.SetFtraceNotrace) -> str:
+        pattern, _ = without_bang(operation.glob or "")
+        return (self._alone(pattern) if pattern else "") or self._covers_everything(operation)
+
+    def _covers_everything(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> str:
+        """Without a filter a user covers everything; if all of it is in the notrace hash graph_ops may (GRAPH-12)."""
+        if operation.user not in self._inventory.graph_users:
+            return ""
+        after = self._inventory.user_after(operation)
+        return EVERYTHING if frozenset(after.filter_hash) <= frozenset(after.notrace_hash) else ""
+
+    def _graph_list(self, operation: op.SetGraphFunction | op.SetGraphNotrace) -> str:
+        users = self._inventory.graph_users
+        if len(users) > 1:
+            return "has one set_graph_function and one set_graph_notrace for all users"
+        if any(user.depth for user in users.values()):
+            return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
+        pattern, _ = without_bang(operation.glob or "")
+        return self._alone(pattern) if pattern else ""
+
     def _livepatch(self, operation: op.Livepatch) -> str:
         if operation.function in self.directory.station.own:
             return f"has no patched body ({PATCHED}) for a function of the kernel's own"
@@ -142,7 +238,14 @@ class Decliner:
         own = operation.calls in self.directory.station.own
         return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 
+    def _direct_ops_lives(self, beside: int) -> bool:
+        """Whether ftrace has died with a direct_ops that stays live, with more links than these."""
+        shared = self._inventory.semantics.single_direct_ops
+        return self._dead and shared and len(self._inventory.links) > beside
+
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
+        if self._direct_ops_lives(0):
+            return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
         return self._second_try(program.kind, program.target or operation.function or "") if program else ""
 
@@ -156,6 +259,8 @@ class Decliner:
         return "lets the second try of an attach reset an ops that is live, and ends ftrace at the next call (DEFECT-2)"
 
     def _link(self, operation: op.BpfLinkCreate) -> str:
+        if self._direct_ops_lives(0):
+            return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
         if program is None:
             return ""
@@ -170,6 +275,10 @@ class Decliner:
         return "makes links over these two BTFs only where ids of one mean nothing in the other" if mixed else ""
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
+        if self._direct_ops_lives(1):
+            return UNSEEN_DEATH
+        if self._dead and not self._inventory.semantics.single_direct_ops and not self._keeps_a_program(operation.link):
+            return "frees the ops of a trampoline that ftrace, once dead, keeps in its list (DEFECT-21)"
         link = self._inventory.links.get(operation.link)
         if self.run.charge_fails and link and len(link.functions) > 1:
             return "would refuse the charge of each of the link's functions"

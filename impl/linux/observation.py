@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from impl.linux.architectures import SiteCode
-from impl.linux.directory import Directory
+from impl.linux.directory import NOWHERE, Directory
 from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.guest import Guest
 from impl.linux.laboratory.tuning import untaint
@@ -59,6 +59,7 @@ class Observer:
     _images: dict[int, tuple[bytes, str]] = field(default_factory=dict)
     _sharing: set[int] = field(default_factory=set)
     _entries_of: dict[str, int] = field(default_factory=dict)
+    _codes: dict[str, SiteCode] = field(default_factory=dict)
 
     def add(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
         """Add the reads to a batch; what is returned makes `sites` of the reply, and says whether the kernel warned."""
@@ -84,12 +85,16 @@ class Observer:
 
     def _observe(self, functions: Sequence[EnabledFunction]) -> None:
         """Read the bytes of every site that is shown or was shown before; one that is a nop is left out."""
+        if not functions and self.sites and self._has_died():
+            self._look_again()
+            return
         addresses = self._find_addresses(functions)
         gone = [name for name in self.sites if name not in addresses]
         old = {name: address for name in gone if (address := self.directory.address(name)) > 1}
         places = {**{name: address for name, (address, _) in addresses.items()}, **old}
         codes = self._read_sites(places)
         live = {name: (function, codes[name]) for name, (_, function) in addresses.items()}
+        self._codes = codes
         self._entries_of = entries = self._find_entries(live)
         spelled = self._spell({*(c.target for _, c in live.values() if c.target), *entries.values()}, functions)
         self.sites = {
@@ -99,6 +104,21 @@ class Observer:
         for name in old:
             if codes[name].kind != "nop":
                 self.sites[name] = Site(0, False, False, False, f"{codes[name].target:#x}")
+
+    def _has_died(self) -> bool:
+        """Whether ftrace has died: enabled_functions is empty then."""
+        (flag,) = self._guest.read_memory([(self.directory.symbols.address("ftrace_disabled"), 4)])
+        return any(flag)
+
+    def _look_again(self) -> None:
+        """After ftrace has died a site that still has its bytes is as it was shown last."""
+        places = {name: address for name in self.sites if (address := self.directory.address(name)) > NOWHERE}
+        codes = self._read_sites(places)
+        self.sites = {name: self._as_before(name, codes[name]) for name in places}
+
+    def _as_before(self, name: str, code: SiteCode) -> Site:
+        same = code.target == self._codes[name].target
+        return self.sites[name] if same else Site(0, False, False, False, f"{code.target or 0:#x}")
 
     def _find_addresses(self, functions: Sequence[EnabledFunction]) -> dict[str, tuple[int, EnabledFunction]]:
         """The address of each function; of symbols that share a name, in order, of those whose sites are no nops."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from spec import operations as op
+from spec.globs import matcher, without_bang
 from spec.inventory import Inventory
+from spec.operations import Operation
+from spec.outcomes import Ok, Outcome
 
 __all__ = ["RunState"]
 
@@ -14,9 +19,28 @@ class RunState:
     """State of one run.
 
     inventory: what exists by the kernel's answers; nothing that can be observed is answered from it. charge_fails: the
-    next charge for an image's memory will be refused. stubs: the numbers of direct trampolines, by name.
+    next charge for an image's memory will be refused. failing: the other points that will fail when the kernel comes by
+    them. quiet: ops whose notrace hash holds every function that the kernel has beside the world's. stubs: the numbers
+    of direct trampolines, by name.
     """
 
     inventory: Inventory
     charge_fails: bool = False
+    failing: set[str] = field(default_factory=set)
+    quiet: set[str] = field(default_factory=set)
     stubs: dict[str, int] = field(default_factory=dict)
+
+    def follow_quiet(self, operation: Operation, outcome: Outcome, foreign: Collection[str]) -> None:
+        """Note which ops are quiet after an operation. foreign: the symbols of the kernel's other records."""
+        match operation, outcome:
+            case op.FtraceOps(name), Ok():
+                self.quiet.discard(name)
+            case op.FtraceSetNotrace(name), Ok():
+                pattern, removes = without_bang(operation.glob)
+                selects = matcher(pattern)
+                if removes and any(map(selects, foreign)):
+                    self.quiet.discard(name)
+                elif not removes and all(map(selects, foreign)):
+                    self.quiet.add(name)
+                elif operation.reset:
+                    self.quiet.discard(name)

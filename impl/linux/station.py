@@ -14,6 +14,7 @@ from impl.linux.bpf.recorders import Bindings
 from impl.linux.guest.batch import AT_FDCWD, Batch
 from impl.linux.guest.guest import Guest, GuestDiedError, boot
 from impl.linux.guest.packages import Kernel
+from impl.linux.injection import SYMBOLS
 from impl.linux.laboratory import control
 from impl.linux.laboratory.build import CORE, Modules, build
 from impl.linux.laboratory.tuning import shorten_grace_periods
@@ -57,6 +58,11 @@ class Station:
     helpers: Helpers
     taint: int
     jit_limit: bytes
+
+    @property
+    def injects(self) -> bool:
+        """Whether the kernel has every function that can be made to fail (FAIL-1)."""
+        return all(self.symbols.addresses(symbol) for symbol in SYMBOLS)
 
     def fresh(self) -> None:
         """Go back to the snapshot, also if the guest has died."""

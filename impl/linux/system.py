@@ -12,6 +12,7 @@ from impl.linux.declining import Decliner, limits_of
 from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
+from impl.linux.injection import Injector
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Command, Numbers
 from impl.linux.observation import Observer, Spelling
@@ -52,6 +53,7 @@ class Linux:
         self._attachments = Attachments(self._directory, self._run)
         self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
+        self._injector = Injector(station.guest, station.symbols)
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
     def declines(self, operation: Operation) -> str:
@@ -60,7 +62,8 @@ class Linux:
 
     def apply(self, operation: Operation) -> Outcome:
         """Have one operation carried out, and look."""
-        outcome = self._carry_out(operation)
+        with self._injector.failing(self._run.failing, operation):
+            outcome = self._carry_out(operation)
         batch = Batch()
         observed = self._observer.add(batch)
         warned = observed(self._station.guest.submit(batch))
@@ -68,6 +71,7 @@ class Linux:
             outcome = replace(outcome, warn=True)
         before = self._run.inventory
         self._run.inventory = before.after(operation, outcome)
+        self._run.follow_quiet(operation, outcome, self._station.foreign)
         self._use_up_fault(operation, outcome, before)
         return outcome
 
@@ -96,7 +100,7 @@ class Linux:
     def _carry_out(self, operation: Operation) -> Outcome:
         match operation:
             case op.Fail():
-                self._run.charge_fails = operation.count == 1
+                self._arm(operation)
                 return Ok()
             case op.BpfProgLoad():
                 return self._attachments.load(operation)
@@ -111,9 +115,20 @@ class Linux:
                 return _outcome(self._station.graph.register(operation.user, patterns, limits_of(operation)))
             case op.UnregisterFtraceGraph():
                 return _outcome(self._station.graph.unregister(operation.user))
+            case op.SetFtraceFilter() | op.SetFtraceNotrace() | op.SetGraphFunction() | op.SetGraphNotrace():
+                return _outcome(self._station.graph.set_hash(operation.user, operation.verb, operation.glob))
             case op.InitModule() | op.DeleteModule():
                 return self._module(operation)
         return self._answer_for_klp(operation) or self._control(operation)
+
+    def _arm(self, operation: op.Fail) -> None:
+        """The point fails next, or a fault that was armed is taken back."""
+        if operation.point == "jit_charge":
+            self._run.charge_fails = operation.count == 1
+        elif operation.count == 1:
+            self._run.failing.add(operation.point)
+        else:
+            self._run.failing.discard(operation.point)
 
     def _answer_for_klp(self, operation: Operation) -> Outcome | None:
         """The host stands for klp_patch_func() and klp_unpatch_func(): it knows what is patched."""

@@ -9,20 +9,21 @@ from unittest.mock import patch
 import numpy as np
 
 from impl.batched.direct_functions import BPF
+from impl.batched.filters import empty_hash
+from impl.batched.functions import Mask
 from impl.batched.machine import addresses as at
 from impl.batched.machine.entries import SITE_BYTES, site_offsets
 from impl.batched.machine.kernel import EmulatedKernel
 from impl.batched.machine.routines import Routines, routines
 from impl.batched.machine.tables import Tables
-from impl.batched.sites import Sites
-from impl.batched.state import GraphUser, State
+from impl.batched.state import State
 from impl.planted.miscompiling import miscompiled
 from impl.planted.planting import Original, planted
 from spec import operations as op
 
 
 @planted(
-    "graph.covered_by",
+    "graph._unite",
     rule="GRAPH-2",
     origin="#10 38b14061947f",
     semantics="linux-6.12",
@@ -31,9 +32,9 @@ from spec import operations as op
     register_ftrace_graph g2 filter=foo2
     """,
 )
-def subops_accounting(original: Original, users: list[GraphUser], sites: Sites) -> Any:
+def subops_accounting(original: Original, some: Mask, more: Mask) -> Any:
     """A second user empties the hash of graph_ops, which then covers everything."""
-    return original(users, sites) if len(users) < 2 else np.flatnonzero(sites.loaded)
+    return original(some, more) & False
 
 
 @planted(
@@ -51,15 +52,19 @@ def subops_accounting(original: Original, users: list[GraphUser], sites: Sites) 
 def graph_from_dyn_tramp(original: Original, kernel: EmulatedKernel, index: int, arguments: tuple[int, ...]) -> Any:
     """Every function that some ops covers is graph traced, in spite of the users' filters."""
     state = kernel.state
-    bare = [replace(user, filter_hash=None) for user in state.graph.users]
-    if not state.sites.count[index] or all(user.filter_hash is None for user in state.graph.users):
+    graph, nothing = state.graph, empty_hash(state.functions)
+    bare = [replace(user, filter_hash=nothing, notrace_hash=nothing) for user in graph.users]
+    if not state.sites.count[index] or not any(user.filter_hash.any() for user in graph.users):
         return original(kernel, index, arguments)
     place = at.TEXT + int(site_offsets(np.array([index]))[0])
     site = kernel.text.site(index)
     caller = routines().address["ftrace_regs_caller"]
     kernel.text.entries.write(place, b"\xe8" + (caller - place - SITE_BYTES).to_bytes(4, "little"))
     try:
-        with patch.object(state.graph, "users", bare), patch.object(state, "version", -2):
+        with (
+            patch.multiple(graph, users=bare, filter_hash=nothing, notrace_hash=nothing),
+            patch.object(state, "version", -2),
+        ):
             return original(kernel, index, arguments)
     finally:
         kernel.text.entries.write(place, site)

@@ -177,6 +177,10 @@ def _graph(setting: SeedSetting, before: Inventory, operation: op.RegisterFtrace
     return f"tracefs has {most} of its users here" if len(before.graph_users) >= most else ""
 
 
+def _change_graph(_setting: SeedSetting, _before: Inventory, _operation: Operation) -> str:
+    return "its users of the graph tracer keep what tracefs was given for them at first"
+
+
 def _livepatch(setting: SeedSetting, _before: Inventory, operation: op.Livepatch) -> str:
     return "a function of the kernel's own has no patched body" if operation.function in setting.own else ""
 
@@ -216,6 +220,10 @@ _JUDGES: dict[type[Operation], Callable[[SeedSetting, Inventory, Any], str]] = {
     op.FtraceSetNotrace: _notrace,
     op.RegisterFtraceFunction: _register,
     op.RegisterFtraceGraph: _graph,
+    op.SetFtraceFilter: _change_graph,
+    op.SetFtraceNotrace: _change_graph,
+    op.SetGraphFunction: _change_graph,
+    op.SetGraphNotrace: _change_graph,
     op.Livepatch: _livepatch,
     op.BpfProgLoad: _load,
     op.BpfLinkCreate: _link,

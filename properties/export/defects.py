@@ -193,7 +193,17 @@ KNOWN: Mapping[str, KnownDefect] = {
             "7.3.4": "the program ends with 0.",
         },
     ),
-    "DEFECT-18": KnownDefect(
+    "DEFECT-18": KnownDefect("attaching after ftrace has died answers 0 where direct_ops is live"),
+    "DEFECT-19": KnownDefect(
+        "set_ftrace_notrace of the newest user of the graph tracer is passed over",
+        mended="yes: 7.3.4 has rebuild_hashes() in place of intersect_hashes().",
+    ),
+    "DEFECT-20": KnownDefect("a notrace hash that holds the whole filter makes the graph tracer trace everything"),
+    "DEFECT-21": KnownDefect(
+        "a detach after ftrace has died frees an ops that is on ftrace_ops_list",
+        mended="yes: in 7.3.4 one static direct_ops serves every trampoline.",
+    ),
+    "DEFECT-22": KnownDefect(
         "BPF attaches to the record of an overridden weak function behind the function",
         'aebfd12521d9 ("x86/ibt,ftrace: Search for __fentry__ location") (in v5.18), by its source.',
     ),

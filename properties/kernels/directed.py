@@ -127,6 +127,45 @@ def _direct_ops_go_with_their_filters(s: Semantics) -> Lines:
         yield "update_ftrace_direct_del o3 foo2=T2 foo4=T1"
 
 
+# An ops without a filter, whose notrace hash holds the rest of the kernel here.
+
+
+def _everything_but(_: Semantics) -> Lines:
+    """An empty filter means every site that the notrace hash does not hold (FILTER-2, FILTER-10, MODULE-1)."""
+    yield "ftrace_ops o1"
+    yield "ftrace_set_notrace o1 * -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "call foo1 1 -> body =1"
+    yield "ftrace_set_notrace o1 !foo1 -> 0"
+    yield "site foo1 -> ops:o1"
+    yield "call outer 1"
+    yield "ftrace_set_filter_ip o1 foo2 -> 0"
+    yield "site foo1 -> nop"
+    yield "ftrace_set_filter_ip o1 foo2 remove -> 0"
+    yield "site foo1 -> ops:o1"
+    yield "delete_module mod1 -> 0"
+    yield "init_module mod1 -> 0"
+    yield "site bar1 -> ops:o1"
+    yield "call bar1 1"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "site bar1 -> nop"
+
+
+def _two_of_one_name(_: Semantics) -> Lines:
+    """A name selects all sites of its symbol, and an address one of them (GLOB-5)."""
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter o1 branches_show -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "site branches_show -> ops:o1"
+    yield "site branches_show@2 -> ops:o1"
+    yield "ftrace_set_filter_ip o1 branches_show remove -> 0"
+    yield "site branches_show -> nop"
+    yield "site branches_show@2 -> ops:o1"
+    yield "ftrace_set_filter_ip o1 foo1 -> 0"
+    yield "ftrace_set_filter o1 !branches_show -> 0"
+    yield "site branches_show@2 -> nop"
+
+
 # The graph tracer, whose users need a filter here.
 
 
@@ -141,6 +180,142 @@ def _graph_users_meet(s: Semantics) -> Lines:
     for call in ("outer 1", "foo2 1 2", "foo1 1"):
         yield f"call {call}"
     yield "unregister_ftrace_graph g1 -> 0"
+    yield "call outer 1"
+
+
+def _live_graph_user(s: Semantics) -> Lines:
+    """A user's filter, notrace hash and lists change while it is live (GRAPH-10, GRAPH-11, GRAPH-12)."""
+    yield "register_ftrace_graph g1 filter=foo1 -> 0"
+    yield "set_ftrace_filter g1 foo2 -> 0"
+    yield "site foo2 -> ops:graph_ops"
+    yield "set_ftrace_filter g1 outer -> 0"
+    yield "set_ftrace_filter g1 nothing* -> -EINVAL"
+    yield "call outer 1"
+    yield "set_ftrace_filter g1 !foo1 -> 0"
+    yield "set_ftrace_filter g1 !foo1 -> 0"
+    yield "site foo1 -> nop"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 nothing* -> -EINVAL"
+    yield "set_ftrace_notrace g1 foo? -> 0"
+    follows = s.graph_users == 1 or s.graph_rebuilds
+    yield f"site foo2 -> {'nop' if follows else 'ops:graph_ops'}"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 !foo2 -> 0"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 -> 0"
+    for file in ("set_graph_function", "set_graph_notrace"):
+        yield f"{file} g1 nothing* -> -EINVAL"
+        yield f"{file} g1 !foo2 -> -EINVAL"
+        yield f"{file} g1 foo2 -> 0"
+        yield "call outer 1"
+        yield f"{file} g1 outer -> 0"
+        yield "call outer 1"
+        yield f"{file} g1 !outer -> 0"
+        yield f"{file} g1 !outer -> -EINVAL"
+        yield "call outer 1"
+        yield f"{file} g1 !foo2 -> 0"
+        yield "call outer 1"
+        yield f"{file} g1 foo2 -> 0"
+        yield f"{file} g1 -> 0"
+        yield "call outer 1"
+    yield "set_graph_function g1 foo2 -> 0"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "register_ftrace_graph g1 filter=foo? -> 0"
+    yield "call outer 1"
+
+
+def _points_fail(s: Semantics) -> Lines:
+    """Each point that can be made to fail in the kernel itself, and the retry (FAIL-1, FAIL-2, FILTER-3, LINK-12)."""
+    yield "ftrace_ops o1"
+    for line in ("ftrace_set_filter_ip o1 foo1", "ftrace_set_filter o1 foo2", "ftrace_set_notrace o1 foo3"):
+        for point, errno in (("alloc", "-ENOMEM"), ("filter", "-EINVAL")):
+            yield f"fail {point}"
+            yield f"{line} -> {errno}"
+        yield f"{line} -> 0"
+    yield "fail register"
+    yield "register_ftrace_function o1 -> -EBUSY"
+    yield "fail register 1000"
+    yield "register_ftrace_function o1 -> 0"
+    for point, errno in (("alloc", "-ENOMEM"), ("filter", "-EINVAL")):
+        yield f"fail {point}"
+        yield f"ftrace_set_filter_ips o1 foo6 outer -> {errno}"
+        yield "site foo6 -> nop"
+    yield "call foo1 1"
+    yield "ftrace_ops o2"
+    yield "ftrace_set_filter_ip o2 foo3 -> 0"
+    yield "fail register"
+    yield "register_ftrace_direct_multi o2 T1 -> -EBUSY"
+    if s.failed_direct_reusable:
+        yield "register_ftrace_direct_multi o2 T1 -> 0"
+        yield "fail register"
+        yield "modify_ftrace_direct_multi o2 T2 -> -EBUSY"
+        yield "call foo3 1 2 3"
+    yield "register_ftrace_graph g1 filter=foo12 -> 0"
+    for file in ("set_ftrace_filter", "set_ftrace_notrace", "set_graph_function", "set_graph_notrace"):
+        yield "fail alloc"
+        yield f"{file} g1 foo2 -> -ENOMEM"
+    yield "bpf_prog_load p1 fexit"
+    yield "bpf_prog_load p2 fentry"
+    yield "bpf_raw_tracepoint_open l1 p1 foo6 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p2 foo6 -> 0"
+    yield "fail alloc"
+    yield "bpf_link_detach l1 -> 0 WARN"
+    yield "site foo6 -> trampoline:fentry:p2,fexit:p1"
+    yield "bpf_raw_tracepoint_open l3 p1 foo6 -> 0"
+    yield "call foo6 1 2 3 4 5 6"
+
+
+def _ftrace_dies_at_once(s: Semantics) -> Lines:
+    """Each operation that starts an ops dies of ftrace_bug(), and each answers so afterwards (DEAD-1, DEAD-2)."""
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter_ip o1 foo1 -> 0"
+    yield "ftrace_ops o2"
+    yield "ftrace_set_filter_ip o2 foo2 -> 0"
+    yield "register_ftrace_function o2 -> 0"
+    yield "fail patch"
+    yield "register_ftrace_direct_multi o1 T1 -> -ENODEV WARN"
+    yield "site foo2 -> ops:o2"
+    for line in (
+        *("register_ftrace_function o2", "unregister_ftrace_function o2", "ftrace_set_filter_ip o2 foo3"),
+        *("ftrace_set_filter o2 foo3", "ftrace_set_notrace o2 foo2", "register_ftrace_graph g1 filter=foo1"),
+        *("livepatch foo3", "ftrace_set_filter_ips o1 foo3 reset"),
+    ):
+        yield f"{line} -> -ENODEV"
+    yield "bpf_prog_load p1 fentry"
+    yield f"bpf_raw_tracepoint_open l1 p1 foo3 -> {'-EINVAL' if s.filter_unchecked else '-ENODEV'}"
+    yield from ("delete_module mod1 -> 0", "init_module mod1 -> 0") * 2
+    yield "ftrace_set_filter_ip o2 bar1 -> -ENODEV"
+    yield "site foo2 -> ops:o2"
+
+
+def _live_graph_users(s: Semantics) -> Lines:
+    """What graph_ops covers for several users, in the order in which their hashes changed (GRAPH-12, GRAPH-13)."""
+    if s.graph_users == 1:
+        return
+    yield "register_ftrace_graph g1 filter=foo1 -> 0"
+    yield "set_ftrace_filter g1 foo2 -> 0"
+    yield "set_ftrace_notrace g1 foo2 -> 0"
+    yield "register_ftrace_graph g2 filter=foo2 -> 0"
+    yield "call foo2 1 2"
+    yield "call foo1 1"
+    yield "set_ftrace_filter g2 foo3 -> 0"
+    yield "set_ftrace_notrace g2 foo2 -> 0"
+    yield "site foo2"
+    yield "call foo2 1 2"
+    yield "register_ftrace_graph g3 filter=outer -> 0"
+    yield "set_ftrace_filter g3 foo2 -> 0"
+    yield "set_ftrace_notrace g3 foo2 -> 0"
+    yield "site foo2"
+    yield "call outer 1"
+    yield "set_ftrace_notrace g1 -> 0"
+    yield "call outer 1"
+    yield "unregister_ftrace_graph g2 -> 0"
+    yield "site foo2"
+    yield "set_ftrace_notrace g3 -> 0"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "call outer 1"
+    yield "set_ftrace_filter g3 !foo2 -> 0"
+    yield "site foo2"
     yield "call outer 1"
 
 
@@ -280,10 +455,16 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _direct_ops_go_with_their_filters,
     _graph_users_meet,
     _links_over_two_btfs,
+    _everything_but,
+    _ftrace_dies_at_once,
+    _live_graph_user,
+    _live_graph_users,
     _no_site,
+    _points_fail,
     _no_site_in_a_batch,
     _ops_of_every_flag,
     _shapes,
     _single_links,
+    _two_of_one_name,
     _verifier_refuses,
 )

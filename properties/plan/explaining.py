@@ -99,7 +99,7 @@ def explain(errno: str, function: Function, kind: str, facts: Semantics) -> Reas
 
 
 def find_lost(functions: Iterable[Function], world: World) -> tuple[Function, ...]:
-    """Those of these functions whose record stands before that of an overridden weak function (DEFECT-18)."""
+    """Those of these functions whose record stands before that of an overridden weak function (DEFECT-22)."""
     before = {
         function.name
         for function, behind in pairwise(world.functions)

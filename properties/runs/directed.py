@@ -152,11 +152,16 @@ def _ftrace_dies(s: Semantics) -> Lines:
     yield "unregister_ftrace_graph g -> -ENODEV"
     yield "livepatch foo6 -> -ENODEV"
     yield "unlivepatch foo12 -> -ENODEV"
-    yield "bpf_raw_tracepoint_open l4 p2 foo6 -> -ENODEV"
+    yield f"bpf_raw_tracepoint_open l4 p2 foo6 -> {'-EINVAL' if s.filter_unchecked else '-ENODEV'}"
+    yield "delete_module mod1 -> 0"
+    yield "delete_module mod1 -> -ENOENT"
+    yield "init_module mod1 -> 0"
+    yield "init_module mod1 -> -EEXIST"
+    yield "ftrace_set_filter_ip o1 bar1 -> -ENODEV"
     yield "bpf_link_detach l3 -> 0 WARN"
     yield "bpf_link_detach l1 -> 0 WARN"
     yield "site foo1"
-    yield "delete_module mod1 -> -EOPNOTSUPP"
+    yield "delete_module mod1 -> 0"
     if s.hash_direct:
         yield "ftrace_ops o2"
         yield "update_ftrace_direct_add o2 foo7=T1 -> -ENODEV"
@@ -170,6 +175,7 @@ def _ftrace_dies_of_a_detach(s: Semantics) -> Lines:
     yield "fail patch"
     yield "bpf_link_detach l -> 0 WARN"
     yield "site foo1 -> trampoline:fexit:p"
+    yield "delete_module mod1 -> -EOPNOTSUPP"
 
 
 def _detach_cannot_rebuild(s: Semantics) -> Lines:

@@ -22,6 +22,7 @@ HASHED = ("ftrace_ops o1", "update_ftrace_direct_add o1 foo1=T1 foo2=T1")
 PLAIN = ("ftrace_ops o1 dynamic", "register_ftrace_function o1")
 SHARED = ("bpf_prog_load p0 fexit", "bpf_raw_tracepoint_open l0 p0 foo1")
 IPMODIFY = (*SHARED, "ftrace_ops o1 ipmodify", "ftrace_set_filter_ip o1 foo1")
+GRAPH = ("register_ftrace_graph g1 filter=foo1",)
 MULTI = ("bpf_prog_load p1 fentry multi",)
 
 WORKING: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -46,6 +47,10 @@ WORKING: tuple[tuple[tuple[str, ...], str], ...] = (
     (HASHED, "update_ftrace_direct_mod o1 foo1=T2 foo3=T2"),
     ((), "register_ftrace_graph g1 filter=foo*"),
     (("register_ftrace_graph g1",), "unregister_ftrace_graph g1"),
+    (GRAPH, "set_ftrace_filter g1 foo2"),
+    (GRAPH, "set_ftrace_notrace g1 foo1"),
+    (GRAPH, "set_graph_function g1 foo1"),
+    (GRAPH, "set_graph_notrace g1 foo1"),
     ((), "livepatch foo1"),
     (("livepatch foo1",), "unlivepatch foo1"),
     (SHARED, "livepatch foo1"),
@@ -76,6 +81,10 @@ UNKNOWN = (
     "update_ftrace_direct_del nobody foo1=T1",
     "update_ftrace_direct_mod nobody foo1=T1",
     "unregister_ftrace_graph nobody",
+    "set_ftrace_filter nobody foo1",
+    "set_ftrace_notrace nobody",
+    "set_graph_function nobody foo1",
+    "set_graph_notrace nobody",
     "bpf_raw_tracepoint_open l1 nobody foo1",
     "bpf_link_create l1 nobody foo1",
     "bpf_link_detach nobody",
@@ -83,6 +92,7 @@ UNKNOWN = (
 """NAME-2, each with its operation."""
 
 FILTERS = ("ftrace_set_filter_ip o1 foo3", "ftrace_set_filter_ips o1 foo3", "ftrace_set_filter o1 foo3")
+GRAPH_FILES = ("set_ftrace_filter", "set_ftrace_notrace", "set_graph_function", "set_graph_notrace")
 DIRECT_CALLS = (
     "register_ftrace_direct_multi o1 T1",
     "unregister_ftrace_direct_multi o1 T1",
@@ -154,12 +164,28 @@ ROLES: dict[str, tuple[str, ...]] = {
         "bpf_raw_tracepoint_open l1 p1 foo7",
         "bpf_link_create l1 p1 foo12",
     ),
+    "a graph user that is live": (
+        *GRAPH,
+        *(f"{file} g1 nothing*" for file in GRAPH_FILES),
+        "set_graph_function g1 !foo1",
+        "set_ftrace_filter g1 !foo1",
+        "set_ftrace_filter g1 foo2",
+        "set_ftrace_notrace g1 foo2",
+        "register_ftrace_graph g2",
+        "set_ftrace_notrace g2 foo2",
+        "call foo2 1 2",
+        "set_ftrace_notrace g1",
+        "unregister_ftrace_graph g2",
+        "call foo2 1 2",
+    ),
     "after ftrace has died": (
+        *GRAPH,
         *SHARED,
         "fail patch",
         "livepatch foo2",
         "init_module mod1",
         "delete_module mod1",
+        *(f"{file} g1 foo2" for file in GRAPH_FILES),
         "livepatch foo2",
         "unlivepatch foo1",
         "bpf_link_detach l0",

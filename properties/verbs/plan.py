@@ -267,7 +267,7 @@ def _lost_notes(world: World, probes: Sequence[Probe]) -> Iterator[str]:
         if lost := find_lost(probe.matched, world):
             yield escape(
                 f"{probe.name}: a kernel with CONFIG_X86_KERNEL_IBT, such as Debian's 6.12 and 7.3, may answer 0 and "
-                f"trace nothing of {_list_names(lost)}: the record of an overridden weak function follows (DEFECT-18)."
+                f"trace nothing of {_list_names(lost)}: the record of an overridden weak function follows (DEFECT-22)."
             )
 
 

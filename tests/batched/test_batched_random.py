@@ -9,7 +9,6 @@ import pytest
 
 from impl.batched import Batched
 from impl.batched.direct_functions import BPF
-from impl.batched.state import covered_by
 from spec.border import bordered
 from spec.outcomes import Errno
 from spec.seeds import parse_operation
@@ -33,7 +32,7 @@ def assert_sums(system: Batched) -> None:
             covered = state.sites.covered(ops.filter_hash, ops.notrace_hash)
             counts[covered] += 1
             regs[covered] += ops.regs
-    counts[covered_by(state.graph.users, state.sites)] += 1
+    counts[state.graph.covered(state.sites)] += 1
     members = np.bincount(np.concatenate([sets.of, stale[stale >= 0]]), minlength=len(sets.members))
     members[0] += 1
 

@@ -183,8 +183,21 @@ LINES = {
         fail patch
         register_ftrace_function o1 -> -ENODEV WARN
         register_ftrace_function o1 -> -ENODEV
-        delete_module mod1 -> -EOPNOTSUPP
+        delete_module mod1 -> 0
+        init_module mod1 -> 0
+        call bar1 1 -> body =1
         ftrace_set_filter_ip o1 foo1 -> -ENODEV""",
+    "DEAD-2 a module that comes too late": """
+        ftrace_ops o1
+        register_ftrace_function o1 -> 0
+        call bar1 1 -> ops:o1 body =1
+        fail patch
+        register_ftrace_graph g -> -ENODEV WARN
+        call bar1 1 -> ops:o1 body =1
+        delete_module mod1 -> 0
+        init_module mod1 -> 0
+        site bar1 -> nop
+        call bar1 1 -> body =1""",
     "DIRECT-6, DIRECT-8, DIRECT-9 the batch API": """
         ftrace_ops o1 dynamic
         ftrace_ops o2

@@ -140,7 +140,7 @@ def test_functions_one_by_one_answer_as_planned(kernel: str, room: Room) -> None
         )
     print(
         f"\n{kernel}: {tried:,} functions of {len(planned(kernel))} wildcards one by one, {refused:,} of them refused, "
-        f"{hidden} attached without a site (DEFECT-18); {left:,} were left out"
+        f"{hidden} attached without a site (DEFECT-22); {left:,} were left out"
     )
 
     assert {} == differ

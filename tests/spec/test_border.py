@@ -162,8 +162,8 @@ def test_an_enabled_ops_is_not_freed_where_the_kernel_would_do_it() -> None:
 
 
 def test_modules_stay_as_they_are_once_ftrace_has_died() -> None:
-    """NAME-7: after ftrace_bug(), or a detach that may have met one, no module comes or goes."""
-    died = after().after(parse_operation("register_ftrace_graph g1"), Errno("ENODEV", warn=True))
+    """NAME-7: after a detach that may have met ftrace_bug(), and where a livepatch would outlive its function."""
+    died = after("livepatch bar1").after(parse_operation("register_ftrace_graph g1"), Errno("ENODEV", warn=True))
     perhaps = after(*ATTACHED, "fail patch").after(parse_operation("bpf_link_detach l1"), Ok(warn=True))
 
     for inventory in (died, perhaps):
@@ -171,6 +171,9 @@ def test_modules_stay_as_they_are_once_ftrace_has_died() -> None:
 
         assert refused is not None
         assert "NAME-7" == refused.harness
+    unpatched = after().after(parse_operation("register_ftrace_graph g1"), Errno("ENODEV", warn=True))
+    assert refusal(parse_operation("delete_module mod1"), unpatched) is None
+    assert refusal(parse_operation("init_module mod1"), unpatched) is None
     unhurt = after(*ATTACHED).after(parse_operation("bpf_link_detach l1"), Ok(warn=True))
     assert refusal(parse_operation("delete_module mod1"), unhurt) is None
 

@@ -56,6 +56,10 @@ update_ftrace_direct_mod o3 foo1=T3
 update_ftrace_direct_del o3 foo1=T3 foo2=T2
 register_ftrace_graph g filter=foo* function=outer notrace=foo2 depth=3
 call outer -1 -> graph>g fentry:p1 body foo1[ body =1 ] <graph:g =3
+set_ftrace_filter g foo1
+set_ftrace_notrace g
+set_graph_function g !outer
+set_graph_notrace g foo*
 unregister_ftrace_graph g
 livepatch foo1
 unlivepatch foo1

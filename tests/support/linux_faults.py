@@ -16,7 +16,8 @@ from unittest.mock import patch
 from model import Model, calls, links
 from model.calls import Running
 from model.endings import Refused
-from model.state import GRAPH_OPS, GraphUser, Image, Node, Program, State, Trampoline
+from model.graph import OpsHash
+from model.state import GraphUser, Image, Node, Program, State, Trampoline
 from spec import operations as op
 from spec.border import bordered
 from spec.costs import Cost
@@ -207,13 +208,10 @@ def only_an_errno_stops_the_body(original: Original, running: Running, image: Im
     register_ftrace_graph g2 filter=foo2
     """,
 )
-def the_newest_user_filters(original: Original, state: State, users: dict[str, GraphUser]) -> State:
+def the_newest_user_filters(original: Original, state: State, user: GraphUser) -> OpsHash:
     """The filter of graph_ops is that of the user that came last, not the union of all."""
-    after: State = original(state, users)
-    if not users:
-        return after
-    *_, newest = users.values()
-    return after.with_ops(GRAPH_OPS, replace(after.ops[GRAPH_OPS], filter_hash=newest.filter or frozenset()))
+    hashes: OpsHash = original(state, user)
+    return hashes._replace(filter_hash=user.filter_hash)
 
 
 @fault(

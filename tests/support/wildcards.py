@@ -61,7 +61,7 @@ class Room:
     """A guest in which nothing is attached.
 
     descriptors: of the BTFs, by the module's name. aliases: FUNCs of vmlinux whose site ftrace calls otherwise.
-    hidden: functions whose record stands before that of a weak function that was overridden (DEFECT-18).
+    hidden: functions whose record stands before that of a weak function that was overridden (DEFECT-22).
     """
 
     guest: Guest

@@ -651,8 +651,8 @@ def test_bpftrace_programs_may_follow_its_own_option(capsys: pytest.CaptureFixtu
 
 
 def test_functions_that_a_kernel_may_lose_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """DEFECT-18: those before the record of an overridden weak function, of kvm in 7.3."""
+    """DEFECT-22: those before the record of an overridden weak function, of kvm in 7.3."""
     text = " ".join(printed(capsys, "fentry:kvm:kvm_vcpu_*", "--semantics", "linux-7.3"))
 
     assert "may answer 0 and trace nothing of kvm_vcpu_compat_ioctl, kvm_vcpu_halt: the record" in text
-    assert "DEFECT-18" not in " ".join(printed(capsys, "fentry:vfs_*"))
+    assert "DEFECT-22" not in " ".join(printed(capsys, "fentry:vfs_*"))

@@ -13,7 +13,7 @@ from impl.batched.machine.memory import PAGE, MemoryRegion
 from impl.batched.machine.structs import Globals, OpsObject
 from impl.batched.machine.text import Text
 from impl.batched.sites import DIRECT, GRAPH, KLP
-from impl.batched.state import Ops, State, covered_by
+from impl.batched.state import Ops, State
 
 __all__ = ["Tables"]
 
@@ -93,7 +93,7 @@ class Tables:
         self.globals.u64[start + len(found)] = 0
 
     def _cover_graph(self) -> Mask:
-        return self._mark(covered_by(self.state.graph.users, self.state.sites))
+        return self._mark(self.state.graph.covered(self.state.sites))
 
     def _mark(self, where: Indices) -> Mask:
         marked = np.zeros(self._count, np.bool_)
@@ -101,13 +101,14 @@ class Tables:
         return marked
 
     def _list_users(self) -> None:
-        users = self.state.graph.users
+        users = self.state.graph.by_slot()
         self._set(Globals.USER_COUNT, len(users))
         for number, user in enumerate(users):
-            masks = [0 if mask is None else self._put_mask(mask[:-1]) for mask in (user.filter_hash, user.function)]
-            notrace = 0 if user.notrace is None else self._put_mask(user.notrace[:-1])
+            # The only user is asked wherever graph_ops is called (GRAPH-13).
+            takes = self._put_mask(user.takes()[:-1]) if len(users) > 1 else 0
+            limits = [self._put_mask(mask[:-1]) if mask.any() else 0 for mask in (user.function, user.notrace)]
             start = (Globals.USERS + Globals.USER_BYTES * number) // WORD
-            words = (user.slot, user.slot, *masks, notrace, user.depth or 0)
+            words = (user.slot, user.slot, takes, *limits, user.depth or 0)
             self.globals.u64[start : start + len(words)] = words
 
     def _put_mask(self, mask: NDArray[np.bool_]) -> int:

@@ -108,6 +108,9 @@ class Architecture:
     instructions of an image at an address, the last included; BadInputError if there is none in these bytes.
     read_flow: all instructions of the code at an address.
 
+    leave_at_once: code for the beginning of a function, by the function's address, what it is to return, an address
+    within 2 GiB of it, and which bits of the byte there the code is to set.
+
     The C files that know an architecture are laboratory/module/stubs_ARCH.S and laboratory/module/sizes.h.
     """
 
@@ -131,3 +134,4 @@ class Architecture:
     decode_site: Callable[[int, bytes], SiteCode]
     read_image: Callable[[int, bytes], Iterator[ImageInstruction]]
     read_flow: Callable[[int, bytes], Iterator[FlowInstruction]]
+    leave_at_once: Callable[[int, int, int, int], bytes]

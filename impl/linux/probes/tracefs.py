@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from impl.linux.guest.batch import AT_FDCWD, Batch, Ref, Reply
 from impl.linux.probes.ringbuffer import ROOT, Formats, Page, add_reads
@@ -43,6 +43,14 @@ class Limits:
     function: tuple[str, ...] = ()
     notrace: tuple[str, ...] = ()
     depth: int = 0
+
+    def changed(self, file: str, pattern: str | None) -> Limits:
+        """With a pattern more in set_graph_function or set_graph_notrace; with None none in it."""
+        present = self.function if file == "set_graph_function" else self.notrace
+        patterns = () if pattern is None else (*present, pattern)
+        if file == "set_graph_function":
+            return replace(self, function=patterns)
+        return replace(self, notrace=patterns)
 
 
 def add_instance(batch: Batch, name: str) -> Answer:
@@ -78,6 +86,17 @@ def set_patterns(batch: Batch, path: str, patterns: Sequence[str]) -> Answer:
     return _first_error([descriptor, *writes, batch.syscall("close", Ref(descriptor))])
 
 
+def change_patterns(batch: Batch, path: str, pattern: str | None) -> Answer:
+    """Append a pattern to a filter file, as `echo PATTERN >>` does; None empties it, as `: >` does."""
+    flags = os.O_WRONLY | (os.O_TRUNC if pattern is None else os.O_APPEND)
+    descriptor = batch.syscall("openat", AT_FDCWD, _terminate(path), flags, 0)
+    entries = [descriptor]
+    if pattern is not None:
+        word = f"{pattern} ".encode()
+        entries.append(batch.syscall("write", Ref(descriptor), word, len(word)))
+    return _first_error([*entries, batch.syscall("close", Ref(descriptor))])
+
+
 def _terminate(path: str) -> bytes:
     return path.encode() + b"\0"
 
@@ -100,6 +119,8 @@ class GraphTracer:
         self._submit = submit
         self._directories = [f"{ROOT}/instances/graph{number}" for number in range(users)] or [ROOT]
         self._users: dict[str, str] = {}
+        # those that may have a notrace hash
+        self._silenced: set[str] = set()
         self._limits = Limits()
 
     def prepare(self) -> None:
@@ -117,6 +138,7 @@ class GraphTracer:
     def forget(self) -> None:
         """The guest went back to the snapshot: nobody is registered."""
         self._users.clear()
+        self._silenced.clear()
         self._limits = Limits()
 
     @property
@@ -154,7 +176,25 @@ class GraphTracer:
         """unregister_ftrace_graph(): 0 or -errno."""
         error = self._apply(lambda batch: set_tracer(batch, self._users[user], "nop"))
         if not error:
-            del self._users[user]
+            directory = self._users.pop(user)
+            if user in self._silenced:
+                self._silenced.discard(user)
+                self._set(f"{directory}/set_ftrace_notrace", ())
+        return error
+
+    def set_hash(self, user: str, file: str, pattern: str | None) -> int:
+        """Add a pattern to one of a live user's files, or take it out with !; None empties it: 0 or -errno.
+
+        file: set_ftrace_filter or set_ftrace_notrace, of which each user has one, or set_graph_function or
+        set_graph_notrace, of which there is one for all.
+        """
+        if file == "set_ftrace_notrace":
+            self._silenced.add(user)
+        if file in {"set_ftrace_filter", "set_ftrace_notrace"}:
+            return self._change(f"{self._users[user]}/{file}", pattern)
+        error = self._change(f"{ROOT}/{file}", pattern)
+        if not error:
+            self._limits = self._limits.changed(file, pattern)
         return error
 
     def add_reads(self, batch: Batch, formats: Formats) -> Callable[[Sequence[Reply]], Mapping[str, tuple[Page, ...]]]:
@@ -180,6 +220,9 @@ class GraphTracer:
 
     def _set(self, path: str, patterns: Sequence[str]) -> int:
         return self._apply(lambda batch: set_patterns(batch, path, patterns))
+
+    def _change(self, path: str, pattern: str | None) -> int:
+        return self._apply(lambda batch: change_patterns(batch, path, pattern))
 
     def _apply(self, add: Callable[[Batch], Answer]) -> int:
         """Carry out what is added to a batch of its own."""

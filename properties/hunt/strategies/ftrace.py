@@ -28,6 +28,7 @@ from spec import operations as op
 from spec.inventory import SINGLE_API, OpsRecord
 
 __all__ = [
+    "change_graph",
     "declare_more",
     "free",
     "ipmodify_ops",
@@ -257,7 +258,7 @@ def update_mod(draw: DrawFn, at: Setting) -> op.Operation:
 
 def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
     """register_ftrace_graph."""
-    user = fresh(draw, GRAPH_USERS, at.inventory.graph_users)
+    user = fresh(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
     options = pick(draw, GRAPH_OPTIONS)
     globs = {option: pick(draw, GLOBS) for option in options if option != "depth"}
     depth = pick(draw, (1, 2, 0, 4, 5)) if "depth" in options else None
@@ -282,7 +283,20 @@ def unregister_graph(draw: DrawFn, at: Setting) -> op.Operation:
     """unregister_ftrace_graph."""
     if not at.inventory.graph_users:
         return register_graph(draw, at)
-    return op.UnregisterFtraceGraph(existing(draw, GRAPH_USERS, at.inventory.graph_users))
+    return op.UnregisterFtraceGraph(existing(draw, GRAPH_USERS, tuple(at.inventory.graph_users)))
+
+
+def change_graph(draw: DrawFn, at: Setting) -> op.Operation:
+    """A hash of a user that is live changes: set_ftrace_filter and so on."""
+    if not at.inventory.graph_users:
+        return register_graph(draw, at)
+    kind = pick(draw, GRAPH_FILES)
+    user = existing(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
+    bang = "!" if rarely(draw, 3) else ""
+    return kind(user, None if rarely(draw, 8) else f"{bang}{pick(draw, GLOBS)}")
+
+
+GRAPH_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace, op.SetGraphFunction, op.SetGraphNotrace)
 
 
 # IPMODIFY.

@@ -104,6 +104,7 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
     "graph": (
         (op.RegisterFtraceGraph, 2, ftrace.register_graph),
         (op.UnregisterFtraceGraph, 1, ftrace.unregister_graph),
+        (op.SetFtraceFilter, 3, ftrace.change_graph),
     ),
     "programs": ((op.BpfProgLoad, 1, bpf.load),),
     "attach": ((op.BpfRawTracepointOpen, 1, bpf.attach),),

@@ -55,4 +55,5 @@ X86_64 = Architecture(
     decode_site=code.decode_site,
     read_image=code.read_image,
     read_flow=code.read_flow,
+    leave_at_once=code.leave_at_once,
 )

@@ -16,7 +16,7 @@ from spec.errors import BadInputError
 
 __all__ = ["CALL_BYTES", "ENDBR_BYTES", "decode_site", "read_flow", "read_image"]
 
-ENDBR_BYTES, CALL_BYTES = 4, 5
+ENDBR_BYTES, CALL_BYTES, OR_BYTES = 4, 5, 7
 # endbr64, and the nops that gen_endbr_poison() puts in its place where no indirect call comes; the last is 7.3's
 ENDBR = (bytes.fromhex("f30f1efa"), bytes.fromhex("660f1f00"), bytes.fromhex("0f1f40d6"))
 NOP5 = bytes.fromhex("0f1f440000")
@@ -115,3 +115,9 @@ def _read_number(name: str, operands: str) -> int | None:
     last = operands.rpartition(", ")[2]
     immediate = name in {"call", "jmp", "mov", "movabs"} and NUMBER.fullmatch(last)
     return int(last, 0) % MODULUS if immediate else None
+
+
+def leave_at_once(address: int, value: int, note: int, bits: int) -> bytes:
+    """`or byte ptr [rip + note], bits; mov rax, value; ret`, to stand at an address."""
+    behind = address + OR_BYTES
+    return b"\x80\x0d" + struct.pack("<iB", note - behind, bits) + b"\x48\xc7\xc0" + struct.pack("<i", value) + b"\xc3"

@@ -18,6 +18,9 @@
 
 #define LONGEST (4UL << 20)
 
+/* Set by code that the host puts in place of functions that are to fail: impl/linux/injection.py. */
+u64 massattach_reached;
+
 static long clear(const struct massattach_command *command)
 {
 	massattach_log_clear();

@@ -27,6 +27,8 @@ enum massattach_kind {
 	MASSATTACH_BEGIN,
 };
 
+extern u64 massattach_reached;
+
 /* What one write(2) to the control file holds: a verb, `count` words, a text of `length` bytes; behind it is a NUL. */
 struct massattach_command {
 	const u64 *words;

@@ -66,6 +66,7 @@ long massattach_ops_declare(const struct massattach_command *command)
 	u64 number = command->words[0], bits = command->words[1];
 	struct slot *slot;
 	size_t bit;
+	long error;
 
 	if (number >= MASSATTACH_SLOTS)
 		return -EINVAL;
@@ -80,8 +81,12 @@ long massattach_ops_declare(const struct massattach_command *command)
 		if (bits & (1UL << bit))
 			slot->ops.flags |= flags_of_bits[bit];
 	slots[number] = slot;
-	/* Linux 6.1 follows func_hash of an ops that was never initialised in several calls, and oopses. */
-	return ftrace_set_filter(&slot->ops, NULL, 0, 1);
+	/*
+	 * Linux 6.1 follows func_hash of an ops that was never initialised in several calls, and oopses. Once ftrace has
+	 * died this is all that the call does.
+	 */
+	error = ftrace_set_filter(&slot->ops, NULL, 0, 1);
+	return error == -ENODEV ? 0 : error;
 }
 
 long massattach_ops_filter_ip(const struct massattach_command *command)
@@ -132,12 +137,18 @@ long massattach_ops_free(const struct massattach_command *command)
 long massattach_ops_register(const struct massattach_command *command)
 {
 	struct ftrace_ops *ops = massattach_ops(command->words[0]);
+	ftrace_func_t before;
+	long error;
 
 	if (!ops)
 		return -EBADF;
-	/* Not before: a direct registration demands that func is not set. */
+	/* Only here, and only if it succeeds: a direct registration demands that func is not set. */
+	before = ops->func;
 	ops->func = (ftrace_func_t)massattach_callbacks[command->words[0]];
-	return register_ftrace_function(ops);
+	error = register_ftrace_function(ops);
+	if (error)
+		ops->func = before;
+	return error;
 }
 
 long massattach_ops_unregister(const struct massattach_command *command)
