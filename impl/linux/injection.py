@@ -17,7 +17,7 @@ from impl.linux.probes.symbols import Symbols
 from spec import operations as op
 from spec.operations import Operation
 
-__all__ = ["POINTS", "SYMBOLS", "Injector", "Place", "place_of", "reaches"]
+__all__ = ["POINTS", "SYMBOLS", "Injector", "StandIn", "place_of", "reaches"]
 
 NOTE = "massattach_reached"
 """A word of our module, which the replaced instructions set."""
@@ -32,7 +32,7 @@ _STARTING = op.RegisterFtraceFunction, op.RegisterFtraceDirectMulti
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StandIn:
     """A function of the kernel, what it returns when it fails, and the operations in which it stands for a point."""
 
     symbol: str
@@ -40,15 +40,15 @@ class Place:
     operations: tuple[type[Operation], ...]
 
 
-_PLACES: dict[str, tuple[Place, ...]] = {
+_PLACES: dict[str, tuple[StandIn, ...]] = {
     "alloc": (
-        Place("alloc_ftrace_hash", 0, (*_FILTERS, *_GRAPH_HASHES, *_GRAPH_LISTS)),
-        Place("bpf_trampoline_update", -errno.ENOMEM, (op.BpfLinkDetach,)),
+        StandIn("alloc_ftrace_hash", 0, (*_FILTERS, *_GRAPH_HASHES, *_GRAPH_LISTS)),
+        StandIn("bpf_trampoline_update", -errno.ENOMEM, (op.BpfLinkDetach,)),
     ),
-    "filter": (Place("ftrace_hash_move_and_update_ops", -errno.EINVAL, _FILTERS),),
-    "register": (Place("__register_ftrace_function", -errno.EBUSY, (*_STARTING, op.ModifyFtraceDirectMulti)),),
+    "filter": (StandIn("ftrace_hash_move_and_update_ops", -errno.EINVAL, _FILTERS),),
+    "register": (StandIn("__register_ftrace_function", -errno.EBUSY, (*_STARTING, op.ModifyFtraceDirectMulti)),),
     "patch": (
-        Place(
+        StandIn(
             "ftrace_verify_code",
             -errno.EINVAL,
             (*_STARTING, op.Livepatch, op.RegisterFtraceGraph, op.BpfRawTracepointOpen),
@@ -74,7 +74,7 @@ POINTS = frozenset(_PLACES)
 SYMBOLS = tuple(place.symbol for places in _PLACES.values() for place in places)
 
 
-def place_of(point: str, operation: Operation) -> Place | None:
+def place_of(point: str, operation: Operation) -> StandIn | None:
     """The function that stands for a point in an operation, if there is one."""
     return next((place for place in _PLACES[point] if isinstance(operation, place.operations)), None)
 

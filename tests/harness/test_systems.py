@@ -421,6 +421,10 @@ unregister_ftrace_direct_multi o1 T1 free
 modify_ftrace_direct_multi o1 T2
 update_ftrace_direct_del o1 foo1=T1 foo2=T2
 update_ftrace_direct_mod o1 foo1=T1
+set_ftrace_filter g1 foo1
+set_ftrace_notrace g1
+set_graph_function g1 !foo*
+set_graph_notrace g1
 unregister_ftrace_graph g1
 unlivepatch foo2
 init_module mod1
