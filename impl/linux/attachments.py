@@ -17,6 +17,7 @@ from impl.linux.guest.errnos import errno_name
 from impl.linux.probes.disassembly import ProgramCall
 from impl.linux.run import RunState
 from spec import operations as op
+from spec.errors import BadInputError
 from spec.globs import link_pattern
 from spec.outcomes import Errno, Ok, Outcome
 from spec.worlds import Function
@@ -77,7 +78,10 @@ class Attachments:
 
     def _try_loading(self, declared: op.BpfProgLoad) -> Outcome:
         vmlinux = self.directory.station.btfs[None]
-        target = vmlinux.functions[TRIALS.get(declared.kind, OTHER_TRIAL)]
+        name = TRIALS.get(declared.kind, OTHER_TRIAL)
+        target = vmlinux.functions.get(name)
+        if target is None:
+            raise BadInputError(f"the kernel's BTF has no {name}, on which {declared.kind} programs are tried")
         code = RecorderProgram(
             0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0
         )

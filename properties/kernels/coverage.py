@@ -156,10 +156,10 @@ def coverage_table(kernel: str, coverage: KernelCoverage) -> Grid:
 def core_share(coverage: KernelCoverage) -> Share:
     """What mass attach is made of: the blocks of trampoline.c, of fgraph.c and of the direct API in ftrace.c."""
     whole = [block for path in CORE for blocks in coverage.files.get(path, {}).values() for block in blocks]
-    return Share.of([*whole, *direct_api(coverage.files.get(DIRECT, {}))])
+    return Share.of([*whole, *_select_direct(coverage.files.get(DIRECT, {}))])
 
 
-def direct_api(functions: Mapping[str, Sequence[BlockRecord]]) -> Iterator[BlockRecord]:
+def _select_direct(functions: Mapping[str, Sequence[BlockRecord]]) -> Iterator[BlockRecord]:
     """The blocks of the functions of ftrace.c that have `direct` in their names."""
     return (block for name, blocks in functions.items() if "direct" in name for block in blocks)
 
@@ -171,7 +171,7 @@ def _tell_file(path: str, functions: Mapping[str, Sequence[BlockRecord]]) -> Ite
         new_section=True,
     )
     if path == DIRECT:
-        yield Line((f"{path}, direct calls", *_tell_share(Share.of(direct_api(functions)))), "bold")
+        yield Line((f"{path}, direct calls", *_tell_share(Share.of(_select_direct(functions)))), "bold")
     for name, blocks in functions.items():
         share = Share.of(blocks)
         if share.executed < share.blocks:

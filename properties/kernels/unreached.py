@@ -42,7 +42,8 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     # kernel/bpf/trampoline.c
     "cgroup_shim_find bpf_shim_tramp_link_* bpf_trampoline_*link_cgroup_shim __bpf_prog_*_lsm_cgroup": _CGROUP,
     "__bpf_prog_enter __bpf_prog_exit __bpf_prog_enter_sleepable __bpf_prog_exit_sleepable": _LSM,
-    "bpf_attach_type_to_tramp bpf_prog_has_trampoline bpf_trampoline_enter bpf_trampoline_exit": _LSM,
+    "bpf_attach_type_to_tramp bpf_prog_has_trampoline": _LSM,
+    "bpf_trampoline_enter bpf_trampoline_exit": "LSM, iterator and struct_ops programs",
     "register_fentry>bpf_arch_text_poke modify_fentry>bpf_arch_text_poke": _UNMANAGED,
     "unregister_fentry>bpf_arch_text_poke bpf_trampoline_set_flags": _UNMANAGED,
     "bpf_trampoline_update>bpf_arch_text_poke": _UNMANAGED,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from impl.linux.bpf import commands
 from impl.linux.bpf import instructions as code
+from impl.linux.bpf.record_map import RecordMap
 from impl.linux.bpf.recorders import (
     ARGUMENTS,
     CONTEXT,
@@ -20,8 +22,9 @@ from impl.linux.bpf.recorders import (
     decode,
     load,
 )
-from impl.linux.guest.batch import Batch, Ref, Struct
+from impl.linux.guest.batch import Batch, Ref, Reply, Struct
 from impl.linux.guest.errnos import errno_name
+from impl.linux.guest.guest import Guest
 from impl.linux.probes.btf import Btf
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
@@ -447,3 +450,39 @@ def test_errno_names() -> None:
     assert ["EINVAL", "EAGAIN", "EOPNOTSUPP", "ENOTSUPP", "E4000"] == [
         errno_name(-number) for number in (22, 11, 95, 524, 4000)
     ]
+
+
+class Answering:
+    """A guest that answers each batch by the next of these values, with no records."""
+
+    def __init__(self, *answers: tuple[int, ...]) -> None:
+        self.answers = list(answers)
+
+    def submit(self, _: Batch) -> tuple[Reply, ...]:
+        """The next answers."""
+        return tuple(Reply(value, 0, (bytes(64),)) for value in self.answers.pop(0))
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        (((-12, 1 << 40, 9),), "the kernel does not make an array map: ENOMEM"),
+        (((3, -22, 9),), "the kernel does not map an array into memory: EINVAL"),
+        (((3, 1 << 40, 9), (-38, -38)), "the kernel does not carry out process_vm_writev: ENOSYS"),
+        (((3, 1 << 40, 9), (8, -38)), "the kernel does not carry out process_vm_readv: ENOSYS"),
+    ],
+)
+def test_a_record_map_that_cannot_be_used_is_told(answers: tuple[tuple[int, ...], ...], sentence: str) -> None:
+    """At once: otherwise it would seem that programs did not run."""
+    with pytest.raises(BadInputError, match=sentence):
+        RecordMap.create(cast("Guest", Answering(*answers)))
+
+
+def test_records_that_cannot_be_read_are_told() -> None:
+    """Every reply of the guest is looked at."""
+    guest = cast("Guest", Answering((3, 1 << 40, 9), (8, 8)))
+    found = RecordMap.create(guest)
+
+    assert 0 == found.recording(guest, Reply(8, 0, (bytes(64),))).runs
+    with pytest.raises(BadInputError, match="the kernel does not read what programs recorded: EFAULT"):
+        found.recording(guest, Reply(-14, 0, (bytes(64),)))

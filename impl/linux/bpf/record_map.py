@@ -56,14 +56,23 @@ class RecordMap:
         mapped = batch.syscall("mmap", 0, VALUE_BYTES, READ_WRITE, SHARED, Ref(made), 0)
         process = batch.syscall("getpid")
         replies = guest.submit(batch)
-        for index, what in ((made, "make an array map"), (mapped, "map an array into memory")):
-            if -4096 < replies[index].value < 0:
-                raise BadInputError(f"the kernel does not {what}: {errno_name(replies[index].value)}")
-        return cls(replies[made].value, replies[mapped].value, replies[process].value)
+        _check(replies[made], "make an array map")
+        _check(replies[mapped], "map an array into memory")
+        found = cls(replies[made].value, replies[mapped].value, replies[process].value)
+        found._try_access(guest)
+        return found
 
     def clear(self, batch: Batch) -> None:
         """Forget all records."""
         self._write(batch, COUNT_AT, 0)
+
+    def _try_access(self, guest: Guest) -> None:
+        # without CONFIG_CROSS_MEMORY_ATTACH both are -ENOSYS, and every program would seem not to have run
+        batch = Batch()
+        self.clear(batch)
+        self.read(batch)
+        for reply, what in zip(guest.submit(batch), ("process_vm_writev", "process_vm_readv"), strict=True):
+            _check(reply, f"carry out {what}")
 
     def set_nested(self, batch: Batch, entry: int, address: int) -> None:
         """Let programs whose `nested` is this entry call the function at an address, or with 0 none."""
@@ -77,13 +86,16 @@ class RecordMap:
 
     def recording(self, guest: Guest, reply: Reply) -> Recording:
         """The records since clear(); a second frame fetches what did not fit into the reply."""
+        _check(reply, "read what programs recorded")
         data = reply.data[0]
         runs = int.from_bytes(data[:8], "little")
         count = min(runs, RECORDS)
         if count > AT_ONCE:
             batch = Batch()
             self._read(batch, HEADER_BYTES + AT_ONCE * RECORD_BYTES, (count - AT_ONCE) * RECORD_BYTES)
-            data += guest.submit(batch)[0].data[0]
+            (more,) = guest.submit(batch)
+            _check(more, "read what programs recorded")
+            data += more.data[0]
         return Recording(decode(data[HEADER_BYTES : HEADER_BYTES + count * RECORD_BYTES]), runs)
 
     def _write(self, batch: Batch, at: int, word: int) -> None:
@@ -96,3 +108,8 @@ class RecordMap:
 
     def _remote(self, at: int, size: int) -> Struct:
         return Struct(IOVEC.pack(self.address + at, size))
+
+
+def _check(reply: Reply, what: str) -> None:
+    if -4096 < reply.value < 0:
+        raise BadInputError(f"the kernel does not {what}: {errno_name(reply.value)}")
