@@ -1,7 +1,8 @@
 """`plan` against real kernels, on wildcards that people used: what is selected, attached, refused, and left out.
 
 To attach thousands of functions one by one takes an emulated processor hours, so that SINGLY of each wildcard are
-tried, the refused ones first; one call may have as many as LARGEST. What was left out is counted and printed.
+tried, the refused ones first; one call may have as many as LARGEST. What was left out is counted and printed. Programs on
+all functions of HOT keep it from answering: they run in every tick, and bpftrace refuses rcu_* itself for that reason.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cache
 
 import pytest
 
+from impl.linux.guest.guest import GuestDiedError
 from impl.linux.instruments import bpftrace, measure
 from properties.kernels.cost import CLIENT_ARGUMENTS, CLIENT_SUITES
 from properties.kernels.population import MODULES
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.vm
 
 SINGLY, LARGEST = 20, 1000
 CLIENT_FUNCTIONS, CLIENT_WILDCARDS = 80, 4
+HOT = frozenset({"fentry:rcu_*", "fentry:*lock", "fexit:*sched*", "fentry:sched_*"})
 WITH_BATCHES = "linux-7.3"
 VMLINUX = "vmlinux"
 
@@ -152,6 +155,7 @@ def test_one_call_answers_as_planned(kernel: str, room: Room) -> None:
     """As libbpf expands it and as available_filter_functions has it: errno, list to leave out, attach, detach."""
     differ: dict[tuple[str, str, str], object] = {}
     calls = refused = attached = large = 0
+    silent: set[str] = set()
     for probe, found in expanded(kernel):
         for one in found:
             names = named_by_guest(room, probe, one)
@@ -160,17 +164,22 @@ def test_one_call_answers_as_planned(kernel: str, room: Room) -> None:
             for batch, errno in ((names, one.errno), (without(names, one.left_out), "")):
                 if errno == "" and len(batch) > LARGEST:
                     large += 1
-                elif batch and (batch is names or one.errno):
-                    told += call(room, probe.kind, one.btf, batch, errno)
+                elif batch and (batch is names or one.errno) and not (errno == "" and probe.pattern in silent):
+                    try:
+                        told += call(room, probe.kind, one.btf, batch, errno)
+                    except GuestDiedError:
+                        silent.add(probe.pattern)
+                        continue
                     calls, refused, attached = calls + 1, refused + bool(errno), attached + (not errno) * len(batch)
             if told:
                 differ[probe.pattern, one.btf, one.how] = told
     print(
         f"\n{kernel}: {calls:,} calls, {refused:,} of them refused as a whole, the others with {attached:,} functions; "
-        f"{large} of more than {LARGEST:,} functions were left out"
+        f"{large} of more than {LARGEST:,} functions were left out; no answer with all of {sorted(silent)}"
     )
 
     assert {} == differ
+    assert silent <= HOT
     assert min(refused, attached) > 0
 
 
