@@ -1,8 +1,10 @@
 """`plan` against real kernels, on wildcards that people used: what is selected, attached, refused, and left out.
 
 To attach thousands of functions one by one takes an emulated processor hours, so that SINGLY of each wildcard are
-tried, the refused ones first; one call may have as many as LARGEST. What was left out is counted and printed. Programs on
-all functions of HOT keep it from answering: they run in every tick, and bpftrace refuses rcu_* itself for that reason.
+tried, the refused ones first; one call may have as many as LARGEST. What was left out is counted and printed.
+
+Programs on all functions of a pattern in HOT, which run in every tick, may keep the guest from answering; bpftrace
+refuses rcu_* of itself.
 """
 
 from __future__ import annotations
