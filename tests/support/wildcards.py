@@ -16,7 +16,7 @@ from pathlib import Path
 from impl.linux.bpf import commands
 from impl.linux.bpf.features import load_empty
 from impl.linux.bpf.recorders import ATTACH_TYPES
-from impl.linux.guest.batch import Batch, Ref
+from impl.linux.guest.batch import Batch, Ref, Reply
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.guest import Guest, GuestDiedError
 from impl.linux.guest.packages import Kernel
@@ -103,17 +103,16 @@ class Room:
         commands.close(batch, Ref(made))
         commands.close(batch, Ref(program))
         batch.read_file(ENABLED)
-        try:
-            replies = self.guest.submit(batch, LINK_PATIENCE)
-        except GuestDiedError:
-            self.guest.restore()
-            raise
+        replies = self._submit(batch)
         assert replies[program].value >= 0
         value = replies[made].value
         return errno_name(value) if value < 0 else "", _sites(replies[2].data[0]), _sites(replies[5].data[0])
 
     def singly(self, kind: str, sites: Iterable[Site]) -> tuple[dict[Site, str], Counter[Site], Counter[Site]]:
-        """A program and a link for each function: the errno of each, the sites while they are there, and after."""
+        """A program and a link for each function: the errno of each, the sites while they are there, and after.
+
+        GuestDiedError as of `link`.
+        """
         batch, entries = Batch(), {}
         for module, name in sites:
             number = self.btfs[module].functions[name]
@@ -124,12 +123,19 @@ class Room:
             commands.close(batch, Ref(link))
             commands.close(batch, Ref(program))
         last = batch.read_file(ENABLED)
-        replies = self.guest.submit(batch, PATIENCE)
+        replies = self._submit(batch)
         errnos = {
             site: next((errno_name(replies[entry].value) for entry in pair if replies[entry].value < 0), "")
             for site, pair in entries.items()
         }
         return errnos, _sites(replies[first].data[0]), _sites(replies[last].data[0])
+
+    def _submit(self, batch: Batch) -> tuple[Reply, ...]:
+        try:
+            return self.guest.submit(batch, LINK_PATIENCE)
+        except GuestDiedError:
+            self.guest.restore()
+            raise
 
 
 def _sites(text: bytes) -> Counter[Site]:
