@@ -35,7 +35,7 @@ pytestmark = pytest.mark.vm
 
 SINGLY, LARGEST = 20, 1000
 CLIENT_FUNCTIONS, CLIENT_WILDCARDS = 80, 4
-HOT = frozenset({"fentry:rcu_*", "fentry:*lock", "fexit:*sched*", "fentry:sched_*"})
+HOT = frozenset({"fentry:rcu_*", "fentry:*lock"})
 WITH_BATCHES = "linux-7.3"
 VMLINUX = "vmlinux"
 
