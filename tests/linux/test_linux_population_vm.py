@@ -19,7 +19,7 @@ from tests.support.stations import kernel_or_skip
 
 pytestmark = pytest.mark.vm
 
-MEMORY, PATIENCE = 2048, 600.0
+MEMORY, PATIENCE = 2048, 1500.0
 OUTPUT, POPULATION = "/population.out", "/population.json"
 VERB = ("properties.__main__", "properties.verbs.population", *ENCODINGS)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from impl.linux.bpf import commands
 from impl.linux.bpf.features import load_empty
 from impl.linux.bpf.recorders import ATTACH_TYPES
-from impl.linux.guest.batch import Batch, Ref
+from impl.linux.guest.batch import Batch, Ref, Reply
 from impl.linux.guest.errnos import errno_name
-from impl.linux.guest.guest import Guest
+from impl.linux.guest.guest import Guest, GuestDiedError
 from impl.linux.guest.packages import Kernel
 from impl.linux.laboratory.tuning import shorten_grace_periods
 from impl.linux.probes.btf import BTF_FILES, VMLINUX_BTF, Btf
@@ -32,7 +32,7 @@ __all__ = ["Room", "Site", "Wildcard", "opened", "read_wildcards"]
 
 FILE = Path(__file__).with_name("wildcards.tsv")
 INSTANCE = f"{ROOT}/instances/wildcards"
-PATIENCE = 300.0
+PATIENCE, LINK_PATIENCE = 300.0, 90.0
 WEAK = "__ftrace_invalid_address__"
 
 Site = tuple[str | None, str]
@@ -92,7 +92,10 @@ class Room:
         return Counter((words[1].strip("[]") if len(words) > 1 else None, words[0]) for words in lines)
 
     def link(self, kind: str, module: str | None, names: Sequence[str]) -> tuple[str, Counter[Site], Counter[Site]]:
-        """One tracing_multi link: its errno, the sites while it is there, and those after it."""
+        """One tracing_multi link: its errno, the sites while it is there, and those after it.
+
+        GuestDiedError: it does not answer in time, since it is busy in the programs; it is then as it was at first.
+        """
         batch, ids = Batch(), [self.btfs[module].functions[name] for name in names]
         program = load_empty(batch, kind, multi=True, btf_fd=self.descriptors[module] if module else 0)
         made = commands.create_multi_link(batch, Ref(program), ATTACH_TYPES[kind, True], ids)
@@ -100,13 +103,16 @@ class Room:
         commands.close(batch, Ref(made))
         commands.close(batch, Ref(program))
         batch.read_file(ENABLED)
-        replies = self.guest.submit(batch, PATIENCE)
+        replies = self._submit(batch)
         assert replies[program].value >= 0
         value = replies[made].value
         return errno_name(value) if value < 0 else "", _sites(replies[2].data[0]), _sites(replies[5].data[0])
 
     def singly(self, kind: str, sites: Iterable[Site]) -> tuple[dict[Site, str], Counter[Site], Counter[Site]]:
-        """A program and a link for each function: the errno of each, the sites while they are there, and after."""
+        """A program and a link for each function: the errno of each, the sites while they are there, and after.
+
+        GuestDiedError as of `link`.
+        """
         batch, entries = Batch(), {}
         for module, name in sites:
             number = self.btfs[module].functions[name]
@@ -117,12 +123,19 @@ class Room:
             commands.close(batch, Ref(link))
             commands.close(batch, Ref(program))
         last = batch.read_file(ENABLED)
-        replies = self.guest.submit(batch, PATIENCE)
+        replies = self._submit(batch)
         errnos = {
             site: next((errno_name(replies[entry].value) for entry in pair if replies[entry].value < 0), "")
             for site, pair in entries.items()
         }
         return errnos, _sites(replies[first].data[0]), _sites(replies[last].data[0])
+
+    def _submit(self, batch: Batch) -> tuple[Reply, ...]:
+        try:
+            return self.guest.submit(batch, LINK_PATIENCE)
+        except GuestDiedError:
+            self.guest.restore()
+            raise
 
 
 def _sites(text: bytes) -> Counter[Site]:
@@ -145,10 +158,12 @@ def opened(kernel: Kernel, modules: Sequence[str]) -> Iterator[Room]:
         present = sorted({module for module, _ in records if module is not None})
         blobs = guest.read(*(f"{BTF_FILES}/{module}" for module in present))
         btfs = {module: Btf(found, vmlinux) for module, found in zip(present, blobs, strict=True)}
+        descriptors = commands.open_btfs(guest, present)
+        guest.snapshot()
         yield Room(
             guest,
             {None: vmlinux, **btfs},
-            commands.open_btfs(guest, present),
+            descriptors,
             frozenset(records),
             _find_aliases(symbols, vmlinux, frozenset(name for module, name in records if module is None)),
             frozenset(site for site, behind in pairwise(records) if behind[1].startswith(WEAK)),
