@@ -74,13 +74,13 @@ def test_a_search_whose_process_dies_is_a_finding(tmp_path: Path, monkeypatch: p
     """The steps that it has written down are written as a seed, and the property falls."""
     monkeypatch.chdir(tmp_path)
     journal = "world small.json\nsemantics linux-7.3\n---\nftrace_ops o1\nregister_ftrace_function o1\n"
-    result = nothing_is_found("synthetic", PRESETS["linux-7.3"], [Lost("died", "its process ended\nsaid", journal)])
+    result = nothing_is_found(PRESETS["linux-7.3"], [Lost("died", "its process ended\nsaid", journal)])
     (path,) = (tmp_path / "build" / "seeds").iterdir()
 
     assert "fell" == result.verdict.value
     assert str(path.relative_to(tmp_path)) in result.detail
     assert path.name.startswith("linux-7.3-died-")
-    assert ("synthetic", 2) == (parse_seed(path.read_text()).world, len(parse_seed(path.read_text()).steps))
+    assert ("small.json", 2) == (parse_seed(path.read_text()).world, len(parse_seed(path.read_text()).steps))
     assert "# its process ended\n# said\n" in path.read_text()
 
 

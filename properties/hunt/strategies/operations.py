@@ -20,19 +20,20 @@ from properties.hunt.strategies.drawing import (
     Maker,
     Setting,
     a_function,
+    argument_words,
     covered_functions,
     favourites,
     pick,
     rarely,
 )
-from properties.hunt.strategies.worlds import argument_words
+from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
 from spec.inventory import Inventory
 from spec.prototypes import Prototype
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 
-__all__ = ["CONCEPTS", "drawn_for", "operations"]
+__all__ = ["CONCEPTS", "drawn_for", "operations", "preludes"]
 
 
 def _init_module(draw: DrawFn, at: Setting) -> op.Operation:
@@ -51,7 +52,8 @@ def _module(draw: DrawFn, at: Setting, wanted: tuple[str, ...]) -> str:
 
 
 def _fail(draw: DrawFn, _: Setting) -> op.Operation:
-    return op.Fail(pick(draw, FAULTS), pick(draw, (1, 1, 1, 2, 3, 4)))
+    count = draw(st.integers(5, 40)) if rarely(draw, 10) else pick(draw, (1, 1, 1, 2, 3, 4))
+    return op.Fail(pick(draw, FAULTS), count)
 
 
 FAULTS = ("register", "jit_charge", "alloc", "filter", "register", "jit_charge", "register", "patch")
@@ -171,6 +173,13 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     named = (*covered_functions(drawn[-1]), *at.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
     return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
+
+
+@st.composite
+def preludes(draw: DrawFn) -> Drawn:
+    """What an example of the machine that runs begins with: mostly nothing."""
+    machine = draw(st.runner())
+    return Drawn(prelude(draw, Setting(machine.inventory, machine.semantics, machine.supports)))
 
 
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:

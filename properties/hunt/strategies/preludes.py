@@ -1,0 +1,104 @@
+"""What some examples begin with: more of one thing than steps that are drawn one by one ever make.
+
+Most begin with nothing, which is what the others shrink to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from properties.hunt.strategies import bpf
+from properties.hunt.strategies.drawing import Setting, a_function, a_glob, a_word, numbered, pick, some_functions
+from spec import operations as op
+
+__all__ = ["prelude"]
+
+MOST_OPS = 12
+MOST_PROGRAMS = 80
+IMAGES = 270
+"""More than a byte can count."""
+
+MOST_TOGETHER = 20
+
+Lines = Iterator[op.Operation]
+
+
+def prelude(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """Draw the operations that an example begins with, those of them that the systems support."""
+    begin = pick(draw, PRELUDES)
+    return tuple(operation for operation in begin(draw, at) if type(operation) in at.supports)
+
+
+def _nothing(_draw: DrawFn, _at: Setting) -> Lines:
+    return iter(())
+
+
+def _graph_users(draw: DrawFn, at: Setting) -> Lines:
+    """Users of the graph tracer, up to one more than there may be. A few have no filter, so that they meet."""
+    most = at.semantics.graph_users + 1
+    for user in islice(numbered("g"), draw(st.integers(min(4, most), most))):
+        yield op.RegisterFtraceGraph(user, filter=a_glob(draw, at) if draw(st.booleans()) else None)
+
+
+def _ops(draw: DrawFn, at: Setting) -> Lines:
+    """Many ops on the same functions, registered in another order than they are declared."""
+    functions = some_functions(draw, at)
+    names = tuple(islice(numbered("o"), draw(st.integers(4, MOST_OPS))))
+    for name in names:
+        yield op.FtraceOps(name, save_regs=draw(st.booleans()))
+        yield op.FtraceSetFilterIps(name, functions)
+    yield from map(op.RegisterFtraceFunction, reversed(names))
+    yield op.FtraceOps(f"o{len(names) + 1}")
+
+
+def _one_program_everywhere(draw: DrawFn, at: Setting) -> Lines:
+    """One program in many trampolines, by a link for each, and each with a cookie of its own."""
+    world = at.inventory.world
+    start = draw(st.integers(0, max(0, len(world.functions) - 40)))
+    first = a_word(draw, (1,)) if at.semantics.cookies else None
+    yield op.BpfProgLoad("p1", pick(draw, bpf.attaching_kinds(at.semantics)), func_ip=draw(st.booleans()))
+    for place, function in enumerate(world.functions[start : start + 40]):
+        cookie = None if first is None else (first + place) % (1 << 64)
+        yield op.BpfRawTracepointOpen(f"l{place + 1}", "p1", function.name, cookie)
+
+
+def _programs(draw: DrawFn, at: Setting) -> Lines:
+    """Many programs, the last ones attached."""
+    kinds = bpf.attaching_kinds(at.semantics)
+    count = draw(st.integers(12, MOST_PROGRAMS))
+    for number in range(1, count + 1):
+        yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), func_ip=draw(st.booleans()))
+    for number in range(max(1, count - 8), count + 1):
+        yield op.BpfRawTracepointOpen(f"l{number}", f"p{number}", a_function(draw, at))
+
+
+def _images(draw: DrawFn, at: Setting) -> Lines:
+    """Hundreds of images, one after another: a program comes and goes where others stay."""
+    multi = at.batch
+    kinds = bpf.attaching_kinds(at.semantics, multi=multi)
+    functions = some_functions(draw, at)[:MOST_TOGETHER] if multi else (a_function(draw, at),)
+    targets = tuple((function, None) for function in functions)
+    for number in (1, 2):
+        yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), multi=multi)
+    first, second = (
+        op.BpfLinkCreate(f"l{number}", f"p{number}", targets)
+        if multi
+        else op.BpfRawTracepointOpen(f"l{number}", f"p{number}", functions[0])
+        for number in (1, 2)
+    )
+    yield first
+    yield from chain.from_iterable((second, op.BpfLinkDetach("l2")) for _ in range(IMAGES // (2 * len(functions))))
+
+
+Prelude = Callable[[DrawFn, Setting], Lines]
+
+PRELUDES: tuple[Prelude, ...] = (
+    *(_nothing,) * 24,
+    *(_graph_users, _ops, _one_program_everywhere) * 2,
+    _programs,
+    _images,
+)
