@@ -184,7 +184,7 @@ LARGE_SHAPES: tuple[tuple[tuple[Type, ...], Type], ...] = (
     ((PAIR, LONG, PAIR, PAIR, SHORT), SHORT),
     ((LONG, INT), VOID),
     ((INT,) * 11, PAIR),
-    ((LONG,) * 14, LONG),
+    ((CHAR, SHORT, INT, BOOL) * 3, INT),
 )
 LARGE_ATTRIBUTES = {
     7: {"deny"},

@@ -45,6 +45,7 @@ PATTERNS = ((1, 2, 3), (0,), (-1,), (1 << 63, 255, 256), ((1 << 32) + 1, 128, -2
 COOKIES = (1, 2, 3, (1 << 64) - 1)
 RETURNS = (1, 1, 0, -22, 1 << 32)
 POWERS = tuple(1 << bits for bits in (7, 8, 15, 16, 31, 32, 63))
+ENDS = (1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, -1)
 WORDS = (0, 1, 2, -1, *POWERS, *(power - 1 for power in POWERS), (1 << 64) - 1)
 
 
@@ -125,8 +126,10 @@ def argument_words() -> SearchStrategy[int]:
 
 
 def a_word(draw: DrawFn, usual: tuple[int, ...]) -> int:
-    """Draw one of the usual words; one in four is at the edge of a type, or any."""
-    return draw(argument_words()) if rarely(draw, 4) else pick(draw, usual)
+    """Draw one of the usual words; one in three is where 32 or 64 bits end, or any."""
+    if not rarely(draw, 3):
+        return pick(draw, usual)
+    return draw(argument_words()) if rarely(draw, 3) else pick(draw, ENDS)
 
 
 def a_trampoline(draw: DrawFn) -> str:
@@ -211,12 +214,14 @@ def _place(draw: DrawFn, world: World) -> int:
 
 @lru_cache(maxsize=16)
 def _edges(world: World) -> tuple[int, ...]:
-    """The places of the first and last function of the world, of each page of records, and of each module."""
+    """Places in a world: its first and last function, those of each page and module, and one of each form."""
     functions = world.functions
     last = len(functions) - 1
+    forms = {(f.prototype, f.attributes): place for place, f in reversed(tuple(enumerate(functions)))}
     pages = (edge for start in range(PAGE, last, PAGE) for edge in (start - 1, start))
     modules = (n for n in range(1, last) if functions[n].module != functions[n - 1].module)
-    return (0, last, *pages, *(edge for start in modules for edge in (start - 1, start)))
+    ends = (0, last, *pages, *(edge for start in modules for edge in (start - 1, start)))
+    return (*ends, *ends, *forms.values())
 
 
 def _stretch(draw: DrawFn, world: World) -> tuple[str, ...]:
