@@ -22,7 +22,7 @@ PAGES: Final = 4 * PAGE
 
 @planted(
     "filters.select",
-    rule="GLOB-5",
+    rule="FILTER-6",
     origin="range",
     semantics="linux-6.12",
     world=LARGE,

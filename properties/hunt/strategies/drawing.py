@@ -32,6 +32,7 @@ FAVOURITES = tuple(
 )
 UNKNOWN = "nowhere"
 MOST_FUNCTIONS = 12
+MOST_FORMS = 20
 MOST_RECENT = 6
 MOST_CALLING_PROGRAMS = 2
 PAGE = 256
@@ -134,7 +135,7 @@ def a_word(draw: DrawFn, usual: tuple[int, ...]) -> int:
 
 def a_trampoline(draw: DrawFn) -> str:
     """Draw a direct trampoline."""
-    return f"T{draw(st.integers(4, 40))}" if rarely(draw, 12) else pick(draw, TRAMPOLINES)
+    return f"T{draw(st.integers(4, 40))}" if rarely(draw, 8) else pick(draw, TRAMPOLINES)
 
 
 def numbered(letter: str, first: int = 1) -> Iterator[str]:
@@ -170,25 +171,43 @@ def favourites(world: World) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _pool(favourites: tuple[str, ...], touched: tuple[str, ...], shared: tuple[str, ...]) -> tuple[str, ...]:
+def _pool(
+    favourites: tuple[str, ...], forms: tuple[str, ...], touched: tuple[str, ...], shared: tuple[str, ...]
+) -> tuple[str, ...]:
     """The functions to draw from. Those used last, and those that are shared, occur several times; one is nowhere."""
     known = [name for name in touched if name != UNKNOWN]
-    return (*favourites, *(3 * known), *(3 * shared), *favourites, UNKNOWN)
+    return (*favourites, *(3 * known), *(3 * shared), *favourites, *forms, UNKNOWN)
 
 
 def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
-    return _pool(favourites(at.inventory.world), at.recent, at.shared)
+    world = at.inventory.world
+    return _pool(favourites(world), _other_forms(world), at.recent, at.shared)
+
+
+@lru_cache(maxsize=16)
+def _other_forms(world: World) -> tuple[str, ...]:
+    """The first function of each prototype that no favourite has, as far as there are not very many."""
+    found = {world.by_name[name].prototype: "" for name in favourites(world)}
+    for function in world.functions:
+        found.setdefault(function.prototype, function.name)
+    return tuple(filter(None, found.values()))[:MOST_FORMS]
 
 
 def a_function(draw: DrawFn, at: Setting) -> str:
-    """Draw one function; one in eight is any of the world."""
-    return _anywhere(draw, at.inventory.world) if rarely(draw, 8) else pick(draw, functions_at(at))
+    """Draw one function; some are any of the world."""
+    world = at.inventory.world
+    return _anywhere(draw, world) if rarely(draw, _seldom(world)) else pick(draw, functions_at(at))
+
+
+def _seldom(world: World) -> int:
+    """One draw in so many goes beyond the pools: more often where they are a small part of the world."""
+    return 3 if len(world.functions) > PAGE else 10
 
 
 def some_functions(draw: DrawFn, at: Setting) -> tuple[str, ...]:
     """Draw one to four functions, rarely one of them twice; rarely a stretch of the world, which may be long."""
-    if rarely(draw, 10):
+    if rarely(draw, 2 * _seldom(at.inventory.world)):
         return _stretch(draw, at.inventory.world)
     drawn = draw(_short_lists(functions_at(at)))
     if rarely(draw, 6):
@@ -231,8 +250,8 @@ def _stretch(draw: DrawFn, world: World) -> tuple[str, ...]:
 
 
 def a_glob(draw: DrawFn, at: Setting, usual: tuple[str, ...] = GLOBS) -> str:
-    """Draw a glob; one in six selects by a function's name, or is its number."""
-    if not rarely(draw, 6):
+    """Draw a glob; some are made of a function's name, or are its number."""
+    if not rarely(draw, _seldom(at.inventory.world)):
         return pick(draw, usual)
     place = _place(draw, at.inventory.world)
     name = at.inventory.world.functions[place].symbol

@@ -14,6 +14,8 @@ from hypothesis.strategies import DrawFn
 from properties.hunt.strategies import bpf
 from properties.hunt.strategies.drawing import Setting, a_function, a_glob, a_word, numbered, pick, some_functions
 from spec import operations as op
+from spec.abi import SLOT_BYTES
+from spec.worlds import Function
 
 __all__ = ["prelude"]
 
@@ -23,6 +25,7 @@ IMAGES = 270
 """More than a byte can count."""
 
 MOST_TOGETHER = 20
+MOST_LINKED = 300
 
 Lines = Iterator[op.Operation]
 
@@ -30,6 +33,8 @@ Lines = Iterator[op.Operation]
 def prelude(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """Draw the operations that an example begins with, those of them that the systems support."""
     begin = pick(draw, PRELUDES)
+    if begin is _one_link and not at.batch:
+        begin = _one_program_everywhere
     return tuple(operation for operation in begin(draw, at) if type(operation) in at.supports)
 
 
@@ -40,7 +45,7 @@ def _nothing(_draw: DrawFn, _at: Setting) -> Lines:
 def _graph_users(draw: DrawFn, at: Setting) -> Lines:
     """Users of the graph tracer, up to one more than there may be. A few have no filter, so that they meet."""
     most = at.semantics.graph_users + 1
-    for user in islice(numbered("g"), draw(st.integers(min(4, most), most))):
+    for user in islice(numbered("g"), min(most, pick(draw, (4, 5, 9, most)))):
         yield op.RegisterFtraceGraph(user, filter=a_glob(draw, at) if draw(st.booleans()) else None)
 
 
@@ -66,10 +71,28 @@ def _one_program_everywhere(draw: DrawFn, at: Setting) -> Lines:
         yield op.BpfRawTracepointOpen(f"l{place + 1}", "p1", function.name, cookie)
 
 
+def _one_link(draw: DrawFn, at: Setting) -> Lines:
+    """One link over hundreds of functions, if there are as many, each with a cookie of its own."""
+    functions = [function.name for function in at.inventory.world.functions if _is_usual(function)]
+    start = draw(st.integers(0, max(0, len(functions) - MOST_LINKED)))
+    first = a_word(draw, (1,)) if at.semantics.cookies else None
+    cookies = (None if first is None else (first + place) % (1 << 64) for place in range(MOST_LINKED))
+    yield op.BpfProgLoad("p1", pick(draw, bpf.attaching_kinds(at.semantics, multi=True)), multi=True)
+    yield op.BpfLinkCreate("l1", "p1", tuple(zip(functions[start : start + MOST_LINKED], cookies, strict=False)))
+
+
+def _is_usual(function: Function) -> bool:
+    """Whether nothing keeps a program from it, in vmlinux."""
+    form = function.prototype
+    if form is None or function.btf_id is None or function.module is not None or not function.has_site:
+        return False
+    return form.describable and form.returns.size <= SLOT_BYTES and function.attributes.isdisjoint({"deny", "noreturn"})
+
+
 def _programs(draw: DrawFn, at: Setting) -> Lines:
     """Many programs, the last ones attached."""
     kinds = bpf.attaching_kinds(at.semantics)
-    count = draw(st.integers(12, MOST_PROGRAMS))
+    count = pick(draw, (20, MOST_PROGRAMS - 20, MOST_PROGRAMS))
     for number in range(1, count + 1):
         yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), func_ip=draw(st.booleans()))
     for number in range(max(1, count - 8), count + 1):
@@ -83,7 +106,7 @@ def _images(draw: DrawFn, at: Setting) -> Lines:
     functions = some_functions(draw, at)[:MOST_TOGETHER] if multi else (a_function(draw, at),)
     targets = tuple((function, None) for function in functions)
     for number in (1, 2):
-        yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), multi=multi)
+        yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), multi=multi, func_ip=draw(st.booleans()))
     first, second = (
         op.BpfLinkCreate(f"l{number}", f"p{number}", targets)
         if multi
@@ -97,8 +120,9 @@ def _images(draw: DrawFn, at: Setting) -> Lines:
 Prelude = Callable[[DrawFn, Setting], Lines]
 
 PRELUDES: tuple[Prelude, ...] = (
-    *(_nothing,) * 24,
+    *(_nothing,) * 23,
     *(_graph_users, _ops, _one_program_everywhere) * 2,
+    _one_link,
     _programs,
     _images,
 )
