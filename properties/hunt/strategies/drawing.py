@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain, count, islice
+from itertools import chain, count, cycle, islice
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from spec import operations as op
 from spec.globs import link_pattern
 from spec.inventory import Inventory
+from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import World
 
@@ -131,6 +132,14 @@ def a_word(draw: DrawFn, usual: tuple[int, ...]) -> int:
     if not rarely(draw, 3):
         return pick(draw, usual)
     return draw(argument_words()) if rarely(draw, 3) else pick(draw, ENDS)
+
+
+def arguments_for(draw: DrawFn, prototype: Prototype | None) -> tuple[int, ...]:
+    """Draw the words of a call; three for a function without a prototype."""
+    number = 3 if prototype is None else len(prototype.slots)
+    if number and rarely(draw, 8):
+        return tuple(draw(st.lists(argument_words(), min_size=number, max_size=number)))
+    return tuple(islice(cycle(pick(draw, PATTERNS)), number))
 
 
 def a_trampoline(draw: DrawFn) -> str:

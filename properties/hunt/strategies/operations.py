@@ -7,7 +7,6 @@ exist yet, it draws the operation that makes it. Draws shrink to o1, p1, l1, foo
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import cycle, islice
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
@@ -15,12 +14,11 @@ from hypothesis.strategies import DrawFn
 from properties.hunt.strategies import bpf, ftrace
 from properties.hunt.strategies.drawing import (
     MOST_FUNCTIONS,
-    PATTERNS,
     UNKNOWN,
     Maker,
     Setting,
     a_function,
-    argument_words,
+    arguments_for,
     covered_functions,
     favourites,
     pick,
@@ -29,7 +27,6 @@ from properties.hunt.strategies.drawing import (
 from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
 from spec.inventory import Inventory
-from spec.prototypes import Prototype
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 
@@ -69,14 +66,7 @@ def _call(draw: DrawFn, at: Setting) -> op.Operation:
     function = a_function(draw, at)
     if function not in at.inventory.world.by_name or not at.inventory.may_call(function):
         return _site(draw, at)
-    return op.Call(function, _arguments(draw, at.inventory.world.by_name[function].prototype))
-
-
-def _arguments(draw: DrawFn, prototype: Prototype | None) -> tuple[int, ...]:
-    count = 3 if prototype is None else len(prototype.slots)
-    if count and rarely(draw, 8):
-        return tuple(draw(st.lists(argument_words(), min_size=count, max_size=count)))
-    return tuple(islice(cycle(pick(draw, PATTERNS)), count))
+    return op.Call(function, arguments_for(draw, at.inventory.world.by_name[function].prototype))
 
 
 def _site(draw: DrawFn, at: Setting) -> op.Operation:
@@ -198,7 +188,7 @@ def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ..
         return ()
     callers = (name for name in favourites(world) if any(c.function == function for c in world.by_name[name].callees))
     chosen = world.by_name[pick(draw, (function, *callers))]
-    return (op.Call(chosen.name, _arguments(draw, chosen.prototype)),)
+    return (op.Call(chosen.name, arguments_for(draw, chosen.prototype)),)
 
 
 def _fill(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from properties.hunt.strategies import bpf
-from properties.hunt.strategies.drawing import Setting, a_function, a_glob, a_word, numbered, pick, some_functions
+from properties.hunt.strategies.drawing import (
+    Setting,
+    a_function,
+    a_glob,
+    a_word,
+    arguments_for,
+    numbered,
+    pick,
+    pick_any,
+    some_functions,
+)
 from spec import operations as op
 from spec.abi import SLOT_BYTES
 from spec.worlds import Function
@@ -45,8 +55,9 @@ def _nothing(_draw: DrawFn, _at: Setting) -> Lines:
 def _graph_users(draw: DrawFn, at: Setting) -> Lines:
     """Users of the graph tracer, up to one more than there may be. A few have no filter, so that they meet."""
     most = at.semantics.graph_users + 1
-    for user in islice(numbered("g"), min(most, pick(draw, (4, 5, 9, most)))):
+    for user in islice(numbered("g"), min(most, pick(draw, (4, 9, most, most)))):
         yield op.RegisterFtraceGraph(user, filter=a_glob(draw, at) if draw(st.booleans()) else None)
+    yield from _call(draw, at, a_function(draw, at))
 
 
 def _ops(draw: DrawFn, at: Setting) -> Lines:
@@ -58,6 +69,7 @@ def _ops(draw: DrawFn, at: Setting) -> Lines:
         yield op.FtraceSetFilterIps(name, functions)
     yield from map(op.RegisterFtraceFunction, reversed(names))
     yield op.FtraceOps(f"o{len(names) + 1}")
+    yield from _call(draw, at, functions[0])
 
 
 def _one_program_everywhere(draw: DrawFn, at: Setting) -> Lines:
@@ -66,19 +78,25 @@ def _one_program_everywhere(draw: DrawFn, at: Setting) -> Lines:
     start = draw(st.integers(0, max(0, len(world.functions) - 40)))
     first = a_word(draw, (1,)) if at.semantics.cookies else None
     yield op.BpfProgLoad("p1", pick(draw, bpf.attaching_kinds(at.semantics)), func_ip=draw(st.booleans()))
-    for place, function in enumerate(world.functions[start : start + 40]):
+    functions = world.functions[start : start + 40]
+    for place, function in enumerate(functions):
         cookie = None if first is None else (first + place) % (1 << 64)
         yield op.BpfRawTracepointOpen(f"l{place + 1}", "p1", function.name, cookie)
+    yield from _call(draw, at, pick_any(draw, functions).name)
 
 
 def _one_link(draw: DrawFn, at: Setting) -> Lines:
     """One link over hundreds of functions, if there are as many, each with a cookie of its own."""
     functions = [function.name for function in at.inventory.world.functions if _is_usual(function)]
+    if not functions:
+        return
     start = draw(st.integers(0, max(0, len(functions) - MOST_LINKED)))
     first = a_word(draw, (1,)) if at.semantics.cookies else None
     cookies = (None if first is None else (first + place) % (1 << 64) for place in range(MOST_LINKED))
     yield op.BpfProgLoad("p1", pick(draw, bpf.attaching_kinds(at.semantics, multi=True)), multi=True)
-    yield op.BpfLinkCreate("l1", "p1", tuple(zip(functions[start : start + MOST_LINKED], cookies, strict=False)))
+    linked = functions[start : start + MOST_LINKED]
+    yield op.BpfLinkCreate("l1", "p1", tuple(zip(linked, cookies, strict=False)))
+    yield from _call(draw, at, linked[-1 - draw(st.integers(0, min(20, len(linked) - 1)))])
 
 
 def _is_usual(function: Function) -> bool:
@@ -96,7 +114,9 @@ def _programs(draw: DrawFn, at: Setting) -> Lines:
     for number in range(1, count + 1):
         yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), func_ip=draw(st.booleans()))
     for number in range(max(1, count - 8), count + 1):
-        yield op.BpfRawTracepointOpen(f"l{number}", f"p{number}", a_function(draw, at))
+        function = a_function(draw, at)
+        yield op.BpfRawTracepointOpen(f"l{number}", f"p{number}", function)
+    yield from _call(draw, at, function)
 
 
 def _images(draw: DrawFn, at: Setting) -> Lines:
@@ -115,6 +135,14 @@ def _images(draw: DrawFn, at: Setting) -> Lines:
     )
     yield first
     yield from chain.from_iterable((second, op.BpfLinkDetach("l2")) for _ in range(IMAGES // (2 * len(functions))))
+    yield from _call(draw, at, functions[0])
+
+
+def _call(draw: DrawFn, at: Setting, function: str) -> Lines:
+    """A call that shows what has been done, if the world has the function."""
+    found = at.inventory.world.by_name.get(function)
+    if found is not None:
+        yield op.Call(function, arguments_for(draw, found.prototype))
 
 
 Prelude = Callable[[DrawFn, Setting], Lines]
