@@ -19,7 +19,7 @@ from impl.batched.machine.tables import Tables
 from impl.batched.sites import FIRST_OPS, Sites
 from impl.batched.state import GraphUser, Ops, Program, State
 from impl.batched.trampolines import Trampolines
-from impl.planted.planting import LARGE, Original, planted
+from impl.planted.planting import Original, planted
 from spec import operations as op
 from spec.costs import Cost
 
@@ -32,8 +32,16 @@ def _many(count: int, *lines: str) -> str:
 
 
 OPS: Final = "ftrace_ops o#", "ftrace_set_filter_ip o# foo1", "register_ftrace_function o#"
-NAMED: Final = tuple(n for n in range(1, 292) if n % 50 not in {0, 7, 27} and n % 19 != 17)
-"""More than 256 functions that a program can be attached to; the last one takes six words."""
+COOKIES: Final = "\nbpf_link_detach l1\n".join(
+    f"bpf_link_create l1 p1 {' '.join(f'foo{n}:{1 + first + n}' for n in range(13))}" for first in range(0, 13 * 20, 13)
+)
+"""A program gets 260 cookies, 13 at a time."""
+
+ALL: Final = "bpf_link_create l# p# foo?".replace("foo?", " ".join(f"foo{n}" for n in range(13)))
+IMAGES: Final = f"{_many(2, 'bpf_prog_load p# fentry multi', ALL)}\n" + "\n".join(
+    ("bpf_link_detach l2", ALL.replace("#", "2"))[n % 2] for n in range(18)
+)
+"""260 images, 13 at a time."""
 
 USERS: Final = ("register_ftrace_graph g# filter=foo1",)
 
@@ -176,10 +184,7 @@ def ninth_cookie_of_a_program(
     rule="LINK-15",
     origin="range",
     semantics="linux-7.3",
-    world=LARGE,
-    minimal="bpf_prog_load p1 fentry multi\n"
-    f"bpf_link_create l1 p1 {' '.join(f'many{n}:{n}' for n in NAMED)}\n"
-    f"call many{NAMED[-1]} 1 2 3 4 5 6",
+    minimal=f"bpf_prog_load p1 fentry multi\n{COOKIES}\ncall foo8 1 2 3 4 5 6 7 8",
 )
 def cookies_numbered_by_a_byte(
     original: Original, trampolines: Trampolines, nodes: NDArray[np.int32], cookies: NDArray[np.uint64]
@@ -195,11 +200,7 @@ def cookies_numbered_by_a_byte(
     rule="COST-7",
     origin="range",
     semantics="linux-7.3",
-    world=LARGE,
-    minimal="""
-    bpf_prog_load p1 fentry multi
-    bpf_link_create l1 p1 attachable(*)
-    """,
+    minimal=IMAGES,
 )
 def images_counted_by_a_byte(original: Original, ledger: Ledger, alive: int) -> Cost:
     """The count of images built begins anew behind 255."""
