@@ -109,7 +109,7 @@ class Search:
     def take_examples(self) -> None:
         """Let the machine take the sequences of a round."""
         round_seed = _derive_seed(self.random_seed, self.semantics.name, self.rounds)
-        in_large = self.large is not None and round_seed % LARGE_ROUNDS == 0
+        in_large = self.large is not None and (self.rounds + self.random_seed) % LARGE_ROUNDS == 0
         machine, examples = (self._large_machine, LARGE_ROUND) if in_large else (self._machine, ROUND)
         run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(examples))
 
