@@ -1,5 +1,7 @@
 """Planted bugs: historical ones, and breaches of one rule, each a small override of `batched`.
 
+Some are behind a range: only few values (`words`), many of one thing (`numbers`) or a large world (`pages`) show them.
+
 The harness is believed because it finds them. Each is a factory, so `--system impl.planted.ftrace:tramp_not_restored`
 names one. Nothing here may import model or properties.
 """

@@ -151,12 +151,8 @@ def forty_eighth_program(original: Original, number: int) -> int:
 )
 def program_in_eight_trampolines(original: Original, state: State, program: Program, where: Indices) -> Any:
     """Once a program is in eight trampolines, none of them is asked whether it has it."""
-    with patch.object(state, "programs", state.programs):
-        links, program.links = program.links, 0 if program.links >= 8 else program.links
-        try:
-            return original(state, program, where)
-        finally:
-            program.links = links
+    asked = program.links < 8
+    return original(state, program if asked else replace(program, links=0), where)
 
 
 @planted(

@@ -17,7 +17,6 @@ from properties.hunt.search import Search, beside
 from properties.hunt.strategies import operations
 from properties.lockstep.lockstep import Reference, reference
 from spec import operations as op
-from spec.alphabet import alphabet
 from spec.globs import record_index
 from spec.inventory import Inventory
 from spec.seeds import print_operation
@@ -191,8 +190,13 @@ SIMPLEST = {
 def test_draws_shrink_to_small_names(world: World, kind: type[op.Operation], line: str) -> None:
     """The first function, o1, p1, g1 and no options, in any world."""
     semantics = PRESETS["linux-7.3"]
-    drawn = operations(Inventory.at_start(world, semantics), semantics, alphabet(semantics))
-    limits = settings(database=None, phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck))
+    drawn = operations(Inventory.at_start(world, semantics), semantics, frozenset({kind}))
+    limits = settings(
+        max_examples=2000,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
     simplest = find(drawn, lambda operation: isinstance(operation, kind), settings=limits)
 
     assert line == print_operation(simplest)

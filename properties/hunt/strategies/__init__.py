@@ -1,4 +1,4 @@
-"""All Hypothesis strategies: operations biased to what exists, words, worlds, mutated texts, plans for large worlds.
+"""All Hypothesis strategies: operations biased to what exists, preludes, words, worlds, mutated texts, wildcard plans.
 
 No other module draws from strategies of Hypothesis itself.
 """
