@@ -155,8 +155,8 @@ def test_a_large_world_is_used_to_its_ends() -> None:
     assert set(range(6)) == {places[name] // PAGE for name in covered}
     assert set(range(6)) == {places[name] // PAGE for name in called}
     assert {None, "mod1", "mod2"} <= {world.by_name[name].module for name in covered}
-    assert PAGE < max(numbers)
-    assert 40 <= max(len(one.functions) for e in found for one in e.of(op.FtraceSetFilterIps))
+    assert 5 < max(numbers)
+    assert 9 <= max(len(one.functions) for e in found for one in e.of(op.FtraceSetFilterIps))
 
 
 def test_some_rounds_are_in_the_large_world() -> None:
