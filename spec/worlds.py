@@ -1,14 +1,14 @@
-"""Worlds: the functions that a run is about. The synthetic one is made here, real ones by `spec.populations`."""
+"""Worlds: the functions that a run is about. The synthetic ones are made here, real ones by `spec.populations`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from spec.globs import Pattern, libbpf_matcher, matcher, record_index
 from spec.prototypes import Prototype, Type
 
-__all__ = ["LOOKUPS", "Callee", "Function", "World", "synthetic"]
+__all__ = ["LOOKUPS", "Callee", "Function", "World", "large", "synthetic"]
 
 ALL = frozenset({"fmod_ret", "sleepable", "freplace"})
 UNPATCHED = frozenset({"disabled", "unrecorded"})
@@ -174,3 +174,49 @@ def synthetic() -> World:
             for number, (name, arguments, module, callees) in enumerate(named, 1)
         ),
     )
+
+
+VOID = Type("void", "VOID", 0)
+LARGE_SHAPES: tuple[tuple[tuple[Type, ...], Type], ...] = (
+    *(((LONG,) * count, LONG) for count in range(13)),
+    ((CHAR,) * 9, CHAR),
+    ((LONG,) * 5 + (PAIR, PAIR, LONG, CHAR), INT),
+    ((PAIR, LONG, PAIR, PAIR, SHORT), SHORT),
+    ((LONG, INT), VOID),
+    ((INT,) * 11, PAIR),
+    ((CHAR, SHORT, INT, BOOL) * 3, INT),
+)
+LARGE_ATTRIBUTES = {
+    7: {"deny"},
+    17: {"noreturn", "fmod_ret"},
+    27: {"disabled", "fmod_ret"},
+    37: set[str](),
+    47: {"fmod_ret"},
+}
+LARGE_MODULES = ((None, 1250), ("mod1", 60), ("mod2", 100), ("mod3", 60))
+ID_STEP, ID_MODULUS = 707, 1511
+"""Ids in another order than addresses: the modulus is a prime, so that they are distinct."""
+
+
+def large() -> World:
+    """The synthetic world with 1,470 functions more, which are named many1, many2 and so on.
+
+    They have every number of arguments, structs beyond the registers, narrow results and none, one in fifty is on each
+    list of the kernel's, and some are in the modules mod1 to mod3. Its records take several pages.
+    """
+    small = synthetic().functions
+    numbers = iter(range(1, ID_MODULUS))
+    functions: list[Function] = []
+    for module, count in LARGE_MODULES:
+        functions += (function for function in small if function.module == module)
+        functions += (_one_of_many(next(numbers), module) for _ in range(count))
+    ids = (1 + place * ID_STEP % ID_MODULUS for place in range(len(functions)))
+    numbered = (replace(f, btf_id=number) if f.prototype else f for f, number in zip(functions, ids, strict=False))
+    return World("synthetic-1500", tuple(numbered))
+
+
+def _one_of_many(number: int, module: str | None) -> Function:
+    arguments, returns = LARGE_SHAPES[number % len(LARGE_SHAPES)]
+    prototype = Prototype(arguments, returns) if number % 50 else None
+    attributes = frozenset(LARGE_ATTRIBUTES.get(number % 50, ALL))
+    return Function(f"many{number}", prototype, None, module, attributes)

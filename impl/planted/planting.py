@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from inspect import cleandoc
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 from impl.batched import Batched
@@ -22,9 +22,11 @@ from spec.sites import Site
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["Original", "Planted", "planted"]
+__all__ = ["LARGE", "Original", "Planted", "planted"]
 
 Original = Callable[..., Any]
+SMALL: Final = "synthetic"
+LARGE: Final = "synthetic-1500"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,9 @@ class Planted:
     """A factory of systems with one bug.
 
     rule: the one that is broken. origin: its number among the historical bugs of the fact sheet, section F, and its
-    commit, or `rule` for a mere breach of one. semantics: where it matters. minimal: the shortest lines of a seed that
-    show it. target: the function of impl.batched that `flaw` replaces, which gets it as its first argument; or the
+    commit; `rule` for a mere breach of one; `range` for one that only values, functions or numbers show that are few
+    among all. semantics: where it matters. minimal: the shortest lines of a seed that show it, in the world of this
+    name. target: the function of impl.batched that `flaw` replaces, which gets it as its first argument; or the
     operation whose handler it replaces.
     """
 
@@ -45,6 +48,7 @@ class Planted:
     minimal: tuple[str, ...]
     target: str | type[Operation] = field(repr=False)
     flaw: Original = field(repr=False)
+    world: str = SMALL
 
     def __call__(self, world: World, semantics: Semantics) -> PlantedSystem:
         """A System with the bug, behind the border."""
@@ -115,12 +119,13 @@ def planted(
     minimal: str,
     origin: str = "rule",
     sharing: str = LEVELS[0],
+    world: str = SMALL,
 ) -> Callable[[Original], Planted]:
     """Make a bug of a function that takes the original and then its arguments; minimal: one operation a line."""
     lines = tuple(cleandoc(minimal).split("\n"))
 
     def make(flaw: Original) -> Planted:
         name = flaw.__name__.replace("_", "-")
-        return Planted(name, rule, origin, semantics, sharing, lines, target, flaw)
+        return Planted(name, rule, origin, semantics, sharing, lines, target, flaw, world)
 
     return make

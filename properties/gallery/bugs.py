@@ -14,20 +14,21 @@ from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
 from properties.report.pictures import Picture
 from properties.report.records import PlantedRecord
+from properties.systems.naming import world_named
 from spec.operations import Operation
 from spec.seeds import Seed, Step, parse_operation
 from spec.semantics import PRESETS
 from spec.system import System
-from spec.worlds import World, synthetic
+from spec.worlds import World
 
 __all__ = ["draw_bugs"]
 
 
 def draw_bugs() -> Iterator[PlantedRecord]:
     """Every planted bug."""
-    world = synthetic()
+    worlds = {name: world_named(name) for name in {bug.world for bug in PLANTED}}
     for bug in PLANTED:
-        yield _draw(bug, world)
+        yield _draw(bug, worlds[bug.world])
 
 
 def _draw(bug: Planted, world: World) -> PlantedRecord:

@@ -43,17 +43,19 @@ def save(found: Found, directory: Path) -> Path:
     return save_seed(found.seed, found.divergence.aspect, comments, directory)
 
 
-def save_journal(journal: str, told: str, world: str, directory: Path) -> Path:
-    """Write the steps of an example in which the process ended, told why, as a seed of the world; its path."""
-    seed = replace(parse_seed(journal, "the journal"), world=world)
-    return save_seed(seed, "died", (*told.splitlines(), LAST), directory)
+def save_journal(journal: str, told: str, directory: Path) -> Path:
+    """Write the steps of an example in which the process ended, told why, as a seed; its path."""
+    return save_seed(parse_seed(journal, "the journal"), "died", (*told.splitlines(), LAST), directory)
 
 
 def save_seed(seed: Seed, aspect: str, comments: Sequence[str], directory: Path) -> Path:
     """Write a seed that diverges in this aspect, under a name that tells what it is.
 
-    It is renamed into its place, so that the file is there whole or not at all.
+    A world that is a file is named as the seed sees it. The seed is renamed into its place, so that it is there whole
+    or not at all.
     """
+    if Path(seed.world).is_file():
+        seed = replace(seed, world=os.path.relpath(seed.world, directory))
     digest = hashlib.sha256(print_seed(seed).encode()).hexdigest()[:8]
     path = directory / f"{seed.semantics}-{aspect}-{digest}.seed"
     directory.mkdir(parents=True, exist_ok=True)

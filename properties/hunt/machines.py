@@ -1,4 +1,4 @@
-"""Hypothesis machines: one rule for each kernel concept, each step one of lockstep, and at the end all is undone."""
+"""Hypothesis machines: a prelude, a rule for each kernel concept, each step one of lockstep, and at the end undoing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from properties.hunt.strategies import CONCEPTS, drawn_for
+from properties.hunt.strategies import CONCEPTS, drawn_for, preludes
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, DivergenceError
 from properties.lockstep.journal import Journal
@@ -34,12 +34,13 @@ class LockstepMachine(RuleBasedStateMachine):
     model: ClassVar[Callable[[World, Semantics], Reference]]
     tally: ClassVar[Tally | None]
     journal: ClassVar[Journal | None]
+    journal_world: ClassVar[str | None]
     witness: ClassVar[Witness | None]
 
     def __init__(self) -> None:
         super().__init__()
         if self.journal is not None:
-            self.journal.begin()
+            self.journal.begin(self.journal_world)
         self.lockstep = Lockstep(
             self.world,
             self.semantics,
@@ -102,14 +103,19 @@ def machine_for(
     tally: Tally | None = None,
     *,
     journal: Journal | None = None,
+    journal_world: str | None = None,
     model: Callable[[World, Semantics], Reference] = reference,
     witness: Witness | None = None,
 ) -> type[LockstepMachine]:
-    """A machine class for one setting; its TestCase shrinks as Hypothesis does."""
+    """A machine class for one setting; its TestCase shrinks as Hypothesis does.
+
+    journal_world: what the journal calls the world, if not as its other worlds.
+    """
     concepts = [concept for concept in (*CONCEPTS, "faults") if concept != "batch" or semantics.tracing_multi]
     members: dict[str, Any] = {concept: _rule(concept) for concept in concepts}
+    members |= {"prelude": initialize(operations=preludes())(_taking("prelude"))}
     members |= {"world": world, "semantics": semantics, "factories": tuple(factories), "model": staticmethod(model)}
-    members |= {"tally": tally, "journal": journal, "witness": witness}
+    members |= {"tally": tally, "journal": journal, "journal_world": journal_world, "witness": witness}
     machine = cast("type[LockstepMachine]", type("Machine", (LockstepMachine,), members))
     machine.TestCase.settings = settings(
         deadline=None,
@@ -133,8 +139,14 @@ def generating(examples: int) -> settings:
 
 
 def _rule(concept: str) -> object:
+    return rule(operations=drawn_for(concept))(_taking(concept))
+
+
+def _taking(name: str) -> Callable[[LockstepMachine, tuple[Operation, ...]], None]:
+    """A method of this name, which takes the operations."""
+
     def take(machine: LockstepMachine, operations: tuple[Operation, ...]) -> None:
         machine.execute(operations)
 
-    take.__name__ = take.__qualname__ = concept
-    return rule(operations=drawn_for(concept))(take)
+    take.__name__ = take.__qualname__ = name
+    return take

@@ -1,6 +1,7 @@
 """The search for a divergence: rounds of examples until the time is up or something is found, which is then shrunk.
 
-A small world is searched by the machines' sequences, a large one by plans of wildcard attaches.
+A small world is searched by the machines' sequences, a population by plans of wildcard attaches. Beside the synthetic
+world some rounds are in the large one, where what counts, sorts or looks up functions has many of them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ from spec.operations import ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step
 from spec.semantics import Semantics
 from spec.system import SystemFactory
-from spec.worlds import World
+from spec.worlds import World, large, synthetic
 
-__all__ = ["Search", "WildcardSearch", "search", "search_in_turn"]
+__all__ = ["Search", "WildcardSearch", "beside", "search", "search_in_turn"]
 
 # From the eleventh example of a run on Hypothesis mutates; rounds of new examples find flaws in half the steps.
 ROUND = 10
+LARGE_ROUND = 5
+LARGE_ROUNDS = 4
+"""One round in so many is in the large world."""
+
 # The first example of a round is always the simplest one.
 WILDCARD_ROUND = 4
 PLAN_LENGTH = 12
@@ -51,7 +56,7 @@ class _StopError(BaseException):
 class Search:
     """Rounds of sequences for one setting; the n-th round has the n-th derived seed.
 
-    operations: after so many the last example is undone, and then no more are made.
+    operations: after so many the last example is undone, and then no more are made. large: the world of some rounds.
 
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
     """
@@ -67,7 +72,9 @@ class Search:
         model: Callable[[World, Semantics], Reference] = reference,
         witness: Witness | None = None,
         operations: float = math.inf,
+        large: World | None = None,
     ) -> None:
+        self.large = large
         self.world, self.semantics, self.factories, self.model = world, semantics, tuple(factories), model
         self.journal, self.witness = journal, witness
         self.random_seed = random_seed
@@ -76,7 +83,7 @@ class Search:
         self._seconds = 0.0
         self._stopped = False
         self._deadline = math.inf
-        self._finding: tuple[Divergence, tuple[Operation, ...]] | None = None
+        self._finding: tuple[Divergence, tuple[Operation, ...], World] | None = None
         self._operations = operations
 
     @property
@@ -102,7 +109,9 @@ class Search:
     def take_examples(self) -> None:
         """Let the machine take the sequences of a round."""
         round_seed = _derive_seed(self.random_seed, self.semantics.name, self.rounds)
-        run_state_machine_as_test(hypothesis.seed(round_seed)(self._machine), settings=generating(ROUND))
+        in_large = self.large is not None and (self.rounds + self.random_seed) % LARGE_ROUNDS == 0
+        machine, examples = (self._large_machine, LARGE_ROUND) if in_large else (self._machine, ROUND)
+        run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(examples))
 
     def check_time(self) -> None:
         """Leave the run if its deadline is over, or its operations are done."""
@@ -113,7 +122,7 @@ class Search:
         """Remember a finding and leave the run."""
         end = lockstep.undone_from if divergence.aspect == "undo" else None
         steps = tuple(step.operation for step in lockstep.history[:end])
-        self._finding = (divergence, steps)
+        self._finding = (divergence, steps, lockstep.world)
         self._stop()
 
     def _stop(self) -> NoReturn:
@@ -122,14 +131,23 @@ class Search:
 
     @cached_property
     def _machine(self) -> type[LockstepMachine]:
+        return self._watch(self.world, None)
+
+    @cached_property
+    def _large_machine(self) -> type[LockstepMachine]:
+        assert self.large is not None
+        return self._watch(self.large, self.large.name)
+
+    def _watch(self, world: World, journal_world: str | None) -> type[LockstepMachine]:
         """The machine of this setting, which stops when the time is up or something is found."""
         search = self
         machine = machine_for(
-            self.world,
+            world,
             self.semantics,
             self.factories,
             self.tally,
             journal=self.journal,
+            journal_world=journal_world,
             model=self.model,
             witness=self.witness,
         )
@@ -152,16 +170,16 @@ class Search:
 
     def _shrink(self, deadline: float) -> Found:
         assert self._finding is not None
-        divergence, steps = self._finding
+        divergence, steps, world = self._finding
         guilty = self.factories[divergence.place : divergence.place + 1] if divergence.place >= 0 else ()
 
         def is_over() -> bool:
             return time.monotonic() >= deadline
 
-        trial = Trial(self.world, self.semantics, guilty, divergence.aspect, is_over, self.model)
+        trial = Trial(world, self.semantics, guilty, divergence.aspect, is_over, self.model)
         shrunk, last = shrink(trial, steps, divergence)
         return Found(
-            Seed(self.world.name, self.semantics.name, (*map(Step, shrunk), *_steps_of_undoing(trial, shrunk, last))),
+            Seed(world.name, self.semantics.name, (*map(Step, shrunk), *_steps_of_undoing(trial, shrunk, last))),
             last,
             self.tally.steps,
             self.examples,
@@ -204,7 +222,13 @@ def search(
     model: Callable[[World, Semantics], Reference] = reference,
 ) -> Found | None:
     """Search one setting for at most `budget` seconds, and as long again for shrinking; None if nothing was found."""
-    return search_in_turn([Search(world, semantics, factories, random_seed, model=model)], budget)
+    searching = Search(world, semantics, factories, random_seed, model=model, large=beside(world))
+    return search_in_turn([searching], budget)
+
+
+def beside(world: World) -> World | None:
+    """The large world that is searched beside the synthetic one; None beside others."""
+    return large() if world.name == synthetic().name else None
 
 
 def search_in_turn(

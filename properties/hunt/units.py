@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Final, Literal
 
 from properties.hunt.findings import Found
-from properties.hunt.search import Search, WildcardSearch
+from properties.hunt.search import Search, WildcardSearch, beside
 from properties.lockstep.coverage import Tallied
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
 from properties.systems.kernels import made_for
-from properties.systems.naming import BUILT_IN, resolve, semantics_named, world_named
+from properties.systems.naming import BUILT_IN, KERNELS, resolve, semantics_named, world_named
 from properties.work.units import WINGS
 from spec.seeds import parse_seed, print_seed
+from spec.worlds import World
 
 __all__ = ["Finding", "SearchUnit", "SearchValue", "operations_for", "search_units"]
 
@@ -96,6 +97,7 @@ class SearchUnit:
         _import_all()
         semantics = semantics_named(self.semantics)
         world = made_for(self.systems, world_named(self.world), semantics)
+        known = set(self.systems).isdisjoint(KERNELS)
         written = Journal(journal, self.world, self.semantics) if self.kind == "sequences" else None
         search = KINDS[self.kind](
             world,
@@ -104,19 +106,21 @@ class SearchUnit:
             self.random_seed,
             journal=written,
             operations=self.operations,
+            # A kernel is given the functions that its module has.
+            large=beside(world) if known else None,
         )
         found = search.round(math.inf, self.shrink_seconds)
         while found is None and self.kind == "sequences" and search.tally.steps < self.operations:
             found = search.round(math.inf, self.shrink_seconds)
         if written is not None:
             written.close()
-        finding = self._note(found) if found is not None else None
+        finding = self._note(found, world) if found is not None else None
         return SearchValue(
             search.tally.counts, search.examples, search.calls, world.name, len(world.functions), finding
         )
 
-    def _note(self, found: Found) -> Finding:
-        seed = replace(found.seed, world=self.world)
+    def _note(self, found: Found, world: World) -> Finding:
+        seed = replace(found.seed, world=self.world) if found.seed.world == world.name else found.seed
         return Finding(
             print_seed(seed),
             found.divergence,

@@ -18,7 +18,7 @@ from spec.laboratory import LABORATORIES, laboratory
 from spec.semantics import PRESETS, Semantics
 from spec.sharing import LEVELS
 from spec.system import SystemFactory
-from spec.worlds import World, synthetic
+from spec.worlds import World, large, synthetic
 
 __all__ = [
     "BUILT_IN",
@@ -39,6 +39,7 @@ BUILT_IN = {
     "batched:per_shape": ("impl.batched", "per_shape"),
     "batched:generic": ("impl.batched", "generic"),
 }
+MADE = {"synthetic": synthetic, "synthetic-1500": large}
 KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 DEFAULT_SYSTEMS = tuple(f"batched:{level}" for level in LEVELS)
 OWN_KERNEL = "bzimage:"
@@ -92,17 +93,17 @@ def own_files(name: str) -> tuple[Path, Path | None]:
 
 def world_named(name: str, base: Path | None = None) -> World:
     """A world by its built-in name, or from a population file whose path is relative to base (default: the cwd)."""
-    from spec import populations  # noqa: PLC0415  # the synthetic world needs no population
+    from spec import populations  # noqa: PLC0415  # the synthetic worlds need no population
 
-    if name == "synthetic":
-        return synthetic()
+    if name in MADE:
+        return MADE[name]()
     if name in populations.built_in():
         return populations.load(name)
     if name in LABORATORIES:
         return laboratory(name)
     path = (base or Path()) / name
     if not path.is_file():
-        known = ", ".join(("synthetic", *populations.built_in(), *LABORATORIES))
+        known = ", ".join((*MADE, *populations.built_in(), *LABORATORIES))
         raise BadInputError(f"unknown world '{name}': write one of {known}, or the path of a population file")
     return populations.read_population(path)
 

@@ -52,7 +52,7 @@ def checks(worlds: Sequence[str], budget: float) -> list[Divided]:
             found.append(Divided(f"every answer and rule is reached: {semantics.name}", reach, sole))
         else:
             unit, title = replace(unit, kind="wildcards"), "overlapping wildcards agree"
-        conclude = partial(nothing_is_found, name, semantics)
+        conclude = partial(nothing_is_found, semantics)
         title = f"{title}: {named[name].name}, {semantics.name}"
         found.append(Divided(title, search_units([unit]), conclude, seconds))
     return found
@@ -83,7 +83,7 @@ def kernels() -> tuple[list[Divided], list[str]]:
     return [Divided(f"a real kernel agrees: {unit.kernel}", [unit], sole) for unit in units], left_out
 
 
-def nothing_is_found(world: str, semantics: Semantics, outcomes: Sequence[Outcome]) -> CheckResult:
+def nothing_is_found(semantics: Semantics, outcomes: Sequence[Outcome]) -> CheckResult:
     """A search with every sharing level at once finds nothing; each example is undone at its end."""
     tally = Tally(semantics)
     examples = calls = 0
@@ -102,7 +102,7 @@ def nothing_is_found(world: str, semantics: Semantics, outcomes: Sequence[Outcom
                 found.append(_save(finding))
                 told.append(finding.divergence.told(finding.seed))
         elif outcome.journal:
-            found.append(_save_journal(outcome, world))
+            found.append(_save_journal(outcome))
         else:
             lost.append(outcome.told)
     verdict = CheckVerdict.FELL if found else CheckVerdict.NOT_RUN if lost else CheckVerdict.HOLDS
@@ -117,9 +117,9 @@ def _save(found: Found) -> str:
     return f"the shrunk seed is {save(found, FINDINGS)}\n{found.divergence}\n\n{print_seed(found.seed)}"
 
 
-def _save_journal(lost: Lost, world: str) -> str:
+def _save_journal(lost: Lost) -> str:
     """Write the seed of what a process was doing when it ended, and say where it is."""
-    path = save_journal(lost.journal, lost.told, world, FINDINGS)
+    path = save_journal(lost.journal, lost.told, FINDINGS)
     return f"the search was lost: {lost.told}\nwhat it was doing is {path}"
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from properties.hunt.exploring import Explored, explore
-from properties.hunt.findings import Found, save, save_journal
+from properties.hunt.findings import save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
 from properties.report.show import Screen, print_line, rich_table
 from properties.systems.kernels import setting_of
@@ -110,18 +108,13 @@ def telling(console: Console) -> Iterator[Callable[[int], None]]:
 
 def save_all(explored: Explored, arguments: argparse.Namespace) -> dict[int, Path]:
     """Write the seed of every finding, equal ones once; the paths by the number of the unit."""
-    world, directory = _world_text(arguments), arguments.save
-    places = {number: _save(finding.found, world, directory) for number, finding in explored.findings.items()}
+    places = {number: save(finding.found, arguments.save) for number, finding in explored.findings.items()}
     places |= {
-        number: save_journal(lost.journal, lost.told, world, directory)
+        number: save_journal(lost.journal, lost.told, arguments.save)
         for number, lost in explored.lost.items()
         if lost.journal
     }
     return dict(sorted(places.items()))
-
-
-def _save(found: Found, world: str, directory: Path) -> Path:
-    return save(replace(found, seed=replace(found.seed, world=world)), directory)
 
 
 def _show_first(explored: Explored, first: int, arguments: argparse.Namespace, console: Console) -> int:
@@ -135,9 +128,3 @@ def _show_first(explored: Explored, first: int, arguments: argparse.Namespace, c
     told = f"the search was lost: {lost.told}" if lost else str(explored.findings[first].divergence)
     print_line(console, f"{told}\n\n{print_seed(read_seed(path))}\nwritten to {path}")
     return FOUND
-
-
-def _world_text(arguments: argparse.Namespace) -> str:
-    """The world as a seed in the directory of saving names it: a path is relative to the seed."""
-    path = Path(arguments.world)
-    return os.path.relpath(path, arguments.save) if path.is_file() else str(arguments.world)

@@ -18,14 +18,14 @@ from properties.hunt.units import SearchUnit
 from properties.lockstep.coverage import Tally
 from properties.lockstep.lockstep import Lockstep
 from properties.report.records import FoundBug, PowerRecord
+from properties.systems.naming import world_named
 from properties.verbs.publishing import publish_power
 from properties.work.crew import Crew, Errand, processors
 from properties.work.units import Done
 from spec.seeds import Step, parse_operation, parse_seed, print_seed
 from spec.semantics import PRESETS
-from spec.worlds import synthetic
 
-WORLD = synthetic()
+WORLDS = {bug.world: world_named(bug.world) for bug in PLANTED}
 HONEST = (batched.per_function, batched.per_shape, batched.generic)
 BUDGET = 180.0
 RANDOM_SEED = 1
@@ -50,7 +50,7 @@ def hunts() -> Iterator[Hunts]:
 def unit_of(bug: Planted) -> SearchUnit:
     """One search a bug, however many tests ask for it. It ends when the bug is found, or its time is over."""
     return SearchUnit(
-        (SYSTEMS[bug.name],), WORLD.name, bug.semantics, RANDOM_SEED, ENDLESS, shrink_seconds=BUDGET, time_limit=60.0
+        (SYSTEMS[bug.name],), "synthetic", bug.semantics, RANDOM_SEED, ENDLESS, shrink_seconds=BUDGET, time_limit=60.0
     )
 
 
@@ -65,7 +65,7 @@ def found_by(hunts: Hunts, bug: Planted) -> Found | None:
 def test_the_minimal_steps_show_the_bug(bug: Planted) -> None:
     """The last of the minimal steps diverges for the bug, not for `batched` beside it, and the rule was reached."""
     tally = Tally(PRESETS[bug.semantics])
-    lockstep = Lockstep(WORLD, PRESETS[bug.semantics], (bug, *HONEST), tally=tally)
+    lockstep = Lockstep(WORLDS[bug.world], PRESETS[bug.semantics], (bug, *HONEST), tally=tally)
     found = lockstep.run(minimal_steps(bug))
     closed = lockstep.close()
 
@@ -81,17 +81,19 @@ def test_no_bug_stays_behind(bug: Planted) -> None:
     with suppress(ZeroDivisionError), bug.in_place():
         assert before is not bug.present()
         raise ZeroDivisionError
-    Lockstep(WORLD, PRESETS[bug.semantics], (bug,)).run(minimal_steps(bug))
+    Lockstep(WORLDS[bug.world], PRESETS[bug.semantics], (bug,)).run(minimal_steps(bug))
 
     assert before is bug.present()
 
 
 def test_there_are_enough_bugs() -> None:
-    """At least 25, half of them historical, with names of their own, over all semantics."""
-    historical = [bug for bug in PLANTED if bug.origin != "rule"]
+    """At least 25, half of them historical, and 25 behind ranges, with names of their own, over all semantics."""
+    near = [bug for bug in PLANTED if bug.origin != "range"]
+    historical = [bug for bug in near if bug.origin != "rule"]
 
-    assert len(PLANTED) >= 25
-    assert 2 * len(historical) >= len(PLANTED)
+    assert len(near) >= 25
+    assert 2 * len(historical) >= len(near)
+    assert len(PLANTED) >= 25 + len(near)
     assert len(PLANTED) == len({bug.name for bug in PLANTED})
     assert set(PRESETS) == {bug.semantics for bug in PLANTED}
 
@@ -104,10 +106,10 @@ def test_a_planted_bug_is_found(bug: Planted, hunts: Hunts) -> None:
 
     assert found is not None
 
-    steps = parse_seed(print_seed(found.seed)).steps
-    again = Lockstep(WORLD, PRESETS[bug.semantics], (bug,)).run(steps)
+    steps, world = parse_seed(print_seed(found.seed)).steps, world_named(found.seed.world)
+    again = Lockstep(world, PRESETS[bug.semantics], (bug,)).run(steps)
 
-    assert () == Lockstep(WORLD, PRESETS[bug.semantics], HONEST).run(steps)
+    assert () == Lockstep(world, PRESETS[bug.semantics], HONEST).run(steps)
     assert [(found.divergence.aspect, len(steps) - 1)] == [(one.aspect, one.index) for one in again]
 
 

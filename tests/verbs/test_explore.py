@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from properties.hunt.findings import Found, save
+from properties.hunt.findings import Found, save, save_seed
 from properties.hunt.search import search
 from properties.hunt.shrink import Trial, shrink
 from properties.lockstep.divergence import Divergence
@@ -16,7 +16,7 @@ from properties.lockstep.lockstep import Lockstep
 from properties.verbs import explore
 from spec.operations import Operation
 from spec.outcomes import Outcome
-from spec.seeds import parse_operation, parse_seed, print_operation, read_seed
+from spec.seeds import Seed, parse_operation, parse_seed, print_operation, read_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
 from tests.support import lockstep_fakes as fakes
@@ -175,13 +175,14 @@ def test_the_verb_prints_the_tally(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_population_is_named_relative_to_the_seed(tmp_path: Path) -> None:
     """A seed that was found in a population file names the file as its reader finds it."""
-    (tmp_path / "seeds").mkdir()
     population = tmp_path / "small.json"
     population.write_text(json.dumps({}), encoding="utf-8")
-    given = arguments("--world", str(population), "--save", str(tmp_path / "seeds"))
+    worlds = [
+        read_seed(save_seed(Seed(world, "linux-7.3", ()), "sites", (), tmp_path / "seeds")).world
+        for world in (str(population), "synthetic")
+    ]
 
-    assert "../small.json" == explore._world_text(given)
-    assert "synthetic" == explore._world_text(arguments("--world", "synthetic"))
+    assert ["../small.json", "synthetic"] == worlds
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "soon"])

@@ -58,7 +58,7 @@ def test_tallies_add_up() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_first_finding_is_that_of_the_lowest_unit(jobs: int) -> None:
     """However many work, the finding, its seed and its place are the same."""
-    unit = SearchUnit((f"{FAKES}:WrongOutcome",), "synthetic", "linux-7.3", 5, 100)
+    unit = SearchUnit((f"{FAKES}:WrongOutcome",), "synthetic", "linux-7.3", 5, 300)
     with Crew.here(jobs) as crew:
         explored = explore([unit], crew, 60.0)
     assert explored.first is not None
@@ -74,13 +74,13 @@ def test_a_search_whose_process_dies_is_a_finding(tmp_path: Path, monkeypatch: p
     """The steps that it has written down are written as a seed, and the property falls."""
     monkeypatch.chdir(tmp_path)
     journal = "world small.json\nsemantics linux-7.3\n---\nftrace_ops o1\nregister_ftrace_function o1\n"
-    result = nothing_is_found("synthetic", PRESETS["linux-7.3"], [Lost("died", "its process ended\nsaid", journal)])
+    result = nothing_is_found(PRESETS["linux-7.3"], [Lost("died", "its process ended\nsaid", journal)])
     (path,) = (tmp_path / "build" / "seeds").iterdir()
 
     assert "fell" == result.verdict.value
     assert str(path.relative_to(tmp_path)) in result.detail
     assert path.name.startswith("linux-7.3-died-")
-    assert ("synthetic", 2) == (parse_seed(path.read_text()).world, len(parse_seed(path.read_text()).steps))
+    assert ("small.json", 2) == (parse_seed(path.read_text()).world, len(parse_seed(path.read_text()).steps))
     assert "# its process ended\n# said\n" in path.read_text()
 
 

@@ -1,12 +1,13 @@
-"""All Hypothesis strategies: operations biased to what exists, words, worlds, mutated texts, plans for large worlds.
+"""All Hypothesis strategies: operations biased to what exists, preludes, words, worlds, mutated texts, wildcard plans.
 
 No other module draws from strategies of Hypothesis itself.
 """
 
-from properties.hunt.strategies.operations import CONCEPTS, drawn_for, operations
+from properties.hunt.strategies.drawing import argument_words
+from properties.hunt.strategies.operations import CONCEPTS, drawn_for, operations, preludes
 from properties.hunt.strategies.texts import mutated
 from properties.hunt.strategies.wildcards import plans
-from properties.hunt.strategies.worlds import argument_words, presets, prototypes, worlds
+from properties.hunt.strategies.worlds import presets, prototypes, worlds
 
 __all__ = [
     "CONCEPTS",
@@ -15,6 +16,7 @@ __all__ = [
     "mutated",
     "operations",
     "plans",
+    "preludes",
     "presets",
     "prototypes",
     "worlds",

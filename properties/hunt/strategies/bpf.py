@@ -16,6 +16,7 @@ from properties.hunt.strategies.drawing import (
     RETURNS,
     Setting,
     a_function,
+    a_word,
     all_used,
     existing,
     fresh,
@@ -26,7 +27,7 @@ from properties.hunt.strategies.drawing import (
 from spec import operations as op
 from spec.semantics import Semantics
 
-__all__ = ["attach", "attach_batch", "detach", "kinds", "load"]
+__all__ = ["attach", "attach_batch", "attaching_kinds", "detach", "kinds", "load"]
 
 
 @lru_cache(maxsize=16)
@@ -39,6 +40,12 @@ def kinds(semantics: Semantics) -> tuple[str, ...]:
     return found
 
 
+def attaching_kinds(semantics: Semantics, *, multi: bool = False) -> tuple[str, ...]:
+    """The kinds of which a function may have many programs; multi: if a link attaches them to many functions."""
+    others = {"freplace", "fmod_ret"} if multi else {"freplace"}
+    return tuple(kind for kind in kinds(semantics) if kind not in others)
+
+
 def load(draw: DrawFn, at: Setting) -> op.Operation:
     """Load a program; if all names are used, attach one instead."""
     if all_used(PROGRAMS, at.inventory.programs) and not rarely(draw, 8):
@@ -47,7 +54,7 @@ def load(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _load_as(draw: DrawFn, at: Setting, *, multi: bool) -> op.Operation:
-    name = fresh(draw, PROGRAMS, tuple(at.inventory.programs))
+    name = fresh(draw, PROGRAMS, at.inventory.programs)
     misuse = rarely(draw, 24)
     kind = pick(draw, op.KINDS if misuse else kinds(at.semantics))
     targeted = not multi and rarely(draw, 5)
@@ -60,7 +67,7 @@ def _load_as(draw: DrawFn, at: Setting, *, multi: bool) -> op.Operation:
         multi=multi,
         sleepable=rarely(draw, 8),
         func_ip=rarely(draw, 4),
-        returns=pick(draw, RETURNS) if returning else None,
+        returns=a_word(draw, RETURNS) if returning and not rarely(draw, 5) else None,
         calls=_callee(draw, at),
     )
 
@@ -81,7 +88,7 @@ def _program(draw: DrawFn, at: Setting, *, multi: bool) -> str | None:
 
 
 def _cookie(draw: DrawFn, at: Setting) -> int | None:
-    return pick(draw, COOKIES) if rarely(draw, 3 if at.semantics.cookies else 32) else None
+    return a_word(draw, COOKIES) % (1 << 64) if rarely(draw, 3 if at.semantics.cookies else 32) else None
 
 
 def attach(draw: DrawFn, at: Setting) -> op.Operation:
@@ -91,7 +98,7 @@ def attach(draw: DrawFn, at: Setting) -> op.Operation:
     prog = _program(draw, at, multi=False)
     if prog is None:
         return _load_as(draw, at, multi=False)
-    link = fresh(draw, LINKS, tuple(at.inventory.links))
+    link = fresh(draw, LINKS, at.inventory.links)
     program = at.inventory.programs.get(prog)
     if program and program.target is not None:
         function = program.target if rarely(draw, 4) else a_function(draw, at) if rarely(draw, 8) else None
@@ -109,12 +116,12 @@ def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:
     prog = _program(draw, at, multi=at.batch)
     if prog is None:
         return _load_as(draw, at, multi=at.batch)
-    link = fresh(draw, LINKS, tuple(at.inventory.links))
+    link = fresh(draw, LINKS, at.inventory.links)
     functions = some_functions(draw, at)
     if not rarely(draw, 8):
         functions = _of_one_btf(at, prog, functions)
     if rarely(draw, 5):
-        functions = (*functions[1:], pick(draw, LINK_GLOBS))
+        functions = (*functions[1:], _link_glob(draw, at))
     return op.BpfLinkCreate(link, prog, _with_cookies(draw, at, functions))
 
 
@@ -122,19 +129,36 @@ def _of_one_btf(at: Setting, prog: str, functions: tuple[str, ...]) -> tuple[str
     """Those of the functions that the program's BTF has, if there are any (LINK-17)."""
     btf, world = at.inventory.btf_of(prog, functions[0]), at.inventory.world
     fitting = tuple(name for name in functions if (found := world.find(name)) and found.module == btf)
+    if len(fitting) > MOST_FUNCTIONS:
+        # One of so many that the program does not take would refuse them all.
+        accepted = frozenset(at.inventory.expand(prog, "attachable(*)" if btf is None else f"attachable({btf}:*)"))
+        fitting = tuple(name for name in fitting if name in accepted)
     return fitting or functions
 
 
+FIRST_COOKIES = (1,)
 LINK_GLOBS = (
     *("foo[12]", "foo*", "mod1:bar*", "*2", "*", "mod1:*", "nowhere*"),
     *("traceable(foo?)", "attachable(*)", "attachable(mod1:*)"),
 )
 
 
+def _link_glob(draw: DrawFn, at: Setting) -> str:
+    """Draw a glob; one in six selects by a function's name, in its BTF."""
+    if not rarely(draw, 6):
+        return pick(draw, LINK_GLOBS)
+    name = a_function(draw, at)
+    found = at.inventory.world.find(name)
+    glob = f"{name[:-1]}*" if draw(st.booleans()) else f"*{name[-1]}"
+    return f"attachable({found.module}:{glob})" if found and found.module else f"attachable({glob})"
+
+
 def _with_cookies(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
     """Give a cookie to none, to all or to the first function. Each is different, so that a mix-up shows."""
-    count = pick(draw, (0, MOST_FUNCTIONS, 1)) if at.semantics.cookies or rarely(draw, 32) else 0
-    return tuple((function, place + 1 if place < count else None) for place, function in enumerate(functions))
+    count = pick(draw, (0, len(functions), 1)) if at.semantics.cookies or rarely(draw, 32) else 0
+    first = a_word(draw, FIRST_COOKIES) if count else 0
+    cookies = ((first + place) % (1 << 64) if place < count else None for place in range(len(functions)))
+    return tuple(zip(functions, cookies, strict=True))
 
 
 def detach(draw: DrawFn, at: Setting) -> op.Operation:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import chain, count, cycle, islice
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from spec import operations as op
 from spec.globs import link_pattern
 from spec.inventory import Inventory
+from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import World
 
@@ -32,14 +33,22 @@ FAVOURITES = tuple(
 )
 UNKNOWN = "nowhere"
 MOST_FUNCTIONS = 12
+MOST_FORMS = 20
 MOST_RECENT = 6
 MOST_CALLING_PROGRAMS = 2
+PAGE = 256
+"""Records of a page: ENTRIES_PER_PAGE of ftrace.c, where a page has 4096 bytes."""
+
+STRETCHES = (5, 9, 17, 40, 300)
 
 GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? bar? out* *a* * 5 nowhere* 2 0x3 06x".split())
 NOTRACE_GLOBS = tuple("foo1 foo2 foo[12] bar* *2 foo* !foo1 nowhere".split())
 PATTERNS = ((1, 2, 3), (0,), (-1,), (1 << 63, 255, 256), ((1 << 32) + 1, 128, -2, 1 << 31))
 COOKIES = (1, 2, 3, (1 << 64) - 1)
-RETURNS = (None, 1, 0, -22, 1 << 32)
+RETURNS = (1, 1, 0, -22, 1 << 32)
+POWERS = tuple(1 << bits for bits in (7, 8, 15, 16, 31, 32, 63))
+ENDS = (1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, -1)
+WORDS = (0, 1, 2, -1, *POWERS, *(power - 1 for power in POWERS), (1 << 64) - 1)
 
 
 @dataclass(frozen=True)
@@ -102,20 +111,58 @@ def pick(draw: DrawFn, values: tuple[Value, ...]) -> Value:
     return chosen
 
 
+def pick_any(draw: DrawFn, values: Sequence[Value]) -> Value:
+    """Draw one of many values, which are not kept."""
+    return values[draw(st.integers(0, len(values) - 1))]
+
+
 def rarely(draw: DrawFn, count: int = 16) -> bool:
     """Draw whether something rare happens, once in so many."""
     return draw(one_in(count))
 
 
-def fresh(draw: DrawFn, pool: tuple[str, ...], used: tuple[str, ...]) -> str:
-    """Draw the first name that is not in use; any name if there is none, and rarely otherwise."""
-    free = [name for name in pool if name not in used]
-    return free[0] if free and not rarely(draw) else pick(draw, pool)
+@lru_cache(maxsize=1)
+def argument_words() -> SearchStrategy[int]:
+    """A 64-bit argument word: one at the edge of a type, or any."""
+    return st.sampled_from(WORDS) | st.integers(-(1 << 63), (1 << 64) - 1)
 
 
-def all_used(pool: tuple[str, ...], used: Container[str]) -> bool:
-    """Whether no name of the pool is free."""
-    return all(name in used for name in pool)
+def a_word(draw: DrawFn, usual: tuple[int, ...]) -> int:
+    """Draw one of the usual words; one in three is where 32 or 64 bits end, or any."""
+    if not rarely(draw, 3):
+        return pick(draw, usual)
+    return draw(argument_words()) if rarely(draw, 3) else pick(draw, ENDS)
+
+
+def arguments_for(draw: DrawFn, prototype: Prototype | None) -> tuple[int, ...]:
+    """Draw the words of a call; three for a function without a prototype."""
+    number = 3 if prototype is None else len(prototype.slots)
+    if number and rarely(draw, 8):
+        return tuple(draw(st.lists(argument_words(), min_size=number, max_size=number)))
+    return tuple(islice(cycle(pick(draw, PATTERNS)), number))
+
+
+def a_trampoline(draw: DrawFn) -> str:
+    """Draw a direct trampoline."""
+    return f"T{draw(st.integers(4, 40))}" if rarely(draw, 8) else pick(draw, TRAMPOLINES)
+
+
+def numbered(letter: str, first: int = 1) -> Iterator[str]:
+    """The names of one kind from a number on, without end."""
+    return (f"{letter}{number}" for number in count(first))
+
+
+def fresh(draw: DrawFn, pool: tuple[str, ...], used: Collection[str]) -> str:
+    """Draw the first name that is not in use, one behind the pool if need be; rarely any name of the pool."""
+    if rarely(draw):
+        return pick(draw, pool)
+    beyond = numbered(pool[0].rstrip("0123456789"), len(pool) + 1)
+    return next(name for name in chain(pool, beyond) if name not in used)
+
+
+def all_used(pool: tuple[str, ...], used: Collection[str]) -> bool:
+    """Whether as many names are in use as the pool has, so that what exists is mostly used again."""
+    return len(used) >= len(pool)
 
 
 def existing(draw: DrawFn, pool: tuple[str, ...], used: tuple[str, ...]) -> str:
@@ -133,28 +180,90 @@ def favourites(world: World) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _pool(favourites: tuple[str, ...], touched: tuple[str, ...], shared: tuple[str, ...]) -> tuple[str, ...]:
+def _pool(
+    favourites: tuple[str, ...], forms: tuple[str, ...], touched: tuple[str, ...], shared: tuple[str, ...]
+) -> tuple[str, ...]:
     """The functions to draw from. Those used last, and those that are shared, occur several times; one is nowhere."""
     known = [name for name in touched if name != UNKNOWN]
-    return (*favourites, *(3 * known), *(3 * shared), *favourites, UNKNOWN)
+    return (*favourites, *(3 * known), *(3 * shared), *favourites, *forms, UNKNOWN)
 
 
 def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
-    return _pool(favourites(at.inventory.world), at.recent, at.shared)
+    world = at.inventory.world
+    return _pool(favourites(world), _other_forms(world), at.recent, at.shared)
+
+
+@lru_cache(maxsize=16)
+def _other_forms(world: World) -> tuple[str, ...]:
+    """The first function of each prototype that no favourite has, as far as there are not very many."""
+    found = {world.by_name[name].prototype: "" for name in favourites(world)}
+    for function in world.functions:
+        found.setdefault(function.prototype, function.name)
+    return tuple(filter(None, found.values()))[:MOST_FORMS]
 
 
 def a_function(draw: DrawFn, at: Setting) -> str:
-    """Draw one function."""
-    return pick(draw, functions_at(at))
+    """Draw one function; some are any of the world."""
+    world = at.inventory.world
+    return _anywhere(draw, world) if rarely(draw, _seldom(world)) else pick(draw, functions_at(at))
+
+
+def _seldom(world: World) -> int:
+    """One draw in so many goes beyond the pools: more often where they are a small part of the world."""
+    return 3 if len(world.functions) > PAGE else 10
 
 
 def some_functions(draw: DrawFn, at: Setting) -> tuple[str, ...]:
-    """Draw one to four functions, rarely one of them twice."""
+    """Draw one to four functions, rarely one of them twice; rarely a stretch of the world, which may be long."""
+    if rarely(draw, 2 * _seldom(at.inventory.world)):
+        return _stretch(draw, at.inventory.world)
     drawn = draw(_short_lists(functions_at(at)))
+    if rarely(draw, 6):
+        drawn.append(_anywhere(draw, at.inventory.world))
     return tuple(drawn) if rarely(draw) else tuple(dict.fromkeys(drawn))
 
 
 @lru_cache(maxsize=4096)
 def _short_lists(pool: tuple[str, ...]) -> SearchStrategy[list[str]]:
     return st.lists(one_of(pool), min_size=1, max_size=4)
+
+
+def _anywhere(draw: DrawFn, world: World) -> str:
+    """Draw any function; of a large world mostly one at the edge of something."""
+    return world.functions[_place(draw, world)].name
+
+
+def _place(draw: DrawFn, world: World) -> int:
+    if len(world.functions) > PAGE and draw(st.booleans()):
+        return pick(draw, _edges(world))
+    return draw(st.integers(0, len(world.functions) - 1))
+
+
+@lru_cache(maxsize=16)
+def _edges(world: World) -> tuple[int, ...]:
+    """Places in a world: its first and last function, those of each page and module, and one of each form."""
+    functions = world.functions
+    last = len(functions) - 1
+    forms = {(f.prototype, f.attributes): place for place, f in reversed(tuple(enumerate(functions)))}
+    pages = (edge for start in range(PAGE, last, PAGE) for edge in (start - 1, start))
+    modules = (n for n in range(1, last) if functions[n].module != functions[n - 1].module)
+    ends = (0, last, *pages, *(edge for start in modules for edge in (start - 1, start)))
+    return (*ends, *ends, *forms.values())
+
+
+def _stretch(draw: DrawFn, world: World) -> tuple[str, ...]:
+    """Draw functions that stand beside each other."""
+    start = _place(draw, world)
+    return tuple(function.name for function in world.functions[start : start + pick(draw, STRETCHES)])
+
+
+def a_glob(draw: DrawFn, at: Setting, usual: tuple[str, ...] = GLOBS) -> str:
+    """Draw a glob; some are made of a function's name, or are its number."""
+    if not rarely(draw, _seldom(at.inventory.world)):
+        return pick(draw, usual)
+    place = _place(draw, at.inventory.world)
+    name = at.inventory.world.functions[place].symbol
+    return pick(
+        draw, (name, f"{name[:-1]}*", f"*{name[-2:]}", f"{name[:-1]}?", f"{name[0]}*{name[-1]}", f"{place + 1}")
+    )

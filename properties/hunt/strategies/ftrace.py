@@ -8,19 +8,20 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from properties.hunt.strategies.drawing import (
-    GLOBS,
     GRAPH_USERS,
     MOST_FUNCTIONS,
     NOTRACE_GLOBS,
     OPS,
-    TRAMPOLINES,
     Setting,
     a_function,
+    a_glob,
+    a_trampoline,
     all_used,
     existing,
     fresh,
     one_of,
     pick,
+    pick_any,
     rarely,
     some_functions,
 )
@@ -84,13 +85,13 @@ def declare_more(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _declare(draw: DrawFn, at: Setting) -> op.Operation:
-    return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), **_flags(draw, OPS_FLAGS))
+    return op.FtraceOps(fresh(draw, OPS, at.inventory.ops), **_flags(draw, OPS_FLAGS))
 
 
 def _make_room(draw: DrawFn, at: Setting) -> op.Operation:
     """Declare one more ops, or end the use of one, because none can become direct."""
     if not all_used(OPS, at.inventory.ops):
-        return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), dynamic=draw(st.booleans()))
+        return op.FtraceOps(fresh(draw, OPS, at.inventory.ops), dynamic=draw(st.booleans()))
     name = pick(draw, tuple(at.inventory.ops))
     record = at.inventory.ops[name]
     if _is_direct(record):
@@ -110,11 +111,11 @@ def set_filter(draw: DrawFn, at: Setting) -> op.Operation:
 
 def _filter_of(draw: DrawFn, at: Setting, name: str) -> op.Operation:
     if rarely(draw, 4):
-        return op.FtraceSetFilter(name, pick(draw, GLOBS), reset=draw(st.booleans()))
+        return op.FtraceSetFilter(name, a_glob(draw, at), reset=draw(st.booleans()))
     flags = _flags(draw, FILTER_FLAGS)
     record = at.inventory.ops.get(name)
     if "remove" in flags and record and record.filter and not rarely(draw, 4):
-        return op.FtraceSetFilterIp(name, pick(draw, record.filter[:MOST_FUNCTIONS]), **flags)
+        return op.FtraceSetFilterIp(name, pick_any(draw, record.filter), **flags)
     if draw(st.booleans()):
         return op.FtraceSetFilterIp(name, a_function(draw, at), **flags)
     return op.FtraceSetFilterIps(name, some_functions(draw, at), **flags)
@@ -125,7 +126,7 @@ def set_notrace(draw: DrawFn, at: Setting) -> op.Operation:
     name = _ops(draw, at, _may_filter)
     if name is None:
         return _declare(draw, at)
-    return op.FtraceSetNotrace(name, pick(draw, NOTRACE_GLOBS), reset=rarely(draw, 4))
+    return op.FtraceSetNotrace(name, a_glob(draw, at, NOTRACE_GLOBS), reset=rarely(draw, 4))
 
 
 def free(draw: DrawFn, at: Setting) -> op.Operation:
@@ -170,7 +171,7 @@ def register_direct(draw: DrawFn, at: Setting) -> op.Operation:
     record = at.inventory.ops.get(name)
     if record and not record.filter and not rarely(draw, 8):
         return _filter_of(draw, at, name)
-    return op.RegisterFtraceDirectMulti(name, pick(draw, TRAMPOLINES))
+    return op.RegisterFtraceDirectMulti(name, a_trampoline(draw))
 
 
 def unregister_direct(draw: DrawFn, at: Setting) -> op.Operation:
@@ -179,26 +180,26 @@ def unregister_direct(draw: DrawFn, at: Setting) -> op.Operation:
     if name is None:
         return register_direct(draw, at)
     entries = tuple(dict.fromkeys(at.inventory.entries(name).values()))
-    tramp = pick(draw, entries if entries and not rarely(draw, 8) else TRAMPOLINES)
+    tramp = pick(draw, entries) if entries and not rarely(draw, 8) else a_trampoline(draw)
     return op.UnregisterFtraceDirectMulti(name, tramp, free=rarely(draw, 4))
 
 
 def modify_direct(draw: DrawFn, at: Setting) -> op.Operation:
     """modify_ftrace_direct_multi."""
     name = _ops(draw, at, _is_direct)
-    return register_direct(draw, at) if name is None else op.ModifyFtraceDirectMulti(name, pick(draw, TRAMPOLINES))
+    return register_direct(draw, at) if name is None else op.ModifyFtraceDirectMulti(name, a_trampoline(draw))
 
 
 def register_single(draw: DrawFn, at: Setting) -> op.Operation:
     """register_ftrace_direct."""
-    return op.RegisterFtraceDirect(a_function(draw, at), pick(draw, TRAMPOLINES))
+    return op.RegisterFtraceDirect(a_function(draw, at), a_trampoline(draw))
 
 
 def _single_entry(draw: DrawFn, at: Setting) -> tuple[str, str]:
     """Draw a function and the address of its entry; rarely any others."""
     entries = tuple(at.inventory.entries(SINGLE_API).items())
     if not entries or rarely(draw, 6):
-        return a_function(draw, at), pick(draw, TRAMPOLINES)
+        return a_function(draw, at), a_trampoline(draw)
     return pick(draw, entries)
 
 
@@ -213,7 +214,7 @@ def modify_single(draw: DrawFn, at: Setting) -> op.Operation:
     """modify_ftrace_direct."""
     if not at.inventory.entries(SINGLE_API) and not rarely(draw, 6):
         return register_single(draw, at)
-    return op.ModifyFtraceDirect(*_single_entry(draw, at), pick(draw, TRAMPOLINES))
+    return op.ModifyFtraceDirect(*_single_entry(draw, at), a_trampoline(draw))
 
 
 def update_add(draw: DrawFn, at: Setting) -> op.Operation:
@@ -225,7 +226,7 @@ def update_add(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _new_entries(draw: DrawFn, at: Setting) -> tuple[tuple[str, str], ...]:
-    return tuple((function, pick(draw, TRAMPOLINES)) for function in some_functions(draw, at))
+    return tuple((function, a_trampoline(draw)) for function in some_functions(draw, at))
 
 
 def update_del(draw: DrawFn, at: Setting) -> op.Operation:
@@ -238,7 +239,10 @@ def update_del(draw: DrawFn, at: Setting) -> op.Operation:
 
 def _known_entries(draw: DrawFn, at: Setting, name: str) -> tuple[tuple[str, str], ...]:
     """Draw some entries of an ops as they are; rarely any others."""
-    entries = tuple(at.inventory.entries(name).items())[:MOST_FUNCTIONS]
+    entries = tuple(at.inventory.entries(name).items())
+    if len(entries) > MOST_FUNCTIONS:
+        start = draw(st.integers(0, len(entries) - MOST_FUNCTIONS))
+        entries = entries[start : start + MOST_FUNCTIONS]
     if not entries or rarely(draw, 8):
         return _new_entries(draw, at)
     return tuple(draw(st.lists(one_of(entries), min_size=1, max_size=len(entries), unique=True)))
@@ -249,7 +253,7 @@ def update_mod(draw: DrawFn, at: Setting) -> op.Operation:
     name = _ops(draw, at, _is_direct)
     if name is None:
         return update_add(draw, at)
-    tramp = pick(draw, TRAMPOLINES)
+    tramp = a_trampoline(draw)
     return op.UpdateFtraceDirectMod(name, tuple((function, tramp) for function, _ in _known_entries(draw, at, name)))
 
 
@@ -260,11 +264,12 @@ def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
     """register_ftrace_graph."""
     user = fresh(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
     options = pick(draw, GRAPH_OPTIONS)
-    globs = {option: pick(draw, GLOBS) for option in options if option != "depth"}
-    depth = pick(draw, (1, 2, 0, 4, 5)) if "depth" in options else None
+    globs = {option: a_glob(draw, at) for option in options if option != "depth"}
+    depth = pick(draw, DEPTHS) if "depth" in options else None
     return op.RegisterFtraceGraph(user, depth=depth, **globs)
 
 
+DEPTHS = (1, 2, 0, 4, 5, 3, 50, (1 << 31) - 1)
 GRAPH_OPTIONS: tuple[tuple[str, ...], ...] = (
     ("filter",),
     ("filter",),
@@ -317,7 +322,7 @@ def ipmodify_ops(draw: DrawFn, at: Setting) -> op.Operation:
     """The next step of a plain IPMODIFY user: it is declared, gets a filter, is registered, and its filter changes."""
     name = _ops(draw, at, lambda record: record.ipmodify)
     if name is None:
-        return op.FtraceOps(fresh(draw, OPS, tuple(at.inventory.ops)), ipmodify=True, save_regs=draw(st.booleans()))
+        return op.FtraceOps(fresh(draw, OPS, at.inventory.ops), ipmodify=True, save_regs=draw(st.booleans()))
     record = at.inventory.ops.get(name)
     if record and record.filter and not record.enabled:
         return op.RegisterFtraceFunction(name)

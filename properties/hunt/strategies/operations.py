@@ -7,7 +7,6 @@ exist yet, it draws the operation that makes it. Draws shrink to o1, p1, l1, foo
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import cycle, islice
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
@@ -15,24 +14,23 @@ from hypothesis.strategies import DrawFn
 from properties.hunt.strategies import bpf, ftrace
 from properties.hunt.strategies.drawing import (
     MOST_FUNCTIONS,
-    PATTERNS,
     UNKNOWN,
     Maker,
     Setting,
     a_function,
+    arguments_for,
     covered_functions,
     favourites,
     pick,
     rarely,
 )
-from properties.hunt.strategies.worlds import argument_words
+from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
 from spec.inventory import Inventory
-from spec.prototypes import Prototype
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 
-__all__ = ["CONCEPTS", "drawn_for", "operations"]
+__all__ = ["CONCEPTS", "drawn_for", "operations", "preludes"]
 
 
 def _init_module(draw: DrawFn, at: Setting) -> op.Operation:
@@ -51,7 +49,8 @@ def _module(draw: DrawFn, at: Setting, wanted: tuple[str, ...]) -> str:
 
 
 def _fail(draw: DrawFn, _: Setting) -> op.Operation:
-    return op.Fail(pick(draw, FAULTS), pick(draw, (1, 1, 1, 2, 3, 4)))
+    count = draw(st.integers(5, 40)) if rarely(draw, 10) else pick(draw, (1, 1, 1, 2, 3, 4))
+    return op.Fail(pick(draw, FAULTS), count)
 
 
 FAULTS = ("register", "jit_charge", "alloc", "filter", "register", "jit_charge", "register", "patch")
@@ -67,14 +66,7 @@ def _call(draw: DrawFn, at: Setting) -> op.Operation:
     function = a_function(draw, at)
     if function not in at.inventory.world.by_name or not at.inventory.may_call(function):
         return _site(draw, at)
-    return op.Call(function, _arguments(draw, at.inventory.world.by_name[function].prototype))
-
-
-def _arguments(draw: DrawFn, prototype: Prototype | None) -> tuple[int, ...]:
-    count = 3 if prototype is None else len(prototype.slots)
-    if count and rarely(draw, 8):
-        return tuple(draw(st.lists(argument_words(), min_size=count, max_size=count)))
-    return tuple(islice(cycle(pick(draw, PATTERNS)), count))
+    return op.Call(function, arguments_for(draw, at.inventory.world.by_name[function].prototype))
 
 
 def _site(draw: DrawFn, at: Setting) -> op.Operation:
@@ -174,6 +166,13 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
 
 
+@st.composite
+def preludes(draw: DrawFn) -> Drawn:
+    """What an example of the machine that runs begins with: mostly nothing."""
+    machine = draw(st.runner())
+    return Drawn(prelude(draw, Setting(machine.inventory, machine.semantics, machine.supports)))
+
+
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
     if concept == "faults":
         fault = _fail(draw, at)
@@ -190,7 +189,7 @@ def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ..
         return ()
     callers = (name for name in favourites(world) if any(c.function == function for c in world.by_name[name].callees))
     chosen = world.by_name[pick(draw, (function, *callers))]
-    return (op.Call(chosen.name, _arguments(draw, chosen.prototype)),)
+    return (op.Call(chosen.name, arguments_for(draw, chosen.prototype)),)
 
 
 def _fill(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:

@@ -1,4 +1,4 @@
-"""Argument words, semantics, prototypes, and worlds of random functions."""
+"""Semantics, prototypes, and worlds of random functions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ from spec.prototypes import Prototype, Type
 from spec.semantics import PRESETS, Semantics
 from spec.worlds import Callee, Function, World
 
-__all__ = ["argument_words", "presets", "prototypes", "worlds"]
-
-POWERS = tuple(1 << bits for bits in (7, 8, 15, 16, 31, 32, 63))
-WORDS = (0, 1, 2, -1, *POWERS, *(power - 1 for power in POWERS), (1 << 64) - 1)
-
-
-def argument_words() -> SearchStrategy[int]:
-    """A 64-bit argument word: one at the edge of a type, or any."""
-    return st.sampled_from(WORDS) | st.integers(-(1 << 63), (1 << 64) - 1)
+__all__ = ["presets", "prototypes", "worlds"]
 
 
 def presets() -> SearchStrategy[Semantics]:

@@ -1,0 +1,203 @@
+"""What is drawn: the whole world and the whole range within a bounded search; shrinking goes back to small names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from properties.hunt.machines import generating, machine_for
+from properties.hunt.search import Search, beside
+from properties.hunt.strategies import operations
+from properties.lockstep.lockstep import Reference, reference
+from spec import operations as op
+from spec.globs import record_index
+from spec.inventory import Inventory
+from spec.seeds import print_operation
+from spec.semantics import PRESETS, Semantics
+from spec.worlds import World, large, synthetic
+
+ROUNDS = 7
+HALF = 1 << 32
+SIGN = 1 << 63
+PAGE = 256
+Kind = TypeVar("Kind", bound=op.Operation)
+
+
+@dataclass
+class Example:
+    """The operations of an example, and the model that has carried them out."""
+
+    model: Reference
+    drawn: list[op.Operation] = field(default_factory=list)
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        """Those of a kind."""
+        return [operation for operation in self.drawn if isinstance(operation, kind)]
+
+    @property
+    def attached(self) -> set[str]:
+        """The functions that programs were attached to by name."""
+        one_by_one = {one.function for one in self.of(op.BpfRawTracepointOpen) if one.function}
+        return one_by_one | {name for one in self.of(op.BpfLinkCreate) for name, _ in one.targets}
+
+    @property
+    def called(self) -> set[str]:
+        """The functions that were called."""
+        return {one.function for one in self.of(op.Call)}
+
+
+def draw_examples(world: World, semantics: Semantics, rounds: int) -> Iterator[Example]:
+    """Examples, ten a round, that the model alone carries out."""
+    found: list[Example] = []
+
+    def begin(world: World, semantics: Semantics) -> Reference:
+        found.append(Example(reference(world, semantics)))
+        return found[-1].model
+
+    class Kept(machine_for(world, semantics, [], model=begin)):  # type: ignore[misc]
+        def execute(self, operations: tuple[op.Operation, ...]) -> None:
+            found[-1].drawn += operations
+            super().execute(operations)
+
+    for number in range(rounds):
+        run_state_machine_as_test(seed(number)(Kept), settings=generating(10))
+    return iter(found)
+
+
+@cache
+def examples(semantics: str) -> tuple[Example, ...]:
+    return tuple(draw_examples(synthetic(), PRESETS[semantics], ROUNDS))
+
+
+@cache
+def large_examples() -> tuple[Example, ...]:
+    return tuple(draw_examples(large(), PRESETS["linux-6.12"], ROUNDS // 2))
+
+
+def arities(world: World, names: Iterable[str]) -> set[int]:
+    known = (world.by_name[name].prototype for name in names if name in world.by_name)
+    return {len(form.slots) for form in known if form is not None}
+
+
+@pytest.mark.parametrize("semantics", ["linux-6.12", "linux-7.3"])
+def test_every_arity_is_attached_and_called(semantics: str) -> None:
+    """From 0 to 12 arguments, both in one example."""
+    found: set[str] = set()
+    for example in examples(semantics):
+        found |= example.attached & example.called
+
+    assert set(range(13)) <= arities(synthetic(), found)
+
+
+def test_examples_have_many_of_one_thing() -> None:
+    """Ops, users of the graph tracer up to their limit, programs, direct trampolines, functions in one call."""
+    found = examples("linux-6.12")
+    tramps = [{n.text for o in e.drawn for n in op.names_of(o, "names") if n.space == "tramp"} for e in found]
+
+    assert 5 <= sum(len({one.ops for one in example.of(op.FtraceOps)}) >= 5 for example in found)
+    assert 5 <= sum(len({one.user for one in example.of(op.RegisterFtraceGraph)}) >= 5 for example in found)
+    assert 17 <= max(len({one.user for one in example.of(op.RegisterFtraceGraph)}) for example in found)
+    assert 45 <= max(len(example.of(op.BpfProgLoad)) for example in found)
+    assert 4 <= max(map(len, tramps))
+    assert 9 <= max(len(one.functions) for example in found for one in example.of(op.FtraceSetFilterIps))
+
+
+def test_one_program_is_in_many_trampolines() -> None:
+    """By links of its own."""
+    used = [Counter(one.prog for one in example.of(op.BpfRawTracepointOpen)) for example in examples("linux-6.12")]
+
+    assert 30 <= max(count for each in used for count in each.values())
+
+
+@pytest.mark.parametrize("semantics", ["linux-6.12", "linux-7.3"])
+def test_hundreds_of_images_are_built_in_an_example(semantics: str) -> None:
+    """With batches and without, of a few functions."""
+    built = [example.model.cost().images_built for example in examples(semantics)]
+
+    assert 256 <= max(built)
+    assert 20 >= sorted(built)[len(built) // 2]
+
+
+def test_words_have_the_whole_range() -> None:
+    """Cookies, return values and arguments: small, where 32 and 64 bits end, negative, and any."""
+    one_by_one = {one.cookie for e in examples("linux-6.12") for one in e.of(op.BpfRawTracepointOpen)}
+    batch = {cookie for e in examples("linux-7.3") for one in e.of(op.BpfLinkCreate) for _, cookie in one.targets}
+    returned = {one.returns for e in examples("linux-6.12") for one in e.of(op.BpfProgLoad)}
+    arguments = {word for e in examples("linux-6.12") for one in e.of(op.Call) for word in one.arguments}
+    for words in (one_by_one, batch, returned):
+        assert {None, 1} < words
+        assert any(HALF // 2 <= word <= HALF for word in words if word)
+        assert any(word >= SIGN or word < 0 for word in words if word)
+
+    assert any(HALF < word < SIGN for word in one_by_one | batch if word)
+    assert {0, 1, -1, HALF + 1, SIGN} <= arguments
+    assert any(word < -HALF for word in arguments)
+
+
+def test_a_large_world_is_used_to_its_ends() -> None:
+    """Functions and records of each page, several modules, and calls of many functions."""
+    world = large()
+    places = {function.name: place for place, function in enumerate(world.functions)}
+    found = large_examples()
+    called = {name for example in found for name in example.called}
+    covered = {n.text for e in found for o in e.drawn for n in op.names_of(o, "names") if n.text in places}
+    globs = {one.glob for e in found for one in (*e.of(op.FtraceSetFilter), *e.of(op.FtraceSetNotrace))}
+    globs |= {one.filter for e in found for one in e.of(op.RegisterFtraceGraph) if one.filter}
+    numbers = {record_index(glob) or 0 for glob in globs}
+
+    assert set(range(6)) == {places[name] // PAGE for name in covered}
+    assert set(range(6)) == {places[name] // PAGE for name in called}
+    assert {None, "mod1", "mod2"} <= {world.by_name[name].module for name in covered}
+    assert 5 < max(numbers)
+    assert 9 <= max(len(one.functions) for e in found for one in e.of(op.FtraceSetFilterIps))
+
+
+def test_some_rounds_are_in_the_large_world() -> None:
+    """Beside the synthetic world alone; the seed of what is found there names it."""
+    worlds: list[str] = []
+
+    def begin(world: World, semantics: Semantics) -> Reference:
+        worlds.append(world.name)
+        return reference(world, semantics)
+
+    search = Search(synthetic(), PRESETS["linux-6.1"], [], 2, model=begin, large=beside(synthetic()))
+    for _ in range(6):
+        search.take_examples()
+        search.rounds += 1
+
+    assert {"synthetic", "synthetic-1500"} == set(worlds)
+    assert len(worlds) / 2 > worlds.count("synthetic-1500")
+    assert beside(large()) is None
+
+
+SIMPLEST = {
+    op.FtraceOps: "ftrace_ops o1",
+    op.BpfProgLoad: "bpf_prog_load p1 fentry",
+    op.Livepatch: "livepatch foo1",
+    op.RegisterFtraceGraph: "register_ftrace_graph g1 filter=foo1",
+    op.Call: "call foo1 1",
+}
+
+
+@pytest.mark.parametrize(("kind", "line"), SIMPLEST.items(), ids=[kind.verb for kind in SIMPLEST])
+@pytest.mark.parametrize("world", [synthetic(), large()], ids=["small", "large"])
+def test_draws_shrink_to_small_names(world: World, kind: type[op.Operation], line: str) -> None:
+    """The first function, o1, p1, g1 and no options, in any world."""
+    semantics = PRESETS["linux-7.3"]
+    drawn = operations(Inventory.at_start(world, semantics), semantics, frozenset({kind}))
+    limits = settings(
+        max_examples=2000,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    simplest = find(drawn, lambda operation: isinstance(operation, kind), settings=limits)
+
+    assert line == print_operation(simplest)
