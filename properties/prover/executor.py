@@ -35,6 +35,8 @@ NOW_AND_THEN: Final = 1024
 COMPUTE: Final = OpKind.COMPUTE
 LOAD: Final = OpKind.LOAD
 STORE: Final = OpKind.STORE
+GOTO: Final = OpKind.GOTO
+GOTO_IF: Final = OpKind.GOTO_IF
 
 CASES: Final = 64
 """Values that a term may have where it must be a number."""
@@ -158,7 +160,7 @@ class Executor:
         """Runs the instruction at state.pc. Returns whether the state goes on, at state.pc."""
         self.at = at = state.pc
         if not state.index:
-            self._begin(state)
+            self._count(state)
             patch = self._patches.get(at)
             if patch is not None and self._branch(state, symbol(patch.name, 1), patch.target):
                 return True
@@ -169,7 +171,7 @@ class Executor:
             raise UndecidedError(reason, model)
         return self._execute(state, instruction)
 
-    def _begin(self, state: PathState) -> None:
+    def _count(self, state: PathState) -> None:
         self.instructions += 1
         state.instructions += 1
         if self.instructions > INSTRUCTIONS:
@@ -199,9 +201,9 @@ class Executor:
                 machine.load(op)
             elif kind is STORE:
                 machine.store(op)
-            elif kind is OpKind.GOTO:
+            elif kind is GOTO:
                 return self._go(state, instruction, machine.address(op[3][0]))
-            elif kind is OpKind.GOTO_IF:
+            elif kind is GOTO_IF:
                 if self._branch(state, machine.condition(op[3][1]), op[3][0][1]):
                     return True
             elif kind is not OpKind.NOTHING:

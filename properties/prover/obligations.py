@@ -106,7 +106,7 @@ class Obligations:
         step = self.steps[position]
         for flag in self._convention.clear:
             machine.same(f"{step.text}: {flag} is clear", machine.register(flag), 0, 8)
-        progress = progress._replace(position=position + 1)
+        progress = Progress(position + 1, *progress[1:])
         if step.what == "leave":
             self._leave(machine, progress, thunk=thunk)
             return None

@@ -130,11 +130,13 @@ class SymbolicMachine:
             return
         offset = self._find_offset(pointer)
         floor = state.floor if offset is None else min(offset, state.floor)
+        demand, path = self.decider.demand, state.path
         for stored, low, high, written in state.accesses:
-            allowed = self._frame.store if stored else self._frame.load
-            self.demand(NO_STORE if stored else NO_LOAD, int(allowed(low, high, floor)))
-            if not stored:
-                self.demand(NO_STALE, written)
+            if stored:
+                demand(path, NO_STORE, int(self._frame.store(low, high, floor)))
+            else:
+                demand(path, NO_LOAD, int(self._frame.load(low, high, floor)))
+                demand(path, NO_STALE, written)
         if offset is None or not self._frame.pointer(offset):
             self._judge_stray(pointer)
         if offset > state.floor:
@@ -266,7 +268,8 @@ class SymbolicMachine:
     def written(self, obligation: str, address: Value, size: int) -> None:
         """See Machine."""
         offset = self._need_offset(address)
-        self.demand(obligation, self.state.written.has(stack_bytes(offset, offset + size)))
+        written = self.state.written.has(stack_bytes(offset, offset + size))
+        self.decider.demand(self.state.path, obligation, written)
 
     def _need_offset(self, address: Value) -> int:
         offset = self._find_offset(address)

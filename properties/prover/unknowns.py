@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 
 from properties.prover.architecture import Architecture
 from properties.prover.steps import BODY, CALLER
@@ -60,6 +61,7 @@ def _make_up(name: str, bits: int) -> int:
     return int.from_bytes(digest, "little") % (1 << bits)
 
 
+@cache
 def defaults(architecture: Architecture) -> dict[str, int]:
     """Return addresses and a stack pointer, for counterexamples that do not ask for particular ones."""
     text = architecture.kernel_text[0] + 0x1A2B3C0 + 5 // architecture.code_alignment * architecture.code_alignment

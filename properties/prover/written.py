@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from properties.prover.machine import FRAME_BYTES
 from properties.prover.terms import Value, and_, not_, or_
 
 __all__ = ["Written", "stack_above", "stack_bytes"]
 
-FARTHEST: Final = 4096
+FARTHEST: Final = 2 * FRAME_BYTES
 """Offsets from the first stack pointer that count; what else is accessed is no stack, or breaks another obligation."""
 
 

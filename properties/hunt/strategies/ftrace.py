@@ -298,7 +298,7 @@ def change_graph(draw: DrawFn, at: Setting) -> op.Operation:
     kind = pick(draw, GRAPH_FILES)
     user = existing(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
     bang = "!" if rarely(draw, 3) else ""
-    return kind(user, None if rarely(draw, 8) else f"{bang}{pick(draw, GLOBS)}")
+    return kind(user, None if rarely(draw, 8) else f"{bang}{a_glob(draw, at)}")
 
 
 GRAPH_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace, op.SetGraphFunction, op.SetGraphNotrace)
