@@ -88,15 +88,18 @@ def flags_of_the_seventh_ops(original: Original, state: State, operation: op.Ftr
 
 
 @planted(
-    "graph.covered_by",
+    "graph._join",
     rule="GRAPH-2",
     origin="range",
     semantics="linux-6.12",
     minimal=f"{_many(3, *USERS)}\nregister_ftrace_graph g4 filter=foo2",
 )
-def fourth_user_uncovered(original: Original, users: list[GraphUser], sites: Sites) -> Any:
-    """graph_ops has the hashes of its first three users."""
-    return original(users[:3], sites)
+def fourth_user_uncovered(original: Original, state: State, user: GraphUser) -> Any:
+    """A user joins graph_ops without its hashes where there are three already."""
+    joined = original(state, user)
+    if len(state.graph.users) < 3:
+        return joined
+    return replace(joined, filter_hash=state.graph.filter_hash, notrace_hash=state.graph.notrace_hash)
 
 
 @planted(

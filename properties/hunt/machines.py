@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from properties.hunt.strategies import CONCEPTS, drawn_for, preludes
+from properties.hunt.strategies import CONCEPTS, Beginning, beginnings, drawn_for
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, DivergenceError
 from properties.lockstep.journal import Journal
@@ -51,6 +51,7 @@ class LockstepMachine(RuleBasedStateMachine):
             witness=self.witness,
         )
         self.supports = self.lockstep.supports
+        self.wide = False
         self.failed = False
 
     @property
@@ -113,7 +114,7 @@ def machine_for(
     """
     concepts = [concept for concept in (*CONCEPTS, "faults") if concept != "batch" or semantics.tracing_multi]
     members: dict[str, Any] = {concept: _rule(concept) for concept in concepts}
-    members |= {"prelude": initialize(operations=preludes())(_taking("prelude"))}
+    members |= {"begin": initialize(beginning=beginnings())(_begin)}
     members |= {"world": world, "semantics": semantics, "factories": tuple(factories), "model": staticmethod(model)}
     members |= {"tally": tally, "journal": journal, "journal_world": journal_world, "witness": witness}
     machine = cast("type[LockstepMachine]", type("Machine", (LockstepMachine,), members))
@@ -136,6 +137,11 @@ def generating(examples: int) -> settings:
         verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def _begin(machine: LockstepMachine, beginning: Beginning) -> None:
+    machine.wide = beginning.wide
+    machine.execute(beginning.operations)
 
 
 def _rule(concept: str) -> object:

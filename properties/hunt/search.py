@@ -38,7 +38,7 @@ __all__ = ["Search", "WildcardSearch", "beside", "search", "search_in_turn"]
 # From the eleventh example of a run on Hypothesis mutates; rounds of new examples find flaws in half the steps.
 ROUND = 10
 LARGE_ROUND = 5
-LARGE_ROUNDS = 4
+LARGE_ROUNDS = 8
 """One round in so many is in the large world."""
 
 # The first example of a round is always the simplest one.

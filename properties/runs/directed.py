@@ -153,6 +153,7 @@ def _ftrace_dies(s: Semantics) -> Lines:
     yield "livepatch foo6 -> -ENODEV"
     yield "unlivepatch foo12 -> -ENODEV"
     yield f"bpf_raw_tracepoint_open l4 p2 foo6 -> {'-EINVAL' if s.filter_unchecked else '-ENODEV'}"
+    yield "bpf_link_create l5 p2 foo2 -> -ENODEV"
     yield "delete_module mod1 -> 0"
     yield "delete_module mod1 -> -ENOENT"
     yield "init_module mod1 -> 0"
@@ -176,6 +177,7 @@ def _ftrace_dies_of_a_detach(s: Semantics) -> Lines:
     yield "bpf_link_detach l -> 0 WARN"
     yield "site foo1 -> trampoline:fexit:p"
     yield "delete_module mod1 -> -EOPNOTSUPP"
+    yield "init_module mod1 -> -EOPNOTSUPP"
 
 
 def _detach_cannot_rebuild(s: Semantics) -> Lines:

@@ -4,19 +4,20 @@ No other module draws from strategies of Hypothesis itself.
 """
 
 from properties.hunt.strategies.drawing import argument_words
-from properties.hunt.strategies.operations import CONCEPTS, drawn_for, operations, preludes
+from properties.hunt.strategies.operations import CONCEPTS, Beginning, beginnings, drawn_for, operations
 from properties.hunt.strategies.texts import mutated
 from properties.hunt.strategies.wildcards import plans
 from properties.hunt.strategies.worlds import presets, prototypes, worlds
 
 __all__ = [
     "CONCEPTS",
+    "Beginning",
     "argument_words",
+    "beginnings",
     "drawn_for",
     "mutated",
     "operations",
     "plans",
-    "preludes",
     "presets",
     "prototypes",
     "worlds",

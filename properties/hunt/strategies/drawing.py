@@ -55,13 +55,15 @@ WORDS = (0, 1, 2, -1, *POWERS, *(power - 1 for power in POWERS), (1 << 64) - 1)
 class Setting:
     """What a maker draws from: what exists, whose rules, and which operations the systems can carry out.
 
-    past: the operations so far, without those that only observe.
+    past: the operations so far, without those that only observe. wide: from the whole world and the whole range, and
+    not from what is there to meet alone; most flaws show where few things meet often.
     """
 
     inventory: Inventory
     semantics: Semantics
     supports: frozenset[type[op.Operation]]
     past: tuple[op.Operation, ...] = ()
+    wide: bool = True
 
     @cached_property
     def recent(self) -> tuple[str, ...]:
@@ -191,7 +193,7 @@ def _pool(
 def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
     world = at.inventory.world
-    return _pool(favourites(world), _other_forms(world), at.recent, at.shared)
+    return _pool(favourites(world), _other_forms(world) if at.wide else (), at.recent, at.shared)
 
 
 @lru_cache(maxsize=16)
@@ -206,20 +208,20 @@ def _other_forms(world: World) -> tuple[str, ...]:
 def a_function(draw: DrawFn, at: Setting) -> str:
     """Draw one function; some are any of the world."""
     world = at.inventory.world
-    return _anywhere(draw, world) if rarely(draw, _seldom(world)) else pick(draw, functions_at(at))
+    return _anywhere(draw, world) if _goes_beyond(draw, at) else pick(draw, functions_at(at))
 
 
-def _seldom(world: World) -> int:
-    """One draw in so many goes beyond the pools: more often where they are a small part of the world."""
-    return 3 if len(world.functions) > PAGE else 10
+def _goes_beyond(draw: DrawFn, at: Setting, times: int = 1) -> bool:
+    """Draw whether to go beyond the pools: more often where they are a small part of the world."""
+    return at.wide and rarely(draw, times * (3 if len(at.inventory.world.functions) > PAGE else 10))
 
 
 def some_functions(draw: DrawFn, at: Setting) -> tuple[str, ...]:
     """Draw one to four functions, rarely one of them twice; rarely a stretch of the world, which may be long."""
-    if rarely(draw, 2 * _seldom(at.inventory.world)):
+    if _goes_beyond(draw, at, 2):
         return _stretch(draw, at.inventory.world)
     drawn = draw(_short_lists(functions_at(at)))
-    if rarely(draw, 6):
+    if at.wide and rarely(draw, 6):
         drawn.append(_anywhere(draw, at.inventory.world))
     return tuple(drawn) if rarely(draw) else tuple(dict.fromkeys(drawn))
 
@@ -236,20 +238,25 @@ def _anywhere(draw: DrawFn, world: World) -> str:
 
 def _place(draw: DrawFn, world: World) -> int:
     if len(world.functions) > PAGE and draw(st.booleans()):
-        return pick(draw, _edges(world))
+        return pick(draw, _edges(world) if draw(st.booleans()) else _forms(world))
     return draw(st.integers(0, len(world.functions) - 1))
 
 
 @lru_cache(maxsize=16)
 def _edges(world: World) -> tuple[int, ...]:
-    """Places in a world: its first and last function, those of each page and module, and one of each form."""
+    """Places in a world: its first and last function, and those of each page and module."""
     functions = world.functions
     last = len(functions) - 1
-    forms = {(f.prototype, f.attributes): place for place, f in reversed(tuple(enumerate(functions)))}
     pages = (edge for start in range(PAGE, last, PAGE) for edge in (start - 1, start))
     modules = (n for n in range(1, last) if functions[n].module != functions[n - 1].module)
-    ends = (0, last, *pages, *(edge for start in modules for edge in (start - 1, start)))
-    return (*ends, *ends, *forms.values())
+    return (0, last, *pages, *(edge for start in modules for edge in (start - 1, start)))
+
+
+@lru_cache(maxsize=16)
+def _forms(world: World) -> tuple[int, ...]:
+    """A place in a world for each prototype with the attributes that go with it."""
+    forms = {(f.prototype, f.attributes): place for place, f in reversed(tuple(enumerate(world.functions)))}
+    return tuple(forms.values())
 
 
 def _stretch(draw: DrawFn, world: World) -> tuple[str, ...]:
@@ -260,7 +267,7 @@ def _stretch(draw: DrawFn, world: World) -> tuple[str, ...]:
 
 def a_glob(draw: DrawFn, at: Setting, usual: tuple[str, ...] = GLOBS) -> str:
     """Draw a glob; some are made of a function's name, or are its number."""
-    if not rarely(draw, _seldom(at.inventory.world)):
+    if not _goes_beyond(draw, at):
         return pick(draw, usual)
     place = _place(draw, at.inventory.world)
     name = at.inventory.world.functions[place].symbol

@@ -7,6 +7,7 @@ exist yet, it draws the operation that makes it. Draws shrink to o1, p1, l1, foo
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
@@ -30,7 +31,7 @@ from spec.inventory import Inventory
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 
-__all__ = ["CONCEPTS", "drawn_for", "operations", "preludes"]
+__all__ = ["CONCEPTS", "Beginning", "beginnings", "drawn_for", "operations"]
 
 
 def _init_module(draw: DrawFn, at: Setting) -> op.Operation:
@@ -113,6 +114,9 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 }
 """The rules of the machines, but for `faults`: each a choice of operations by weight."""
 
+NARROW = 6
+"""Examples of eight."""
+
 REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain direct direct graph filters".split())
 
 
@@ -157,7 +161,7 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     Often a call follows, of a function that the last one named: what an operation did shows in traces too.
     """
     machine = draw(st.runner())
-    at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past)
+    at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past, machine.wide)
     drawn = _draw_operations(draw, concept, at)
     if isinstance(drawn[-1], op.Call | op.ObserveSite):
         return Drawn(drawn)
@@ -166,11 +170,20 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
 
 
+class Beginning(NamedTuple):
+    """How an example begins, and whether its draws are wide."""
+
+    wide: bool
+    operations: Drawn
+
+
 @st.composite
-def preludes(draw: DrawFn) -> Drawn:
-    """What an example of the machine that runs begins with: mostly nothing."""
+def beginnings(draw: DrawFn) -> Beginning:
+    """The beginning of an example of the machine that runs: mostly with nothing, and narrow."""
     machine = draw(st.runner())
-    return Drawn(prelude(draw, Setting(machine.inventory, machine.semantics, machine.supports)))
+    if draw(st.integers(0, 7)) < NARROW:
+        return Beginning(False, Drawn())
+    return Beginning(True, Drawn(prelude(draw, Setting(machine.inventory, machine.semantics, machine.supports))))
 
 
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:

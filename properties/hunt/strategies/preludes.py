@@ -148,7 +148,7 @@ def _call(draw: DrawFn, at: Setting, function: str) -> Lines:
 Prelude = Callable[[DrawFn, Setting], Lines]
 
 PRELUDES: tuple[Prelude, ...] = (
-    *(_nothing,) * 23,
+    *(_nothing,) * 15,
     *(_graph_users, _ops, _one_program_everywhere) * 2,
     _one_link,
     _programs,
