@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0: nothing was found in the budget, and the tallies are printed. 1: a divergence, its seed is written."""
+    """0: nothing was found in the budget. 1: a divergence, and its seed is written. 2: no operation was executed."""
     console = Screen()
     if arguments.random_seed is None:
         arguments.random_seed = secrets.randbelow(1 << 32)
@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
         explored = explore(settings, crew, arguments.budget, tell)
     if explored.first is not None:
         return _show_first(explored, explored.first, arguments, console)
+    if not explored.steps:
+        sys.stderr.write(f"no operation was executed within {arguments.budget:g} s: give more with --budget SECONDS\n")
+        return FAILED
     for tally in explored.tallies.values():
         console.print(rich_table(tally.table()))
     print_line(console, f"no divergence in {explored.steps} operations")

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from properties.__main__ import main
+from properties.hunt.exploring import Explored
 from properties.hunt.findings import Found, save, save_seed
 from properties.hunt.search import search
 from properties.hunt.shrink import Trial, shrink
+from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
 from properties.verbs import explore
@@ -171,6 +174,17 @@ def test_the_verb_prints_the_tally(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [] == list(tmp_path.iterdir())
     for part in ("random seed 7", "rules not reached", "bpf_prog_load", *PRESETS):
         assert part in printed
+
+
+def test_a_search_that_does_nothing_proves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where starting a kernel takes all of the budget, nothing is said of it."""
+    monkeypatch.setattr(explore, "explore", lambda *_: Explored({"linux-7.3": Tally(SEMANTICS)}))
+    status = main(["explore", "--semantics", "linux-7.3", "--budget", "3", "--save", str(tmp_path)])
+
+    assert 2 == status
+    assert "no operation was executed within 3 s: give more with --budget SECONDS\n" == capsys.readouterr().err
 
 
 def test_a_population_is_named_relative_to_the_seed(tmp_path: Path) -> None:
