@@ -58,7 +58,7 @@ def test_tallies_add_up() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_first_finding_is_that_of_the_lowest_unit(jobs: int) -> None:
     """However many work, the finding, its seed and its place are the same."""
-    unit = SearchUnit((f"{FAKES}:WrongOutcome",), "synthetic", "linux-7.3", 5, 300)
+    unit = SearchUnit((f"{FAKES}:WrongOutcome",), "synthetic", "linux-7.3", 5)
     with Crew.here(jobs) as crew:
         explored = explore([unit], crew, 60.0)
     assert explored.first is not None

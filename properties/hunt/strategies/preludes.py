@@ -148,9 +148,9 @@ def _call(draw: DrawFn, at: Setting, function: str) -> Lines:
 Prelude = Callable[[DrawFn, Setting], Lines]
 
 PRELUDES: tuple[Prelude, ...] = (
-    *(_nothing,) * 15,
+    *(_nothing,) * 14,
     *(_graph_users, _ops, _one_program_everywhere) * 2,
     _one_link,
     _programs,
-    _images,
+    *(_images,) * 2,
 )
