@@ -177,7 +177,9 @@ def test_a_name_that_is_none_is_bad_input(name: str, sentence: str) -> None:
 def test_an_unknown_world_or_semantics_is_bad_input(tmp_path: Path) -> None:
     """Unknown worlds and semantics are told with the known ones; a file is looked for beside the seed."""
     (tmp_path / "my.json").write_text("[]")
-    with pytest.raises(BadInputError, match="unknown world 'synthetical': write one of synthetic, synthetic-1500, linux-6.1"):
+    with pytest.raises(
+        BadInputError, match="unknown world 'synthetical': write one of synthetic, synthetic-1500, linux-6.1"
+    ):
         systems.world_named("synthetical")
     with pytest.raises(BadInputError, match="unknown semantics 'linux': write one of linux-6.1"):
         systems.semantics_named("linux")
