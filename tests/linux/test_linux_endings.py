@@ -105,7 +105,19 @@ def left(tmp_path: Path) -> list[Path]:
 
 
 def explore(tmp_path: Path) -> list[str]:
-    return ["explore", "--system", KERNEL, "--budget", "60", "--save", str(tmp_path), "--random-seed", "1"]
+    return [
+        "explore",
+        "--system",
+        KERNEL,
+        "--budget",
+        "60",
+        "--save",
+        str(tmp_path),
+        "--random-seed",
+        "1",
+        "--jobs",
+        "1",
+    ]
 
 
 @pytest.mark.parametrize(("end", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
