@@ -29,6 +29,11 @@ HALF_STARTED = "leaves an ops half started at which ftrace died, so that its dir
 UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
 
 
+NO_HASH = (
+    "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
+)
+
+
 @dataclass(slots=True)
 class Decliner:
     """retries: a second try to attach works (DEFECT-2)."""
@@ -64,6 +69,7 @@ class Decliner:
             op.UpdateFtraceDirectAdd: self._update,
             op.UpdateFtraceDirectDel: self._update,
             op.RegisterFtraceFunction: self._register,
+            op.UnregisterFtraceFunction: self._unregister,
             op.RegisterFtraceGraph: self._graph,
             op.UnregisterFtraceGraph: self._ungraph,
             op.SetFtraceFilter: self._user_filter,
@@ -123,6 +129,10 @@ class Decliner:
         users = isinstance(operation, op.RegisterFtraceGraph) and self._inventory.graph_users
         shares = isinstance(operation, op.BpfRawTracepointOpen | op.Livepatch) or (record and record.ipmodify)
         return bool(users or (shares and self._inventory.links) or (record and record.enabled))
+
+    def _unregister(self, operation: op.UnregisterFtraceFunction) -> str:
+        record = self._inventory.ops.get(operation.ops)
+        return NO_HASH if self._dead and record and record.ipmodify and not record.enabled else ""
 
     def _declare(self, operation: op.FtraceOps) -> str:
         _ = operation
