@@ -185,11 +185,12 @@ def test_after_the_sudden_death_of_all_the_next_start_cleans_up(tmp_path: Path) 
         assert eventually(lambda: is_gone(machine))
     stale = left(tmp_path)
     seed = tmp_path / "a.seed"
-    seed.write_text(f"world laboratory-6.12\nsemantics {KERNEL}\n---\nftrace_ops o1 -> 0\nfail alloc\n")
+    seed.write_text(f"world laboratory-6.12\nsemantics {KERNEL}\n---\nftrace_ops o1 -> 0\nfail alloc 2\n")
     environment = {**os.environ, "TMPDIR": str(tmp_path / "machines")}
     command = [sys.executable, "-m", "properties", "replay", str(seed), "--system", KERNEL]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     assert stale
     assert [] == left(tmp_path)
-    assert (2, f"{seed}:5: the system {KERNEL} cannot make 'alloc' fail\n") == (done.returncode, done.stderr)
+    told = f"{seed}:5: the system {KERNEL} can only make a point fail when it is reached next\n"
+    assert (2, told) == (done.returncode, done.stderr)
