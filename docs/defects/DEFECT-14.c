@@ -949,20 +949,39 @@ PART bool is_end(const uint8_t *code)
 	return code[0] == 0xc3 || (code[0] == 0xe9 && code[5] == 0xcc);
 }
 
+/* Where a call at this place goes to, or 0 if none is there: whatever an image calls is in the last 4 GiB. */
+PART unsigned long find_callee(const uint8_t *code, unsigned long place)
+{
+	int32_t distance;
+	unsigned long callee;
+
+	memcpy(&distance, code + 1, sizeof(distance));
+	callee = place + CALL_BYTES + distance;
+	return code[0] == 0xe8 && callee >> 32 == 0xffffffff ? callee : 0;
+}
+
+/* How far the next instruction is at least: what a mov of a pointer to rdi, or a call, has in itself is no code. */
+PART size_t skip(const uint8_t *code, unsigned long callee)
+{
+	if (callee)
+		return CALL_BYTES;
+	return code[0] == 0x48 && code[1] == 0xbf ? 10 : 1;
+}
+
 /* The programs of an image in the order in which it calls them. */
 PART void append_image(struct text *text, unsigned long image)
 {
 	static uint8_t code[IMAGE_BYTES + 16];
 	size_t size = read_memory(image, code, IMAGE_BYTES);
 	const char *comma = "";
+	size_t place = 0;
 
 	append(text, "trampoline:");
-	for (size_t place = 0; place + CALL_BYTES <= size && !is_end(code + place); place++) {
-		int32_t distance;
-		const char *program;
+	while (place + CALL_BYTES <= size && !is_end(code + place)) {
+		unsigned long callee = find_callee(code + place, image + place);
+		const char *program = callee ? spell_program(callee) : NULL;
 
-		memcpy(&distance, code + place + 1, sizeof(distance));
-		program = code[place] == 0xe8 ? spell_program(image + place + CALL_BYTES + distance) : NULL;
+		place += skip(code + place, callee);
 		if (program) {
 			append(text, "%s%s", comma, program);
 			comma = ",";

@@ -84,8 +84,10 @@ class PathState:
         """The instruction is at its end, and the next is at pc."""
         self.pc = pc
         self.index = 0
-        self.accesses.clear()
-        self.temporaries.cells.clear()
+        if self.accesses:
+            self.accesses.clear()
+        if self.temporaries.cells:
+            self.temporaries.cells.clear()
 
     def agrees(self, other: PathState) -> bool:
         """Whether this and another state, at the same address, are the same in what is no value."""
