@@ -6,7 +6,7 @@ Functions are named by their unique names; `ADDRESS_ZERO` is the site of no func
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 from model.rules import cite
@@ -219,16 +219,9 @@ class State:
         return key in self.ops_list
 
     def value(self) -> Hashable:
-        """All that what comes depends on: equal for two states that nothing tells apart but what they have cost."""
-        named = (
-            self.ops, self.direct_functions, self.graph_users, self.programs, self.btfs, self.trampolines, self.images,
-            self.armed, {name: (link.program, tuple(link.cookies.items())) for name, link in self.links.items()},
-        )  # fmt: skip
-        return (
-            *(frozenset(each.items()) for each in named),
-            self.modules, self.ops_list, self.buckets, self.graph_slots, self.parts, self.regs_left, self.unloads,
-            self.dead,
-        )  # fmt: skip
+        """All that what comes depends on, costs aside; with the order in which things came to be (GRAPH-12)."""
+        parts = (getattr(self, each.name) for each in fields(self) if each.name not in {"world", "semantics", "cost"})
+        return tuple(map(_freeze, parts))
 
     def with_ops(self, key: str, ops: Ops) -> State:
         """The same with one ops changed."""
@@ -237,6 +230,15 @@ class State:
     def without_ops(self, key: str) -> State:
         """The same without an ops, which is not enabled."""
         return replace(self, ops={other: ops for other, ops in self.ops.items() if other != key})
+
+
+def _freeze(part: object) -> Hashable:
+    """A part of the state as a value that has a hash."""
+    if isinstance(part, Mapping):
+        return tuple((name, _freeze(each)) for name, each in part.items())
+    if isinstance(part, Link):
+        return part.program, _freeze(part.cookies)
+    return part
 
 
 def initial(world: World, semantics: Semantics) -> State:

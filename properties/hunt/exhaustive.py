@@ -10,6 +10,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 from properties.lockstep.divergence import Divergence
@@ -103,6 +104,7 @@ class Exhaustion:
         self._start, self._alphabet = (_parse(lines, semantics) for lines in (START, EDGES))
         self._nodes: dict[Hashable, _Node] = {}
         self._open: list[tuple[int, int, Hashable]] = []
+        self._pushed = count()
         self._operations = 0
         self._run: Lockstep | None = None
 
@@ -184,7 +186,7 @@ class Exhaustion:
         return value
 
     def _push(self, value: Hashable) -> None:
-        heapq.heappush(self._open, (self._nodes[value].depth, len(self._open), value))
+        heapq.heappush(self._open, (self._nodes[value].depth, next(self._pushed), value))
 
     def _list_lawful(self, run: Lockstep) -> Iterator[Operation]:
         """List the edges of the state that a run is in: what the harness lets a seed do there."""
