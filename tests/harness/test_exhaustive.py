@@ -20,7 +20,8 @@ from spec.worlds import synthetic
 
 PLANTED = "impl.planted.ftrace:tramp_not_restored"
 DEPTH = 2
-GRAPH = "register_ftrace_graph g1", "register_ftrace_graph g2"
+DEATH = "fail patch", "register_ftrace_function o1"
+RELOAD = "delete_module mod1", "init_module mod1"
 
 
 def parsed(lines: tuple[str, ...], semantics: str) -> list[Operation]:
@@ -67,7 +68,7 @@ def test_states_and_transitions_are_all(semantics: str) -> None:
         (("delete_module mod1", "init_module mod1"), ("delete_module mod1", "init_module mod1", "delete_module mod1")),
         (("bpf_raw_tracepoint_open l1 p1 foo1 cookie=1",), ("bpf_raw_tracepoint_open l1 p1 foo1 cookie=2",)),
     ],
-    ids=["order of users", "modules", "cookies"],
+    ids=["a module that no ops covers", "modules", "cookies"],
 )
 def test_what_differs_later_differs_in_value(one: tuple[str, ...], other: tuple[str, ...]) -> None:
     """States that something tells apart are two."""
