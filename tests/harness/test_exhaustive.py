@@ -20,8 +20,6 @@ from spec.worlds import synthetic
 
 PLANTED = "impl.planted.ftrace:tramp_not_restored"
 DEPTH = 2
-DEATH = "fail patch", "register_ftrace_function o1"
-RELOAD = "delete_module mod1", "init_module mod1"
 
 
 def parsed(lines: tuple[str, ...], semantics: str) -> list[Operation]:
@@ -56,25 +54,6 @@ def test_states_and_transitions_are_all(semantics: str) -> None:
 
     assert done.divergence is None
     assert (len(states), len(taken)) == (done.states, done.transitions)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (
-            ("register_ftrace_graph g1", "register_ftrace_graph g2"),
-            ("register_ftrace_graph g2", "register_ftrace_graph g1"),
-        ),
-        (("delete_module mod1", "init_module mod1"), ("delete_module mod1", "init_module mod1", "delete_module mod1")),
-        (("bpf_raw_tracepoint_open l1 p1 foo1 cookie=1",), ("bpf_raw_tracepoint_open l1 p1 foo1 cookie=2",)),
-    ],
-    ids=["a module that no ops covers", "modules", "cookies"],
-)
-def test_what_differs_later_differs_in_value(one: tuple[str, ...], other: tuple[str, ...]) -> None:
-    """States that something tells apart are two."""
-    values = [after(tuple(parsed(lines, "linux-7.3")), "linux-7.3") for lines in (one, other, one)]
-
-    assert values[0] == values[2] != values[1]
 
 
 def test_the_shortest_sequence_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -100,3 +100,12 @@ def check_consistent(state: State) -> None:
         assert sum(ops.direct for ops in covering(state, function)) <= 1
         assert sum(ops.ipmodify for ops in covering(state, function)) <= 1
         assert (site.entry is None) == (not site.direct)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(State)])
+def test_the_value_of_a_state_has_every_field(name: str) -> None:
+    """Two states that differ in one are two, unless it is what is the same throughout a run, or the costs."""
+    state = initial(synthetic(), PRESETS["linux-7.3"])
+    other = replace(state, **{name: "another"})
+
+    assert (state.value() == other.value()) is (name in {"world", "semantics", "cost"})
