@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from model.rules import cite
-from model.state import GraphUser, State
+from model.state import GraphUser, State, ftrace_ops_test
 from spec.traces import Event, GraphEntry, GraphReturn
 
 __all__ = ["Frame", "ShadowStack", "fgraph_return", "function_graph_enter"]
@@ -41,7 +41,7 @@ def function_graph_enter(state: State, stack: ShadowStack, function: str, events
     taken = frozenset(
         name
         for name, user in _sort_by_slot(state)
-        if _ftrace_ops_test(state, user, function) and _trace_graph_entry(stack, name, user, function, events)
+        if _is_asked(state, user, function) and _trace_graph_entry(stack, name, user, function, events)
     )
     if not taken:
         return None
@@ -50,12 +50,12 @@ def function_graph_enter(state: State, stack: ShadowStack, function: str, events
     return Frame(function, stack.depth - 1, taken)
 
 
-def _ftrace_ops_test(state: State, user: GraphUser, function: str) -> bool:
+def _is_asked(state: State, user: GraphUser, function: str) -> bool:
     """GRAPH-13: whether a user is asked; the only one is asked wherever graph_ops covers the site."""
     if len(state.graph_users) == 1:
         return True
     cite("GRAPH-13")
-    return (not user.filter_hash or function in user.filter_hash) and function not in user.notrace_hash
+    return ftrace_ops_test(user, function)
 
 
 def _trace_graph_entry(stack: ShadowStack, name: str, user: GraphUser, function: str, events: list[Event]) -> bool:

@@ -53,7 +53,7 @@ def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> St
 
 
 def _make_filter(state: State, glob: str | None) -> frozenset[str]:
-    """What a glob that is given at the start selects, which may not be nothing; empty where none is given."""
+    """The functions that a glob selects at the start, at least one of them; without a glob none."""
     if glob is None:
         return frozenset()
     found = frozenset() if glob.startswith("!") else match_functions(state, glob)
@@ -254,6 +254,6 @@ def _append_hashes(state: State) -> frozenset[str]:
 
 
 def _intersect_hashes(state: State) -> frozenset[str]:
-    """What graph_ops did not cover before, and none of its users but the newest, whose hash the kernel passes over."""
+    """The notrace hash of graph_ops, as far as all users hold it but the newest, whose hash the kernel passes over."""
     _newest, *others = _list_subops(state)
     return state.ops[GRAPH_OPS].notrace_hash.intersection(*(user.notrace_hash for user in others))

@@ -31,6 +31,7 @@ __all__ = [
     "State",
     "Trampoline",
     "address_of",
+    "ftrace_ops_test",
     "initial",
     "klp_ops",
 ]
@@ -70,7 +71,7 @@ class Ops:
 
     def covers(self, function: str) -> bool:
         """FILTER-1: whether enabled it traces the function."""
-        return (not self.filter_hash or function in self.filter_hash) and function not in self.notrace_hash
+        return ftrace_ops_test(self, function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,11 @@ class State:
     def without_ops(self, key: str) -> State:
         """The same without an ops, which is not enabled."""
         return replace(self, ops={other: ops for other, ops in self.ops.items() if other != key})
+
+
+def ftrace_ops_test(hashes: Ops | GraphUser, function: str) -> bool:
+    """FILTER-1: whether these hashes cover a function."""
+    return (not hashes.filter_hash or function in hashes.filter_hash) and function not in hashes.notrace_hash
 
 
 def _freeze(part: object) -> Hashable:

@@ -23,7 +23,7 @@ __all__ = ["register", "set_filter", "set_graph_function", "set_graph_notrace", 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Hashes:
-    """What graph_ops is to have (struct ftrace_ops_hash)."""
+    """Both hashes that graph_ops is to have (struct ftrace_ops_hash)."""
 
     filter_hash: Mask
     notrace_hash: Mask
@@ -152,7 +152,7 @@ def _exchange_user(state: State, old: GraphUser, new: GraphUser) -> list[GraphUs
     return [new if user is old else user for user in state.graph.users]
 
 
-# What graph_ops covers (GRAPH-12).
+# The hashes of graph_ops (GRAPH-12).
 
 
 def _join(state: State, user: GraphUser) -> _Hashes:

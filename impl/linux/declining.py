@@ -28,7 +28,6 @@ HALF_STARTED = "leaves an ops half started at which ftrace died, so that its dir
 
 UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
 
-
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
 )
@@ -86,7 +85,7 @@ class Decliner:
     def _call(self, operation: op.Call) -> str:
         if operation.function in self.directory.station.own:
             return "does not call the kernel's own functions: their bodies keep no records"
-        # Where several ops cover a site ftrace_kill() makes it call ftrace_stub().
+        # ftrace_kill() makes a site that several ops cover call ftrace_stub().
         return "calls nothing after ftrace has died" if self._dead else ""
 
     def _fail(self, operation: op.Fail) -> str:
@@ -109,8 +108,11 @@ class Decliner:
             case "filter" | "register", _:
                 record = self._inventory.ops.get(getattr(operation, "ops", ""))
                 starts = isinstance(operation, op.RegisterFtraceFunction)
-                # Some checks come behind the function, and the rules have them before the point (FILTER-8, OPS-4, -5).
-                return record is not None and (record.ipmodify or (starts and record.enabled))
+                direct = isinstance(operation, op.RegisterFtraceDirectMulti) or (record and record.direct)
+                meets = direct and self._inventory.ipmodify_users()
+                # Some checks come behind the function, and the rules have them before the point (FILTER-8, OPS-4, -5,
+                # and those of direct calls that meet an IPMODIFY user).
+                return record is not None and bool(record.ipmodify or (starts and record.enabled) or meets)
             case "patch", _:
                 return self._is_live(operation)
         return False

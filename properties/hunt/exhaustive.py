@@ -25,7 +25,7 @@ from spec.worlds import synthetic
 __all__ = ["Exhausted", "Exhaustion"]
 
 START: Final = ("ftrace_ops o1", "bpf_prog_load p1 fentry", "bpf_prog_load p2 fexit")
-"""What exists before the first operation that counts."""
+"""The steps before the first operation that counts."""
 
 EDGES: Final = (
     "ftrace_set_filter_ip o1 foo1",

@@ -64,7 +64,7 @@ class Job:
 
     @property
     def coverage(self) -> KernelCoverage | None:
-        """What the kernel executed of its own code; None if that was not noted."""
+        """The kernel's own code that was executed; None if that was not noted."""
         begun = self.conforming if "conforming" in self.__dict__ else None
         return begun.coverage.record(begun.kernel.release) if begun and begun.coverage and begun.coverage.runs else None
 

@@ -48,7 +48,7 @@ class BlockRecord:
 
 @dataclass(frozen=True, slots=True)
 class KernelCoverage:
-    """What the runs of a kernel executed: by source file and function, the blocks."""
+    """The blocks that the runs of a kernel executed, by source file and function."""
 
     release: str
     runs: tuple[str, ...]
@@ -154,7 +154,7 @@ def coverage_table(kernel: str, coverage: KernelCoverage) -> Grid:
 
 
 def core_share(coverage: KernelCoverage) -> Share:
-    """What mass attach is made of: the blocks of trampoline.c, of fgraph.c and of the direct API in ftrace.c."""
+    """The share of what mass attach is made of: trampoline.c, fgraph.c and the direct API in ftrace.c."""
     whole = [block for path in CORE for blocks in coverage.files.get(path, {}).values() for block in blocks]
     return Share.of([*whole, *_select_direct(coverage.files.get(DIRECT, {}))])
 

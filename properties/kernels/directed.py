@@ -289,7 +289,7 @@ def _ftrace_dies_at_once(s: Semantics) -> Lines:
 
 
 def _live_graph_users(s: Semantics) -> Lines:
-    """What graph_ops covers for several users, in the order in which their hashes changed (GRAPH-12, GRAPH-13)."""
+    """The hashes of graph_ops for several users, in the order in which their hashes changed (GRAPH-12, GRAPH-13)."""
     if s.graph_users == 1:
         return
     yield "register_ftrace_graph g1 filter=foo1 -> 0"

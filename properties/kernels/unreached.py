@@ -1,4 +1,4 @@
-"""What would reach those blocks of the kernel's code that no operation of the alphabet does.
+"""The reasons why no operation of the alphabet reaches some blocks of the kernel's code.
 
 Functions and callees are named, never addresses, so that the reasons hold for other builds and releases. What leads to
 nothing but such blocks, and what only such blocks lead to, is out of reach for the same reason.

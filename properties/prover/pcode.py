@@ -16,7 +16,7 @@ Function = Callable[..., Value]
 
 
 def copy(value: Value) -> Value:
-    """What a copy computes."""
+    """A copy computes its operand."""
     return value
 
 

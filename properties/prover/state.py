@@ -16,8 +16,9 @@ __all__ = ["Access", "PathState", "nobody_reads"]
 
 
 Access = tuple[bool, int, int, Value]
-"""What an instruction has used of the stack: whether it stored, the bytes [low, high), and a predicate: whether those
-that it loaded were written.
+"""One use that an instruction has made of the stack.
+
+It tells whether it stored, the bytes [low, high), and, as a predicate, whether those that it loaded were written.
 """
 
 

@@ -10,6 +10,7 @@ import capstone  # type: ignore[import-untyped]
 import pytest
 
 from impl.linux.architectures.x86_64.code import leave_at_once
+from impl.linux.declining import Decliner
 from impl.linux.injection import NOTE, POINTS, SYMBOLS, Injector, place_of, reaches
 from impl.linux.run import RunState
 from spec.inventory import Inventory
@@ -113,3 +114,18 @@ def test_an_ops_is_quiet_while_its_notrace_hash_holds_the_kernel() -> None:
         assert quiet == ("o1" in run.quiet), line
     run.follow_quiet(parse_operation("ftrace_set_notrace o1 *"), Errno("ENODEV"), foreign)
     assert "o1" not in run.quiet
+
+
+@pytest.mark.parametrize(
+    ("livepatched", "told"), [(True, "cannot make 'register' fail in this operation"), (False, "")]
+)
+def test_a_check_that_comes_first_by_the_rules(livepatched: bool, told: str) -> None:
+    """Where direct calls may meet an IPMODIFY user the kernel comes by the point, and the rules answer before it."""
+    inventory = Inventory.at_start(synthetic(), PRESETS["linux-6.12"])
+    for line in ("ftrace_ops o1", *(["livepatch foo1"] if livepatched else [])):
+        inventory = inventory.after(parse_operation(line), Ok())
+    run = RunState(inventory, failing={"register"})
+
+    assert told == Decliner(cast("Any", None), run, retries=False).reason(
+        parse_operation("register_ftrace_direct_multi o1 T1")
+    )

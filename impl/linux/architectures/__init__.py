@@ -56,7 +56,7 @@ class ImageInstruction:
 
 
 class Flow(Enum):
-    """Where the processor goes on behind an instruction."""
+    """The addresses at which the processor may go on behind an instruction."""
 
     NEXT = auto()
     """At the next one; also behind a call."""

@@ -1,4 +1,4 @@
-"""What some examples begin with: more of one thing than steps that are drawn one by one ever make.
+"""The beginnings of some examples: more of one thing than steps that are drawn one by one ever make.
 
 Most begin with nothing, which is what the others shrink to.
 """
