@@ -467,6 +467,13 @@ PART unsigned long address_of(const char *name, const char *module, int nth)
 	return 0;
 }
 
+PART bool is_symbol(unsigned long address)
+{
+	struct symbol key = { .address = address };
+
+	return bsearch(&key, symbols.all, symbols.count, sizeof(*symbols.all), by_address);
+}
+
 PART unsigned long needed_address(const char *name)
 {
 	unsigned long address = address_of(name, NULL, 1);
@@ -949,15 +956,18 @@ PART bool is_end(const uint8_t *code)
 	return code[0] == 0xc3 || (code[0] == 0xe9 && code[5] == 0xcc);
 }
 
-/* Where a call at this place goes to, or 0 if none is there: whatever an image calls is in the last 4 GiB. */
+/* Where a call at this place goes to, or 0: 0xe8 is a call where a program, a function or the site's own body is met. */
 PART unsigned long find_callee(const uint8_t *code, unsigned long place)
 {
 	int32_t distance;
 	unsigned long callee;
+	bool patched;
 
 	memcpy(&distance, code + 1, sizeof(distance));
 	callee = place + CALL_BYTES + distance;
-	return code[0] == 0xe8 && callee >> 32 == 0xffffffff ? callee : 0;
+	if (code[0] != 0xe8)
+		return 0;
+	return spell_program(callee) || is_symbol(callee) || find_function(callee - CALL_BYTES, &patched) >= 0 ? callee : 0;
 }
 
 /* How far the next instruction is at least: what a mov of a pointer to rdi, or a call, has in itself is no code. */

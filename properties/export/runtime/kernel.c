@@ -83,6 +83,13 @@ PART unsigned long address_of(const char *name, const char *module, int nth)
 	return 0;
 }
 
+PART bool is_symbol(unsigned long address)
+{
+	struct symbol key = { .address = address };
+
+	return bsearch(&key, symbols.all, symbols.count, sizeof(*symbols.all), by_address);
+}
+
 PART unsigned long needed_address(const char *name)
 {
 	unsigned long address = address_of(name, NULL, 1);
