@@ -20,15 +20,14 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from properties.hunt.findings import Found
 from properties.hunt.machines import LockstepMachine, generating, machine_for
-from properties.hunt.shrink import Trial, shrink
+from properties.hunt.shrink import shrink_finding
 from properties.hunt.strategies import plans
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
-from spec.inventory import undo_operations
-from spec.operations import ObserveSite, Operation
-from spec.seeds import Expectation, Seed, Step
+from spec.operations import Operation
+from spec.seeds import Step
 from spec.semantics import Semantics
 from spec.system import SystemFactory
 from spec.worlds import World, large, synthetic
@@ -83,7 +82,7 @@ class Search:
         self._seconds = 0.0
         self._stopped = False
         self._deadline = math.inf
-        self._finding: tuple[Divergence, tuple[Operation, ...], World] | None = None
+        self._finding: tuple[Divergence, Lockstep] | None = None
         self._operations = operations
 
     @property
@@ -120,9 +119,7 @@ class Search:
 
     def keep(self, divergence: Divergence, lockstep: Lockstep) -> None:
         """Remember a finding and leave the run."""
-        end = lockstep.undone_from if divergence.aspect == "undo" else None
-        steps = tuple(step.operation for step in lockstep.history[:end])
-        self._finding = (divergence, steps, lockstep.world)
+        self._finding = divergence, lockstep
         self._stop()
 
     def _stop(self) -> NoReturn:
@@ -170,22 +167,15 @@ class Search:
 
     def _shrink(self, deadline: float) -> Found:
         assert self._finding is not None
-        divergence, steps, world = self._finding
-        guilty = self.factories[divergence.place : divergence.place + 1] if divergence.place >= 0 else ()
-
-        def is_over() -> bool:
-            return time.monotonic() >= deadline
-
-        trial = Trial(world, self.semantics, guilty, divergence.aspect, is_over, self.model)
-        shrunk, last = shrink(trial, steps, divergence)
+        shrunk = shrink_finding(*self._finding, self.factories, deadline, self.model)
         return Found(
-            Seed(world.name, self.semantics.name, (*map(Step, shrunk), *_steps_of_undoing(trial, shrunk, last))),
-            last,
+            shrunk.seed,
+            shrunk.divergence,
             self.tally.steps,
             self.examples,
             self._seconds,
             self.random_seed,
-            len(steps),
+            shrunk.original,
         )
 
 
@@ -245,17 +235,6 @@ def search_in_turn(
             return found
         tell()
     return None
-
-
-def _steps_of_undoing(trial: Trial, steps: tuple[Operation, ...], divergence: Divergence) -> tuple[Step, ...]:
-    """The steps that turn what cannot be undone into a seed that fails by itself."""
-    if divergence.aspect != "undo":
-        return ()
-    lockstep = Lockstep(trial.world, trial.semantics, (), model=trial.model)
-    lockstep.run(map(Step, steps))
-    left = [line.split()[0] for line in divergence.observed.split("\n")]
-    sites = [Step(ObserveSite(name), Expectation(words=("nop",))) for name in left if name in trial.world.by_name]
-    return (*map(Step, undo_operations(lockstep.inventory)), *sites)
 
 
 def _derive_seed(random_seed: int, semantics: str, number: int) -> int:

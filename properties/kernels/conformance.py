@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from impl.linux.observation import EmulatorLimitError
 from impl.linux.system import Linux
 from properties.hunt.findings import Found
 from properties.hunt.search import Search
+from properties.hunt.shrink import Shrunk, shrink_finding
 from properties.kernels.coverage import Coverage
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
@@ -75,12 +77,20 @@ class Conforming:
         """What the runs have shown so far."""
         return self.collected.evidence(self.kernel.name, self.kernel.release)
 
-    def fixed(self, runs: Iterable[FixedRun], tell: Callable[[str], None] = lambda _: None) -> None:
-        """Take these runs, of one world after the other; `tell` gets the name of each before it begins."""
+    def fixed(
+        self,
+        runs: Iterable[FixedRun],
+        tell: Callable[[str], None] = lambda _: None,
+        shrink_seconds: float = 60.0,
+    ) -> None:
+        """Take these runs, of one world after the other; `tell` gets the name of each before it begins.
+
+        shrink_seconds: what shrinking may take for each that diverges.
+        """
         with self._measure_time():
             for run in runs:
                 tell(run.name)
-                self._take(run, self._prepare(run.world))
+                self._take(run, self._prepare(run.world), shrink_seconds)
                 self._note(f"{run.world.name}: {run.name}", run.world)
 
     def random(
@@ -88,10 +98,11 @@ class Conforming:
         operations: float,
         budget: float,
         random_seed: int = RANDOM_SEED,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Found | None:
         """Take random runs until there were so many operations, the budget in seconds ends, or something is found.
 
-        Shrinking a finding may take as long again.
+        Shrinking a finding may take as long again. `tell` gets a line before each round.
         """
         with self._measure_time():
             factory = self._prepare(self.lab)
@@ -105,6 +116,7 @@ class Conforming:
             )
             found, deadline = None, time.monotonic() + budget
             while found is None and search.tally.steps < operations and time.monotonic() < deadline:
+                tell(f"{search.tally.steps:,} random operations")
                 found = search.round(deadline, budget)
             self._note(f"{self.lab.name}: random seed {random_seed}", self.lab)
             self.collected.tally.outcomes.update(search.tally.outcomes)
@@ -143,8 +155,8 @@ class Conforming:
         if self.coverage:
             self.coverage.note(run, linux.station_of(self.kernel, world))
 
-    def _take(self, run: FixedRun, factory: SystemFactory) -> None:
-        """Take one run from the snapshot on, and undo it at its end."""
+    def _take(self, run: FixedRun, factory: SystemFactory, shrink_seconds: float) -> None:
+        """Take one run from the snapshot on, and undo it at its end; shrink what diverges."""
         collected = self.collected
         collected.runs += 1
         lockstep = Lockstep(run.world, self.semantics, [factory], tally=collected.tally, witness=collected)
@@ -155,8 +167,8 @@ class Conforming:
             collected.left.append(f"{run.name}: {error}")
             return
         if found:
-            seed = Seed(run.world.name, self.semantics.name, tuple(Step(step.operation) for step in lockstep.history))
-            collected.differences.append(Difference(run.name, found[0], seed))
+            shrunk = _shrink(found[0], lockstep, factory, shrink_seconds)
+            collected.differences.append(Difference(run.name, shrunk.divergence, shrunk.seed))
 
     def _take_steps(self, run: FixedRun, lockstep: Lockstep) -> tuple[Divergence, ...]:
         """Take every step that is not declined. The seed's expectations count only until the first one that is."""
@@ -172,3 +184,11 @@ class Conforming:
             if found := lockstep.step(step if whole else Step(operation)).divergences:
                 return found
         return ()
+
+
+def _shrink(divergence: Divergence, lockstep: Lockstep, factory: SystemFactory, seconds: float) -> Shrunk:
+    """The finding as short as it becomes in this time; as it is, where the emulator comes to its limit meanwhile."""
+    try:
+        return shrink_finding(divergence, lockstep, [factory], time.monotonic() + seconds)
+    except EmulatorLimitError:
+        return shrink_finding(divergence, lockstep, [factory], -math.inf)
