@@ -85,12 +85,12 @@ class Conforming:
     ) -> None:
         """Take these runs, of one world after the other; `tell` gets the name of each before it begins.
 
-        shrink_seconds: what shrinking may take for each that diverges.
+        shrink_seconds: what shrinking may take, of all that diverge together.
         """
         with self._measure_time():
             for run in runs:
                 tell(run.name)
-                self._take(run, self._prepare(run.world), shrink_seconds)
+                shrink_seconds -= self._take(run, self._prepare(run.world), shrink_seconds)
                 self._note(f"{run.world.name}: {run.name}", run.world)
 
     def random(
@@ -155,8 +155,8 @@ class Conforming:
         if self.coverage:
             self.coverage.note(run, linux.station_of(self.kernel, world))
 
-    def _take(self, run: FixedRun, factory: SystemFactory, shrink_seconds: float) -> None:
-        """Take one run from the snapshot on, and undo it at its end; shrink what diverges."""
+    def _take(self, run: FixedRun, factory: SystemFactory, shrink_seconds: float) -> float:
+        """Take one run from the snapshot on, and undo it at its end; the seconds that shrinking a finding took."""
         collected = self.collected
         collected.runs += 1
         lockstep = Lockstep(run.world, self.semantics, [factory], tally=collected.tally, witness=collected)
@@ -165,10 +165,13 @@ class Conforming:
             found += lockstep.close()
         except EmulatorLimitError as error:
             collected.left.append(f"{run.name}: {error}")
-            return
-        if found:
-            shrunk = _shrink(found[0], lockstep, factory, shrink_seconds)
-            collected.differences.append(Difference(run.name, shrunk.divergence, shrunk.seed))
+            return 0.0
+        if not found:
+            return 0.0
+        started = time.monotonic()
+        shrunk = _shrink(found[0], lockstep, factory, started + shrink_seconds)
+        collected.differences.append(Difference(run.name, shrunk.divergence, shrunk.seed))
+        return time.monotonic() - started
 
     def _take_steps(self, run: FixedRun, lockstep: Lockstep) -> tuple[Divergence, ...]:
         """Take every step that is not declined. The seed's expectations count only until the first one that is."""
@@ -186,9 +189,9 @@ class Conforming:
         return ()
 
 
-def _shrink(divergence: Divergence, lockstep: Lockstep, factory: SystemFactory, seconds: float) -> Shrunk:
-    """The finding as short as it becomes in this time; as it is, where the emulator comes to its limit meanwhile."""
+def _shrink(divergence: Divergence, lockstep: Lockstep, factory: SystemFactory, deadline: float) -> Shrunk:
+    """The finding as short as it becomes until then; as it is, where the emulator comes to its limit meanwhile."""
     try:
-        return shrink_finding(divergence, lockstep, [factory], time.monotonic() + seconds)
+        return shrink_finding(divergence, lockstep, [factory], deadline)
     except EmulatorLimitError:
         return shrink_finding(divergence, lockstep, [factory], -math.inf)

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=BUDGET,
         metavar="SECONDS",
-        help="for the random operations of a kernel, and again for shrinking each finding (default: %(default)g)",
+        help="for the random operations of a kernel, and again for shrinking what a check finds (default: %(default)g)",
     )
     option("--random-seed", type=int, default=RANDOM_SEED, metavar="N", help="of random runs (default: %(default)d)")
     option("--save", type=Path, default=Path("build/seeds"), metavar="DIR", help="for findings (default: %(default)s)")

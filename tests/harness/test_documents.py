@@ -22,7 +22,7 @@ from properties.kernels.evidence import Evidence
 from properties.kernels.tables import as_json
 from properties.report.results import CheckResult, CheckVerdict, Finished
 from properties.report.show import write_reports
-from properties.verbs import SUMMARIES
+from properties.verbs import SUMMARIES, module_name
 from spec.images import ImageFile
 from spec.operations import OPERATIONS, Operation
 from spec.populations import _Population, _Record, make_world
@@ -69,14 +69,14 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=verb)
-    importlib.import_module(f"properties.verbs.{verb}").add_arguments(parser)
+    importlib.import_module(module_name(verb)).add_arguments(parser)
     return parser
 
 
 def parses(verb: str, words: list[str]) -> bool:
     """Whether a verb takes these words; what it complains of goes to stderr."""
     try:
-        parse(importlib.import_module(f"properties.verbs.{verb}"), parser_of(verb), words)
+        parse(importlib.import_module(module_name(verb)), parser_of(verb), words)
     except SystemExit as ending:
         return ending.code == 0
     return True
