@@ -108,7 +108,11 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
         (op.Unlivepatch, 2, ftrace.unlivepatch),
         (op.RegisterFtraceFunction, 2, ftrace.ipmodify_ops),
     ),
-    "modules": ((op.DeleteModule, 1, _delete_module), (op.InitModule, 1, _init_module)),
+    "modules": (
+        (op.DeleteModule, 2, _delete_module),
+        (op.InitModule, 2, _init_module),
+        (op.FtraceEnabled, 1, ftrace.switch),
+    ),
     "again": ((op.FtraceOps, 1, _again),),
     "call": ((op.Call, 12, _call), (op.ObserveSite, 1, _site)),
 }
@@ -116,6 +120,9 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 
 NARROW = 6
 """Examples of eight."""
+
+SWITCHED_OFF = 4
+"""Ftrace is turned on again after about so many draws."""
 
 REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain direct direct graph filters".split())
 
@@ -187,6 +194,8 @@ def beginnings(draw: DrawFn) -> Beginning:
 
 
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+    if at.inventory.off and rarely(draw, SWITCHED_OFF):
+        return (op.FtraceEnabled("1"),)
     if concept == "faults":
         fault = _fail(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
