@@ -111,10 +111,10 @@ class Observer:
         return any(flag)
 
     def _look_again(self) -> None:
-        """After ftrace has died a site that still has its bytes is as it was shown last."""
+        """After ftrace has died a site that still has its bytes is as it was shown last; a nop is left out."""
         places = {name: address for name in self.sites if (address := self.directory.address(name)) > NOWHERE}
         codes = self._read_sites(places)
-        self.sites = {name: self._as_before(name, codes[name]) for name in places}
+        self.sites = {name: self._as_before(name, codes[name]) for name in places if codes[name].kind != "nop"}
 
     def _as_before(self, name: str, code: SiteCode) -> Site:
         same = code.target == self._codes[name].target

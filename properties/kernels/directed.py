@@ -278,7 +278,7 @@ def _ftrace_dies_at_once(s: Semantics) -> Lines:
     for line in (
         *("register_ftrace_function o2", "unregister_ftrace_function o2", "ftrace_set_filter_ip o2 foo3"),
         *("ftrace_set_filter o2 foo3", "ftrace_set_notrace o2 foo2", "register_ftrace_graph g1 filter=foo1"),
-        *("livepatch foo3", "ftrace_set_filter_ips o1 foo3 reset"),
+        *("livepatch foo3", "ftrace_set_filter_ips o1 foo3 reset", "ftrace_enabled 1", "ftrace_enabled 0"),
     ):
         yield f"{line} -> -ENODEV"
     yield "bpf_prog_load p1 fentry"
@@ -366,7 +366,7 @@ def _turned_off(s: Semantics) -> Lines:
     for call in ("outer 1", "foo1 1 -> body =1", "foo6 1 2 3 4 5 6"):
         yield f"call {call}"
     yield "bpf_raw_tracepoint_open l2 p2 foo1 -> 0"
-    yield "bpf_raw_tracepoint_open l3 p2 foo12 -> 0"
+    yield "bpf_raw_tracepoint_open l3 p2 foo3 -> 0"
     yield "modify_ftrace_direct_multi o3 T2 -> 0"
     yield "ftrace_set_filter_ip o2 foo1 remove -> 0"
     yield "set_ftrace_filter g1 outer -> 0"
