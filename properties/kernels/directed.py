@@ -279,6 +279,7 @@ def _ftrace_dies_at_once(s: Semantics) -> Lines:
         *("register_ftrace_function o2", "unregister_ftrace_function o2", "ftrace_set_filter_ip o2 foo3"),
         *("ftrace_set_filter o2 foo3", "ftrace_set_notrace o2 foo2", "register_ftrace_graph g1 filter=foo1"),
         *("livepatch foo3", "ftrace_set_filter_ips o1 foo3 reset", "ftrace_enabled 1", "ftrace_enabled 0"),
+        "register_ftrace_graph g1 filter=nothing*",
     ):
         yield f"{line} -> -ENODEV"
     yield "bpf_prog_load p1 fentry"
