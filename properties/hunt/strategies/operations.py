@@ -82,7 +82,11 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
         (op.FtraceSetNotrace, 4, ftrace.set_notrace),
         (op.FtraceFreeFilter, 1, ftrace.free),
     ),
-    "plain": ((op.RegisterFtraceFunction, 3, ftrace.register), (op.UnregisterFtraceFunction, 1, ftrace.unregister)),
+    "plain": (
+        (op.RegisterFtraceFunction, 6, ftrace.register),
+        (op.UnregisterFtraceFunction, 2, ftrace.unregister),
+        (op.FtraceEnabled, 1, ftrace.switch),
+    ),
     "direct": (
         (op.RegisterFtraceDirectMulti, 4, ftrace.register_direct),
         (op.UnregisterFtraceDirectMulti, 2, ftrace.unregister_direct),
@@ -108,11 +112,7 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
         (op.Unlivepatch, 2, ftrace.unlivepatch),
         (op.RegisterFtraceFunction, 2, ftrace.ipmodify_ops),
     ),
-    "modules": (
-        (op.DeleteModule, 2, _delete_module),
-        (op.InitModule, 2, _init_module),
-        (op.FtraceEnabled, 1, ftrace.switch),
-    ),
+    "modules": ((op.DeleteModule, 1, _delete_module), (op.InitModule, 1, _init_module)),
     "again": ((op.FtraceOps, 1, _again),),
     "call": ((op.Call, 12, _call), (op.ObserveSite, 1, _site)),
 }
@@ -121,7 +121,7 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 NARROW = 6
 """Examples of eight."""
 
-SWITCHED_OFF = 4
+SWITCHED_OFF = 6
 """Ftrace is turned on again after about so many draws."""
 
 REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain direct direct graph filters".split())
