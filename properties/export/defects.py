@@ -211,6 +211,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         "what leaves while kernel.ftrace_enabled is 0 ends ftrace later",
         mended="yes: 7.3.4 refuses to turn ftrace off.",
         seed=SEEDS / "sysctl-then-the-last-ops-ends-ftrace.seed",
+        seen={"6.12.117": AS_IT_SHOULD},
     ),
 }
 
