@@ -108,6 +108,8 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
         yield _not_carried_out("NAME-10")
     if s.orphaned and _meets_orphan(operation, s):
         yield _not_carried_out("NAME-12")
+    if s.off and isinstance(operation, op.InitModule) and _joins_an_ops(operation, s):
+        yield _not_carried_out("NAME-13")
     check = _MISUSES.get(type(operation))
     if check is not None:
         yield from check(operation, s)
@@ -136,6 +138,16 @@ def _meets_orphan(operation: Operation, s: Inventory) -> bool:
         case op.DeleteModule(module):
             return any(s.world.is_in(name, module) for name in s.orphaned)
     return False
+
+
+def _joins_an_ops(operation: op.InitModule, s: Inventory) -> bool:
+    """Whether an enabled ops that is neither direct nor IPMODIFY covers a function of the module (MODULE-1)."""
+    plain = [record for record in s.ops.values() if record.enabled and not (record.direct or record.ipmodify)]
+    functions = [f.name for f in s.world.functions if f.module == operation.module and f.has_site]
+    users = s.graph_users.values()
+    return any(record.covers(name) for record in plain for name in functions) or any(
+        not user.filter_hash for user in users
+    )
 
 
 def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-__all__ = ["KINDS", "OPERATIONS", "POINTS", "Name", "Operation", "names_of", "renamed"]
+__all__ = ["KINDS", "OPERATIONS", "POINTS", "SWITCH", "Name", "Operation", "names_of", "renamed"]
 
 KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
 POINTS = ("alloc", "jit_charge", "patch", "register", "filter")
+SWITCH = ("0", "1")
 FLAVOURS = ("rcu", "rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
 
 
@@ -303,6 +304,18 @@ class SetGraphNotrace(Operation):
 
     user: str = uses("user")
     glob: str | None = names("glob", None)
+
+
+@dataclass(frozen=True, slots=True)
+class FtraceEnabled(Operation):
+    """A write to the sysctl kernel.ftrace_enabled: with 0 every site becomes a nop, with 1 a call again."""
+
+    switch: str = word()
+
+    @property
+    def on(self) -> bool:
+        """Whether it turns ftrace on."""
+        return self.switch == "1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spec.errors import BadInputError
-from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, Call, ObserveSite, Operation
+from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, SWITCH, Call, ObserveSite, Operation
 from spec.outcomes import ERRNOS, Errno, Ok, Outcome
 from spec.reading import read_bytes
 from spec.semantics import PRESETS
@@ -22,7 +22,7 @@ FUNCTION = re.compile(r"(?:[^\s=#:,]+:)?[^\s=#:,]+")
 NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
 MOST_BYTES = 16 << 20
-CHOICES = {"kind": KINDS, "point": POINTS, "flavour": FLAVOURS}
+CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS}
 EVENT = re.compile(
     rf"ops:\S+|graph>\S+|<graph:\S+|direct:\S+|(?:{'|'.join(KINDS)}):\S+|body|body:patched|[^\s=\[\]]+\[|\]|=-?[0-9]+|absent",
 )

@@ -13,11 +13,11 @@ import pytest
 
 from spec import seeds
 from spec.errors import BadInputError
-from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, Call, Fail, ObserveSite, Operation
+from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, SWITCH, Call, Fail, ObserveSite, Operation
 from spec.outcomes import ERRNOS, Errno, Ok
 from spec.seeds import Expectation, Seed, Step, parse_operation, parse_seed, print_operation, print_seed, read_seed
 
-CHOICES = {"kind": KINDS, "point": POINTS, "flavour": FLAVOURS}
+CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS}
 LETTERS = string.ascii_letters + string.digits + "_.$@*?[]!-"
 EXTREMES = (0, 1, -1, 255, -(1 << 63), (1 << 63) - 1, (1 << 64) - 1)
 HEADER = "world synthetic\nsemantics linux-6.12\n---\n"

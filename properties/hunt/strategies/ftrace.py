@@ -304,6 +304,14 @@ def change_graph(draw: DrawFn, at: Setting) -> op.Operation:
 GRAPH_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace, op.SetGraphFunction, op.SetGraphNotrace)
 
 
+# The sysctl.
+
+
+def switch(draw: DrawFn, at: Setting) -> op.Operation:
+    """A write to kernel.ftrace_enabled, which mostly changes it."""
+    return op.FtraceEnabled(str(int(at.inventory.off != rarely(draw, 6))))
+
+
 # IPMODIFY.
 
 

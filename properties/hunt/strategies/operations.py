@@ -82,7 +82,11 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
         (op.FtraceSetNotrace, 4, ftrace.set_notrace),
         (op.FtraceFreeFilter, 1, ftrace.free),
     ),
-    "plain": ((op.RegisterFtraceFunction, 3, ftrace.register), (op.UnregisterFtraceFunction, 1, ftrace.unregister)),
+    "plain": (
+        (op.RegisterFtraceFunction, 6, ftrace.register),
+        (op.UnregisterFtraceFunction, 2, ftrace.unregister),
+        (op.FtraceEnabled, 1, ftrace.switch),
+    ),
     "direct": (
         (op.RegisterFtraceDirectMulti, 4, ftrace.register_direct),
         (op.UnregisterFtraceDirectMulti, 2, ftrace.unregister_direct),
@@ -116,6 +120,9 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 
 NARROW = 6
 """Examples of eight."""
+
+SWITCHED_OFF = 6
+"""Ftrace is turned on again after about so many draws."""
 
 REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain direct direct graph filters".split())
 
@@ -187,6 +194,8 @@ def beginnings(draw: DrawFn) -> Beginning:
 
 
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+    if at.inventory.off and rarely(draw, SWITCHED_OFF):
+        return (op.FtraceEnabled("1"),)
     if concept == "faults":
         fault = _fail(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
