@@ -2,6 +2,8 @@
 
 A small world is searched by the machines' sequences, a population by plans of wildcard attaches. Beside the synthetic
 world some rounds are in the large one, where what counts, sorts or looks up functions has many of them.
+
+Most flaws show soon, where few things meet often, and such examples cost least; so a search begins with them alone.
 """
 
 from __future__ import annotations
@@ -36,9 +38,11 @@ __all__ = ["Search", "WildcardSearch", "beside", "search", "search_in_turn"]
 
 # From the eleventh example of a run on Hypothesis mutates; rounds of new examples find flaws in half the steps.
 ROUND = 10
-LARGE_ROUND = 5
-LARGE_ROUNDS = 8
-"""One round in so many is in the large world."""
+LARGE_ROUNDS = 4
+"""Behind the narrow beginning, one round in so many is in the large world."""
+
+NARROW_OPERATIONS = 1_500
+"""Until a search has had so many, its examples are narrow and in the small world."""
 
 # The first example of a round is always the simplest one.
 WILDCARD_ROUND = 4
@@ -56,6 +60,7 @@ class Search:
     """Rounds of sequences for one setting; the n-th round has the n-th derived seed.
 
     operations: after so many the last example is undone, and then no more are made. large: the world of some rounds.
+    before: how many operations others have had in this setting; by default so many that nothing begins narrow.
 
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
     """
@@ -72,8 +77,10 @@ class Search:
         witness: Witness | None = None,
         operations: float = math.inf,
         large: World | None = None,
+        before: float = math.inf,
     ) -> None:
         self.large = large
+        self.before = before
         self.world, self.semantics, self.factories, self.model = world, semantics, tuple(factories), model
         self.journal, self.witness = journal, witness
         self.random_seed = random_seed
@@ -108,9 +115,14 @@ class Search:
     def take_examples(self) -> None:
         """Let the machine take the sequences of a round."""
         round_seed = _derive_seed(self.random_seed, self.semantics.name, self.rounds)
-        in_large = self.large is not None and (self.rounds + self.random_seed) % LARGE_ROUNDS == 0
-        machine, examples = (self._large_machine, LARGE_ROUND) if in_large else (self._machine, ROUND)
-        run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(examples))
+        run_state_machine_as_test(hypothesis.seed(round_seed)(self._choose_machine()), settings=generating(ROUND))
+
+    def _choose_machine(self) -> type[LockstepMachine]:
+        if self.before + self.tally.steps < NARROW_OPERATIONS:
+            return self._narrow_machine
+        if self.large is not None and (self.rounds + self.random_seed) % LARGE_ROUNDS == 0:
+            return self._large_machine
+        return self._machine
 
     def check_time(self) -> None:
         """Leave the run if its deadline is over, or its operations are done."""
@@ -128,14 +140,20 @@ class Search:
 
     @cached_property
     def _machine(self) -> type[LockstepMachine]:
-        return self._watch(self.world, None)
+        return self._watch(self.world)
+
+    @cached_property
+    def _narrow_machine(self) -> type[LockstepMachine]:
+        return self._watch(self.world, all_wide=False)
 
     @cached_property
     def _large_machine(self) -> type[LockstepMachine]:
         assert self.large is not None
-        return self._watch(self.large, self.large.name)
+        return self._watch(self.large, self.large.name, all_wide=True)
 
-    def _watch(self, world: World, journal_world: str | None) -> type[LockstepMachine]:
+    def _watch(
+        self, world: World, journal_world: str | None = None, *, all_wide: bool | None = None
+    ) -> type[LockstepMachine]:
         """The machine of this setting, which stops when the time is up or something is found."""
         search = self
         machine = machine_for(
@@ -147,6 +165,7 @@ class Search:
             journal_world=journal_world,
             model=self.model,
             witness=self.witness,
+            all_wide=all_wide,
         )
 
         class Watched(machine):  # type: ignore[misc, valid-type]
@@ -212,7 +231,7 @@ def search(
     model: Callable[[World, Semantics], Reference] = reference,
 ) -> Found | None:
     """Search one setting for at most `budget` seconds, and as long again for shrinking; None if nothing was found."""
-    searching = Search(world, semantics, factories, random_seed, model=model, large=beside(world))
+    searching = Search(world, semantics, factories, random_seed, model=model, large=beside(world), before=0)
     return search_in_turn([searching], budget)
 
 

@@ -22,6 +22,7 @@ from properties.hunt.strategies.drawing import (
     arguments_for,
     covered_functions,
     favourites,
+    functions_of,
     pick,
     rarely,
 )
@@ -49,6 +50,15 @@ def _module(draw: DrawFn, at: Setting, wanted: tuple[str, ...]) -> str:
     return pick(draw, (*at.inventory.world.modules[:MOST_FUNCTIONS], UNKNOWN))
 
 
+def _reload(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """A module goes and comes back, once an ops has got one of its functions into its filter, or covers everything."""
+    module = _module(draw, at, tuple(sorted(at.inventory.modules)))
+    functions = functions_of(at, module)
+    named = bool(functions) and draw(st.booleans())
+    covers = (ftrace.set_filter_of(draw, at, functions),) if named else ftrace.cover_all(draw, at)
+    return (*covers, op.DeleteModule(module), op.InitModule(module))
+
+
 def _fail(draw: DrawFn, _: Setting) -> op.Operation:
     count = draw(st.integers(5, 40)) if rarely(draw, 10) else pick(draw, (1, 1, 1, 2, 3, 4))
     return op.Fail(pick(draw, FAULTS), count)
@@ -64,7 +74,9 @@ def _again(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _call(draw: DrawFn, at: Setting) -> op.Operation:
-    function = a_function(draw, at)
+    """A call, some of a function that calls others: depth and nesting show there."""
+    callers = tuple(name for name in favourites(at.inventory.world) if at.inventory.world.by_name[name].callees)
+    function = pick(draw, callers) if callers and rarely(draw, 4) else a_function(draw, at)
     if function not in at.inventory.world.by_name or not at.inventory.may_call(function):
         return _site(draw, at)
     return op.Call(function, arguments_for(draw, at.inventory.world.by_name[function].prototype))
@@ -118,7 +130,7 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 }
 """The rules of the machines, but for `faults`: each a choice of operations by weight."""
 
-NARROW = 6
+NARROW = 5
 """Examples of eight."""
 
 SWITCHED_OFF = 6
@@ -186,9 +198,10 @@ class Beginning(NamedTuple):
 
 @st.composite
 def beginnings(draw: DrawFn) -> Beginning:
-    """The beginning of an example of the machine that runs: mostly with nothing, and narrow."""
+    """The beginning of an example of the machine that runs: a narrow one begins with nothing, as many wide ones do."""
     machine = draw(st.runner())
-    if draw(st.integers(0, 7)) < NARROW:
+    wide = draw(st.integers(0, 7)) >= NARROW if machine.all_wide is None else machine.all_wide
+    if not wide:
         return Beginning(False, Drawn())
     return Beginning(True, Drawn(prelude(draw, Setting(machine.inventory, machine.semantics, machine.supports))))
 
@@ -201,6 +214,8 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
     if concept == "programs" and rarely(draw, 24):
         return _fill(draw, at)
+    if concept == "modules" and {op.DeleteModule, op.InitModule} <= at.supports and rarely(draw, 3):
+        return _reload(draw, at)
     return (_draw_from(draw, concept, at),)
 
 
