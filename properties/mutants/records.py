@@ -109,6 +109,7 @@ def make_record(
 
 def write_records(records: Iterable[MutantRecord], path: Path) -> None:
     """Write the file: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(b"".join(encode(record) + b"\n" for record in records), path)
 
 

@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     kernel = subject.kernel
     title = f"{kernel.name}, release {kernel.release}"
     records: list[MutantRecord] = []
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    # A file that cannot be written is told before the work.
+    write_records(records, arguments.json)
 
     def tell(sentence: object) -> None:
         print_line(console, f"{title}: {sentence}")

@@ -104,10 +104,9 @@ class Linked:
         return found
 
     def _find(self, address: int, length: int) -> int | None:
-        places = (
-            offset + address - start for start, size, offset in self._parts if _within(start, size, address, length)
-        )
-        return next(places, None)
+        end = address + length
+        found = (part for part in self._parts if part[0] <= address and end <= part[0] + part[1])
+        return next((offset + address - start for start, _, offset in found), None)
 
 
 def find_mutants(guest: Guest, symbols: Symbols, functions: Iterable[CodeFunction]) -> Candidates:
