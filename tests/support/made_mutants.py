@@ -93,6 +93,7 @@ def made_mutant(number: int = 0, change: Change = Change.CALL, **members: object
         "code": f"{number:012x}",
         "block": BASE + number,
         "ways": (),
+        "before": (),
         "near": (("kfree",),),
     }
     return Mutant(**{**made, **members})  # type: ignore[arg-type]

@@ -104,12 +104,14 @@ class Change(StrEnum):
 class Mutation:
     """One change of one instruction. text: the instruction; old and new: its bytes, as many of each.
 
-    target: of a call or a jump; None for the others.
+    before: the text of the instructions right before it in the code that was given, two at most. target: of a call or a
+    jump; None for the others.
     """
 
     address: int
     change: Change
     text: str
+    before: tuple[str, ...]
     old: bytes
     new: bytes
     target: int | None

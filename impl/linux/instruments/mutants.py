@@ -49,7 +49,8 @@ class Mutant:
     source: the file; function: as kallsyms has it; at: bytes from its first; code: the digest of the code around it,
     which is the same in another build of the same code; old and new: bytes as hex. target: the symbol that a call
     calls, or that a jump leaves the function for. block: the address of its basic block; ways: those of the blocks to
-    which a jump leads, then behind it. near: what is called in its block, and behind the jump on each way.
+    which a jump leads, then behind it. before: the instructions right before it in its block, two at most. near: what
+    is called in its block, and in those on each way.
     """
 
     source: str
@@ -64,6 +65,7 @@ class Mutant:
     code: str
     block: int
     ways: tuple[int, ...]
+    before: tuple[str, ...]
     near: tuple[tuple[str, ...], ...]
 
     @property
@@ -159,6 +161,7 @@ def _mutate(
                     _digest(offset, before, around),
                     block.start,
                     ways,
+                    mutation.before,
                     (block.calls, *(blocks[way].calls if way in blocks else () for way in ways)),
                 ),
                 built[offset : offset + len(mutation.old)] != mutation.old,

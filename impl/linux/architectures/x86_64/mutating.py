@@ -54,11 +54,13 @@ DECODER.detail = True
 
 def mutate(address: int, code: bytes) -> Iterator[Mutation]:
     """Every change of every instruction, in the order of the code; it ends at what is no instruction."""
+    before: tuple[str, ...] = ()
     for each in DECODER.disasm(code, address):
         old, text = bytes(each.bytes), f"{each.mnemonic} {each.op_str}".strip()
         target = each.operands[0].imm % MODULUS if _is_relative(each) else None
         for change, new in _change(each, old):
-            yield Mutation(each.address, change, text, old, new, target)
+            yield Mutation(each.address, change, text, before, old, new, target)
+        before = (*before[-1:], text)
 
 
 def mask(address: int, code: bytes) -> bytes:
