@@ -183,6 +183,20 @@ def _graph_users_meet(s: Semantics) -> Lines:
     yield "call outer 1"
 
 
+def _livepatch_comes_first(s: Semantics) -> Lines:
+    """An image that begins to call the original of a livepatched function goes on to the patch (IPMODIFY-6).
+
+    So since 3e9a18e1c3e9; where a second try is refused, ftrace dies of the detach.
+    """
+    if s.failed_direct_reusable:
+        yield "livepatch foo2 -> 0"
+        yield "bpf_prog_load p1 fentry"
+        yield "bpf_prog_load p2 fexit"
+        yield "bpf_raw_tracepoint_open l1 p1 foo2 -> 0"
+        yield "bpf_raw_tracepoint_open l2 p2 foo2 -> 0"
+        yield "call foo2 1 2"
+
+
 def _live_graph_user(s: Semantics) -> Lines:
     """A user's filter, notrace hash and lists change while it is live (GRAPH-10, GRAPH-11, GRAPH-12)."""
     yield "register_ftrace_graph g1 filter=foo1 -> 0"
@@ -459,6 +473,7 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _ftrace_dies_at_once,
     _live_graph_user,
     _live_graph_users,
+    _livepatch_comes_first,
     _no_site,
     _points_fail,
     _no_site_in_a_batch,

@@ -155,18 +155,6 @@ NAMED: Final[tuple[Named, ...]] = (
         ),
     ),
     Named(
-        "subops-duplicates",
-        "8eb4b09e0bbd",
-        "ftrace: Do not add duplicate entries in subops manager ops",
-        "",
-        ("linux-6.12",),
-        (
-            Place(
-                "append_hash", Change.NEVER, text="je .*", before=rf"cmp {REGISTER}, qword ptr \[{REGISTER} \+ 0x10\]"
-            ),
-        ),
-    ),
-    Named(
         "module-regs-flag",
         "",
         "ftrace: Setup correct FTRACE_FL_REGS flags for module",
@@ -189,14 +177,6 @@ NAMED: Final[tuple[Named, ...]] = (
             ),
             Place("ftrace_module_enable", Change.ALWAYS, text="jne .*", before=rf"{JUST}cmp {REGISTER}, 1"),
         ),
-    ),
-    Named(
-        "stale-module-hash",
-        "2a5bfe47624b",
-        "ftrace: Zero out ftrace hashes when a module is removed",
-        "stale-module-hash",
-        ALL,
-        (Place("ftrace_release_mod", Change.CALL, target="clear_mod_from_hash.*"),),
     ),
     Named(
         "dup-check",

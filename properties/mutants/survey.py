@@ -17,6 +17,7 @@ from impl.linux.instruments.mutants import Candidates, find_mutants
 from properties.kernels.conformance import Conforming
 from properties.kernels.coverage import Coverage
 from properties.mutants.subject import Subject
+from properties.report.records import write_whole
 from properties.work.crew import Crew
 from properties.work.units import Done, Outcome, Unit
 from spec.errors import BadInputError
@@ -25,10 +26,9 @@ from spec.seeds import print_seed
 
 __all__ = ["CandidatesUnit", "ReachUnit", "ReachedRun", "Survey", "make_survey"]
 
-RUNS_OF_A_UNIT: Final = 6
+RUNS_OF_A_UNIT: Final = 8
 KEPT, MOST_KEPT = "reached-", 6
-REACHED = "reached.json"
-MOST_BYTES: Final = 64 << 20
+MOST_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,36 +104,41 @@ class CandidatesUnit:
 
 
 def make_survey(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> Survey:
-    """Survey a kernel; what its runs execute is kept in the cache. BadInputError if the kernel cannot be run.
+    """Survey a kernel; what each run executes is kept in the cache. BadInputError if the kernel cannot be run.
 
     tell: is given a sentence now and then.
     """
-    directory = cache.entry(f"{KEPT}{_digest(subject)}", lambda made: _measure(subject, crew, tell, made / REACHED))
-    cache.prune(KEPT, MOST_KEPT, directory)
-    runs = load(directory / REACHED, tuple[ReachedRun, ...], MOST_BYTES)
+    runs = _reach(subject, crew, tell)
     tell("its code is read: every small change of it")
     found: Candidates = next(_collect(crew, [CandidatesUnit(subject)]))
     return Survey(tuple(sorted(runs, key=lambda run: run.seconds)), found)
 
 
-def _measure(subject: Subject, crew: Crew, tell: Callable[[str], None], path: Path) -> None:
-    units = list(_divide(subject))
-    told, whole = 0, sum(len(unit.runs) for unit in units)
-    tell(f"its {whole} fixed runs are taken, to see which of its instructions each executes")
-    found: list[ReachedRun] = []
-    for value in _collect(crew, units):
-        found += value
-        told += len(value)
-        tell(f"{told} of {whole} fixed runs are taken")
-    path.write_bytes(encode(sorted(found, key=lambda run: run.name)))
+def _reach(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> list[ReachedRun]:
+    """What each fixed run executes; those that are not in the cache are taken."""
+    directory = cache.entry(f"{KEPT}{_digest_of_kernel(subject)}", lambda _: None)
+    cache.prune(KEPT, MOST_KEPT, directory)
+    paths = {
+        name: directory / f"{_digest(f'{name} {print_seed(run.seed)}')}.json" for name, run in subject.runs.items()
+    }
+    missing = [name for name, path in paths.items() if not path.exists()]
+    taken = 0
+    if missing:
+        tell(f"{len(missing)} of {len(paths)} fixed runs are taken, to see which of its instructions each executes")
+    for value in _collect(crew, list(_divide(subject, missing))):
+        for run in value:
+            write_whole(encode(run), paths[run.name])
+        taken += len(value)
+        tell(f"{taken} of {len(missing)} fixed runs are taken")
+    return [load(path, ReachedRun, MOST_BYTES) for path in paths.values()]
 
 
-def _divide(subject: Subject) -> Iterator[ReachUnit]:
-    """The fixed runs as units: a few of one world each."""
-    for _, named in groupby(subject.runs.items(), key=lambda item: item[1].world.name):
-        names = [name for name, _ in named]
-        for start in range(0, len(names), RUNS_OF_A_UNIT):
-            yield ReachUnit(subject, tuple(names[start : start + RUNS_OF_A_UNIT]))
+def _divide(subject: Subject, names: Sequence[str]) -> Iterator[ReachUnit]:
+    """Fixed runs as units: a few of one world each."""
+    for _, group in groupby(names, key=lambda name: subject.runs[name].world.name):
+        those = list(group)
+        for start in range(0, len(those), RUNS_OF_A_UNIT):
+            yield ReachUnit(subject, tuple(those[start : start + RUNS_OF_A_UNIT]))
 
 
 def _collect(crew: Crew, units: Sequence[Unit]) -> Iterator[Any]:
@@ -154,12 +159,12 @@ def _value(outcome: Outcome) -> Any:
     raise BadInputError(f"the kernel cannot be surveyed: {outcome.told}")
 
 
-def _digest(subject: Subject) -> str:
-    """A name for what the runs of this kernel execute, as blocks: kernel, runs and what cuts code into blocks."""
+def _digest_of_kernel(subject: Subject) -> str:
+    """A name for a kernel, and for what cuts its code into blocks."""
     kernel = subject.kernel
-    digest = hashlib.sha256(f"{kernel.name} {kernel.release} {kernel.build}".encode())
-    for name, run in subject.runs.items():
-        digest.update(f"{name}\n{print_seed(run.seed)}".encode())
-    for path in (Path(code.__file__), code.SOURCES):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    cutting = "".join(path.read_text(encoding="utf-8") for path in (Path(code.__file__), code.SOURCES))
+    return _digest(f"{kernel.name} {kernel.release} {kernel.build} {subject.semantics} {cutting}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.vm
 
 KERNEL = "linux-6.12"
 SUBJECT = Subject(KERNEL, KERNEL)
-RUN = "synthetic: second-try-on-a-live-ops"
+RUN = "synthetic: trampoline-restored-when-count-returns-to-one"
 SECONDS = 60.0
 
 
