@@ -183,8 +183,19 @@ def _graph_users_meet(s: Semantics) -> Lines:
     yield "call outer 1"
 
 
+def _livepatch_meets_a_failed_detach(_: Semantics) -> Lines:
+    """An image that could not be rebuilt without its fexit program still calls the original (FAIL-3, IPMODIFY-5)."""
+    for number, kind in enumerate(("fexit", "fentry"), 1):
+        yield f"bpf_prog_load p{number} {kind}"
+        yield f"bpf_raw_tracepoint_open l{number} p{number} foo2 -> 0"
+    yield "fail jit_charge"
+    yield "bpf_link_detach l1 -> 0 WARN"
+    yield "livepatch foo2 -> 0"
+    yield "call foo2 1 2"
+
+
 def _livepatch_comes_first(s: Semantics) -> Lines:
-    """An image that begins to call the original of a livepatched function goes on to the patch (IPMODIFY-6).
+    """An image that begins to call the original of a livepatched function goes on to the patch (IPMODIFY-5).
 
     So since 3e9a18e1c3e9; where a second try is refused, ftrace dies of the detach.
     """
@@ -474,6 +485,7 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _live_graph_user,
     _live_graph_users,
     _livepatch_comes_first,
+    _livepatch_meets_a_failed_detach,
     _no_site,
     _points_fail,
     _no_site_in_a_batch,
