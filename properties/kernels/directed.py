@@ -151,6 +151,18 @@ def _everything_but(_: Semantics) -> Lines:
     yield "site bar1 -> nop"
 
 
+def _module_joins_an_ops_with_regs(_: Semantics) -> Lines:
+    """Functions of a new module have all flags of the ops that cover them (MODULE-1, SITE-6)."""
+    yield "ftrace_ops o1 save_regs"
+    yield "ftrace_set_notrace o1 * -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "delete_module mod1 -> 0"
+    yield "init_module mod1 -> 0"
+    yield "call bar1 1"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "site bar1 -> nop"
+
+
 def _two_of_one_name(_: Semantics) -> Lines:
     """A name selects all sites of its symbol, and an address one of them (GLOB-5)."""
     yield "ftrace_ops o1"
@@ -486,6 +498,7 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _live_graph_users,
     _livepatch_comes_first,
     _livepatch_meets_a_failed_detach,
+    _module_joins_an_ops_with_regs,
     _no_site,
     _points_fail,
     _no_site_in_a_batch,

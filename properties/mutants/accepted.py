@@ -37,7 +37,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Mutants of any function that a glob matches, whose target, or whose instruction, a pattern matches as a whole."""
+    """Mutants of any function that a glob matches. Patterns match as a whole.
+
+    target: of the callee; text: of the instruction; here: of something that is called in its block.
+    """
 
     change: Change
     reason: Reason
@@ -45,6 +48,7 @@ class Rule:
     function: str = "*"
     target: str = ""
     text: str = ""
+    here: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +81,5 @@ def _matches(rule: Rule, mutant: Mutant) -> bool:
         and fnmatchcase(mutant.stem, rule.function)
         and (not rule.target or re.fullmatch(rule.target, mutant.target) is not None)
         and (not rule.text or re.fullmatch(rule.text, mutant.text) is not None)
+        and (not rule.here or any(re.fullmatch(rule.here, callee) for callee in mutant.near[0]))
     )

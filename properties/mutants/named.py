@@ -58,7 +58,7 @@ class Named:
 
     planted: the bug of impl/planted that is like it; empty if none is.
 
-    kernels: those of Debian's in which the places were seen. places: the first one that a kernel has is taken.
+    kernels: those of Debian's on which a run has killed it. places: the first one that a kernel has is taken.
     """
 
     name: str
@@ -96,6 +96,7 @@ JUST = "(.*; )?"
 
 REGISTER = r"[er]\w+"
 ALL: Final = ("linux-6.1", "linux-6.12", "linux-7.3")
+NEWER: Final = ALL[1:]
 
 NAMED: Final[tuple[Named, ...]] = (
     Named(
@@ -122,7 +123,7 @@ NAMED: Final[tuple[Named, ...]] = (
         "7d54c15cb89a",
         "ftrace: Clean up hash direct_functions on register failures",
         "failed-register-leaves-entry",
-        ALL,
+        NEWER,
         (
             Place("register_ftrace_direct_multi", Change.CALL, target="remove_direct_functions_hash", which=1),
             Place("register_ftrace_direct", Change.CALL, target="remove_direct_functions_hash"),
@@ -133,7 +134,7 @@ NAMED: Final[tuple[Named, ...]] = (
         "56b3c85e153b",
         "ftrace: Fix BPF fexit with livepatch",
         "",
-        ("linux-6.12", "linux-7.3"),
+        NEWER,
         (
             Place(
                 "register_ftrace_direct",
@@ -148,7 +149,7 @@ NAMED: Final[tuple[Named, ...]] = (
         "3e9a18e1c3e9",
         "ftrace: bpf: Fix IPMODIFY + DIRECT in modify_ftrace_direct()",
         "modify-skips-ipmodify",
-        ALL,
+        NEWER,
         (
             Place("update_ftrace_direct_mod", Change.CALL, target="__ftrace_hash_update_ipmodify"),
             Place("__modify_ftrace_direct*", Change.CALL, target="__ftrace_hash_update_ipmodify"),
@@ -159,7 +160,7 @@ NAMED: Final[tuple[Named, ...]] = (
         "",
         "ftrace: Setup correct FTRACE_FL_REGS flags for module",
         "module-regs-flag",
-        ALL,
+        NEWER,
         (Place("ftrace_module_enable", Change.ALWAYS, text="je .*", before=rf"{JUST}(and|test) .*, 4(; mov .*)?"),),
     ),
     Named(
@@ -204,7 +205,7 @@ NAMED: Final[tuple[Named, ...]] = (
         "",
         "an update that fails leaves a trampoline's flags as they were (FAIL-3)",
         "flags-not-restored",
-        ALL,
+        NEWER,
         (
             Place(
                 "bpf_trampoline_update",
@@ -219,7 +220,7 @@ NAMED: Final[tuple[Named, ...]] = (
         "0253073fb7d7",
         "bpf: Fix UAF in bpf_trampoline_multi_attach_free on update failure",
         "old-image-put",
-        ("linux-7.3",),
+        (),
         (
             Place(
                 "bpf_trampoline_multi_detach",
@@ -234,7 +235,7 @@ NAMED: Final[tuple[Named, ...]] = (
         "6764e767f4af",
         "bpf: Assign bpf_tramp_run_ctx::saved_run_ctx before recursion check.",
         "",
-        ALL,
+        (),
         (Place("__bpf_prog_enter_recur", Change.STORE, text=rf"mov qword ptr \[{REGISTER} \+ 8\], {REGISTER}"),),
     ),
     Named(
