@@ -17,6 +17,7 @@ from properties.runs.corpus import FixedRun
 __all__ = ["Judged", "MutantUnit"]
 
 STALLED = "the emulator is too slow"
+"""What is noted of a run that was left because the kernel complained of the time that something took."""
 
 
 @dataclass(frozen=True, slots=True)
