@@ -90,7 +90,7 @@ class Conforming:
         with self._measure_time():
             for run in runs:
                 tell(run.name)
-                shrink_seconds -= self._take(run, self._prepare(run.world), shrink_seconds)
+                shrink_seconds -= self._take(run, self.prepare(run.world), shrink_seconds)
                 self._note(f"{run.world.name}: {run.name}", run.world)
 
     def random(
@@ -99,13 +99,15 @@ class Conforming:
         budget: float,
         random_seed: int = RANDOM_SEED,
         tell: Callable[[str], None] = lambda _: None,
+        shrink_seconds: float | None = None,
     ) -> Found | None:
         """Take random runs until there were so many operations, the budget in seconds ends, or something is found.
 
-        Shrinking a finding may take as long again. `tell` gets a line before each round.
+        `tell` gets a line before each round. shrink_seconds: the most that shrinking a finding may take; without it, as
+        long as the budget.
         """
         with self._measure_time():
-            factory = self._prepare(self.lab)
+            factory = self.prepare(self.lab)
             search = Search(
                 self.lab,
                 self.semantics,
@@ -117,7 +119,7 @@ class Conforming:
             found, deadline = None, time.monotonic() + budget
             while found is None and search.tally.steps < operations and time.monotonic() < deadline:
                 tell(f"{search.tally.steps:,} random operations")
-                found = search.round(deadline, budget)
+                found = search.round(deadline, budget if shrink_seconds is None else shrink_seconds)
             self._note(f"{self.lab.name}: random seed {random_seed}", self.lab)
             self.collected.tally.outcomes.update(search.tally.outcomes)
             self.collected.examples += search.examples
@@ -134,7 +136,7 @@ class Conforming:
         finally:
             self.collected.seconds += time.monotonic() - started
 
-    def _prepare(self, world: World) -> SystemFactory:
+    def prepare(self, world: World) -> SystemFactory:
         """Boot a guest for this world, and end that of another one; the factory of systems that run in it."""
         if self._world is not None and self._world != world.name:
             linux.close()

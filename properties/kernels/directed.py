@@ -151,6 +151,18 @@ def _everything_but(_: Semantics) -> Lines:
     yield "site bar1 -> nop"
 
 
+def _module_joins_an_ops_with_regs(_: Semantics) -> Lines:
+    """Functions of a new module have all flags of the ops that cover them (MODULE-1, SITE-6)."""
+    yield "ftrace_ops o1 save_regs"
+    yield "ftrace_set_notrace o1 * -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "delete_module mod1 -> 0"
+    yield "init_module mod1 -> 0"
+    yield "call bar1 1"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "site bar1 -> nop"
+
+
 def _two_of_one_name(_: Semantics) -> Lines:
     """A name selects all sites of its symbol, and an address one of them (GLOB-5)."""
     yield "ftrace_ops o1"
@@ -181,6 +193,31 @@ def _graph_users_meet(s: Semantics) -> Lines:
         yield f"call {call}"
     yield "unregister_ftrace_graph g1 -> 0"
     yield "call outer 1"
+
+
+def _livepatch_meets_a_failed_detach(_: Semantics) -> Lines:
+    """An image that could not be rebuilt without its fexit program still calls the original (FAIL-3, IPMODIFY-5)."""
+    for number, kind in enumerate(("fexit", "fentry"), 1):
+        yield f"bpf_prog_load p{number} {kind}"
+        yield f"bpf_raw_tracepoint_open l{number} p{number} foo2 -> 0"
+    yield "fail jit_charge"
+    yield "bpf_link_detach l1 -> 0 WARN"
+    yield "livepatch foo2 -> 0"
+    yield "call foo2 1 2"
+
+
+def _livepatch_comes_first(s: Semantics) -> Lines:
+    """An image that begins to call the original of a livepatched function goes on to the patch (IPMODIFY-5).
+
+    So since 3e9a18e1c3e9; where a second try is refused, ftrace dies of the detach.
+    """
+    if s.failed_direct_reusable:
+        yield "livepatch foo2 -> 0"
+        yield "bpf_prog_load p1 fentry"
+        yield "bpf_prog_load p2 fexit"
+        yield "bpf_raw_tracepoint_open l1 p1 foo2 -> 0"
+        yield "bpf_raw_tracepoint_open l2 p2 foo2 -> 0"
+        yield "call foo2 1 2"
 
 
 def _live_graph_user(s: Semantics) -> Lines:
@@ -573,6 +610,9 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _ftrace_dies_at_once,
     _live_graph_user,
     _live_graph_users,
+    _livepatch_comes_first,
+    _livepatch_meets_a_failed_detach,
+    _module_joins_an_ops_with_regs,
     _no_site,
     _permanent_ops,
     _points_fail,

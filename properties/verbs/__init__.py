@@ -22,6 +22,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "campaign": "have the work of another verb done by many machines, and go on where it was ended",
     "export": "write a seed as a program for a kernel, as a kernel selftest, or as a text for a mailing list",
     "linux": "run real kernels against the model, and tell which rules each confirmed",
+    "mutants": "change a kernel's own machine code, one instruction at a time, and tell which changes nobody sees",
     "kernel-build": "build a kernel of Debian's newest source, for changes to be tried in",
     "report": "write one HTML file of what the last runs found",
 }

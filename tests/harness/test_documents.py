@@ -20,6 +20,7 @@ from properties.__main__ import main, parse
 from properties.kernels.coverage import BlockRecord, CoverageRecord, KernelCoverage
 from properties.kernels.evidence import Evidence
 from properties.kernels.tables import as_json
+from properties.mutants.records import MutantRecord
 from properties.report.results import CheckResult, CheckVerdict, Finished
 from properties.report.show import write_reports
 from properties.verbs import SUMMARIES, module_name
@@ -203,10 +204,18 @@ def test_results_document_has_what_linux_writes() -> None:
 
 def test_results_document_has_what_coverage_writes() -> None:
     """docs/results.md names each member of the file that `linux --coverage` writes."""
-    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of `linux")[2].partition("\n## ")[0]
     kinds = (CoverageRecord, KernelCoverage, BlockRecord)
 
     assert {field.name for kind in kinds for field in fields(kind)} == set(re.findall(r"`(\w+)`", section))
+
+
+def test_results_document_has_what_mutants_writes() -> None:
+    """docs/results.md names each member of a line that `mutants` writes, and no other."""
+    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of `mutants`")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(\w+)`", section.partition("| member |")[2]))
+
+    assert {field.name for field in fields(MutantRecord)} == told
 
 
 def test_results_document_shows_junit_as_it_is(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_what_a_fixed_run_meets_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> No
     """The seed of a finding has the steps that it needs, and no others; `tell` has the run before it begins."""
     text = "world synthetic\nsemantics linux-7.3\n---\nftrace_ops o1\nftrace_ops o2\nftrace_set_filter_ip o2 bar1\n"
     run = FixedRun("long", synthetic(), parse_seed(text + "register_ftrace_function o2\ncall foo1 1\ncall bar1 1\n"))
-    monkeypatch.setattr(Conforming, "_prepare", lambda *_: fakes.WrongOutcome)
+    monkeypatch.setattr(Conforming, "prepare", lambda *_: fakes.WrongOutcome)
     conforming = Conforming(SomeKernel(), NEWEST, synthetic())  # type: ignore[arg-type]
     told: list[str] = []
     conforming.fixed([run], told.append)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from impl.linux.architectures import Architecture
-from impl.linux.architectures.x86_64 import code
+from impl.linux.architectures.x86_64 import code, mutating
 from impl.linux.architectures.x86_64.bzimage import extract
 
 __all__ = ["X86_64"]
@@ -55,5 +55,7 @@ X86_64 = Architecture(
     decode_site=code.decode_site,
     read_image=code.read_image,
     read_flow=code.read_flow,
+    mutate=mutating.mutate,
+    mask=mutating.mask,
     leave_at_once=code.leave_at_once,
 )
