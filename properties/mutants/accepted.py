@@ -16,7 +16,7 @@ from impl.linux.architectures import Change
 from impl.linux.instruments.mutants import Mutant
 from spec.reading import load
 
-__all__ = ["FILE", "Accepted", "AcceptedFile", "Rule", "reason_for"]
+__all__ = ["FILE", "Accepted", "AcceptedFile", "AcceptingRule", "reason_for"]
 
 FILE: Final = Path(__file__).with_name("accepted.json")
 MOST_BYTES: Final = 4 << 20
@@ -36,7 +36,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AcceptingRule:
     """Mutants of any function that a glob matches. Patterns match as a whole.
 
     target: of the callee; text: of the instruction; here: of something that is called in its block.
@@ -55,14 +55,14 @@ class Rule:
 class AcceptedFile:
     """The content of accepted.json."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[AcceptingRule, ...]
     mutants: tuple[Accepted, ...]
 
     def reason_for(self, mutant: Mutant) -> str:
         """Why a survivor is accepted; empty if it is not."""
         known = (each for each in self.mutants if _is_same(each, mutant))
         ruled = (rule for rule in self.rules if _matches(rule, mutant))
-        found: Accepted | Rule | None = next(known, None) or next(ruled, None)
+        found: Accepted | AcceptingRule | None = next(known, None) or next(ruled, None)
         return found.reason if found else ""
 
 
@@ -75,7 +75,7 @@ def _is_same(each: Accepted, mutant: Mutant) -> bool:
     return (each.function, each.code, each.change) == (mutant.stem, mutant.code, mutant.change)
 
 
-def _matches(rule: Rule, mutant: Mutant) -> bool:
+def _matches(rule: AcceptingRule, mutant: Mutant) -> bool:
     return (
         rule.change == mutant.change
         and fnmatchcase(mutant.stem, rule.function)

@@ -16,11 +16,11 @@ from impl.linux.architectures import Change
 from impl.linux.instruments.mutants import Mutant
 from spec.errors import BadInputError
 
-__all__ = ["NAMED", "Named", "Place", "find_named", "named_like"]
+__all__ = ["NAMED", "MutantPlace", "NamedMutant", "find_named", "named_like"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MutantPlace:
     """Where an instruction stands, and what is done to it.
 
     function: a glob of its name without suffixes. target: of what is called; text: of the instruction; before: of those
@@ -53,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedMutant:
     """A bug of the kernel. commit and subject: of what mended it; without a commit, the rule that it breaks.
 
     planted: the bug of impl/planted that is like it; empty if none is.
@@ -66,10 +66,10 @@ class Named:
     subject: str
     planted: str
     kernels: tuple[str, ...]
-    places: tuple[Place, ...]
+    places: tuple[MutantPlace, ...]
 
 
-def named_like(pattern: str) -> tuple[Named, ...]:
+def named_like(pattern: str) -> tuple[NamedMutant, ...]:
     """The bugs whose names a glob matches; BadInputError if there is none."""
     found = tuple(bug for bug in NAMED if fnmatchcase(bug.name, pattern))
     if not found:
@@ -77,7 +77,7 @@ def named_like(pattern: str) -> tuple[Named, ...]:
     return found
 
 
-def find_named(bug: Named, mutants: Iterable[Mutant]) -> Mutant | None:
+def find_named(bug: NamedMutant, mutants: Iterable[Mutant]) -> Mutant | None:
     """The mutant that a bug is in a kernel with these mutants; None if no place is like it."""
     every = list(mutants)
     for place in bug.places:
@@ -98,45 +98,49 @@ REGISTER = r"[er]\w+"
 ALL: Final = ("linux-6.1", "linux-6.12", "linux-7.3")
 NEWER: Final = ALL[1:]
 
-NAMED: Final[tuple[Named, ...]] = (
-    Named(
+NAMED: Final[tuple[NamedMutant, ...]] = (
+    NamedMutant(
         "tramp-not-restored",
         "a124692b698b",
         "ftrace: Enable trampoline when rec count returns back to one",
         "tramp-not-restored",
         ALL,
-        (Place("__ftrace_hash_rec_update", Change.NEVER, text="je .*", before=f"{JUST}cmp {REGISTER}, 1", which=1),),
+        (
+            MutantPlace(
+                "__ftrace_hash_rec_update", Change.NEVER, text="je .*", before=f"{JUST}cmp {REGISTER}, 1", which=1
+            ),
+        ),
     ),
-    Named(
+    NamedMutant(
         "multi-no-reset",
         "fea3ffa48c6d",
         "ftrace: Add cleanup to unregister_ftrace_direct_multi",
         "multi-no-reset",
         ALL,
         (
-            Place("unregister_ftrace_direct_multi", Change.STORE, text=r"mov qword ptr \[\w+\], 0"),
-            Place("unregister_ftrace_direct", Change.STORE, text=r"mov qword ptr \[\w+\], 0"),
+            MutantPlace("unregister_ftrace_direct_multi", Change.STORE, text=r"mov qword ptr \[\w+\], 0"),
+            MutantPlace("unregister_ftrace_direct", Change.STORE, text=r"mov qword ptr \[\w+\], 0"),
         ),
     ),
-    Named(
+    NamedMutant(
         "failed-register-leaves-entry",
         "7d54c15cb89a",
         "ftrace: Clean up hash direct_functions on register failures",
         "failed-register-leaves-entry",
         NEWER,
         (
-            Place("register_ftrace_direct_multi", Change.CALL, target="remove_direct_functions_hash", which=1),
-            Place("register_ftrace_direct", Change.CALL, target="remove_direct_functions_hash"),
+            MutantPlace("register_ftrace_direct_multi", Change.CALL, target="remove_direct_functions_hash", which=1),
+            MutantPlace("register_ftrace_direct", Change.CALL, target="remove_direct_functions_hash"),
         ),
     ),
-    Named(
+    NamedMutant(
         "failed-register-spoils-ops",
         "56b3c85e153b",
         "ftrace: Fix BPF fexit with livepatch",
         "",
         NEWER,
         (
-            Place(
+            MutantPlace(
                 "register_ftrace_direct",
                 Change.STORE,
                 text=rf"mov qword ptr \[\w+\], ({REGISTER}|0)",
@@ -144,55 +148,59 @@ NAMED: Final[tuple[Named, ...]] = (
             ),
         ),
     ),
-    Named(
+    NamedMutant(
         "modify-skips-ipmodify",
         "3e9a18e1c3e9",
         "ftrace: bpf: Fix IPMODIFY + DIRECT in modify_ftrace_direct()",
         "modify-skips-ipmodify",
         NEWER,
         (
-            Place("update_ftrace_direct_mod", Change.CALL, target="__ftrace_hash_update_ipmodify"),
-            Place("__modify_ftrace_direct*", Change.CALL, target="__ftrace_hash_update_ipmodify"),
+            MutantPlace("update_ftrace_direct_mod", Change.CALL, target="__ftrace_hash_update_ipmodify"),
+            MutantPlace("__modify_ftrace_direct*", Change.CALL, target="__ftrace_hash_update_ipmodify"),
         ),
     ),
-    Named(
+    NamedMutant(
         "module-regs-flag",
         "",
         "ftrace: Setup correct FTRACE_FL_REGS flags for module",
         "module-regs-flag",
         NEWER,
-        (Place("ftrace_module_enable", Change.ALWAYS, text="je .*", before=rf"{JUST}(and|test) .*, 4(; mov .*)?"),),
+        (
+            MutantPlace(
+                "ftrace_module_enable", Change.ALWAYS, text="je .*", before=rf"{JUST}(and|test) .*, 4(; mov .*)?"
+            ),
+        ),
     ),
-    Named(
+    NamedMutant(
         "module-tramp-flag",
         "",
         "ftrace: Do not let direct or IPMODIFY ftrace_ops be added to module and set trampolines",
         "",
         ALL,
         (
-            Place(
+            MutantPlace(
                 "ftrace_module_enable",
                 Change.ALWAYS,
                 text="je .*",
                 before=rf"{JUST}cmp qword ptr \[{REGISTER} \+ 0x90\], 0",
             ),
-            Place("ftrace_module_enable", Change.ALWAYS, text="jne .*", before=rf"{JUST}cmp {REGISTER}, 1"),
+            MutantPlace("ftrace_module_enable", Change.ALWAYS, text="jne .*", before=rf"{JUST}cmp {REGISTER}, 1"),
         ),
     ),
-    Named(
+    NamedMutant(
         "dup-check",
         "",
         "a program that is attached to a function already is refused (LINK-3)",
         "dup-check-per-kind",
         ALL,
         (
-            Place(
+            MutantPlace(
                 "__bpf_trampoline_link_prog",
                 Change.NEVER,
                 text="je .*",
                 before=rf"{JUST}cmp {REGISTER}, qword ptr \[{REGISTER} \+ 0x18\]",
             ),
-            Place(
+            MutantPlace(
                 "bpf_trampoline_add_prog",
                 Change.NEVER,
                 text="je .*",
@@ -200,14 +208,14 @@ NAMED: Final[tuple[Named, ...]] = (
             ),
         ),
     ),
-    Named(
+    NamedMutant(
         "flags-not-restored",
         "",
         "an update that fails leaves a trampoline's flags as they were (FAIL-3)",
         "flags-not-restored",
         NEWER,
         (
-            Place(
+            MutantPlace(
                 "bpf_trampoline_update",
                 Change.STORE,
                 text=rf"mov dword ptr \[{REGISTER} \+ 0x[23]\w\], {REGISTER}",
@@ -215,14 +223,14 @@ NAMED: Final[tuple[Named, ...]] = (
             ),
         ),
     ),
-    Named(
+    NamedMutant(
         "old-image-put",
         "0253073fb7d7",
         "bpf: Fix UAF in bpf_trampoline_multi_attach_free on update failure",
         "old-image-put",
         (),
         (
-            Place(
+            MutantPlace(
                 "bpf_trampoline_multi_detach",
                 Change.NEVER,
                 text="je .*",
@@ -230,20 +238,20 @@ NAMED: Final[tuple[Named, ...]] = (
             ),
         ),
     ),
-    Named(
+    NamedMutant(
         "saved-run-ctx",
         "6764e767f4af",
         "bpf: Assign bpf_tramp_run_ctx::saved_run_ctx before recursion check.",
         "",
         (),
-        (Place("__bpf_prog_enter_recur", Change.STORE, text=rf"mov qword ptr \[{REGISTER} \+ 8\], {REGISTER}"),),
+        (MutantPlace("__bpf_prog_enter_recur", Change.STORE, text=rf"mov qword ptr \[{REGISTER} \+ 8\], {REGISTER}"),),
     ),
-    Named(
+    NamedMutant(
         "wrong-pageattr",
         "9ed1d9aeef58",
         "bpf: Fix panic due to wrong pageattr of im->image",
         "",
         ("linux-6.1",),
-        (Place("bpf_trampoline_update", Change.CALL, target="set_memory_rw"),),
+        (MutantPlace("bpf_trampoline_update", Change.CALL, target="set_memory_rw"),),
     ),
 )

@@ -10,7 +10,7 @@ from impl.linux.instruments.mutants import Mutant
 from properties.mutants.accepted import reason_for
 from properties.mutants.records import MutantRecord, make_record
 from properties.mutants.subject import Subject
-from properties.mutants.survey import Survey
+from properties.mutants.survey import MutantSurvey
 from properties.mutants.units import MutantUnit
 from properties.work.crew import Crew
 from properties.work.units import Done
@@ -34,7 +34,7 @@ class Chosen:
 
 def run_mutants(
     subject: Subject,
-    survey: Survey,
+    survey: MutantSurvey,
     chosen: Iterable[Chosen],
     crew: Crew,
     *,

@@ -24,7 +24,7 @@ from spec.errors import BadInputError
 from spec.reading import encode, load
 from spec.seeds import print_seed
 
-__all__ = ["CandidatesUnit", "ReachUnit", "ReachedRun", "Survey", "make_survey"]
+__all__ = ["CandidatesUnit", "ExecutedUnit", "MutantSurvey", "ReachedRun", "make_survey"]
 
 RUNS_OF_A_UNIT: Final = 8
 KEPT, MOST_KEPT = "reached-", 6
@@ -45,7 +45,7 @@ class ReachedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class MutantSurvey:
     """What is known of a kernel before a mutant is made: its fixed runs, the shortest first, and its mutants."""
 
     runs: tuple[ReachedRun, ...]
@@ -62,7 +62,7 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class ReachUnit:
+class ExecutedUnit:
     """Some fixed runs of one world, by name: what each executes."""
 
     subject: Subject
@@ -103,7 +103,7 @@ class CandidatesUnit:
         return find_mutants(station.guest, station.symbols, find_code(station.guest, station.symbols))
 
 
-def make_survey(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> Survey:
+def make_survey(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> MutantSurvey:
     """Survey a kernel; what each run executes is kept in the cache. BadInputError if the kernel cannot be run.
 
     tell: is given a sentence now and then.
@@ -111,7 +111,7 @@ def make_survey(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> Su
     runs = _reach(subject, crew, tell)
     tell("its code is read: every small change of it")
     found: Candidates = next(_collect(crew, [CandidatesUnit(subject)]))
-    return Survey(tuple(sorted(runs, key=lambda run: run.seconds)), found)
+    return MutantSurvey(tuple(sorted(runs, key=lambda run: run.seconds)), found)
 
 
 def _reach(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> list[ReachedRun]:
@@ -133,12 +133,12 @@ def _reach(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> list[Re
     return [load(path, ReachedRun, MOST_BYTES) for path in paths.values()]
 
 
-def _divide(subject: Subject, names: Sequence[str]) -> Iterator[ReachUnit]:
+def _divide(subject: Subject, names: Sequence[str]) -> Iterator[ExecutedUnit]:
     """Fixed runs as units: a few of one world each."""
     for _, group in groupby(names, key=lambda name: subject.runs[name].world.name):
         those = list(group)
         for start in range(0, len(those), RUNS_OF_A_UNIT):
-            yield ReachUnit(subject, tuple(those[start : start + RUNS_OF_A_UNIT]))
+            yield ExecutedUnit(subject, tuple(those[start : start + RUNS_OF_A_UNIT]))
 
 
 def _collect(crew: Crew, units: Sequence[Unit]) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from properties.mutants.records import MutantRecord, exit_status, mutants_table,
 from properties.mutants.running import Chosen, run_mutants
 from properties.mutants.sampling import eligible, in_function, sample
 from properties.mutants.subject import Subject
-from properties.mutants.survey import Survey, make_survey
+from properties.mutants.survey import MutantSurvey, make_survey
 from properties.report.show import Screen, log_width, print_line, rich_table
 from properties.systems.naming import KERNELS, OWN_KERNEL
 from properties.verbs.options import add_crew_options, crew_of, seconds
@@ -109,7 +109,7 @@ def _check_options(arguments: argparse.Namespace) -> str:
     return system
 
 
-def _choose(arguments: argparse.Namespace, survey: Survey, tell: Callable[[object], None]) -> list[Chosen]:
+def _choose(arguments: argparse.Namespace, survey: MutantSurvey, tell: Callable[[object], None]) -> list[Chosen]:
     """The mutants that are made, in their order."""
     candidates = survey.candidates
     tell(
@@ -128,7 +128,7 @@ def _choose(arguments: argparse.Namespace, survey: Survey, tell: Callable[[objec
     return [Chosen(mutant) for mutant in sample(mutants, arguments.sample, arguments.random_seed)]
 
 
-def _choose_named(pattern: str, survey: Survey, tell: Callable[[object], None]) -> list[Chosen]:
+def _choose_named(pattern: str, survey: MutantSurvey, tell: Callable[[object], None]) -> list[Chosen]:
     chosen = []
     for bug in named_like(pattern):
         found = find_named(bug, survey.candidates.mutants)

@@ -169,7 +169,7 @@ def test_the_commands_in_documents_exist() -> None:
     for path in documents:
         text = path.read_text()
 
-        assert set() == set(re.findall(r"tox -e ([a-z]+)", text)) - known, path
+        assert set() == set(re.findall(r"tox -e ([a-z-]+)", text)) - known, path
         assert set() == set(re.findall(r"python -m properties ([a-z]+)", text)) - known, path
 
 

@@ -15,13 +15,13 @@ from impl.planted import SYSTEMS
 from properties.__main__ import main
 from properties.lockstep.divergence import Divergence
 from properties.mutants import accepted
-from properties.mutants.accepted import Accepted, AcceptedFile, Rule
+from properties.mutants.accepted import Accepted, AcceptedFile, AcceptingRule
 from properties.mutants.judging import kill_of_difference, kill_of_error
-from properties.mutants.named import NAMED, Named, Place, find_named, named_like
+from properties.mutants.named import NAMED, MutantPlace, NamedMutant, find_named, named_like
 from properties.mutants.records import MutantRecord, exit_status, make_record, mutants_table, summary, write_records
 from properties.mutants.sampling import eligible, in_function, sample
 from properties.mutants.subject import Subject
-from properties.mutants.survey import ReachedRun, Survey
+from properties.mutants.survey import MutantSurvey, ReachedRun
 from properties.mutants.units import Judged, MutantUnit
 from properties.report.show import text_of
 from properties.systems.naming import KERNELS
@@ -79,7 +79,7 @@ def test_functions_are_chosen_by_globs() -> None:
 def test_the_runs_of_a_block() -> None:
     """The shortest comes first; one in which the kernel itself falls judges none."""
     runs = (ReachedRun("a", 1.0, (1, 2)), ReachedRun("b", 2.0, (2,)), ReachedRun("c", 3.0, (2, 3), "it fell"))
-    survey = Survey(runs, candidates=None)  # type: ignore[arg-type]
+    survey = MutantSurvey(runs, candidates=None)  # type: ignore[arg-type]
 
     assert runs[:2] == survey.runs_of(2)
     assert () == survey.runs_of(3)
@@ -142,7 +142,7 @@ def test_accepted_survivors_are_known_again() -> None:
     one = made_mutant(function="ftrace_check_record.isra.0", code="0123456789ab")
     lock = made_mutant(5, target="mutex_lock")
     file = AcceptedFile(
-        (Rule(Change.CALL, "concurrency only", "a second task", target="mutex_(un)?lock"),),
+        (AcceptingRule(Change.CALL, "concurrency only", "a second task", target="mutex_(un)?lock"),),
         (Accepted("ftrace_check_record", "0123456789ab", Change.CALL, "equivalent", "the same"),),
     )
 
@@ -171,15 +171,15 @@ def test_a_bug_is_found_by_what_stands_around_it() -> None:
     calls = [made_mutant(number, function="f.part.0") for number in (9, 4)]
     mutants = [jump, *calls]
 
-    def find(*places: Place) -> object:
-        return find_named(Named("n", "c", "s", "", KERNELS, places), mutants)
+    def find(*places: MutantPlace) -> object:
+        return find_named(NamedMutant("n", "c", "s", "", KERNELS, places), mutants)
 
-    assert jump == find(Place("function0", Change.INVERTED, text="je .*", here="a", there="kf.*", behind="WARN"))
-    assert None is find(Place("function0", Change.INVERTED, there="a"))
-    assert None is find(Place("function0", Change.ALWAYS))
-    assert calls[1] == find(Place("f", Change.CALL, target="kfree"))
-    assert calls[0] == find(Place("g", Change.CALL), Place("f", Change.CALL, target="kfree", which=1))
-    assert None is find(Place("f", Change.CALL, which=2))
+    assert jump == find(MutantPlace("function0", Change.INVERTED, text="je .*", here="a", there="kf.*", behind="WARN"))
+    assert None is find(MutantPlace("function0", Change.INVERTED, there="a"))
+    assert None is find(MutantPlace("function0", Change.ALWAYS))
+    assert calls[1] == find(MutantPlace("f", Change.CALL, target="kfree"))
+    assert calls[0] == find(MutantPlace("g", Change.CALL), MutantPlace("f", Change.CALL, target="kfree", which=1))
+    assert None is find(MutantPlace("f", Change.CALL, which=2))
 
 
 def test_the_named_bugs() -> None:
