@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from impl.linux.guest.building import IMAGE, BuildError, build, configure, fetch_source, require_tools, unmet
+from impl.linux.guest.building import BuildError, build, configure, fetch_source, require_tools, unmet
 from properties.work.crew import processors
 from spec.errors import BadInputError
 
@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
         for option in unmet(output, debug=arguments.debug):
             _tell(f"not as the fragment asks for: {option}")
         _tell(f"compiling with {arguments.jobs} jobs")
-        build(source, output, arguments.jobs)
+        image = build(source, output, arguments.jobs)
     except OSError as error:
         raise BadInputError(f"cannot be used: {error.strerror}", str(error.filename or directory)) from error
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return DOES_NOT_COMPILE
-    print(f"{output / IMAGE}: built in {time.monotonic() - started:.0f} s; try it by: linux --bzimage {output / IMAGE}")
+    print(f"{image}: built in {time.monotonic() - started:.0f} s; try it by: linux --bzimage {image}")
     return 0
 
 

@@ -127,8 +127,8 @@ class Architecture:
     compiler and objcopy: the tools that make its code here. make: what kbuild is told of it.
 
     qemu and qemu_package: the emulator, and the package that has it. machine: the emulator's options. command_line:
-    what the kernel is told of the machine, the serial console among it. unpack_kernel: makes the file that QEMU boots
-    out of a kernel as it is packed, whose name is for errors.
+    what the kernel is told of the machine, the serial console among it. boot_image: where kbuild leaves the kernel as
+    it is packed, in its tree. unpack_kernel: makes the file that QEMU boots out of that, whose name is for errors.
 
     syscalls: numbers by name; a call that an older one could make too (open, mkdir, rmdir) has only its *at form.
 
@@ -156,6 +156,7 @@ class Architecture:
     qemu_package: str
     machine: tuple[str, ...]
     command_line: str
+    boot_image: str
     unpack_kernel: Callable[[bytes, str], bytes]
     syscalls: Mapping[str, int]
     kernel_addresses: int

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from impl.linux.guest.configuration import OPTION, fragment
+from impl.linux.guest.packages import host_architecture
 from impl.linux.host.apt import Apt
 from impl.linux.host.tools import find, run
 from spec.errors import BadInputError
 
-__all__ = ["IMAGE", "BuildError", "build", "configure", "fetch_source", "require_tools", "unmet"]
+__all__ = ["BuildError", "build", "configure", "fetch_source", "require_tools", "unmet"]
 
 SUITE: Final = "trixie-backports"
 """Where Debian's newest kernels are, of a release."""
@@ -25,7 +26,6 @@ TOOLS: Final = ("make", "gcc", "flex", "bison", "bc", "pahole", "xz", "tar")
 HEADERS: Final[Mapping[str, str]] = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/ssl.h": "libssl-dev"}
 """Headers of what programs of the build link against, and their packages."""
 FRAGMENT: Final = "massattach.config"
-IMAGE: Final = Path("arch/x86/boot/bzImage")
 
 
 class BuildError(Exception):
@@ -58,7 +58,7 @@ def _version(name: str) -> tuple[int, int] | None:
 
 
 def _unpack(scratch: Path, directory: Path, tell: Callable[[str], None]) -> Path:
-    apt = Apt(scratch / "apt", "amd64")
+    apt = Apt(scratch / "apt", host_architecture().debian)
     packages = apt.packages((SUITE,))
     versions = {name: version for name in packages if (version := _version(name))}
     if not versions:
@@ -95,9 +95,11 @@ def unmet(output: Path, *, debug: bool) -> tuple[str, ...]:
     return tuple(f"{name}={value} is {have}" for name, value, have in pairs if have != value)
 
 
-def build(source: Path, output: Path, jobs: int) -> None:
-    """Make kernel and modules, whose output goes to the user; BuildError if something does not compile."""
-    command = [find("make"), "-s", "-C", str(source), f"O={output}", f"-j{jobs}", str(IMAGE.name), "modules"]
+def build(source: Path, output: Path, jobs: int) -> Path:
+    """Make kernel and modules, whose output goes to the user; the kernel. BuildError if something does not compile."""
+    image = output / host_architecture().boot_image
+    command = [find("make"), "-s", "-C", str(source), f"O={output}", f"-j{jobs}", image.name, "modules"]
     environment = {**os.environ, "KBUILD_BUILD_USER": "massattach", "KBUILD_BUILD_HOST": "localhost"}
     if subprocess.run(command, env=environment, check=False).returncode:  # noqa: S603
         raise BuildError(f"{source} does not compile, as make says above")
+    return image

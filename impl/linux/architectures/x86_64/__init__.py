@@ -46,6 +46,7 @@ X86_64 = Architecture(
     qemu_package="qemu-system-x86",
     machine=("-machine", "pc"),
     command_line="console=ttyS0 tsc=reliable",
+    boot_image="arch/x86/boot/bzImage",
     unpack_kernel=extract,
     syscalls=MappingProxyType(SYSCALLS),
     kernel_addresses=0xFFFF800000000000,
