@@ -224,8 +224,23 @@ class Inventory:
         return frozenset(self.livepatches).union(*users)
 
     def may_call(self, function: str) -> bool:
-        """Whether a call of it reaches no stale image: in kernels such a call may be a use after free."""
-        return not self.stale or function not in self._unsafe()
+        """Whether a call of it reaches no image whose programs have been freed (IMAGE-2)."""
+        return not self.stale or self.semantics.skips_detached or function not in self._unsafe()
+
+    @property
+    def undone(self) -> bool:
+        """Whether nothing is attached or registered any more, and nothing fell that may have left something."""
+        enabled = any(record.enabled for record in self.ops.values())
+        attached = self.links or self.graph_users or self.livepatches or self.direct_functions or enabled
+        return not (attached or self.stale or self.off or self.dead or self.unclean)
+
+    def with_images(self) -> tuple[str, ...]:
+        """The functions that are there and have an image, in the order of their links."""
+        linked = (name for link in self.links.values() for name in sorted(link.functions))
+        return tuple(name for name in dict.fromkeys((*linked, *sorted(self.stale))) if self._may_show(name))
+
+    def _may_show(self, function: str) -> bool:
+        return self.loaded(function) and self.has_image(function)
 
     def _unsafe(self) -> frozenset[str]:
         unsafe = set(self.stale)
@@ -451,6 +466,7 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.InitModule: lambda s, o, _: s.changed(modules=s.modules | {o.module}),
     op.DeleteModule: _delete_module,
     op.Fail: lambda s, o, _: s.changed(armed=s.armed | {o.point}),
+    op.Settle: lambda s, _, __: s,
 }
 
 

@@ -34,6 +34,10 @@ def _fail(state: State, operation: op.Fail) -> None:
     state.faults.arm(operation.point, operation.count)
 
 
+def _settle(_state: State, _operation: op.Settle) -> None:
+    """SETTLE-1: what nothing uses any more is freed at once."""
+
+
 HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]] = {
     op.FtraceOps: filters.declare,
     op.FtraceSetFilterIp: filters.set_filter_ips,
@@ -68,6 +72,7 @@ HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]
     op.InitModule: modules.init_module,
     op.DeleteModule: modules.delete_module,
     op.Fail: _fail,
+    op.Settle: _settle,
 }
 
 
