@@ -103,8 +103,10 @@ class Inventory:
     many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
     is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
     functions whose last program may have left its image behind for want of memory (NAME-12). off: kernel.ftrace_enabled
-    is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). dead: ftrace has died, or
-    may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back everything.
+    is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). unsure: functions whose
+    trampolines may share their sites with an IPMODIFY user that could not register (IPMODIFY-2). dead: ftrace has
+    died, or may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back
+    everything.
     """
 
     world: World
@@ -125,6 +127,7 @@ class Inventory:
     orphaned: frozenset[str] = frozenset()
     off: bool = False
     was_off: bool = False
+    unsure: frozenset[str] = frozenset()
     dead: bool = False
     doubtful: bool = False
     unclean: bool = False
@@ -295,6 +298,10 @@ _BEFORE_ALLOC = frozenset({"EBADF", "EOPNOTSUPP", "EINVAL", "ENOMEM"})
 def _follow_failure(s: Inventory, o: op.Operation, outcome: Errno) -> Inventory:
     if outcome.warn and outcome.name == "ENODEV":
         s = s.changed(dead=True)
+    if isinstance(o, op.Livepatch):
+        return s.changed(unsure=s.unsure | {o.function})
+    if isinstance(o, op.RegisterFtraceFunction) and o.ops in s.ops and s.ops[o.ops].ipmodify:
+        return s.changed(unsure=s.unsure.union(s.ops[o.ops].filter))
     if isinstance(o, _REGISTERS_DIRECT) and outcome.name not in _BEFORE_ALLOC:
         return _spoil(s, o)
     return s
@@ -319,6 +326,11 @@ def _with_entries(s: Inventory, owner: str, entries: Iterable[tuple[str, str]]) 
 
 def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in mapping.items() if name not in names}
+
+
+def _shake_hands(s: Inventory, record: OpsRecord) -> Inventory:
+    """IPMODIFY-2, IPMODIFY-4: every trampoline of an IPMODIFY user's filter is told."""
+    return s.changed(unsure=s.unsure.difference(record.filter)) if record.ipmodify else s
 
 
 def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
@@ -378,7 +390,8 @@ def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
 def _add_link(s: Inventory, name: str, link: LinkRecord) -> Inventory:
     """IMAGE-2: the new image ends a stale one."""
     renewed = link.exact if s.programs[link.prog].kind != "freplace" else frozenset()
-    return s.changed(links={**s.links, name: link}, stale=s.stale - renewed)
+    unsure = frozenset(function for function in s.unsure if function not in renewed or s.has_image(function))
+    return s.changed(links={**s.links, name: link}, stale=s.stale - renewed, unsure=unsure)
 
 
 def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
@@ -435,8 +448,8 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.FtraceSetFilter: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
     op.FtraceSetNotrace: _set_notrace,
     op.FtraceFreeFilter: lambda s, o, outcome: s if outcome.warn else s.changed(ops=_without(s.ops, {o.ops})),
-    op.RegisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=True, func=True),
-    op.UnregisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=False),
+    op.RegisterFtraceFunction: lambda s, o, _: _shake_hands(_with_ops(s, o.ops, enabled=True, func=True), s.ops[o.ops]),
+    op.UnregisterFtraceFunction: lambda s, o, _: _shake_hands(_with_ops(s, o.ops, enabled=False), s.ops[o.ops]),
     op.RegisterFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.tramp)]),
     op.UnregisterFtraceDirect: lambda s, o, _: s.changed(direct_functions=_without(s.direct_functions, {o.function})),
     op.ModifyFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.new)]),
@@ -457,8 +470,10 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.FtraceEnabled: lambda s, o, outcome: (
         s if outcome.warn else s.changed(off=not o.on, was_off=s.was_off or not o.on)
     ),
-    op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function)),
-    op.Unlivepatch: lambda s, o, _: s.changed(livepatches=tuple(name for name in s.livepatches if name != o.function)),
+    op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function), unsure=s.unsure - {o.function}),
+    op.Unlivepatch: lambda s, o, _: s.changed(
+        livepatches=tuple(name for name in s.livepatches if name != o.function), unsure=s.unsure - {o.function}
+    ),
     op.BpfProgLoad: lambda s, o, _: s.changed(programs={**s.programs, o.prog: o}),
     op.BpfRawTracepointOpen: _open,
     op.BpfLinkCreate: _create,

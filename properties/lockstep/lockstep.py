@@ -5,7 +5,7 @@ This is the heart of the harness; what it finds is a `Divergence`. A system that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -305,7 +305,7 @@ class Lockstep:
         self._harness = outcome.harness
         self.inventory = self.inventory.after(step.operation, outcome)
         sites, cost = self._model.sites(), self._model.cost()
-        model = self._model
+        model, unsure = self._model, self.inventory.unsure
 
         def judge(runner: _Runner) -> Difference | None:
             answer = runner.system.apply(step.operation)
@@ -313,7 +313,7 @@ class Lockstep:
             return (
                 _compare_outcomes(outcome, answer, runner.system)
                 or _compare_sites(sites, runner.system.sites())
-                or _compare_originals(model, runner.system)
+                or _compare_originals(model, runner.system, unsure)
                 or _compare_costs(cost, runner, model)
                 or _compare_expected(step.expected, str(outcome))
             )
@@ -428,12 +428,13 @@ def _compare_sites(expected: Mapping[str, Site], sites: Mapping[str, Site]) -> D
     return "sites", site_lines(expected, sites), site_lines(sites, expected)
 
 
-def _compare_originals(model: Reference, system: System) -> Difference | None:
-    """How images reach the original, where a system can tell."""
+def _compare_originals(model: Reference, system: System, unsure: Collection[str]) -> Difference | None:
+    """How images reach the original, where a system can tell; unsure: of which the rules say nothing (IPMODIFY-2)."""
     if not hasattr(system, "originals"):
         return None
     expected, seen = model.originals(), capabilities.originals(system)
-    differing = sorted(name for name in expected.keys() | seen.keys() if expected.get(name) != seen.get(name))
+    names = (expected.keys() | seen.keys()).difference(unsure)
+    differing = sorted(name for name in names if expected.get(name) != seen.get(name))
     if not differing:
         return None
     return "original", *("\n".join(f"{name} {ways.get(name)}" for name in differing) for ways in (expected, seen))

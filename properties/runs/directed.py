@@ -249,6 +249,20 @@ def _batch_that_fell_forgets_nothing(s: Semantics) -> Lines:
     yield "call foo1 5 -> body fexit:p1 =5"
 
 
+def _ipmodify_filter_of_one_function(_: Semantics) -> Lines:
+    """The filter of an enabled IPMODIFY user may change from one function to another, and not to none (FILTER-8)."""
+    yield "ftrace_ops o1 ipmodify"
+    yield "ftrace_set_filter_ip o1 foo1 -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "ftrace_set_filter_ip o1 foo2 reset -> 0"
+    yield "site foo1 -> nop"
+    yield "ftrace_set_filter_ip o1 foo3 -> 0"
+    yield "ftrace_set_filter_ip o1 foo2 remove -> 0"
+    yield "ftrace_set_filter_ip o1 foo3 remove -> -EINVAL"
+    yield "site foo3"
+    yield "call foo3 1 2 3"
+
+
 def _batch_detach_fails_in_part(s: Semantics) -> Lines:
     """One charge of several fails, then the one registration of those charged (LINK-12, LINK-13)."""
     if not s.tracing_multi:
@@ -606,6 +620,7 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _graph_users_up_to_the_limit,
     _handshake_fails_half_way,
     _images_settle,
+    _ipmodify_filter_of_one_function,
     _last_ops_ends_ftrace,
     _link_of_one_function_cannot_rebuild,
     _module_comes_while_off,

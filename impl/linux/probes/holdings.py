@@ -28,6 +28,9 @@ SITE = re.compile(r"^ *(\d+) (\w+)", re.MULTILINE)
 ALLOCATES = re.compile(r".*(ftrace|trampoline|tramp_|tracing_(prog|multi|link)|hash_entry).*")
 """Functions whose allocations are counted; inlined ones count as the function that they are in."""
 
+DYNAMIC = 1 << 1
+"""FTRACE_OPS_FL_DYNAMIC."""
+
 MOST_NAMES = 10_000
 NAME_BYTES = 512
 
@@ -119,7 +122,12 @@ class HoldingsReader:
             yield text.split(b"\0", 1)[0].decode(errors="replace")
 
     def _name_trampolines(self) -> Iterator[str]:
-        return ("ftrace_trampoline" for _ in self._walk(TRAMPOLINES))
+        """Those of dynamic ops: others keep theirs for the next time, as graph_ops does."""
+        member, flags = (self._vmlinux.member_offset("ftrace_ops", each) for each in ("list", "flags"))
+        for entry in self._walk(TRAMPOLINES):
+            (word,) = self._guest.read_memory([(entry - member + flags, SLOT_BYTES)])
+            if int.from_bytes(word, "little") & DYNAMIC:
+                yield "ftrace_trampoline"
 
     def _walk(self, symbol: str) -> Iterator[int]:
         """The entries of a list of the kernel's."""
