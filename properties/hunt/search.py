@@ -48,8 +48,8 @@ NARROW_OPERATIONS = 1_500
 WILDCARD_ROUND = 4
 PLAN_LENGTH = 12
 
-SETTLED = 8
-"""At the end of one example in so many it is looked what is left over: settling takes a kernel as long as ten steps."""
+SETTLED = 2
+"""At the end of one example in so many it is looked what is left over, which takes a kernel as long as five steps."""
 
 
 class _StopError(BaseException):

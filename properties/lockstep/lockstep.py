@@ -437,7 +437,8 @@ def _compare_originals(model: Reference, system: System, unsure: Collection[str]
     differing = sorted(name for name in names if expected.get(name) != seen.get(name))
     if not differing:
         return None
-    return "original", *("\n".join(f"{name} {ways.get(name)}" for name in differing) for ways in (expected, seen))
+    said, shown = ("\n".join(f"{name} {ways.get(name)}" for name in differing) for ways in (expected, seen))
+    return "original", said, shown
 
 
 def _find_leak(runner: _Runner) -> Difference | None:

@@ -190,7 +190,8 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     machine = draw(st.runner())
     at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past, machine.wide)
     concerned = _list_concerned(machine.fell, at) if machine.fell else ()
-    if concerned and draw(st.booleans()):
+    probes: bool = bool(concerned) and draw(st.booleans())
+    if probes:
         return Drawn(_probe(draw, at, pick(draw, concerned)))
     drawn = _draw_operations(draw, concept, at)
     if isinstance(drawn[-1], op.Settle):

@@ -5,7 +5,7 @@
 #include <linux/moduleparam.h>
 #include <linux/rcupdate.h>
 #include <linux/rcupdate_trace.h>
-#include <linux/slab.h>
+#include <linux/slab.h> /* kvfree_rcu_barrier(), in newer kernels */
 #include <linux/workqueue.h>
 
 #include "massattach.h"
@@ -22,6 +22,10 @@
 /* As a pointer, since the header warns of whoever flushes this queue. */
 static void (*const flush)(struct workqueue_struct *queue) = __flush_workqueue;
 
+#ifdef MASSATTACH_KVFREE_BARRIER
+MASSATTACH_IMPORT(kvfree_rcu_barrier);
+#endif
+
 long massattach_settle(const struct massattach_command *command)
 {
 	int round;
@@ -33,7 +37,7 @@ long massattach_settle(const struct massattach_command *command)
 		flush(EVENTS);
 	}
 #ifdef MASSATTACH_KVFREE_BARRIER
-	kvfree_rcu_barrier();
+	MASSATTACH_IMPORTED(kvfree_rcu_barrier)();
 #endif
 	return 0;
 }
