@@ -104,7 +104,7 @@ class Inventory:
     is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
     functions whose last program may have left its image behind for want of memory (NAME-12). off: kernel.ftrace_enabled
     is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). unsure: functions whose
-    trampolines may share their sites with an IPMODIFY user that could not register (IPMODIFY-2). dead: ftrace has
+    trampolines may share their sites with an IPMODIFY user that is not there (IPMODIFY-2, IPMODIFY-4). dead: ftrace has
     died, or may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back
     everything.
     """
@@ -335,6 +335,14 @@ def _shake_hands(s: Inventory, record: OpsRecord) -> Inventory:
     return s.changed(unsure=s.unsure.difference(record.filter)) if record.ipmodify else s
 
 
+def _part(s: Inventory, record: OpsRecord) -> Inventory:
+    """IPMODIFY-4: of several images one that is to fail may be any; where the kernel is short of memory, it is all."""
+    shared = [function for function in record.filter if s.has_image(function)] if record.ipmodify else []
+    if len(shared) > 1 and not s.armed.isdisjoint({"jit_charge", "register"}):
+        return s.changed(unsure=s.unsure.union(shared))
+    return _shake_hands(s, record)
+
+
 def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
     pattern, removes = without_bang(o.glob)
     present = s.ops[o.ops].notrace_hash
@@ -451,7 +459,7 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.FtraceSetNotrace: _set_notrace,
     op.FtraceFreeFilter: lambda s, o, outcome: s if outcome.warn else s.changed(ops=_without(s.ops, {o.ops})),
     op.RegisterFtraceFunction: lambda s, o, _: _shake_hands(_with_ops(s, o.ops, enabled=True, func=True), s.ops[o.ops]),
-    op.UnregisterFtraceFunction: lambda s, o, _: _shake_hands(_with_ops(s, o.ops, enabled=False), s.ops[o.ops]),
+    op.UnregisterFtraceFunction: lambda s, o, _: _part(_with_ops(s, o.ops, enabled=False), s.ops[o.ops]),
     op.RegisterFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.tramp)]),
     op.UnregisterFtraceDirect: lambda s, o, _: s.changed(direct_functions=_without(s.direct_functions, {o.function})),
     op.ModifyFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.new)]),
