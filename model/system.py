@@ -13,6 +13,7 @@ from model.faults import fail
 from model.poke import ftrace_run_update_code
 from model.regs import settle_regs
 from model.rules import CITATIONS, Citations, cite
+from model.settling import originals, settle
 from model.sites import sites
 from model.state import State, initial
 from spec import operations as op
@@ -65,6 +66,7 @@ HANDLERS: Mapping[type[Operation], Handler] = {
     op.InitModule: modules.init_module,
     op.DeleteModule: modules.delete_module,
     op.Fail: fail,
+    op.Settle: settle,
 }
 
 
@@ -131,6 +133,11 @@ class Model:
         """COST-7: how many images a system that shares at this level has alive."""
         functions = self.state.world.by_name
         return len({(image_key(level, functions[name]), image) for name, image in self.state.images.items()})
+
+    def originals(self) -> Mapping[str, str]:
+        """IMAGE-3: how the images that sites show reach the original."""
+        CITATIONS.set(self._citations)
+        return originals(self.state)
 
     def _begin(self) -> None:
         CITATIONS.set(self._citations)

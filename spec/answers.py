@@ -48,6 +48,7 @@ ALWAYS = {
     "init_module": "0,-EEXIST,-ENOENT,-EOPNOTSUPP",
     "delete_module": "0,-ENOENT,-EAGAIN,-EOPNOTSUPP",
     "fail": "0",
+    "settle": "0",
 }
 ATTACHING = ("bpf_raw_tracepoint_open", "bpf_link_create")
 

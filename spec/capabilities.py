@@ -22,11 +22,15 @@ __all__ = [
     "CountedCosts",
     "Counts",
     "Declines",
+    "LeftOver",
     "Level",
+    "Originals",
     "Sharing",
     "console",
     "counts",
     "declines",
+    "left_over",
+    "originals",
     "sharing",
 ]
 
@@ -65,10 +69,32 @@ class Sharing(Protocol):
         """One of spec.sharing.LEVELS."""
 
 
+class Originals(Protocol):
+    """A system whose images can be looked into."""
+
+    def originals(self) -> Mapping[str, str]:
+        """How each image that a site shows reaches the original, if it does: `address` or `stack` (IMAGE-3)."""
+
+
+class LeftOver(Protocol):
+    """A system whose memory can be looked at."""
+
+    def left_over(self) -> str:
+        """What is there at the end of a run, and was not at its start; empty if nothing is (SETTLE-1).
+
+        It is asked once everything is undone and settled, and nothing but close() is asked after it.
+        """
+
+
 VALUES: Final[Mapping[str, Any]] = {"counts": CountedCosts, "sharing": Level}
 """The types of members that stay the same from the start."""
 
-METHODS: Final[Mapping[str, Any]] = {"declines": str, "console": str}
+METHODS: Final[Mapping[str, Any]] = {
+    "declines": str,
+    "console": str,
+    "originals": dict[str, str],
+    "left_over": str,
+}
 """The types of what methods answer. One takes at most an operation."""
 
 
@@ -93,3 +119,15 @@ def sharing(system: System) -> str:
     """As Sharing; a system without it shares none."""
     level: str = getattr(system, "sharing", LEVELS[0])
     return level
+
+
+def originals(system: System) -> Mapping[str, str]:
+    """As Originals; a system without it shows none."""
+    answer: Mapping[str, str] = getattr(system, "originals", dict)()
+    return answer
+
+
+def left_over(system: System) -> str:
+    """As LeftOver; a system without it leaves nothing."""
+    answer: str = getattr(system, "left_over", str)()
+    return answer

@@ -103,8 +103,10 @@ class Inventory:
     many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
     is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
     functions whose last program may have left its image behind for want of memory (NAME-12). off: kernel.ftrace_enabled
-    is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). dead: ftrace has died, or
-    may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back everything.
+    is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). unsure: functions whose
+    trampolines may share their sites with an IPMODIFY user that is not there (IPMODIFY-2, IPMODIFY-4). dead: ftrace has
+    died, or may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back
+    everything.
     """
 
     world: World
@@ -125,6 +127,7 @@ class Inventory:
     orphaned: frozenset[str] = frozenset()
     off: bool = False
     was_off: bool = False
+    unsure: frozenset[str] = frozenset()
     dead: bool = False
     doubtful: bool = False
     unclean: bool = False
@@ -226,8 +229,23 @@ class Inventory:
         return frozenset(self.livepatches).union(*users)
 
     def may_call(self, function: str) -> bool:
-        """Whether a call of it reaches no stale image: in kernels such a call may be a use after free."""
-        return not self.stale or function not in self._unsafe()
+        """Whether a call of it reaches no image whose programs have been freed (IMAGE-2)."""
+        return not self.stale or self.semantics.skips_detached or function not in self._unsafe()
+
+    @property
+    def undone(self) -> bool:
+        """Whether nothing is attached or registered any more, and nothing fell that may have left something."""
+        enabled = any(record.enabled for record in self.ops.values())
+        attached = self.links or self.graph_users or self.livepatches or self.direct_functions or enabled
+        return not (attached or self.stale or self.off or self.dead or self.unclean)
+
+    def with_images(self) -> tuple[str, ...]:
+        """The functions that are there and have an image, in the order of their links."""
+        linked = (name for link in self.links.values() for name in sorted(link.functions))
+        return tuple(name for name in dict.fromkeys((*linked, *sorted(self.stale))) if self._may_show(name))
+
+    def _may_show(self, function: str) -> bool:
+        return self.loaded(function) and self.has_image(function)
 
     def _unsafe(self) -> frozenset[str]:
         unsafe = set(self.stale)
@@ -282,6 +300,10 @@ _BEFORE_ALLOC = frozenset({"EBADF", "EOPNOTSUPP", "EINVAL", "ENOMEM"})
 def _follow_failure(s: Inventory, o: op.Operation, outcome: Errno) -> Inventory:
     if outcome.warn and outcome.name == "ENODEV":
         s = s.changed(dead=True)
+    if isinstance(o, op.Livepatch):
+        return s.changed(unsure=s.unsure | {o.function})
+    if isinstance(o, op.RegisterFtraceFunction) and o.ops in s.ops and s.ops[o.ops].ipmodify:
+        return s.changed(unsure=s.unsure.union(s.ops[o.ops].filter))
     if isinstance(o, _REGISTERS_DIRECT) and outcome.name not in _BEFORE_ALLOC:
         return _spoil(s, o)
     return s
@@ -306,6 +328,19 @@ def _with_entries(s: Inventory, owner: str, entries: Iterable[tuple[str, str]]) 
 
 def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in mapping.items() if name not in names}
+
+
+def _shake_hands(s: Inventory, record: OpsRecord) -> Inventory:
+    """IPMODIFY-2, IPMODIFY-4: every trampoline of an IPMODIFY user's filter is told."""
+    return s.changed(unsure=s.unsure.difference(record.filter)) if record.ipmodify else s
+
+
+def _part(s: Inventory, record: OpsRecord) -> Inventory:
+    """IPMODIFY-4: of several images one that is to fail may be any; where the kernel is short of memory, it is all."""
+    shared = [function for function in record.filter if s.has_image(function)] if record.ipmodify else []
+    if len(shared) > 1 and not s.armed.isdisjoint({"jit_charge", "register"}):
+        return s.changed(unsure=s.unsure.union(shared))
+    return _shake_hands(s, record)
 
 
 def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
@@ -365,7 +400,8 @@ def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
 def _add_link(s: Inventory, name: str, link: LinkRecord) -> Inventory:
     """IMAGE-2: the new image ends a stale one."""
     renewed = link.exact if s.programs[link.prog].kind != "freplace" else frozenset()
-    return s.changed(links={**s.links, name: link}, stale=s.stale - renewed)
+    unsure = frozenset(function for function in s.unsure if function not in renewed or s.has_image(function))
+    return s.changed(links={**s.links, name: link}, stale=s.stale - renewed, unsure=unsure)
 
 
 def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
@@ -422,8 +458,8 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.FtraceSetFilter: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
     op.FtraceSetNotrace: _set_notrace,
     op.FtraceFreeFilter: lambda s, o, outcome: s if outcome.warn else s.changed(ops=_without(s.ops, {o.ops})),
-    op.RegisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=True, func=True),
-    op.UnregisterFtraceFunction: lambda s, o, _: _with_ops(s, o.ops, enabled=False),
+    op.RegisterFtraceFunction: lambda s, o, _: _shake_hands(_with_ops(s, o.ops, enabled=True, func=True), s.ops[o.ops]),
+    op.UnregisterFtraceFunction: lambda s, o, _: _part(_with_ops(s, o.ops, enabled=False), s.ops[o.ops]),
     op.RegisterFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.tramp)]),
     op.UnregisterFtraceDirect: lambda s, o, _: s.changed(direct_functions=_without(s.direct_functions, {o.function})),
     op.ModifyFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.new)]),
@@ -444,8 +480,10 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.FtraceEnabled: lambda s, o, outcome: (
         s if outcome.warn else s.changed(off=not o.on, was_off=s.was_off or not o.on)
     ),
-    op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function)),
-    op.Unlivepatch: lambda s, o, _: s.changed(livepatches=tuple(name for name in s.livepatches if name != o.function)),
+    op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function), unsure=s.unsure - {o.function}),
+    op.Unlivepatch: lambda s, o, _: s.changed(
+        livepatches=tuple(name for name in s.livepatches if name != o.function), unsure=s.unsure - {o.function}
+    ),
     op.BpfProgLoad: lambda s, o, _: s.changed(programs={**s.programs, o.prog: o}),
     op.BpfRawTracepointOpen: _open,
     op.BpfLinkCreate: _create,
@@ -453,6 +491,7 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.InitModule: lambda s, o, _: s.changed(modules=s.modules | {o.module}),
     op.DeleteModule: _delete_module,
     op.Fail: lambda s, o, _: s.changed(armed=s.armed | {o.point}),
+    op.Settle: lambda s, _, __: s,
 }
 
 

@@ -413,6 +413,11 @@ class Fail(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class Settle(Operation):
+    """Waits until grace periods are over, and all that was put off until then is done."""
+
+
+@dataclass(frozen=True, slots=True)
 class Task(Operation):
     """A task inside a traced function."""
 

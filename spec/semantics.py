@@ -167,6 +167,13 @@ class Semantics:
     sysctl_stops: bool
     """kernel.ftrace_enabled takes 0 (SYSCTL-1). In 6.1.192 and 6.12.117; 7.3.4 refuses it."""
 
+    skips_detached: bool
+    """A program that leaves a function is patched out of the images that were made with it (IMAGE-2).
+
+    bpf_trampoline_skip_prog() in 7.3.4; in 6.1.192 and 6.12.117 an image that stays after a failed detach goes on
+    calling a program that has been freed.
+    """
+
     jmp_sites: bool
     """The site of an image that calls the original by its address jumps to it, so that no return address into the
     function is on the stack. bpf_trampoline_use_jmp() with CONFIG_DYNAMIC_FTRACE_WITH_JMP in 7.3.4; not in 6.12.117."""
@@ -212,6 +219,7 @@ _LINUX_6_1 = Semantics(
     graph_users=1,
     graph_rebuilds=False,
     sysctl_stops=True,
+    skips_detached=False,
     jmp_sites=False,
     slot0_returns=False,
 )
@@ -249,6 +257,7 @@ _LINUX_7_3 = replace(
     rude_waits=False,
     graph_rebuilds=True,
     sysctl_stops=False,
+    skips_detached=True,
     jmp_sites=True,
     slot0_returns=False,
 )

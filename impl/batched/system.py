@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from impl.batched import direct, filters, graph, links, modules, programs, registration, sysctl
+from impl.batched import direct, filters, graph, links, modules, programs, registration, settling, sysctl
 from impl.batched.enabled_functions import EnabledFunctions
 from impl.batched.faults import Refused
 from impl.batched.functions import functions_of
@@ -68,6 +68,7 @@ HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]
     op.InitModule: modules.init_module,
     op.DeleteModule: modules.delete_module,
     op.Fail: _fail,
+    op.Settle: settling.settle,
 }
 
 

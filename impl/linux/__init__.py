@@ -28,12 +28,12 @@ from spec.worlds import World
 
 __all__ = ["close", "factory", "own", "own_factory", "station_of", "system"]
 
-_STATIONS: dict[tuple[str, str, str], Station] = {}
+_STATIONS: dict[tuple[str, str, str, str], Station] = {}
 
 
 def station_of(kernel: Kernel, world: World) -> Station:
     """The station of a kernel and a world, which is kept until this process ends."""
-    key = kernel.name, kernel.build, world.name
+    key = kernel.name, kernel.build, kernel.parameters, world.name
     if key not in _STATIONS:
         _STATIONS[key] = prepare(kernel, world)
     return _STATIONS[key]

@@ -230,6 +230,10 @@ class Attachments:
         self._release(loaded)
         return Errno(errno_name(value)) if value < 0 else Ok()
 
+    def give_back(self) -> None:
+        """Close every program; no link is left by then."""
+        self._close({one.fd for one in self._loaded.values()} | set(self._named_fds.values()))
+
     def _add_charged(self, batch: Batch, add: Attach) -> int:
         """Add a call, which is refused the memory of an image if `fail jit_charge` is armed."""
         if not self.run.charge_fails:

@@ -12,6 +12,7 @@ from impl.linux.guest.batch import Batch
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Command
 from impl.linux.laboratory.sources import UNKNOWN
+from impl.linux.observation import legible
 from impl.linux.probes.ringbuffer import TracerEvent
 from impl.linux.timeline import Begin, End, Mark, Thing, fold
 from spec.traces import Body, DirectCall, Event, GraphEntry, GraphReturn, OpsCall, Trace
@@ -49,18 +50,19 @@ class Caller:
         log, runs = batch.read_file(CONTROL), station.recorder.read(batch)
         pages = station.graph.add_reads(batch, station.formats)
         replies = station.guest.submit(batch, TIMEOUT)
-        records = control.decode(replies[log].data[0])
-        recording = station.recorder.recording(station.guest, replies[runs])
-        if records.lost or recording.runs > len(recording.records):
-            raise LostRecordsError(f"a call of {name}: {records.lost} records of the module, {recording.runs} runs")
-        marks = [
-            *_mark((record.time, self._read_record(record)) for record in records.records),
-            *_mark((record.time, self._read_run(record)) for record in recording.records),
-        ]
-        for user, traced in pages(replies).items():
-            events = (event for page in traced for event in page.events)
-            marks += _mark((event.time, self._read_event(user, event)) for event in events)
-        return fold(marks, name)
+        with legible():
+            records = control.decode(replies[log].data[0])
+            recording = station.recorder.recording(station.guest, replies[runs])
+            if records.lost or recording.runs > len(recording.records):
+                raise LostRecordsError(f"a call of {name}: {records.lost} records of the module, {recording.runs} runs")
+            marks = [
+                *_mark((record.time, self._read_record(record)) for record in records.records),
+                *_mark((record.time, self._read_run(record)) for record in recording.records),
+            ]
+            for user, traced in pages(replies).items():
+                events = (event for page in traced for event in page.events)
+                marks += _mark((event.time, self._read_event(user, event)) for event in events)
+            return fold(marks, name)
 
     def _read_record(self, record: control.Record) -> Thing:
         match record:

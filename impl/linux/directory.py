@@ -93,6 +93,14 @@ class Directory:
             return f"{ip:#x}"
         return self.named(place.symbol, place.module, ip - place.offset)
 
+    def body_at(self, address: int) -> str:
+        """The function behind whose site an address is, or the address."""
+        architecture = self.station.kernel.architecture
+        place = self.symbols.at(address)
+        if place is None or place.offset > architecture.site_offset + architecture.site_bytes:
+            return f"{address:#x}"
+        return self.named(place.symbol, place.module, address - place.offset)
+
     def named(self, symbol: str, module: str | None, address: int) -> str:
         """How the world calls a symbol, which may be one of several of its name; else the symbol itself."""
         starts = list(self.symbols.addresses(symbol, module))

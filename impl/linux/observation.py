@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from impl.linux.architectures import SiteCode
@@ -17,11 +18,12 @@ from impl.linux.probes.tracefs import ENABLED
 from spec.errors import BadInputError
 from spec.sites import Site
 
-__all__ = ["EmulatorLimitError", "KernelComplaintError", "Observer", "Spelling"]
+__all__ = ["EmulatorLimitError", "IllegibleError", "KernelComplaintError", "Observer", "Spelling", "legible"]
 
 TAINTED = "/proc/sys/kernel/tainted"
 WARNED = 1 << 9
 IMAGE_BYTES = 4096
+IMAGE, STACK = "trampoline:", "stack"
 CALLBACK, REDIRECT = re.compile(r"massattach_ops(\d+)"), "massattach_redirect"
 COMPLAINT = re.compile(r"BUG:|Oops|general protection|kernel panic|Unable to handle|KASAN|UBSAN")
 TOO_SLOW = re.compile(r"soft lockup|hung_task|rcu.*(stall|detected)|hard LOCKUP")
@@ -29,6 +31,10 @@ TOO_SLOW = re.compile(r"soft lockup|hung_task|rcu.*(stall|detected)|hard LOCKUP"
 
 class KernelComplaintError(Exception):
     """The kernel printed what no operation may make it print."""
+
+
+class IllegibleError(Exception):
+    """The kernel shows what cannot be read, so that something is wrong with it: a finding, and no bad input."""
 
 
 class EmulatorLimitError(BadInputError):
@@ -57,7 +63,7 @@ class Observer:
     sites: dict[str, Site] = field(default_factory=dict)
     warning: str = ""
     _images: dict[int, tuple[bytes, str]] = field(default_factory=dict)
-    _sharing: set[int] = field(default_factory=set)
+    _ways: dict[int, str] = field(default_factory=dict)
     _entries_of: dict[str, int] = field(default_factory=dict)
     _codes: dict[str, SiteCode] = field(default_factory=dict)
 
@@ -66,7 +72,8 @@ class Observer:
         enabled, tainted = batch.read_file(ENABLED), batch.read_file(TAINTED)
 
         def read(replies: Sequence[Reply]) -> bool:
-            self._observe(parse_enabled_functions(replies[enabled].data[0].decode()))
+            with legible():
+                self._observe(parse_enabled_functions(replies[enabled].data[0].decode()))
             return self._has_warned(int(replies[tainted].data[0]))
 
         return read
@@ -180,7 +187,13 @@ class Observer:
 
     def shares(self, function: str) -> bool:
         """Whether the function's image takes the original from its stack (ORIG_STACK), as for an IPMODIFY user."""
-        return self._entries_of.get(function, 0) in self._sharing
+        return self._ways.get(self._entries_of.get(function, 0)) == STACK
+
+    def originals(self) -> Mapping[str, str]:
+        """How each image that a site shows reaches the original, if it calls it: by its address, or its stack."""
+        shown = (name for name, site in self.sites.items() if (site.entry or "").startswith(IMAGE))
+        ways = ((name, self._ways.get(self._entries_of.get(name, 0))) for name in shown)
+        return {name: "address" if way == name else way for name, way in ways if way}
 
     def _spell_ops(self, callback: str | None) -> str:
         match = CALLBACK.fullmatch(callback or "")
@@ -197,10 +210,12 @@ class Observer:
         image = disassemble(station.kernel.architecture, address, code, station.helpers)
         if seen and any(call.skipped for call in image.programs):
             return seen[1]
-        text = f"trampoline:{','.join(self._spell_programs(image))}"
+        text = f"{IMAGE}{','.join(self._spell_programs(image))}"
         self._images[address] = code, text
-        takes_stack = image.original is not None and image.original.target is None
-        self._sharing = self._sharing | {address} if takes_stack else self._sharing - {address}
+        self._ways.pop(address, None)
+        if image.original is not None:
+            target = image.original.target
+            self._ways[address] = STACK if target is None else self.directory.body_at(target)
         return text
 
     def _spell_programs(self, image: Disassembly) -> list[str]:
@@ -219,6 +234,17 @@ class Observer:
             return False
         untaint(station.guest, self.directory.symbols, station.taint)
         return True
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """While this lasts, what cannot be read is the kernel's doing."""
+    try:
+        yield
+    except EmulatorLimitError:
+        raise
+    except BadInputError as error:
+        raise IllegibleError(str(error)) from error
 
 
 def _find_line(pattern: re.Pattern[str], text: str) -> str:

@@ -20,6 +20,7 @@ from impl.linux.laboratory.build import CORE, Modules, build
 from impl.linux.laboratory.tuning import shorten_grace_periods
 from impl.linux.probes.btf import BTF_FILES, VMLINUX_BTF, Btf
 from impl.linux.probes.disassembly import Helpers, helpers
+from impl.linux.probes.holdings import Holdings, HoldingsReader
 from impl.linux.probes.ringbuffer import Formats, read_formats
 from impl.linux.probes.symbols import KALLSYMS, Symbols, parse_kallsyms, read_module
 from impl.linux.probes.tracefs import AVAILABLE, ROOT, GraphTracer, add_instance
@@ -39,7 +40,7 @@ class Station:
 
     own: functions of the world that the kernel itself has, or its BTF names; foreign: the symbols of its other ftrace
     records. btfs and btf_fds: by module, None for vmlinux. symbols: with our modules as they were loaded first. taint:
-    what the kernel's mask holds when nothing went wrong.
+    what the kernel's mask holds when nothing went wrong. holdings: what there is at the snapshot.
     """
 
     guest: Guest
@@ -58,11 +59,18 @@ class Station:
     helpers: Helpers
     taint: int
     jit_limit: bytes
+    holding: HoldingsReader
+    holdings: Holdings
 
     @property
     def injects(self) -> bool:
         """Whether the kernel has every function that can be made to fail (FAIL-1)."""
         return all(self.symbols.addresses(symbol) for symbol in SYMBOLS)
+
+    def left_over(self) -> str:
+        """What there is beyond the snapshot, once all that was put off is done; empty if nothing is."""
+        control.settle(self.guest)
+        return self.holding.read().beyond(self.holdings)
 
     def fresh(self) -> None:
         """Go back to the snapshot, also if the guest has died."""
@@ -101,6 +109,9 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
     shorten_grace_periods(guest, symbols, vmlinux)
     formats = read_formats(guest)
     taint, limit = guest.read("/proc/sys/kernel/tainted", commands.JIT_LIMIT)
+    btf_fds, bindings = commands.open_btfs(guest, (CORE, *modules.others)), _bind(recorder, vmlinux, btfs[CORE])
+    holding = HoldingsReader(guest, symbols, vmlinux)
+    control.settle(guest)
     station = Station(
         guest=guest,
         kernel=kernel,
@@ -110,14 +121,16 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         modules=modules,
         symbols=symbols,
         btfs=btfs,
-        btf_fds=commands.open_btfs(guest, (CORE, *modules.others)),
+        btf_fds=btf_fds,
         recorder=recorder,
-        bindings=_bind(recorder, vmlinux, btfs[CORE]),
+        bindings=bindings,
         graph=graph,
         formats=formats,
         helpers=helpers(symbols),
         taint=int(taint),
         jit_limit=limit,
+        holding=holding,
+        holdings=holding.read(),
     )
     guest.snapshot()
     return station

@@ -97,6 +97,18 @@ class Linux:
         entries = (site.entry or "" for site in self._observer.sites.values())
         return Cost(images_alive=sum(entry.startswith("trampoline:") for entry in entries))
 
+    def originals(self) -> Mapping[str, str]:
+        """How the images that sites show reach the original (IMAGE-3)."""
+        return self._observer.originals()
+
+    def left_over(self) -> str:
+        """What is left in the kernel's memory, once what undoing leaves is given back, too: programs, ops, filters."""
+        self._attachments.give_back()
+        self._station.graph.give_back()
+        for name in self._run.inventory.ops:
+            self._control(op.FtraceFreeFilter(name))
+        return self._station.left_over()
+
     def close(self) -> None:
         """The next run goes back to the snapshot; nothing need be undone."""
 

@@ -48,6 +48,9 @@ NARROW_OPERATIONS = 1_500
 WILDCARD_ROUND = 4
 PLAN_LENGTH = 12
 
+SETTLED = 2
+"""At the end of one example in so many it is looked what is left over, which takes a kernel as long as five steps."""
+
 
 class _StopError(BaseException):
     """Leaves a Hypothesis run at once: the time is up, or there is a finding.
@@ -172,6 +175,7 @@ class Search:
             def __init__(self) -> None:
                 super().__init__()
                 search.examples += 1
+                self.settles = search.examples % SETTLED == 0
 
             def execute(self, operations: tuple[Operation, ...]) -> None:
                 search.check_time()

@@ -32,6 +32,9 @@ FUNCTION_SPACES = frozenset({"function", "glob"})
 KIN = {"images": "cost"}
 """Aspects that show one and the same flaw: images are a cost."""
 
+AT_THE_END = frozenset({"undo", "leak"})
+"""Aspects that show when everything is undone."""
+
 Steps = tuple[Operation, ...]
 
 
@@ -63,15 +66,13 @@ class Trial:
         divergence = next(iter(found or left), None)
         if divergence is None or KIN.get(divergence.aspect, divergence.aspect) != KIN.get(self.aspect, self.aspect):
             return None
-        return (steps if self.aspect == "undo" else steps[: divergence.index + 1]), divergence
+        return (steps if self.aspect in AT_THE_END else steps[: divergence.index + 1]), divergence
 
     def _run(self, lockstep: Lockstep, steps: Steps) -> tuple[Divergence, ...]:
         for operation in steps:
-            if isinstance(operation, Call) and not lockstep.inventory.may_call(operation.function):
-                return ()
             if found := lockstep.step(Step(operation)).divergences:
                 return found
-        return lockstep.undo() if self.aspect == "undo" else ()
+        return lockstep.undo(settle=self.aspect == "leak") if self.aspect in AT_THE_END else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def shrink_finding(
     deadline: a time.monotonic(), at which the shortest sequence so far is taken.
     """
     guilty = tuple(factories[divergence.place : divergence.place + 1]) if divergence.place >= 0 else ()
-    end = lockstep.undone_from if divergence.aspect == "undo" else divergence.index + 1
+    end = lockstep.undone_from if divergence.aspect in AT_THE_END else divergence.index + 1
     steps = tuple(step.operation for step in lockstep.history[:end])
     world, semantics = lockstep.world, lockstep.semantics
     trial = Trial(world, semantics, guilty, divergence.aspect, lambda: time.monotonic() >= deadline, model)
@@ -105,11 +106,13 @@ def shrink_finding(
 
 
 def _steps_of_undoing(trial: Trial, steps: Steps, divergence: Divergence) -> tuple[Step, ...]:
-    """The steps that turn what cannot be undone into a seed that fails by itself."""
-    if divergence.aspect != "undo":
+    """The steps that turn what shows only once all is undone into a seed that fails by itself."""
+    if divergence.aspect not in AT_THE_END:
         return ()
     lockstep = Lockstep(trial.world, trial.semantics, (), model=trial.model)
     lockstep.run(map(Step, steps))
+    if divergence.aspect == "leak":
+        return (*map(Step, undo_operations(lockstep.inventory)), Step(op.Settle()))
     left = [line.split()[0] for line in divergence.observed.split("\n")]
     sites = [Step(ObserveSite(name), Expectation(words=("nop",))) for name in left if name in trial.world.by_name]
     return (*map(Step, undo_operations(lockstep.inventory)), *sites)

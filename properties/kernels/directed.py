@@ -143,6 +143,10 @@ def _everything_but(_: Semantics) -> Lines:
     yield "site foo1 -> nop"
     yield "ftrace_set_filter_ip o1 foo2 remove -> 0"
     yield "site foo1 -> ops:o1"
+    for step in ("ftrace_ops o2", "ftrace_set_filter_ip o2 foo1", "register_ftrace_function o2"):
+        yield f"{step} -> 0"
+    yield "call foo1 1 -> ops:o2 ops:o1 body =1"
+    yield "unregister_ftrace_function o2 -> 0"
     yield "delete_module mod1 -> 0"
     yield "init_module mod1 -> 0"
     yield "site bar1 -> ops:o1"

@@ -5,7 +5,7 @@ This is the heart of the harness; what it finds is a `Divergence`. A system that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,7 +19,7 @@ from spec.border import resolved
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory, undo_operations
-from spec.operations import OPERATIONS, Call, ObserveSite, Operation
+from spec.operations import OPERATIONS, Call, ObserveSite, Operation, Settle
 from spec.outcomes import Outcome
 from spec.seeds import Expectation, Step, print_operation
 from spec.semantics import Semantics
@@ -34,6 +34,7 @@ __all__ = ["Lockstep", "Reference", "Taken", "UnsupportedError", "Witness", "che
 WAITS = ("grace_periods", "poke_rounds", "sites_patched")
 MOST_WORDS_WITHOUT_PROTOTYPE = 6
 START = "the start"
+USE_AFTER_FREE = "does not survive a call of an image from which a program could not be taken: a use after free"
 
 
 class UnsupportedError(BadInputError):
@@ -51,6 +52,9 @@ class Reference(System, Protocol):
 
     def images(self, level: str) -> int:
         """Images that a sharing level has alive (COST-7)."""
+
+    def originals(self) -> Mapping[str, str]:
+        """As spec.capabilities.Originals."""
 
     def value(self) -> Hashable:
         """The state as a value: where two are equal, the same operations do the same, costs aside."""
@@ -84,6 +88,11 @@ class Taken:
     observed: str
     divergences: tuple[Divergence, ...]
     harness: str = ""
+
+    @property
+    def fell(self) -> bool:
+        """Whether the operation failed, by the answer of those that were asked."""
+        return self.observed.startswith("-") and not self.harness
 
 
 class _Crashed:
@@ -196,11 +205,16 @@ class Lockstep:
 
     def declined(self, operation: Operation) -> str:
         """Why a system will not carry the operation out now, a sentence; empty if all will."""
-        reasons = ((runner.name, self._decline(runner, operation)) for runner in tuple(self._running))
-        name, reason = next((each for each in reasons if each[1]), ("", ""))
+        reasons = ((f"the system {runner.name}", self._decline(runner, operation)) for runner in tuple(self._running))
+        name, reason = next((each for each in (self._refuse(operation), *reasons) if each[1]), ("", ""))
         if reason and self._witness is not None:
             self._witness.declined(operation, reason)
-        return f"the system {name} {reason}" if reason else ""
+        return f"{name} {reason}" if reason else ""
+
+    def _refuse(self, operation: Operation) -> tuple[str, str]:
+        """What no system is asked to do: a call that follows no rule (IMAGE-2)."""
+        unsafe = isinstance(operation, Call) and not self.inventory.may_call(operation.function)
+        return (self.semantics.name, USE_AFTER_FREE) if unsafe else ("", "")
 
     def _decline(self, runner: _Runner, operation: Operation) -> str:
         """Why one system will not carry the operation out. One that fails to tell has crashed, at the step to come."""
@@ -242,13 +256,19 @@ class Lockstep:
                 return found
         return ()
 
-    def undo(self) -> tuple[Divergence, ...]:
+    @property
+    def tells_leaks(self) -> bool:
+        """Whether a system can be asked what is left over."""
+        return any(hasattr(runner.system, "left_over") for runner in self._running)
+
+    def undo(self, *, settle: bool = False) -> tuple[Divergence, ...]:
         """Undo everything in lockstep; then no site and no image may be left.
 
-        Systems that still agree have the model's sites and images, so the model's alone are looked at.
+        Systems that still agree have the model's sites and images, so the model's alone are looked at. settle: at the
+        end settle, too, so that `close` looks what is left over in the memory of those that can tell.
         """
         self.undone_from = len(self.history)
-        operations = list(undo_operations(self.inventory))
+        operations = [*undo_operations(self.inventory), *([Settle()] if settle and self.tells_leaks else [])]
         skipped = False
         for operation in operations:
             if self.declined(operation):
@@ -261,16 +281,21 @@ class Lockstep:
         return (self._divergence(self.history[-1], None, ("undo", NOTHING, left)),) if left != NOTHING else ()
 
     def close(self) -> tuple[Divergence, ...]:
-        """Close the model and the systems; a system that cannot be closed has crashed."""
+        """Close the model and the systems; a system that cannot be closed has crashed.
+
+        Where everything is undone and settled, those that can tell are asked before what is left over (SETTLE-1).
+        """
         if self._tally is not None:
             self._tally.add_rules(self._model.reached())
         step = Step(self.history[-1].operation) if self.history else None
+        settled = step is not None and isinstance(step.operation, Settle) and self.inventory.undone
+        leaks = self._each(step, _find_leak) if settled else ()
         self._model.close()
         for system in self._diverged:
             # It is a finding already; that it cannot be closed either adds nothing.
             with suppress(Exception):
                 system.close()
-        return self._each(step, lambda runner: runner.system.close())
+        return leaks + self._each(step, lambda runner: runner.system.close())
 
     def _apply(self, step: Step) -> Taken:
         outcome = self._model.apply(step.operation)
@@ -280,6 +305,7 @@ class Lockstep:
         self._harness = outcome.harness
         self.inventory = self.inventory.after(step.operation, outcome)
         sites, cost = self._model.sites(), self._model.cost()
+        model, unsure = self._model, self.inventory.unsure
 
         def judge(runner: _Runner) -> Difference | None:
             answer = runner.system.apply(step.operation)
@@ -287,7 +313,8 @@ class Lockstep:
             return (
                 _compare_outcomes(outcome, answer, runner.system)
                 or _compare_sites(sites, runner.system.sites())
-                or _compare_costs(cost, runner, self._model)
+                or _compare_originals(model, runner.system, unsure)
+                or _compare_costs(cost, runner, model)
                 or _compare_expected(step.expected, str(outcome))
             )
 
@@ -401,6 +428,24 @@ def _compare_sites(expected: Mapping[str, Site], sites: Mapping[str, Site]) -> D
     return "sites", site_lines(expected, sites), site_lines(sites, expected)
 
 
+def _compare_originals(model: Reference, system: System, unsure: Collection[str]) -> Difference | None:
+    """How images reach the original, where a system can tell; unsure: of which the rules say nothing (IPMODIFY-2)."""
+    if not hasattr(system, "originals"):
+        return None
+    expected, seen = model.originals(), capabilities.originals(system)
+    names = (expected.keys() | seen.keys()).difference(unsure)
+    differing = sorted(name for name in names if expected.get(name) != seen.get(name))
+    if not differing:
+        return None
+    said, shown = ("\n".join(f"{name} {ways.get(name)}" for name in differing) for ways in (expected, seen))
+    return "original", said, shown
+
+
+def _find_leak(runner: _Runner) -> Difference | None:
+    left = capabilities.left_over(runner.system)
+    return ("leak", NOTHING_LEFT, left) if left else None
+
+
 def _compare_costs(expected: Cost, runner: _Runner, model: Reference) -> Difference | None:
     """The first difference among the costs that the system counts."""
     cost, level = runner.system.cost(), runner.level
@@ -428,6 +473,7 @@ def _compare_expected(expectation: Expectation | None, text: str) -> Difference 
     return None if list(wanted) == words else ("expectation", " ".join(wanted), text)
 
 
+NOTHING_LEFT = "nothing is left over"
 NOTHING = "every site is a nop, no image is alive"
 
 

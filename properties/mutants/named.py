@@ -228,7 +228,7 @@ NAMED: Final[tuple[NamedMutant, ...]] = (
         "0253073fb7d7",
         "bpf: Fix UAF in bpf_trampoline_multi_attach_free on update failure",
         "old-image-put",
-        (),
+        ("linux-7.3",),
         (
             MutantPlace(
                 "bpf_trampoline_multi_detach",
@@ -243,7 +243,7 @@ NAMED: Final[tuple[NamedMutant, ...]] = (
         "6764e767f4af",
         "bpf: Assign bpf_tramp_run_ctx::saved_run_ctx before recursion check.",
         "",
-        (),
+        NEWER,
         (MutantPlace("__bpf_prog_enter_recur", Change.STORE, text=rf"mov qword ptr \[{REGISTER} \+ 8\], {REGISTER}"),),
     ),
     NamedMutant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from impl import linux
@@ -18,6 +18,9 @@ from spec.semantics import Semantics
 from spec.worlds import World
 
 __all__ = ["Subject"]
+
+TELLS_OBJECTS = "slub_debug=U,kmalloc-32,kmalloc-64"
+"""So that the kernel tells who allocated entries of hashes, hashes, and what is as large: leaks of them are seen."""
 
 PATIENCE = 25.0
 """Seconds that a mutant may take for an answer: what the kernel itself does takes a few."""
@@ -66,7 +69,8 @@ class Subject:
 
 @cache
 def _kernel(system: str) -> Kernel:
-    return linux.own(*own_files(system)) if system.startswith(OWN_KERNEL) else packages.fetch(system)
+    kernel = linux.own(*own_files(system)) if system.startswith(OWN_KERNEL) else packages.fetch(system)
+    return replace(kernel, parameters=TELLS_OBJECTS)
 
 
 @cache

@@ -188,11 +188,79 @@ def _detach_cannot_rebuild(s: Semantics) -> Lines:
         yield f"fail {point}"
         yield f"bpf_link_detach {link} -> 0 WARN"
         yield "site foo1 -> trampoline:fexit:p3,fexit:p2,fexit:p1"
-    if s.single_direct_ops:
+    if s.skips_detached:
+        yield "settle"
         yield "call foo1 1 -> body fexit:p1 =1"
     yield "bpf_raw_tracepoint_open l4 p2 foo1 -> 0"
     yield "site foo1 -> trampoline:fexit:p2,fexit:p1"
     yield "call foo1 1 -> body fexit:p2 fexit:p1 =1"
+
+
+def _link_of_one_function_cannot_rebuild(s: Semantics) -> Lines:
+    """The image that a link leaves behind is not given away with it (IMAGE-2, SETTLE-1)."""
+    if not s.tracing_multi:
+        return
+    yield from _attach(1, "fexit", "foo1")
+    yield "bpf_prog_load m fentry multi"
+    yield "bpf_link_create l m foo1 -> 0"
+    yield "fail jit_charge"
+    yield "bpf_link_detach l -> 0 WARN"
+    if s.skips_detached:
+        yield "settle -> 0"
+        yield "site foo1 -> trampoline:fentry:m,fexit:p1"
+        yield "call foo1 1 -> body fexit:p1 =1"
+    yield "bpf_link_create l m foo1 -> 0"
+    yield "settle -> 0"
+    yield "call foo1 1 -> fentry:m body fexit:p1 =1"
+
+
+def _images_settle(s: Semantics) -> Lines:
+    """Whatever was replaced goes, and what is in place stays (SETTLE-1)."""
+    for kind, function in (("fentry", "foo1"), ("fexit", "foo2")):
+        yield f"bpf_prog_load {kind} {kind}"
+        yield f"bpf_raw_tracepoint_open {kind} {kind} {function} -> 0"
+    for kind, function in (("fexit", "foo1"), ("fentry", "foo2")):
+        yield f"bpf_raw_tracepoint_open other.{kind} {kind} {function} -> 0"
+    yield "livepatch foo2 -> 0" if s.share_ipmodify else "site foo2"
+    yield "settle -> 0"
+    yield "call foo1 1 -> fentry:fentry body fexit:fexit =1"
+    yield "call foo2 1 2"
+    yield "bpf_link_detach fentry -> 0"
+    yield "bpf_link_detach other.fentry -> 0"
+    yield "unlivepatch foo2" if s.share_ipmodify else "site foo2"
+    yield "settle -> 0"
+    yield "call foo1 1 -> body fexit:fexit =1"
+    yield "call foo2 1 2 -> body fexit:fexit =3"
+
+
+def _batch_that_fell_forgets_nothing(s: Semantics) -> Lines:
+    """A batch that could not share leaves flags and images as they were, so that a livepatch still works (LINK-10)."""
+    if not (s.tracing_multi and s.share_ipmodify):
+        return
+    yield from _attach(1, "fexit", "foo1")
+    yield "livepatch foo2 -> 0"
+    yield "bpf_prog_load m fexit multi"
+    yield "bpf_link_create l m foo1 foo2 -> -EAGAIN"
+    yield "call foo1 5 -> body fexit:p1 =5"
+    yield "livepatch foo1 -> 0"
+    yield "call foo1 5 -> body:patched fexit:p1 =1005"
+    yield "unlivepatch foo1 -> 0"
+    yield "settle -> 0"
+    yield "call foo1 5 -> body fexit:p1 =5"
+
+
+def _ipmodify_filter_of_one_function(_: Semantics) -> Lines:
+    """The filter of an enabled IPMODIFY user may change from one function to another, and not to none (FILTER-8)."""
+    yield "ftrace_ops o1 ipmodify"
+    yield "ftrace_set_filter_ip o1 foo1 -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "ftrace_set_filter_ip o1 foo2 reset -> 0"
+    yield "site foo1 -> nop"
+    yield "ftrace_set_filter_ip o1 foo3 -> 0"
+    yield "ftrace_set_filter_ip o1 foo2 remove -> 0"
+    yield "ftrace_set_filter_ip o1 foo3 remove -> -EINVAL"
+    yield "site foo3"
+    yield "call foo3 1 2 3"
 
 
 def _batch_detach_fails_in_part(s: Semantics) -> Lines:
@@ -541,6 +609,7 @@ def _links_over_every_function(s: Semantics) -> Lines:
 _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _attach_fails_at_every_point,
     _batch_detach_fails_in_part,
+    _batch_that_fell_forgets_nothing,
     _batch_over_a_full_function,
     _detach_cannot_rebuild,
     _direct_registration_fails,
@@ -550,7 +619,10 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _graph_slots_go_round,
     _graph_users_up_to_the_limit,
     _handshake_fails_half_way,
+    _images_settle,
+    _ipmodify_filter_of_one_function,
     _last_ops_ends_ftrace,
+    _link_of_one_function_cannot_rebuild,
     _module_comes_while_off,
     _module_goes_from_under_a_direct_call,
     _overlapping_links,

@@ -4,13 +4,15 @@ These are the requests; `docs/exec-protocol.md` shows a whole exchange.
 
     {"hello": {"protocol": 1, "world": ..., "semantics": {...}, "functions": [...]}}   first, and once
         -> {"name": "...", "supports": ["ftrace_ops", ...]}            the verbs that it can carry out
-           and perhaps "counts", "sharing", and "answers": ["declines", "console"]     its capabilities
+           and perhaps "counts", "sharing", and "answers": ["declines", ...]     its capabilities
     {"apply": {"verb": "ftrace_ops", "ops": "o1", ...}} -> {"outcome": "0" or "-EBUSY", "warn": false}
     {"call": {"function": "foo2", "arguments": [1, 2]}} -> {"trace": {"events": [...], "value": 3}}
     {"sites": true}                                     -> {"sites": {"foo2": {"count": 1, ...}, ...}}
     {"cost": true}                                      -> {"cost": {"grace_periods": {...}, ...}}
     {"declines": {"verb": ...}}                         -> {"declines": "has no room for a second livepatch" or ""}
     {"console": true}                                   -> {"console": "what a kernel printed"}
+    {"originals": true}                                 -> {"originals": {"foo2": "address" or "stack", ...}}
+    {"left_over": true}                                 -> {"left_over": "what the run did not free" or ""}
     {"close": true}                                     no answer: the process ends
 
 A process is asked for a capability (spec.capabilities) only if its answer to hello names the request in `answers`. To

@@ -35,7 +35,16 @@ bpf_link_create l1 p1 foo1 outer
 livepatch foo2
 """
 MEMBERS = [name for name in vars(System) if not name.startswith("_")]
-FACTORIES = [fakes.Honest, fakes.Declines, fakes.CountsImages, fakes.Talks, fakes.Shares, fakes.Capable]
+FACTORIES = [
+    fakes.Honest,
+    fakes.Declines,
+    fakes.CountsImages,
+    fakes.Talks,
+    fakes.Shares,
+    fakes.Looks,
+    fakes.Leaks,
+    fakes.Capable,
+]
 SECOND = parse_operation("livepatch foo3")
 
 
@@ -66,6 +75,8 @@ def answers(system: System) -> dict[str, Any]:
         ],
         "console": capabilities.console(system),
         "counts": capabilities.counts(system),
+        "originals": capabilities.originals(system),
+        "left_over": capabilities.left_over(system),
         "sharing": capabilities.sharing(system),
         "close": system.close(),
         "present": {name for name in (*VALUES, *METHODS) if hasattr(system, name)},

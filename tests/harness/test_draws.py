@@ -85,7 +85,7 @@ def examples(semantics: str) -> tuple[Example, ...]:
 
 @cache
 def large_examples() -> tuple[Example, ...]:
-    return tuple(draw_examples(large(), PRESETS["linux-6.12"], ROUNDS // 2))
+    return tuple(draw_examples(large(), PRESETS["linux-6.12"], ROUNDS // 2 + 3))
 
 
 def arities(world: World, names: Iterable[str]) -> set[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from properties.hunt.shrink import shrink_finding
 from properties.lockstep.divergence import ASPECTS, Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, UnsupportedError
@@ -278,17 +280,93 @@ def test_the_inventory_follows_what_happened() -> None:
     assert {f"bar{number}" for number in range(13)} == now.links["l1"].functions
 
 
+STALE = (
+    *ATTACHED,
+    *("bpf_prog_load p2 fentry", "bpf_raw_tracepoint_open l2 p2 foo1"),
+    *("fail jit_charge", "bpf_link_detach l1"),
+)
+
+
 def test_a_stale_image_is_not_called() -> None:
-    """After a failed detach neither the function nor what calls it may be called, until it has a new image."""
-    second = ("bpf_prog_load p2 fentry", "bpf_raw_tracepoint_open l2 p2 foo1")
-    lines = (*ATTACHED, *second, "fail jit_charge", "bpf_link_detach l1")
-    now = inventory(*lines)
+    """After a failed detach neither the function nor what calls it may be called, until it has a new image (6.12)."""
+    now = inventory(*STALE, semantics="linux-6.12")
 
     assert {"foo1"} == now.stale
     assert [False, False, True] == [now.may_call(name) for name in ("foo1", "outer", "foo2")]
-    calling = inventory(*lines, "bpf_prog_load p3 fexit calls=outer", "bpf_raw_tracepoint_open l3 p3 foo2")
+    through = ("bpf_prog_load p3 fexit calls=outer", "bpf_raw_tracepoint_open l3 p3 foo2")
+    calling = inventory(*STALE, *through, semantics="linux-6.12")
     assert [False, True] == [calling.may_call(name) for name in ("foo2", "foo6")]
-    assert inventory(*lines, "bpf_raw_tracepoint_open l1 p1 foo1").may_call("outer")
+    assert inventory(*STALE, "bpf_raw_tracepoint_open l1 p1 foo1", semantics="linux-6.12").may_call("outer")
+
+
+def test_a_call_that_is_left_out_is_told() -> None:
+    """What nobody may call is bad input for a seed, and told to the witness, with the reason."""
+    told = fakes.Listens()
+    run = lockstep(fakes.Honest, semantics="linux-6.12", witness=told)
+    run.run(steps(*STALE))
+
+    with pytest.raises(UnsupportedError, match="linux-6.12 does not survive a call of an image"):
+        run.step(steps("call outer 1")[0])
+    assert ["call outer 1"] == [print_operation(operation) for operation, _ in told.declines]
+
+
+def test_a_stale_image_is_called_where_programs_are_patched_out() -> None:
+    """In 7.3 the call runs those programs that are still linked (IMAGE-2)."""
+    run = lockstep(fakes.Honest)
+    run.run(steps(*STALE))
+
+    assert {"foo1"} == run.inventory.stale
+    assert "fentry:p2 body =1" == run.step(steps("call foo1 1")[0]).observed
+
+
+def test_how_an_image_reaches_the_original_is_compared() -> None:
+    """Systems that can tell are asked, the others not (IMAGE-3)."""
+    lines = ("bpf_prog_load p1 fexit", "bpf_raw_tracepoint_open l1 p1 foo1")
+    found = diverge(fakes.LooksAtStacks, *lines)
+
+    assert ("original", "foo1 address", "foo1 stack") == (found.aspect, found.expected, found.observed)
+    assert lockstep(fakes.Looks, fakes.Honest).run(steps(*lines, "livepatch foo1")) == ()
+
+
+@pytest.mark.parametrize(
+    ("lines", "settle", "told"),
+    [
+        ((*DETACHED, "settle"), False, ["+1 links"]),
+        (DETACHED, True, ["+1 links"]),
+        (ATTACHED, True, ["+1 links"]),
+        (DETACHED, False, []),
+        ((*ATTACHED, "settle"), False, []),
+        (("settle",), False, []),
+    ],
+)
+def test_leaks_are_looked_for_once_all_is_undone_and_settled(
+    lines: tuple[str, ...], settle: bool, told: list[str]
+) -> None:
+    """A run that ends with nothing attached and a settle is asked what is left over (SETTLE-1)."""
+    run = lockstep(fakes.Honest, fakes.Leaks)
+    run.run(steps(*lines))
+    if settle:
+        run.undo(settle=True)
+    found = run.close()
+
+    assert told == [one.observed for one in found]
+    assert {("leak", "settle", 1)} >= {(one.aspect, one.step, one.place) for one in found}
+
+
+def test_a_leak_becomes_a_seed_that_shows_it() -> None:
+    """It is shrunk to what leaks, and ends with all undone and settled."""
+    run = lockstep(fakes.Leaks)
+    run.run(steps(*TRACED, *ATTACHED, "call foo1 1"))
+    run.undo(settle=True)
+    (found,) = run.close()
+    seed = shrink_finding(found, run, [fakes.Leaks], math.inf).seed
+
+    lines = [print_operation(step.operation) for step in seed.steps]
+    assert [*ATTACHED, "bpf_link_detach l1"] == lines[:3]
+    assert "settle" == lines[-1]
+    again = lockstep(fakes.Leaks)
+    assert again.run(seed.steps) == ()
+    assert ["leak"] == [one.aspect for one in again.close()]
 
 
 def test_the_journal_holds_the_step_that_killed_the_process(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ init_module mod1
 delete_module mod1
 site foo1 -> trampoline:fentry:p1,fexit:p2
 fail jit_charge 3
+settle
 task t1 foo2 1 2
 step t1 3
 step t1 to=body

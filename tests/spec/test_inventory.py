@@ -64,6 +64,52 @@ def check_agreement(inventory: Inventory, state: model.state.State) -> None:
     assert inventory.dead or not state.dead
 
 
+def followed(semantics: str, *lines: str) -> Inventory:
+    """The inventory after these lines, by the model's answers."""
+    system = model.system(synthetic(), PRESETS[semantics])
+    inventory = Inventory.at_start(synthetic(), PRESETS[semantics])
+    for operation in map(parse_operation, lines):
+        inventory = inventory.after(operation, system.apply(operation))
+    return inventory
+
+
+ATTACHED = ("bpf_prog_load p1 fexit", "bpf_raw_tracepoint_open l1 p1 foo2", "bpf_raw_tracepoint_open l2 p1 foo1")
+
+
+def test_everything_is_undone_once_nothing_is_attached() -> None:
+    """Programs and ops that nobody uses count for nothing; a detach that failed may have left something."""
+    gone = ("bpf_link_detach l1", "bpf_link_detach l2", "ftrace_ops o1")
+
+    assert followed("linux-7.3", *ATTACHED, *gone).undone
+    assert not followed("linux-7.3", *ATTACHED, *gone[:1]).undone
+    for line in ("livepatch foo1", "register_ftrace_graph g filter=foo1", "ftrace_enabled 0"):
+        assert not followed("linux-6.12", *ATTACHED, *gone, line).undone
+    third = ("bpf_prog_load p2 fentry", "bpf_raw_tracepoint_open l3 p2 foo1", "fail jit_charge", "bpf_link_detach l3")
+    assert not followed("linux-7.3", *ATTACHED, *third, *gone).undone
+
+
+def test_functions_with_images_come_in_the_order_of_their_links() -> None:
+    """Those whose module has gone have none."""
+    assert ("foo2", "foo1") == followed("linux-7.3", *ATTACHED).with_images()
+    assert ("foo1",) == followed("linux-7.3", *ATTACHED, "bpf_link_detach l1").with_images()
+
+
+def test_it_is_open_what_a_handshake_that_failed_leaves() -> None:
+    """Until an IPMODIFY user of the function comes or goes, or its trampoline is a new one (IPMODIFY-2)."""
+    fails = (
+        "livepatch foo3",
+        "ftrace_ops o1 ipmodify",
+        "ftrace_set_filter_ips o1 foo1 foo3",
+        "register_ftrace_function o1",
+    )
+    unsure = followed("linux-7.3", *ATTACHED, *fails)
+
+    assert {"foo1", "foo3"} == unsure.unsure
+    assert {"foo3"} == followed("linux-7.3", *ATTACHED, *fails, "livepatch foo1").unsure
+    again = ("bpf_link_detach l2", "bpf_raw_tracepoint_open l2 p1 foo1")
+    assert {"foo3"} == followed("linux-7.3", *ATTACHED, *fails, *again).unsure
+
+
 def world_functions(inventory: Inventory) -> list[str]:
     return [function.name for function in inventory.world.functions]
 

@@ -36,6 +36,10 @@ def answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
             return {"declines": capabilities.declines(system, wire.decode(Operation, operation, "declines"))}
         case {"console": True}:
             return {"console": capabilities.console(system)}
+        case {"originals": True}:
+            return {"originals": wire.encode(capabilities.originals(system))}
+        case {"left_over": True}:
+            return {"left_over": capabilities.left_over(system)}
     return {"error": f"no such request: {', '.join(request)}"}
 
 

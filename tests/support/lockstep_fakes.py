@@ -202,10 +202,52 @@ class Shares(Sharing):
     sharing = "per_shape"
 
 
-class Capable(Declines, CountsImages, Talks, Shares):
+class Looks(Honest):
+    """Tells how its images reach the original."""
+
+    def originals(self) -> Mapping[str, str]:
+        return self._inner.originals()
+
+
+class LooksAtStacks(Looks):
+    """Takes the original from the stack, whoever else is there."""
+
+    def originals(self) -> Mapping[str, str]:
+        return dict.fromkeys(super().originals(), "stack")
+
+
+class Leaks(Honest):
+    """Never frees what a link held."""
+
+    def __init__(self, world: World, semantics: Semantics) -> None:
+        super().__init__(world, semantics)
+        self._leaked = 0
+
+    def apply(self, operation: Operation) -> Outcome:
+        outcome = super().apply(operation)
+        self._leaked += isinstance(operation, BpfLinkDetach) and outcome == Ok()
+        return outcome
+
+    def left_over(self) -> str:
+        return f"+{self._leaked} links" if self._leaked else ""
+
+
+class Capable(Declines, CountsImages, Talks, Shares, Looks, Leaks):
     """Has every capability."""
 
     name = "capable"
+
+
+class Listens:
+    """A witness that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.declines: list[tuple[Operation, str]] = []
+
+    def agreed(self, operation: Operation, observed: str, rules: tuple[str, ...]) -> None: ...
+
+    def declined(self, operation: Operation, reason: str) -> None:
+        self.declines.append((operation, reason))
 
 
 class Forgetful(Honest):
@@ -229,3 +271,6 @@ class Forgetful(Honest):
 
     def images(self, level: str) -> int:
         return self._inner.images(level)
+
+    def originals(self) -> Mapping[str, str]:
+        return self._inner.originals()

@@ -105,5 +105,6 @@ FORMS: list[Callable[[Draw], str]] = [
     lambda d: f"bpf_link_detach {d.name('l', 8)}",
     lambda _: "delete_module mod1",
     lambda _: "init_module mod1",
+    lambda _: "settle",
     lambda d: f"fail {d.one(POINTS) if d.random.random() < 0.95 else 'patch'} {d.random.randint(1, 4)}",
 ]

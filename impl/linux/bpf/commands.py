@@ -25,6 +25,7 @@ __all__ = [
     "create_kprobe_multi",
     "create_link",
     "create_multi_link",
+    "first_link",
     "load_kprobe",
     "load_program",
     "loaded_program",
@@ -36,7 +37,7 @@ __all__ = [
 
 # enum bpf_cmd
 MAP_CREATE, PROG_LOAD, GET_INFO, RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
-BTF_FD_BY_ID, BTF_NEXT_ID, LINK_CREATE = 19, 23, 28
+BTF_FD_BY_ID, BTF_NEXT_ID, LINK_CREATE, LINK_NEXT_ID = 19, 23, 28, 31
 MAP_TYPE_ARRAY, MMAPABLE = 2, 1 << 10
 PROG_TYPE_KPROBE, PROG_TYPE_TRACING = 2, 26
 SLEEPABLE = 1 << 4
@@ -178,6 +179,11 @@ def create_multi_link(
     if cookies is not None:
         attribute.pointer(24, _pack_quads(cookies))
     return _bpf(batch, LINK_CREATE, attribute)
+
+
+def first_link(batch: Batch) -> int:
+    """BPF_LINK_GET_NEXT_ID from the beginning: the entry's value is -ENOENT if no link has an id."""
+    return _bpf(batch, LINK_NEXT_ID, _Attribute(12).words(0, 0))
 
 
 def create_kprobe_multi(

@@ -235,11 +235,16 @@ def _use_session(program: RecorderProgram, bindings: Bindings) -> list[BpfInstru
 
 
 def _call_nested(entry: int, bindings: Bindings) -> list[BpfInstruction]:
-    """Call the function whose address the map's header holds, if any (PROG-5)."""
+    """Call the function whose address the map's header holds, if any (PROG-5).
+
+    What runs in the call has a context of its own, and gives back that of this program: so its cookie is asked for
+    again.
+    """
     call = [
         code.store_constant(CALL_REGISTER, UNDER_WAY, 1),
         code.call_kfunc(bindings.nested, 1),
         code.store_constant(CALL_REGISTER, UNDER_WAY, 0),
+        *_ask(GET_ATTACH_COOKIE, COOKIE),
     ]
     return [
         *code.load_map_value(CALL_REGISTER, bindings.map_fd, NESTED_AT + NESTED_BYTES * entry),

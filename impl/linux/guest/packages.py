@@ -35,7 +35,8 @@ class Kernel:
 
     `release` is what `uname -r` prints; `vmlinux` what QEMU boots, an ELF file; `modules` the directory
     lib/modules/RELEASE, or None where all that the guest needs is built in; `headers` a build tree for `make -C`, or
-    None. `build` tells kernels of one name and release apart; it is empty where these do.
+    None. `build` tells kernels of one name and release apart; it is empty where these do. `parameters` are words that
+    it is told beside its machine's.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Kernel:
     headers: Path | None
     architecture: Architecture
     build: str = ""
+    parameters: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ def _start(command: Sequence[str | Path], directory: Path, descriptors: tuple[in
 def _options(setup: Setup, channel: int, monitor: int) -> list[str | Path]:
     """No second CPU: with one, emulated in a thread of its own, code that is patched while it runs livelocks QEMU."""
     architecture = setup.kernel.architecture
-    command_line = f"{architecture.command_line} {COMMAND_LINE}"
+    command_line = f"{architecture.command_line} {COMMAND_LINE} {setup.kernel.parameters}".rstrip()
     return [
         *("-accel", "tcg", *architecture.machine, "-smp", "1", "-m", str(setup.memory)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),

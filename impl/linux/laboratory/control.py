@@ -69,7 +69,7 @@ Command = IntEnum(
     "CLEAR WARN OOPS CALL "
     "OPS_DECLARE OPS_FILTER_IP OPS_FILTER_IPS OPS_FILTER OPS_NOTRACE OPS_FREE OPS_REGISTER OPS_UNREGISTER "
     "DIRECT_REGISTER DIRECT_UNREGISTER DIRECT_MODIFY MULTI_REGISTER MULTI_UNREGISTER MULTI_MODIFY "
-    "HASH_ADD HASH_DEL HASH_MOD LIVEPATCH UNLIVEPATCH HOLD",
+    "HASH_ADD HASH_DEL HASH_MOD LIVEPATCH UNLIVEPATCH HOLD SETTLE",
     start=0,
 )
 """Places in the table `verbs` of module/core.c."""
@@ -154,7 +154,10 @@ class Log:
 
 
 def pack(command: Command, *words: int, text: str = "") -> bytes:
-    """A command as it is written. HOLD takes the memory between two addresses, which a module has left, for good."""
+    """A command as it is written. HOLD takes the memory between two addresses, which a module has left, for good.
+
+    SETTLE waits until all that was put off till after grace periods is done.
+    """
     packed = struct.pack(f"<{len(words)}Q", *(word % MODULUS for word in words))
     return COMMAND_HEADER.pack(command, len(words)) + packed + text.encode()
 
@@ -206,6 +209,15 @@ def load_module(guest: Guest, modules: Modules, name: str, address: Callable[[st
     refused = guest.submit(batch)[0].value
     if refused:
         raise BadInputError(f"the kernel refuses the module {name}.ko: {errno_name(refused)}")
+
+
+def settle(guest: Guest) -> None:
+    """Wait until all that the kernel put off till after grace periods is done."""
+    batch = Batch()
+    written = batch.write_file(CONTROL, pack(Command.SETTLE))
+    refused = guest.submit(batch)[written].value
+    if refused < 0:
+        raise BadInputError(f"the kernel does not settle: {errno_name(refused)}")
 
 
 def delete_module(batch: Batch, name: str) -> int:
@@ -310,5 +322,6 @@ ENCODINGS: dict[type[op.Operation], tuple[Command, Callable[[Any, Numbers], Iter
     op.UpdateFtraceDirectMod: (Command.HASH_MOD, _encode_entries),
     op.Livepatch: (Command.LIVEPATCH, lambda o, n: (n.address(o.function), n.address(f"{o.function}__patched"))),
     op.Unlivepatch: (Command.UNLIVEPATCH, lambda o, n: (n.address(o.function),)),
+    op.Settle: (Command.SETTLE, lambda _, __: ()),
 }
 """The command of each operation that has one, and its words. Where a kernel lacks the call, it is -EOPNOTSUPP."""

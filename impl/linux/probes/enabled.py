@@ -95,6 +95,8 @@ def _parse_line(line: str) -> EnabledFunction:
     if not match:
         raise BadInputError(f"enabled_functions: cannot read the line {line!r}")
     letters, rest = match["letters"], match["rest"]
+    if "ERROR!" in rest or ("\tops: " in rest and "O" not in letters):
+        raise BadInputError(f"enabled_functions: what covers the site cannot be so in the line {line!r}")
     trampoline, caller = TRAMPOLINE.search(rest), CALLER.match(rest)
     return EnabledFunction(
         match["symbol"],

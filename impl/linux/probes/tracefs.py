@@ -182,6 +182,13 @@ class GraphTracer:
                 self._set(f"{directory}/set_ftrace_notrace", ())
         return error
 
+    def give_back(self) -> None:
+        """Empty every filter and limit, once nobody is registered: what they were set to stays otherwise."""
+        for directory in self._directories:
+            self._set(f"{directory}/set_ftrace_filter", ())
+            self._set(f"{directory}/set_ftrace_notrace", ())
+        self._limit(Limits())
+
     def set_hash(self, user: str, file: str, pattern: str | None) -> int:
         """Add a pattern to one of a live user's files, or take it out with !; None empties it: 0 or -errno.
 

@@ -7,6 +7,7 @@ exist yet, it draws the operation that makes it. Draws shrink to o1, p1, l1, foo
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 from hypothesis import strategies as st
@@ -14,7 +15,9 @@ from hypothesis.strategies import DrawFn
 
 from properties.hunt.strategies import bpf, ftrace
 from properties.hunt.strategies.drawing import (
+    LINKS,
     MOST_FUNCTIONS,
+    PROGRAMS,
     UNKNOWN,
     Maker,
     Setting,
@@ -29,6 +32,7 @@ from properties.hunt.strategies.drawing import (
 from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
 from spec.inventory import Inventory
+from spec.operations import names_of
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 
@@ -87,6 +91,10 @@ def _site(draw: DrawFn, at: Setting) -> op.Operation:
     return op.ObserveSite(function if function in at.inventory.world.by_name else at.inventory.world.functions[0].name)
 
 
+def _settle(_draw: DrawFn, _: Setting) -> op.Operation:
+    return op.Settle()
+
+
 CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
     "filters": (
         (op.FtraceSetFilterIp, 8, ftrace.set_filter),
@@ -126,7 +134,7 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
     ),
     "modules": ((op.DeleteModule, 1, _delete_module), (op.InitModule, 1, _init_module)),
     "again": ((op.FtraceOps, 1, _again),),
-    "call": ((op.Call, 12, _call), (op.ObserveSite, 1, _site)),
+    "call": ((op.Call, 12, _call), (op.ObserveSite, 1, _site), (op.Settle, 1, _settle)),
 }
 """The rules of the machines, but for `faults`: each a choice of operations by weight."""
 
@@ -181,12 +189,46 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     """
     machine = draw(st.runner())
     at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past, machine.wide)
+    concerned = _list_concerned(machine.fell, at) if machine.fell else ()
+    probes: bool = bool(concerned) and draw(st.booleans())
+    if probes:
+        return Drawn(_probe(draw, at, pick(draw, concerned)))
     drawn = _draw_operations(draw, concept, at)
+    if isinstance(drawn[-1], op.Settle):
+        return Drawn((*drawn, *_call_images(draw, at)))
     if isinstance(drawn[-1], op.Call | op.ObserveSite):
         return Drawn(drawn)
     named = (*covered_functions(drawn[-1]), *at.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
     return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
+
+
+def _list_concerned(fell: op.Operation, at: Setting) -> tuple[str, ...]:
+    """The functions that an operation which failed was about, some of those that are there."""
+    named = (name.text for name in names_of(fell) if name.space == "function")
+    linked = at.inventory.links[fell.link].functions if isinstance(fell, op.BpfLinkDetach) else ()
+    there = (name for name in dict.fromkeys((*named, *linked)) if at.inventory.loaded(name))
+    return tuple(islice(there, MOST_FUNCTIONS))
+
+
+def _probe(draw: DrawFn, at: Setting, function: str) -> tuple[op.Operation, ...]:
+    """What comes to the function, is called there and goes again: flags that a failure has left behind show in it."""
+    call = _call_of(function, draw, at)
+    program = next((name for name in PROGRAMS if name not in at.inventory.programs), None)
+    link = next((name for name in LINKS if name not in at.inventory.links), None)
+    patches = function not in at.inventory.livepatches and {op.Livepatch, op.Unlivepatch} <= at.supports
+    if patches and (draw(st.booleans()) or not (program and link)):
+        return (*call, op.Livepatch(function), *call, op.Unlivepatch(function), *call)
+    if not (program and link and op.BpfRawTracepointOpen in at.supports):
+        return call
+    kind = pick(draw, bpf.attaching_kinds(at.semantics))
+    opened = op.BpfRawTracepointOpen(link, program, function)
+    return (op.BpfProgLoad(program, kind), opened, *call, op.BpfLinkDetach(link), *call)
+
+
+def _call_images(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """Calls of some functions that have an image: it must still be whole."""
+    return tuple(call for name in at.inventory.with_images()[:MOST_FUNCTIONS] for call in _call_of(name, draw, at))
 
 
 class Beginning(NamedTuple):

@@ -67,6 +67,7 @@ static const struct {
 	{ massattach_livepatch, 2 },
 	{ massattach_unlivepatch, 1 },
 	{ massattach_hold, 2 },
+	{ massattach_settle, 0 },
 };
 
 struct header {

@@ -67,7 +67,7 @@ massattach_verb massattach_direct_register, massattach_direct_unregister, massat
 massattach_verb massattach_multi_register, massattach_multi_unregister, massattach_multi_modify;
 massattach_verb massattach_hash_add, massattach_hash_del, massattach_hash_mod;
 massattach_verb massattach_livepatch, massattach_unlivepatch;
-massattach_verb massattach_call, massattach_hold;
+massattach_verb massattach_call, massattach_hold, massattach_settle;
 
 int massattach_livepatch_init(void);
 int massattach_calls_init(void);

@@ -1,0 +1,73 @@
+"""What a kernel does not free is found once all is undone and settled; one that frees everything leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from impl import linux
+from impl.linux.station import Station
+from impl.linux.system import Linux
+from properties.lockstep.divergence import Divergence
+from properties.lockstep.lockstep import Lockstep
+from spec.border import bordered
+from spec.seeds import parse_seed
+from spec.semantics import PRESETS
+from spec.system import System
+from spec.worlds import World, synthetic
+from tests.support.stations import KERNELS, kernel_or_skip
+
+pytestmark = pytest.mark.vm
+
+RETURN = b"\xc3"
+ALL = """bpf_prog_load p1 fexit
+bpf_prog_load p2 fentry target=foo2
+bpf_raw_tracepoint_open l1 p1 foo1
+bpf_raw_tracepoint_open l2 p2
+bpf_raw_tracepoint_open l3 p1 foo2
+call foo2 1 2
+settle
+call foo2 1 2
+ftrace_ops o1 dynamic
+ftrace_set_filter_ips o1 foo1 foo2 foo3
+register_ftrace_function o1
+livepatch foo2
+register_ftrace_graph g filter=foo1
+unlivepatch foo2
+"""
+
+
+@pytest.fixture(params=KERNELS)
+def station(request: pytest.FixtureRequest) -> Iterator[Station]:
+    """A kernel with the functions of the synthetic world."""
+    yield linux.station_of(kernel_or_skip(request.param), synthetic())
+    linux.close()
+
+
+def left_by(station: Station, lines: str) -> list[Divergence]:
+    """What is found at the end of a run."""
+    semantics = PRESETS[station.kernel.name]
+
+    def make(world: World, _: object) -> System:
+        return bordered(Linux(station, world, semantics), world, semantics)
+
+    run = Lockstep(synthetic(), semantics, [make])
+    steps = parse_seed(f"world synthetic\nsemantics {semantics.name}\n---\n{lines}").steps
+    assert (run.run(steps) or run.undo(settle=True)) == ()
+    return list(run.close())
+
+
+def test_what_is_not_freed_is_found(station: Station) -> None:
+    """Nothing is left of a run; of one that never uncharges memory of the JIT, just that is; or all of an image."""
+    assert [] == left_by(station, ALL)
+
+    station.guest.change([(station.symbols.address("bpf_jit_uncharge_modmem"), RETURN)])
+    (found,) = left_by(station, ALL)
+    assert ("leak", "settle", "nothing is left over") == (found.aspect, found.step, found.expected)
+    assert found.observed.endswith(" bytes of JIT memory")
+
+    station.guest.change([(station.symbols.address("__bpf_tramp_image_put_deferred"), RETURN)])
+    (found,) = left_by(station, ALL)
+    assert "in kallsyms: bpf_trampoline_" in found.observed
+    assert " bytes of JIT memory" in found.observed
