@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 __all__ = ["KINDS", "OPERATIONS", "POINTS", "SWITCH", "Name", "Operation", "names_of", "renamed"]
 
 KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
-POINTS = ("alloc", "jit_charge", "patch", "register", "filter")
+POINTS = ("alloc", "jit_charge", "patch", "register", "filter", "nth")
 SWITCH = ("0", "1")
 FLAVOURS = ("rcu", "rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
 
@@ -406,7 +406,7 @@ class ObserveSite(Operation, verb="site"):
 
 @dataclass(frozen=True, slots=True)
 class Fail(Operation):
-    """The count-th time the point is reached from here, it fails."""
+    """The count-th time the point is reached from here, it fails; `nth`: the count-th allocation of what comes next."""
 
     point: str = word()
     count: int = number(1)
