@@ -15,8 +15,8 @@ ERRNOS = {"alloc": "ENOMEM", "filter": "EINVAL", "register": "EBUSY", "jit_charg
 
 
 def fail(state: State, operation: op.Fail) -> State:
-    """FAIL-1: the count-th time from here that the point is reached, it fails; FAIL-4: nothing is seen of `nth`."""
-    if operation.point == "nth":
+    """FAIL-1: the count-th time from here that the point is reached, it fails; FAIL-4: some are not seen."""
+    if operation.point in op.UNSEEN:
         cite("FAIL-4")
         return state
     cite("FAIL-1")

@@ -15,7 +15,9 @@ from typing import Final, TypeVar
 
 from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Reply
 from impl.linux.guest.guest import Guest
+from impl.linux.injection import Injector
 from impl.linux.probes.reports import without_stamps
+from spec.operations import Fail
 
 __all__ = ["Allocations", "failed_at", "open_fail_nth"]
 
@@ -31,6 +33,7 @@ SETTINGS: Final = {
 }
 """Allocations that may sleep fail too, and pages as well as slab objects; each prints where it was."""
 
+HASH: Final = Fail("hash")
 NUMBER_BYTES: Final = 16
 STACK: Final = re.compile(r" *(\w[\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\w+\])?")
 """A function that the unwinder is sure of; a module's name may follow."""
@@ -63,11 +66,16 @@ def open_fail_nth(guest: Guest) -> int | None:
 
 @dataclass(slots=True)
 class Allocations:
-    """Of one run. armed: which allocation of the next operation fails; 0 for none. failed: one has failed."""
+    """Of one run. armed: which allocation of the next operation fails, 0 for none; hashes: those of hashes do.
+
+    failed: one has failed.
+    """
 
     guest: Guest
     descriptor: int | None
+    injector: Injector
     armed: int = 0
+    hashes: bool = False
     failed: bool = False
 
     def submit(self, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
@@ -75,6 +83,8 @@ class Allocations:
 
         The same count goes on in a further batch of the operation, if it was not used up.
         """
+        if self.hashes:
+            return self._submit_without_hashes(add)
         batch = Batch()
         if self.descriptor is None or not self.armed:
             added = add(batch)
@@ -85,6 +95,19 @@ class Allocations:
         self._write(batch, 0)
         replies = self.guest.submit(batch)
         self._note(replies[left])
+        return added, replies
+
+    def disarm(self) -> None:
+        """The operation is over."""
+        self.armed, self.hashes = 0, False
+
+    def _submit_without_hashes(self, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
+        batch, points = Batch(), {HASH.point}
+        added = add(batch)
+        with self.injector.failing(points, HASH):
+            replies = self.guest.submit(batch)
+        self.failed = not points
+        self.hashes = not self.failed
         return added, replies
 
     def _write(self, batch: Batch, number: int) -> None:

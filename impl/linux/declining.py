@@ -93,6 +93,8 @@ class Decliner:
     def _fail(self, operation: op.Fail) -> str:
         if operation.point == "nth":
             return "" if self.directory.station.fail_nth is not None else NO_FAIL_NTH
+        if operation.point == "hash" and self.run.failing & {"alloc"}:
+            return "makes alloc_ftrace_hash() fail for one reason at a time"
         if 1 < operation.count < NEVER:
             return "can only make a point fail when it is reached next"
         lacks = operation.point in injection.POINTS and not self.directory.station.injects

@@ -58,11 +58,11 @@ class Linux:
         self._station = station
         self._run = RunState(Inventory.at_start(world, semantics))
         self._directory = Directory.of(station)
-        self._allocations = Allocations(station.guest, station.fail_nth)
+        self._injector = Injector(station.guest, station.symbols)
+        self._allocations = Allocations(station.guest, station.fail_nth, self._injector)
         self._attachments = Attachments(self._directory, self._run, self._allocations)
         self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
-        self._injector = Injector(station.guest, station.symbols)
         self.answered: Outcome | None = None
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
@@ -78,7 +78,7 @@ class Linux:
         before = self._observer.sites
         outcome = self._try_out(operation)
         if not isinstance(operation, op.Fail):
-            self._allocations.armed = 0
+            self._allocations.disarm()
         if self._allocations.failed:
             self._allocations.failed, self.answered = False, outcome
             if outcome == Errno("ENOMEM"):
@@ -160,6 +160,8 @@ class Linux:
         """The point fails next, or a fault that was armed is taken back."""
         if operation.point == "nth":
             self._allocations.armed = operation.count
+        elif operation.point == "hash":
+            self._allocations.hashes = True
         elif operation.point == "jit_charge":
             self._run.charge_fails = operation.count == 1
         elif operation.count == 1:

@@ -19,7 +19,12 @@ class KnownFinding:
     told: str
 
 
-KNOWN: Final[tuple[KnownFinding, ...]] = ()
+KNOWN: Final[tuple[KnownFinding, ...]] = (
+    KnownFinding("DEFECT-24", "bpf_link_detach ", r"WARNING: .*\bbpf_trampoline_multi_detach\+"),
+    KnownFinding("DEFECT-1", "bpf_link_detach ", r"WARNING: .*\bbpf_tracing_link_release\+"),
+    KnownFinding("DEFECT-25", "unregister_ftrace_graph ", r"the model says: \w+ nop\n.* says: \w+ \(1\) ops:graph_ops"),
+    KnownFinding("DEFECT-26", "register_ftrace_graph ", r"says:\n +-E(BUSY|EXIST) WARN\n"),
+)
 
 
 def defect_of(operation: str, told: str, known: Iterable[KnownFinding] = KNOWN) -> str:

@@ -94,6 +94,9 @@ class _Trial:
 
     def each(self) -> Iterator[Tried]:
         """Every fault that the operation comes by."""
+        hashes = self.take("hash")
+        if hashes.answer or hashes.aspect:
+            yield hashes
         if self._station.fail_nth is None:
             yield from (tried for point in POINTS if (tried := self.take(point)) and not self.declined)
             return
@@ -134,7 +137,9 @@ class _Trial:
         found = self._take_steps(lockstep, fault) or lockstep.undo()
         if found:
             return found[0].aspect, str(found[0])
-        leak = "" if self.declined or lockstep.inventory.unclean else self._look_for_leaks()
+        inventory = lockstep.inventory
+        undone = not (self.declined or inventory.unclean or inventory.dead or inventory.doubtful)
+        leak = self._look_for_leaks() if undone else ""
         found = lockstep.close()
         if found:
             return found[0].aspect, str(found[0])

@@ -45,7 +45,7 @@ def close(batch: Batch) -> int:
 def test_nothing_is_written_unless_something_is_to_fail(descriptor: int | None, armed: int) -> None:
     """Neither in a kernel without fail-nth nor without a fault."""
     guest = Counting(0)
-    allocations = Allocations(cast("Any", guest), descriptor, armed)
+    allocations = Allocations(cast("Any", guest), descriptor, cast("Any", None), armed)
     index, replies = allocations.submit(close)
 
     assert (0, 1, [1], False) == (index, len(replies), guest.frames, allocations.failed)
@@ -54,7 +54,7 @@ def test_nothing_is_written_unless_something_is_to_fail(descriptor: int | None, 
 def test_the_call_stands_between_two_writes() -> None:
     """Its number is armed before, and what is left is read and put back behind it."""
     guest = Counting(0)
-    allocations = Allocations(cast("Any", guest), DESCRIPTOR, 2)
+    allocations = Allocations(cast("Any", guest), DESCRIPTOR, cast("Any", None), 2)
     index, replies = allocations.submit(close)
 
     assert (1, 4) == (index, len(replies))
@@ -63,7 +63,7 @@ def test_the_call_stands_between_two_writes() -> None:
 
 def test_a_count_goes_on_in_the_next_frame() -> None:
     """An operation may take several; what it made in the first is counted."""
-    allocations = Allocations(cast("Any", Counting(1, 0)), DESCRIPTOR, 3)
+    allocations = Allocations(cast("Any", Counting(1, 0)), DESCRIPTOR, cast("Any", None), 3)
     allocations.submit(close)
 
     assert (False, 1) == (allocations.failed, allocations.armed)
