@@ -15,7 +15,10 @@ ERRNOS = {"alloc": "ENOMEM", "filter": "EINVAL", "register": "EBUSY", "jit_charg
 
 
 def fail(state: State, operation: op.Fail) -> State:
-    """FAIL-1: the count-th time from here that the point is reached, it fails."""
+    """FAIL-1: the count-th time from here that the point is reached, it fails; FAIL-4: some are not seen."""
+    if operation.point in op.UNSEEN:
+        cite("FAIL-4")
+        return state
     cite("FAIL-1")
     return replace(state, armed={**state.armed, operation.point: operation.count})
 

@@ -490,7 +490,7 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.BpfLinkDetach: _detach,
     op.InitModule: lambda s, o, _: s.changed(modules=s.modules | {o.module}),
     op.DeleteModule: _delete_module,
-    op.Fail: lambda s, o, _: s.changed(armed=s.armed | {o.point}),
+    op.Fail: lambda s, o, _: s if o.point in op.UNSEEN else s.changed(armed=s.armed | {o.point}),
     op.Settle: lambda s, _, __: s,
 }
 

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-__all__ = ["KINDS", "OPERATIONS", "POINTS", "SWITCH", "Name", "Operation", "names_of", "renamed"]
+__all__ = ["KINDS", "OPERATIONS", "POINTS", "SWITCH", "UNSEEN", "Name", "Operation", "names_of", "renamed"]
 
 KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
-POINTS = ("alloc", "jit_charge", "patch", "register", "filter")
+POINTS = ("alloc", "jit_charge", "patch", "register", "filter", "nth", "hash")
+UNSEEN = ("nth", "hash")
+"""Points of the next operation alone, of which nothing is seen but where the kernel is wrong (FAIL-4)."""
 SWITCH = ("0", "1")
 FLAVOURS = ("rcu", "rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
 
@@ -406,7 +408,7 @@ class ObserveSite(Operation, verb="site"):
 
 @dataclass(frozen=True, slots=True)
 class Fail(Operation):
-    """The count-th time the point is reached from here, it fails."""
+    """The count-th time the point is reached from here, it fails. An UNSEEN one is of the next operation alone."""
 
     point: str = word()
     count: int = number(1)

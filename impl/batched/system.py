@@ -31,7 +31,8 @@ OK: Final = Ok()
 
 
 def _fail(state: State, operation: op.Fail) -> None:
-    state.faults.arm(operation.point, operation.count)
+    if operation.point not in op.UNSEEN:
+        state.faults.arm(operation.point, operation.count)
 
 
 HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from impl.linux.allocations import Allocations
 from impl.linux.bpf import commands
 from impl.linux.bpf.recorders import ATTACH_TYPES, RecorderProgram, load
 from impl.linux.directory import Directory
@@ -46,11 +47,13 @@ class Loaded:
 class Attachments:
     """State: programs by name and function (or BTF), links by name; and all programs there ever were, by number.
 
-    _named_fds: of programs that stay, since they were loaded when they were declared.
+    allocations: of the operation, of which one may fail. _named_fds: of programs that stay, since they were loaded when
+    they were declared.
     """
 
     directory: Directory
     run: RunState
+    allocations: Allocations
     numbered: list[Loaded | None] = field(default_factory=list)
     _loaded: dict[tuple[str, str], Loaded] = field(default_factory=dict)
     _links: dict[str, tuple[int, tuple[Loaded, ...]]] = field(default_factory=dict)
@@ -62,10 +65,10 @@ class Attachments:
         if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
             return Errno("EINVAL", harness="PROG-1")
         if declared.multi:
-            return self._keep(declared, self._load(declared, None, self.directory.home(self._first())))
+            return self._keep(declared, self._load(declared, None, self.directory.home(self._first()), declares=True))
         if declared.target is not None:
             function = self._find(declared.target)
-            return self._keep(declared, self._load(declared, function, declared.target))
+            return self._keep(declared, self._load(declared, function, declared.target, declares=True))
         return self._try_loading(declared)
 
     def _find(self, name: str) -> Function | None:
@@ -85,9 +88,9 @@ class Attachments:
         code = RecorderProgram(
             0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0
         )
-        batch = Batch()
-        load(batch, code, self.directory.station.bindings, btf_id=target)
-        fd = self._submit(batch)[0].value
+        bindings = self.directory.station.bindings
+        loaded, replies = self.allocations.submit(lambda batch: load(batch, code, bindings, btf_id=target))
+        fd = replies[loaded].value
         if fd < 0:
             return Errno(errno_name(fd))
         self._close([fd])
@@ -100,16 +103,22 @@ class Attachments:
         self._named_fds[declared.prog] = loaded.fd
         return Ok()
 
-    def _load(self, declared: op.BpfProgLoad, function: Function | None, place: str | None) -> Loaded | Errno:
+    def _load(
+        self, declared: op.BpfProgLoad, function: Function | None, place: str | None, *, declares: bool = False
+    ) -> Loaded | Errno:
+        """Load a program; declares: that is the operation, in which an allocation may fail."""
         code = self._code(declared, function)
         fd, btf = (self.directory.btf_fd(function), self.directory.btf_id(function)) if function else (0, 0)
         if function is None and declared.multi and place:
             fd = self.directory.btf_fds.get(place, 0)
         nested = self.directory.btf_fds.get("massattach", 0) if code.nested is not None else 0
-        batch = Batch()
         bindings = self.directory.station.bindings
-        load(batch, code, bindings, btf_id=btf, btf_fd=fd, nested_btf=nested)
-        program = self._submit(batch)[0].value
+
+        def add(batch: Batch) -> int:
+            return load(batch, code, bindings, btf_id=btf, btf_fd=fd, nested_btf=nested)
+
+        index, replies = (self.allocations.submit if declares else self._act)(add)
+        program = replies[index].value
         if program < 0:
             return Errno(errno_name(program))
         batch = Batch()
@@ -210,9 +219,8 @@ class Attachments:
         return [(found.name, cookie) for found in functions if found and self.directory.btf_id(found)]
 
     def _link(self, link: str, attach: Attach, loaded: tuple[Loaded, ...]) -> Outcome:
-        batch = Batch()
-        index = self._add_charged(batch, attach)
-        fd = self._submit(batch)[index].value
+        index, replies = self.allocations.submit(lambda batch: self._add_charged(batch, attach))
+        fd = replies[index].value
         if fd >= 0:
             for one in loaded:
                 self._loaded[one.prog, one.place] = one
@@ -224,9 +232,11 @@ class Attachments:
     def detach(self, wanted: op.BpfLinkDetach) -> Outcome:
         """Close the link's only descriptor; then programs that nothing else uses."""
         fd, loaded = self._links.pop(wanted.link)
-        batch = Batch()
-        index = self._add_charged(batch, lambda batch: commands.close(batch, fd))
-        value = self._submit(batch)[index].value
+        closed = self.allocations.submit(
+            lambda batch: self._add_charged(batch, lambda batch: commands.close(batch, fd))
+        )
+        index, replies = closed
+        value = replies[index].value
         self._release(loaded)
         return Errno(errno_name(value)) if value < 0 else Ok()
 
@@ -254,6 +264,11 @@ class Attachments:
             commands.close(batch, fd)
         if len(batch):
             self._submit(batch)
+
+    def _act(self, add: Attach) -> tuple[int, tuple[Reply, ...]]:
+        batch = Batch()
+        index = add(batch)
+        return index, self._submit(batch)
 
     def _submit(self, batch: Batch) -> tuple[Reply, ...]:
         return self.directory.station.guest.submit(batch)

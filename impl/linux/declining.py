@@ -24,6 +24,8 @@ NEVER = 1000
 
 EVERYTHING = "does not trace every function of the kernel: that takes the emulator too long"
 
+NO_FAIL_NTH = "has no /proc/self/fail-nth: it is built without CONFIG_FAULT_INJECTION or CONFIG_FAILSLAB"
+
 HALF_STARTED = "leaves an ops half started at which ftrace died, so that its direct calls are refused as misuse"
 
 UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
@@ -89,6 +91,10 @@ class Decliner:
         return "calls nothing after ftrace has died" if self._dead else ""
 
     def _fail(self, operation: op.Fail) -> str:
+        if operation.point == "nth":
+            return "" if self.directory.station.fail_nth is not None else NO_FAIL_NTH
+        if operation.point == "hash" and self.run.failing & {"alloc"}:
+            return "makes alloc_ftrace_hash() fail for one reason at a time"
         if 1 < operation.count < NEVER:
             return "can only make a point fail when it is reached next"
         lacks = operation.point in injection.POINTS and not self.directory.station.injects

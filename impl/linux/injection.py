@@ -47,6 +47,7 @@ _PLACES: dict[str, tuple[StandIn, ...]] = {
     ),
     "filter": (StandIn("ftrace_hash_move_and_update_ops", -errno.EINVAL, _FILTERS),),
     "register": (StandIn("__register_ftrace_function", -errno.EBUSY, (*_STARTING, op.ModifyFtraceDirectMulti)),),
+    "hash": (StandIn("alloc_ftrace_hash", 0, (Operation,)),),
     "patch": (
         StandIn(
             "ftrace_verify_code",
@@ -62,6 +63,7 @@ _REACHING: dict[str, tuple[type[Operation], ...]] = {
         *(*_ATTACHING, op.RegisterFtraceDirect, op.UpdateFtraceDirectAdd, op.UpdateFtraceDirectMod),
         *(op.Livepatch, op.Unlivepatch, op.UnregisterFtraceFunction, op.RegisterFtraceGraph, op.BpfLinkDetach),
     ),
+    "hash": (),
     "patch": (
         *(*_FILTERS, *_GRAPH_HASHES, *_SINGLE, *_HASHES, op.UnregisterFtraceDirect, op.UpdateFtraceDirectMod),
         *(op.UnregisterFtraceFunction, op.UnregisterFtraceDirectMulti, op.ModifyFtraceDirectMulti),
@@ -101,6 +103,8 @@ class Injector:
         replaced: dict[int, bytes] = {}
         for point, place in places.items():
             address = self._symbols.address(place.symbol)
+            if address in replaced:
+                continue
             code = self._guest.kernel.architecture.leave_at_once(address, place.returns, note, 1 << _number(point))
             replaced[address] = self._guest.read_memory([(address, len(code))])[0]
             self._guest.poke(address, code)

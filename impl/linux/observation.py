@@ -14,6 +14,7 @@ from impl.linux.guest.guest import Guest
 from impl.linux.laboratory.tuning import untaint
 from impl.linux.probes.disassembly import Disassembly, ProgramCall, disassemble
 from impl.linux.probes.enabled import EnabledFunction, direct_functions, parse_enabled_functions, site_of
+from impl.linux.probes.reports import Kind, parse_reports
 from impl.linux.probes.tracefs import ENABLED
 from spec.errors import BadInputError
 from spec.sites import Site
@@ -25,8 +26,11 @@ WARNED = 1 << 9
 IMAGE_BYTES = 4096
 IMAGE, STACK = "trampoline:", "stack"
 CALLBACK, REDIRECT = re.compile(r"massattach_ops(\d+)"), "massattach_redirect"
-COMPLAINT = re.compile(r"BUG:|Oops|general protection|kernel panic|Unable to handle|KASAN|UBSAN")
-TOO_SLOW = re.compile(r"soft lockup|hung_task|rcu.*(stall|detected)|hard LOCKUP")
+BEARABLE = frozenset({Kind.WARNING, Kind.SLOWNESS})
+"""Kinds of reports that are no complaints: a warning is compared with what the model expects."""
+
+MOST_TOLD = 4000
+"""Characters of a report that are kept."""
 
 
 class KernelComplaintError(Exception):
@@ -88,7 +92,7 @@ class Observer:
         tainted = batch.read_file(TAINTED)
         replies = self._guest.submit(batch)
         if self._has_warned(int(replies[tainted].data[0])):
-            raise KernelComplaintError(f"the kernel warned in a call:\n{self.warning[-4000:]}")
+            raise KernelComplaintError(f"the kernel warned in a call:\n{self.warning[-MOST_TOLD:]}")
 
     def _observe(self, functions: Sequence[EnabledFunction]) -> None:
         """Read the bytes of every site that is shown or was shown before; one that is a nop is left out."""
@@ -225,10 +229,13 @@ class Observer:
         """Whether the kernel has warned since the last look; then the same warning can come again."""
         station = self.directory.station
         console = station.guest.console()
-        if TOO_SLOW.search(console):
-            raise EmulatorLimitError(f"the emulator is too slow for this kernel: {_find_line(TOO_SLOW, console)}")
-        if COMPLAINT.search(console) or (taint ^ station.taint) & ~WARNED:
-            raise KernelComplaintError(f"the kernel complains (taint {taint}):\n{console[-4000:]}")
+        reports = parse_reports(console)
+        if stall := next((report for report in reports if report.kind is Kind.STALL), None):
+            raise EmulatorLimitError(f"the emulator is too slow for this kernel: {stall.title}")
+        if complaint := next((report for report in reports if report.kind not in BEARABLE), None):
+            raise KernelComplaintError(f"{complaint}\n{complaint.text[:MOST_TOLD]}")
+        if (taint ^ station.taint) & ~WARNED:
+            raise KernelComplaintError(f"the kernel is tainted ({taint}):\n{console[-MOST_TOLD:]}")
         self.warning = console
         if taint == station.taint:
             return False
@@ -245,7 +252,3 @@ def legible() -> Iterator[None]:
         raise
     except BadInputError as error:
         raise IllegibleError(str(error)) from error
-
-
-def _find_line(pattern: re.Pattern[str], text: str) -> str:
-    return next(line for line in text.splitlines() if pattern.search(line))

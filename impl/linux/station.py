@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from impl.linux.allocations import open_fail_nth
 from impl.linux.bpf import commands
 from impl.linux.bpf.record_map import RecordMap
 from impl.linux.bpf.recorders import Bindings
@@ -31,6 +32,8 @@ __all__ = ["Station", "prepare"]
 
 REMOVEDIR = 0x200
 GRAPH_USERS = 4
+MEMORY, OWN_MEMORY = 256, 512
+"""MiB; a kernel of one's own may have sanitizers, which need as much again."""
 CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
 
@@ -40,7 +43,8 @@ class Station:
 
     own: functions of the world that the kernel itself has, or its BTF names; foreign: the symbols of its other ftrace
     records. btfs and btf_fds: by module, None for vmlinux. symbols: with our modules as they were loaded first. taint:
-    what the kernel's mask holds when nothing went wrong. holdings: what there is at the snapshot.
+    what the kernel's mask holds when nothing went wrong. holdings: what there is at the snapshot. fail_nth: a
+    descriptor of /proc/self/fail-nth, or None.
     """
 
     guest: Guest
@@ -61,6 +65,7 @@ class Station:
     jit_limit: bytes
     holding: HoldingsReader
     holdings: Holdings
+    fail_nth: int | None
 
     @property
     def injects(self) -> bool:
@@ -82,7 +87,7 @@ class Station:
 def prepare(kernel: Kernel, world: World) -> Station:
     """Boot a kernel, and make it ready for runs in a world. BadInputError: something that this needs is missing."""
     try:
-        guest = boot(kernel)
+        guest = boot(kernel, memory=OWN_MEMORY if kernel.build else MEMORY)
     except GuestDiedError as error:
         raise BadInputError(f"{kernel.name} does not boot in QEMU: {error.reason}", str(kernel.vmlinux)) from error
     try:
@@ -131,6 +136,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         jit_limit=limit,
         holding=holding,
         holdings=holding.read(),
+        fail_nth=open_fail_nth(guest),
     )
     guest.snapshot()
     return station

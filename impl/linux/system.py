@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from impl.linux.allocations import Allocations
 from impl.linux.attachments import Attachments
 from impl.linux.bpf import commands
 from impl.linux.caller import Caller
@@ -30,14 +31,20 @@ from spec.sites import Site
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["Linux"]
+__all__ = ["HalfDoneError", "Linux"]
 
 SWITCH = "/proc/sys/kernel/ftrace_enabled"
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
 
 
+class HalfDoneError(Exception):
+    """An operation failed for lack of memory, and was not undone."""
+
+
 class Linux:
     """A run in a kernel, from the station's snapshot on.
+
+    answered: what the last operation answered in which an allocation was made to fail; None if none was.
 
     counts: of the costs only images can be seen of a kernel whose grace periods were made short.
     """
@@ -51,10 +58,12 @@ class Linux:
         self._station = station
         self._run = RunState(Inventory.at_start(world, semantics))
         self._directory = Directory.of(station)
-        self._attachments = Attachments(self._directory, self._run)
+        self._injector = Injector(station.guest, station.symbols)
+        self._allocations = Allocations(station.guest, station.fail_nth, self._injector)
+        self._attachments = Attachments(self._directory, self._run, self._allocations)
         self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
-        self._injector = Injector(station.guest, station.symbols)
+        self.answered: Outcome | None = None
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
     def declines(self, operation: Operation) -> str:
@@ -62,7 +71,22 @@ class Linux:
         return self._decliner.reason(operation)
 
     def apply(self, operation: Operation) -> Outcome:
-        """Have one operation carried out, and look."""
+        """Have one operation carried out, and look.
+
+        One that an allocation of it made fail has changed nothing, and is carried out again (FAIL-4).
+        """
+        before = self._observer.sites
+        outcome = self._try_out(operation)
+        if not isinstance(operation, op.Fail):
+            self._allocations.disarm()
+        if self._allocations.failed:
+            self._allocations.failed, self.answered = False, outcome
+            if outcome == Errno("ENOMEM"):
+                _require_same(before, self._observer.sites)
+                return self._try_out(operation)
+        return outcome
+
+    def _try_out(self, operation: Operation) -> Outcome:
         with self._injector.failing(self._run.failing, operation):
             outcome = self._carry_out(operation)
         batch = Batch()
@@ -110,7 +134,8 @@ class Linux:
         return self._station.left_over()
 
     def close(self) -> None:
-        """The next run goes back to the snapshot; nothing need be undone."""
+        """Look what the kernel has said since; the next run goes back to the snapshot, nothing need be undone."""
+        self._observer.check()
 
     def _carry_out(self, operation: Operation) -> Outcome:
         match operation:
@@ -128,7 +153,8 @@ class Linux:
             case op.RegisterFtraceGraph() | op.UnregisterFtraceGraph():
                 return self._graph_user(operation)
             case op.SetFtraceFilter() | op.SetFtraceNotrace() | op.SetGraphFunction() | op.SetGraphNotrace():
-                return _outcome(self._station.graph.set_hash(operation.user, operation.verb, operation.glob))
+                act = self._allocations.submit
+                return _outcome(self._station.graph.set_hash(operation.user, operation.verb, operation.glob, act))
             case op.InitModule() | op.DeleteModule():
                 return self._module(operation)
             case op.FtraceEnabled():
@@ -136,15 +162,19 @@ class Linux:
         return self._answer_for_klp(operation) or self._control(operation)
 
     def _graph_user(self, operation: op.RegisterFtraceGraph | op.UnregisterFtraceGraph) -> Outcome:
-        graph = self._station.graph
+        graph, act = self._station.graph, self._allocations.submit
         if isinstance(operation, op.UnregisterFtraceGraph):
-            return _outcome(graph.unregister(operation.user))
+            return _outcome(graph.unregister(operation.user, act))
         patterns = [operation.filter] if operation.filter else []
-        return _outcome(graph.register(operation.user, patterns, limits_of(operation)))
+        return _outcome(graph.register(operation.user, patterns, limits_of(operation), act))
 
     def _arm(self, operation: op.Fail) -> None:
         """The point fails next, or a fault that was armed is taken back."""
-        if operation.point == "jit_charge":
+        if operation.point == "nth":
+            self._allocations.armed = operation.count
+        elif operation.point == "hash":
+            self._allocations.hashes = True
+        elif operation.point == "jit_charge":
             self._run.charge_fails = operation.count == 1
         elif operation.count == 1:
             self._run.failing.add(operation.point)
@@ -168,9 +198,8 @@ class Linux:
         if isinstance(operation, op.FtraceOps):
             slots[operation.ops] = inventory.declared
         command = control.encode(operation, Numbers(slots, self._run.stubs, self._directory.address))
-        batch = Batch()
-        written = self._add_charged(batch, operation, command)
-        return _outcome(self._station.guest.submit(batch)[written].value)
+        written, replies = self._allocations.submit(lambda batch: self._add_charged(batch, operation, command))
+        return _outcome(replies[written].value)
 
     def _add_charged(self, batch: Batch, operation: Operation, command: bytes) -> int:
         """Add a command, which is refused the memory of an image if `fail jit_charge` is armed (IPMODIFY-2, -4)."""
@@ -184,15 +213,17 @@ class Linux:
 
     def _module(self, operation: op.InitModule | op.DeleteModule) -> Outcome:
         """init_module and delete_module of one of the world's modules."""
-        name = operation.module
-        batch = Batch()
-        if isinstance(operation, op.DeleteModule):
-            index = control.delete_module(batch, name)
-        elif name in self._station.modules.others:
-            index = control.init_module(batch, self._station.modules.others[name])
-        else:
+        name, images = operation.module, self._station.modules.others
+        if name not in images and isinstance(operation, op.InitModule):
             return Errno("ENOENT", harness="MODULE-1")
-        outcome = _outcome(self._station.guest.submit(batch)[index].value)
+
+        def add(batch: Batch) -> int:
+            if isinstance(operation, op.DeleteModule):
+                return control.delete_module(batch, name)
+            return control.init_module(batch, images[name])
+
+        index, replies = self._allocations.submit(add)
+        outcome = _outcome(replies[index].value)
         if isinstance(outcome, Ok) and isinstance(operation, op.DeleteModule):
             self._hold(*self._directory.forget(name))
         elif isinstance(outcome, Ok):
@@ -200,9 +231,8 @@ class Linux:
         return outcome
 
     def _switch(self, operation: op.FtraceEnabled) -> Outcome:
-        batch = Batch()
-        written = batch.write_file(SWITCH, operation.switch.encode())
-        return _outcome(self._station.guest.submit(batch)[written].value)
+        written, replies = self._allocations.submit(lambda batch: batch.write_file(SWITCH, operation.switch.encode()))
+        return _outcome(replies[written].value)
 
     def _hold(self, first: int, behind: int) -> None:
         batch = Batch()
@@ -234,6 +264,14 @@ class Linux:
     def _ops(self, slot: int) -> str:
         records = self._run.inventory.ops.items()
         return next((name for name, record in records if record.slot == slot), f"slot{slot}")
+
+
+def _require_same(before: Mapping[str, Site], after: Mapping[str, Site]) -> None:
+    """HalfDoneError names each site that an operation left in another state, though it failed with -ENOMEM."""
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    if names:
+        told = "; ".join(f"{name} {before.get(name, 'nop')}, then {after.get(name, 'nop')}" for name in names)
+        raise HalfDoneError(f"-ENOMEM, and yet changed: {told}")
 
 
 def _outcome(value: int) -> Outcome:

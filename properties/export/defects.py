@@ -213,6 +213,9 @@ KNOWN: Mapping[str, KnownDefect] = {
         seed=SEEDS / "sysctl-then-the-last-ops-ends-ftrace.seed",
         seen={"6.12.117": AS_IT_SHOULD},
     ),
+    "DEFECT-24": KnownDefect("closing a tracing_multi link without memory frees images that are in place"),
+    "DEFECT-25": KnownDefect("a user of the graph tracer that goes without memory leaves its function covered"),
+    "DEFECT-26": KnownDefect("a user of the graph tracer that could not be registered never can be"),
 }
 
 

@@ -21,6 +21,7 @@ _REASONS: Mapping[str, str] = {
     "DIRECT-4 DIRECT-13 OPS-8": _WAITS,
     "COST-1 COST-2 COST-3 COST-4 COST-5 COST-6 COST-8": _COSTS,
     "COST-7": "images built are not seen; those alive are the entries that the sites show (SITE-5)",
+    "FAIL-4": "Debian builds its kernels without fault injection; `faults` asks one that has it",
     "FILTER-11": "the laboratories have no such function: one that is overridden",
     "GLOB-4": "the kernel numbers all its records, of which the world has few",
     "IPMODIFY-3 LINK-11 PROG-4": "no kernel has it: of the proposal of 2021 alone",

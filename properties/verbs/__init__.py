@@ -23,6 +23,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "export": "write a seed as a program for a kernel, as a kernel selftest, or as a text for a mailing list",
     "linux": "run real kernels against the model, and tell which rules each confirmed",
     "mutants": "change a kernel's own machine code, one instruction at a time, and tell which changes nobody sees",
+    "faults": "let each allocation of each operation of a real kernel fail, and tell what it makes of that",
     "kernel-build": "build a kernel of Debian's newest source, for changes to be tried in",
     "report": "write one HTML file of what the last runs found",
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from properties.__main__ import main, parse
+from properties.faults.records import FaultRecord
 from properties.kernels.coverage import BlockRecord, CoverageRecord, KernelCoverage
 from properties.kernels.evidence import Evidence
 from properties.kernels.tables import as_json
@@ -216,6 +217,14 @@ def test_results_document_has_what_mutants_writes() -> None:
     told = set(re.findall(r"`(\w+)`", section.partition("| member |")[2]))
 
     assert {field.name for field in fields(MutantRecord)} == told
+
+
+def test_results_document_has_what_faults_writes() -> None:
+    """docs/results.md names each member of a line that `faults` writes, and no other."""
+    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of `faults`")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(\w+)`", section.partition("| member |")[2])) - {"fail"}
+
+    assert {field.name for field in fields(FaultRecord)} == told
 
 
 def test_results_document_shows_junit_as_it_is(tmp_path: Path) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from impl.linux.guest.batch import Batch, Ref, Struct
-from impl.linux.guest.packages import Kernel, fetch
+from impl.linux.guest.packages import Kernel, fetch, host_architecture
+from impl.linux.host.cache import directory as cache_directory
 from properties.kernels.needs import require_tools
 from properties.systems.naming import KERNELS
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
 from spec.worlds import ALL, Callee, Function, World, synthetic
 
-__all__ = ["KERNELS", "draw_words", "kernel_or_skip", "prog_test_run", "world"]
+__all__ = ["KERNELS", "debug_kernel_or_skip", "draw_words", "kernel_or_skip", "prog_test_run", "world"]
 
 EDGES = (0, 1, -1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0x7FFFFFFF, 0x80000000, 1 << 63)
 NAMES = "char 1;unsigned char 1;bool 1;short 2;unsigned short 2;int 4;unsigned int 4;long 8;unsigned long 8".split(";")
@@ -35,6 +37,15 @@ def kernel_or_skip(name: str) -> Kernel:
         return fetch(name)
     except BadInputError as error:
         pytest.skip(str(error))
+
+
+def debug_kernel_or_skip() -> Path:
+    """A kernel of `linux --config debug`, where `kernel-build` puts it in the cache; else the test is skipped."""
+    home = cache_directory() / "own"
+    image = home / "build-debug" / host_architecture().boot_image
+    if not image.is_file():
+        pytest.skip(f"there is no {image}: ./tox -e kernel-build -- {home} --debug")
+    return image
 
 
 @cache

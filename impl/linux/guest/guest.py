@@ -114,6 +114,10 @@ class Guest:
         self._console_read += len(text)
         return _decode(text)
 
+    def printed(self) -> str:
+        """What the console printed since the guest was restored."""
+        return _decode(self._read_since(self._console_start))
+
     def snapshot(self) -> None:
         """Keep the guest's whole state, in place of what was kept before."""
         self._monitor(f"savevm {SNAPSHOT}")

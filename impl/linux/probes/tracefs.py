@@ -35,6 +35,9 @@ AVAILABLE, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_func
 Answer = Callable[[Sequence[Reply]], int]
 Submit = Callable[[Batch], tuple[Reply, ...]]
 
+Act = Callable[[Callable[[Batch], Answer]], tuple[Answer, Sequence[Reply]]]
+"""Carries out what is added to a batch, perhaps while an allocation fails in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -156,25 +159,26 @@ class GraphTracer:
             return "set_graph_function, set_graph_notrace and max_graph_depth are the same for all users"
         return None
 
-    def register(self, user: str, patterns: Sequence[str], limits: Limits) -> int:
+    def register(self, user: str, patterns: Sequence[str], limits: Limits, act: Act | None = None) -> int:
         """register_ftrace_graph() for a user whose sites the patterns name (see set_patterns): 0 or -errno.
 
-        Only where there is no obstacle. What fails leaves no user, and no limit that was not there.
+        Only where there is no obstacle. What fails leaves no user, and no limit that was not there. act: switches the
+        tracer on.
         """
         directory = next(one for one in self._directories if one not in self._users.values())
         # a tracer whose filter was refused must not start: its filter is empty, so that it would trace everything
         error = (
             self._set(f"{directory}/set_ftrace_filter", patterns)
             or self._limit(limits)
-            or self._apply(lambda batch: set_tracer(batch, directory, "function_graph"))
+            or self._apply(lambda batch: set_tracer(batch, directory, "function_graph"), act)
         )
         if not error:
             self._users[user] = directory
         return error
 
-    def unregister(self, user: str) -> int:
-        """unregister_ftrace_graph(): 0 or -errno."""
-        error = self._apply(lambda batch: set_tracer(batch, self._users[user], "nop"))
+    def unregister(self, user: str, act: Act | None = None) -> int:
+        """unregister_ftrace_graph(): 0 or -errno. act: switches the tracer off."""
+        error = self._apply(lambda batch: set_tracer(batch, self._users[user], "nop"), act)
         if not error:
             directory = self._users.pop(user)
             if user in self._silenced:
@@ -189,17 +193,17 @@ class GraphTracer:
             self._set(f"{directory}/set_ftrace_notrace", ())
         self._limit(Limits())
 
-    def set_hash(self, user: str, file: str, pattern: str | None) -> int:
+    def set_hash(self, user: str, file: str, pattern: str | None, act: Act | None = None) -> int:
         """Add a pattern to one of a live user's files, or take it out with !; None empties it: 0 or -errno.
 
         file: set_ftrace_filter or set_ftrace_notrace, of which each user has one, or set_graph_function or
-        set_graph_notrace, of which there is one for all.
+        set_graph_notrace, of which there is one for all. act: opens, writes and closes it.
         """
         if file == "set_ftrace_notrace":
             self._silenced.add(user)
         if file in {"set_ftrace_filter", "set_ftrace_notrace"}:
-            return self._change(f"{self._users[user]}/{file}", pattern)
-        error = self._change(f"{ROOT}/{file}", pattern)
+            return self._change(f"{self._users[user]}/{file}", pattern, act)
+        error = self._change(f"{ROOT}/{file}", pattern, act)
         if not error:
             self._limits = self._limits.changed(file, pattern)
         return error
@@ -228,11 +232,15 @@ class GraphTracer:
     def _set(self, path: str, patterns: Sequence[str]) -> int:
         return self._apply(lambda batch: set_patterns(batch, path, patterns))
 
-    def _change(self, path: str, pattern: str | None) -> int:
-        return self._apply(lambda batch: change_patterns(batch, path, pattern))
+    def _change(self, path: str, pattern: str | None, act: Act | None) -> int:
+        return self._apply(lambda batch: change_patterns(batch, path, pattern), act)
 
-    def _apply(self, add: Callable[[Batch], Answer]) -> int:
+    def _apply(self, add: Callable[[Batch], Answer], act: Act | None = None) -> int:
         """Carry out what is added to a batch of its own."""
+        answer, replies = (act or self._act)(add)
+        return answer(replies)
+
+    def _act(self, add: Callable[[Batch], Answer]) -> tuple[Answer, Sequence[Reply]]:
         batch = Batch()
         answer = add(batch)
-        return answer(self._submit(batch))
+        return answer, self._submit(batch)

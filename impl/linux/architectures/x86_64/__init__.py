@@ -17,6 +17,8 @@ SYSCALLS = {
     "close": 3,
     "poll": 7,
     "mmap": 9,
+    "pread64": 17,
+    "pwrite64": 18,
     "writev": 20,
     "nanosleep": 35,
     "getpid": 39,

@@ -1,0 +1,1 @@
+"""Tests of faults in a real kernel, one allocation after the other."""

@@ -1,0 +1,146 @@
+"""The verb `faults`: scenarios, verdicts, known defects, records and bad options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from properties.__main__ import main
+from properties.faults.known import KNOWN, KnownFinding, defect_of
+from properties.faults.records import exit_status, faults_table, make_records, summary, write_records
+from properties.faults.scenarios import AFTER, Scenario, scenarios, scenarios_of
+from properties.faults.units import Faulted, FaultsUnit, Tried
+from properties.lockstep.lockstep import Lockstep
+from properties.mutants.subject import Subject
+from properties.report.show import text_of
+from properties.systems.naming import KERNELS, resolve
+from properties.work.units import request, unit_of, value_of
+from spec.alphabet import alphabet
+from spec.errors import BadInputError
+from spec.operations import Operation
+from spec.reading import encode
+from spec.seeds import Step, parse_operation
+from spec.semantics import PRESETS
+from spec.worlds import synthetic
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = Scenario(("livepatch foo1",), "unlivepatch foo1")
+PLAIN = Tried("", "", "", "", "", "seed")
+AGREES = Tried("nth 1", "kmalloc_caller", "-ENOMEM", "", "", "seed")
+DONE = Tried("nth 2", "", "0", "", "", "seed")
+FINDING = Tried("nth 3", "", "0", "outcome", "KASAN: use-after-free", "seed")
+UNHARMED = frozenset({"call", "site", "fail", "task", "step", "finish"})
+"""Verbs that change nothing of ftrace's or BPF's; tasks are not a kernel's."""
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_scenario_succeeds_in_the_model(name: str) -> None:
+    """But where a kernel has no second user of the graph tracer, or does not let ftrace be turned off."""
+    refused = {"register_ftrace_graph g2 filter=foo2": "-EBUSY", "unregister_ftrace_graph g2": "-EBADF"}
+    if PRESETS[name].name != "linux-6.1":
+        refused = {"ftrace_enabled 0": "-EOPNOTSUPP"}
+    for scenario in scenarios(PRESETS[name]):
+        lockstep = Lockstep(synthetic(), PRESETS[name], [resolve("batched")])
+        for line in (*scenario.before, "fail nth 7", scenario.line):
+            taken = lockstep.step(Step(parse_operation(line)))
+
+            assert () == taken.divergences
+            assert taken.observed in {"0", refused.get(line)}, f"{line} of {scenario}"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_operation_of_the_alphabet_has_a_scenario(name: str) -> None:
+    """Whatever it does to ftrace and BPF."""
+    kinds: set[type[Operation]] = {type(scenario.operation) for scenario in scenarios(PRESETS[name])}
+
+    assert set() == {kind.verb for kind in alphabet(PRESETS[name]) - kinds} - UNHARMED
+
+
+def test_calls_behind_the_operation_are_of_the_world() -> None:
+    """Each with its arguments."""
+    lockstep = Lockstep(synthetic(), PRESETS["linux-7.3"], [])
+    for line in AFTER:
+        lockstep.check(Step(parse_operation(line)))
+
+
+def test_scenarios_are_chosen_by_their_operation() -> None:
+    """One that is not there is bad input."""
+    every = scenarios(PRESETS["linux-7.3"])
+
+    assert every == scenarios_of(every, None)
+    assert {"livepatch"} == {each.operation.verb for each in scenarios_of(every, "livepatch")}
+    with pytest.raises(BadInputError, match="'call' is no operation that can be made to fail: write one of ftrace_ops"):
+        scenarios_of(every, "call")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdicts", "status"),
+    [
+        (Faulted((PLAIN, AGREES, DONE)), ["agrees", "agrees", "agrees"], 0),
+        (Faulted((PLAIN, AGREES, FINDING)), ["agrees", "agrees", "finding"], 1),
+        (Faulted((), "ftrace_enabled 0: is off"), ["declined"], 2),
+        (Faulted((PLAIN, Tried("nth 1", "", "", "stall", "too slow", "seed"))), ["agrees", "lost"], 2),
+        ("its process died", ["lost"], 2),
+    ],
+)
+def test_a_verdict_follows_from_what_was_tried(outcome: Faulted | str, verdicts: list[str], status: int) -> None:
+    """What was declined is no fault, and what was lost is told."""
+    found = tuple(make_records("bzImage", "7.3.4", SCENARIO, outcome, 2.0))
+
+    assert verdicts == [record.verdict for record in found]
+    assert status == exit_status(found)
+
+
+def test_a_known_defect_is_no_finding() -> None:
+    """It is known by its operation and its text."""
+    known = (KnownFinding("DEFECT-1", "unlivepatch", "use-after"),)
+
+    assert "DEFECT-1" == defect_of(SCENARIO.line, FINDING.told, known)
+    assert "" == defect_of("livepatch foo1", FINDING.told, known)
+    assert "" == defect_of(SCENARIO.line, "a site", known)
+
+
+def test_every_known_defect_stands_in_the_document() -> None:
+    """spec/DEFECTS.md has an entry of its name."""
+    text = (ROOT / "spec" / "DEFECTS.md").read_text()
+
+    assert [] == [each.defect for each in KNOWN if f"- **{each.defect}**" not in text]
+
+
+def test_records_are_lines_of_json(tmp_path: Path) -> None:
+    """And a table, and a sentence."""
+    found = tuple(make_records("bzImage", "7.3.4", SCENARIO, Faulted((PLAIN, AGREES, DONE, FINDING)), 2.0))
+    write_records(found, tmp_path / "made" / "faults.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "made" / "faults.jsonl").read_text().splitlines()]
+    shown = text_of(faults_table("bzImage", found), width=160)
+
+    assert ["", "nth 1", "nth 2", "nth 3"] == [line["fault"] for line in lines]
+    assert "outcome: 3" in shown
+    assert "unlivepatch foo1, after 1" in shown
+    assert summary(found).startswith(
+        "3 faults in 1 operations: 3 runs agree, 1 faults were -ENOMEM; 0 known; 1 finding"
+    )
+
+
+def test_a_scenario_crosses_to_another_process_and_back() -> None:
+    """As JSON."""
+    unit, value = FaultsUnit(Subject("linux-7.3", "linux-7.3"), SCENARIO), Faulted((PLAIN, FINDING), "")
+
+    assert unit == unit_of(request(unit))
+    assert value == value_of(unit, encode(value))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "the faults of one kernel are tried: write --bzimage FILE, or --kernel linux-7.3"),
+        (["--system", "batched"], "'batched' is no kernel: write one of linux-6.1, linux-6.12, linux-7.3"),
+        (["--kernel", "linux-7.3", "--semantics", "linux-6.12"], "--semantics is for a kernel of your own"),
+    ],
+)
+def test_bad_options_are_told(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one sentence, with exit code 2."""
+    assert 2 == main(["faults", *options])
+    assert told in capsys.readouterr().err
