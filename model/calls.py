@@ -1,8 +1,10 @@
-"""What one call does, event by event (TRACE-*, TRAMP-2 to TRAMP-6, PROG-5, PROG-6)."""
+"""What one call does, event by event (TRACE-*, TRAMP-2 to TRAMP-6, PROG-5, PROG-6, PROG-8)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
@@ -19,16 +21,31 @@ PATCHED_RETURNS_MORE = 1000
 
 
 @dataclass
+class TaskState:
+    """A task that makes a call: the frames on its shadow stack, and how often each program was missed."""
+
+    stack: ShadowStack = field(default_factory=ShadowStack)
+    missed: Counter[str] = field(default_factory=Counter)
+
+
+class CallingRun(NamedTuple):
+    """A run of a program, in which it makes a call, and the function that it is for."""
+
+    prog: str
+    function: str
+
+
+@dataclass
 class Running:
     """One function being called.
 
-    stack: the task's graph frames. caller: the program that made the call, or a call around it; None where none did.
-    words: the argument words. events: those so far. sessions: what session programs wrote into their cookies.
+    caller: the program that made the call, or a call around it; None where none did. words: the argument words. events:
+    those so far. sessions: what session programs wrote into their cookies.
     """
 
     state: State
-    stack: ShadowStack
-    caller: str | None
+    task: TaskState
+    caller: CallingRun | None
     function: Function
     words: tuple[int, ...]
     events: list[Event] = field(default_factory=list)
@@ -45,12 +62,13 @@ class Running:
         return Prototype((), self.returns).returned(word)
 
 
-def call(state: State, function: str, arguments: tuple[int, ...]) -> Trace:
-    """The trace of one call by a fresh task."""
-    return _call(state, ShadowStack(), None, function, arguments)
+def call(state: State, function: str, arguments: tuple[int, ...]) -> tuple[Trace, Counter[str]]:
+    """The trace of one call by a fresh task, and how often each program was missed in it."""
+    task = TaskState()
+    return _call(state, task, None, function, arguments), task.missed
 
 
-def _call(state: State, stack: ShadowStack, caller: str | None, name: str, arguments: tuple[int, ...]) -> Trace:
+def _call(state: State, task: TaskState, caller: CallingRun | None, name: str, arguments: tuple[int, ...]) -> Trace:
     function = state.loaded(name)
     if function is None:
         cite("NAME-8")
@@ -58,11 +76,11 @@ def _call(state: State, stack: ShadowStack, caller: str | None, name: str, argum
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
     words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
-    running = Running(state, stack, caller, function, words)
+    running = Running(state, task, caller, function, words)
     frame = _ftrace_ops_list_func(running)
     word = _run_direct(running)
     if frame:
-        fgraph_return(state, stack, frame, running.events)
+        fgraph_return(state, task.stack, frame, running.events)
     return Trace(tuple(running.events), running.returns.extend(word))
 
 
@@ -76,7 +94,7 @@ def _ftrace_ops_list_func(running: Running) -> Frame | None:
         if not ops.covers(running.function.name):
             continue
         if key == GRAPH_OPS:
-            frame = function_graph_enter(running.state, running.stack, running.function.name, running.events)
+            frame = function_graph_enter(running.state, running.task.stack, running.function.name, running.events)
         elif not ops.direct and ops.label == key:
             running.events.append(OpsCall(key))
     return frame
@@ -134,12 +152,20 @@ def _invoke_bpf_mod_ret(running: Running, image: Image) -> int:
 
 def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
     """One run of a program; False if it was skipped because it is running already (PROG-6)."""
-    if node.program.prog == running.caller:
+    if running.caller and running.caller.prog == node.program.prog:
         cite("PROG-6")
+        _bpf_prog_inc_misses_counter(running, running.caller, node.program)
         return False
     running.events.append(_observe_run(running, node, word, is_return=is_return))
     _call_from_program(running, node.program)
     return True
+
+
+def _bpf_prog_inc_misses_counter(running: Running, caller: CallingRun, program: Program) -> None:
+    """PROG-8: a program without a target is another one for each function."""
+    if program.multi or program.target or caller.function == running.function.name:
+        cite("PROG-8")
+        running.task.missed[program.prog] += 1
 
 
 def _call_from_program(running: Running, program: Program) -> None:
@@ -149,7 +175,8 @@ def _call_from_program(running: Running, program: Program) -> None:
         return
     cite("PROG-5")
     zeros = (0,) * (len(callee.prototype.slots) if callee.prototype else 0)
-    trace = _call(running.state, running.stack, program.prog, callee.name, zeros)
+    caller = CallingRun(program.prog, running.function.name)
+    trace = _call(running.state, running.task, caller, callee.name, zeros)
     running.events.append(NestedCall(callee.name, trace))
 
 
@@ -211,7 +238,7 @@ def _call_callees(running: Running) -> int:
         if not running.state.loaded(callee.function):
             continue
         arguments = tuple(running.words[number] if source == "slot" else number for source, number in callee.arguments)
-        trace = _call(running.state, running.stack, running.caller, callee.function, arguments)
+        trace = _call(running.state, running.task, running.caller, callee.function, arguments)
         running.events.append(NestedCall(callee.function, trace))
         total += trace.value or 0
     return total

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from model import direct, filters, graph, links, modules, programs, registration, sysctl
@@ -88,11 +89,13 @@ class Model:
     """The reference model. Properties ask it for more than a System has: `reached`, `cited`, `images`, and `value`."""
 
     name = "model"
+    counts = frozenset(entry.name for entry in fields(Cost))
 
     def __init__(self, world: World, semantics: Semantics) -> None:
         self.state = initial(world, semantics)
         self.supports = alphabet(semantics)
         self._citations = Citations()
+        self._missed = Counter[str]()
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out."""
@@ -108,11 +111,13 @@ class Model:
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         """Run one function to its return."""
         self._begin()
-        return call(self.state, function, arguments)
+        trace, missed = call(self.state, function, arguments)
+        self._missed += missed
+        return trace
 
     def cost(self) -> Cost:
         """The totals so far, for one image a function."""
-        return replace(self.state.cost, images_alive=len(self.state.images))
+        return replace(self.state.cost, images_alive=len(self.state.images), missed=dict(self._missed))
 
     def close(self) -> None:
         """Nothing to give back."""

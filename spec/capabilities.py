@@ -54,7 +54,7 @@ class Console(Protocol):
 
 
 class Counts(Protocol):
-    """A system that cannot count all costs."""
+    """A system that cannot count all costs, or that counts the runs that were missed too."""
 
     @property
     def counts(self) -> CountedCosts:
@@ -111,8 +111,9 @@ def console(system: System) -> str:
 
 
 def counts(system: System) -> frozenset[str]:
-    """As Counts; a system without it counts everything."""
-    return frozenset(getattr(system, "counts", [entry.name for entry in fields(Cost)]))
+    """As Counts; a system without it counts everything but the runs that were missed, which are younger than it."""
+    usual = (entry.name for entry in fields(Cost) if entry.name != "missed")
+    return frozenset(getattr(system, "counts", usual))
 
 
 def sharing(system: System) -> str:

@@ -56,6 +56,7 @@ class Ledger:
     def __init__(self) -> None:
         self.sites = self.rounds = self.built = 0
         self._waits: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
 
     def add(self, bill: Bill) -> None:
         """Enter an operation that takes effect."""
@@ -63,6 +64,10 @@ class Ledger:
         self.rounds += bill.rounds
         self._waits.update(bill.waits)
 
+    def miss(self, programs: Counter[str]) -> None:
+        """Enter how often each program was missed in a call (PROG-8)."""
+        self.missed += programs
+
     def total(self, alive: int) -> Cost:
         """The totals, given how many images are alive."""
-        return Cost(dict(self._waits), self.rounds, self.sites, self.built, alive)
+        return Cost(dict(self._waits), self.rounds, self.sites, self.built, alive, dict(self.missed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import cached_property
 from typing import Any, Final
 
@@ -76,13 +77,15 @@ HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]
 class Batched:
     """Mass attach with bookkeeping in bulk; `sharing` is one of spec.sharing.LEVELS."""
 
+    counts = frozenset(entry.name for entry in fields(Cost))
+
     def __init__(self, world: World, semantics: Semantics, sharing: str = LEVELS[0]) -> None:
         self.name = f"batched:{sharing}"
         self.supports = alphabet(semantics)
         self.state = State(functions_of(world), semantics, sharing)
         self.text = Text(self.state, sharing)
         self._lines = EnabledFunctions(self.state)
-        self._cost: tuple[int, Cost] | None = None
+        self._cost: tuple[tuple[int, int], Cost] | None = None
         self._sites: tuple[int, Mapping[str, Site]] | None = None
 
     def apply(self, operation: Operation) -> Outcome:
@@ -116,7 +119,7 @@ class Batched:
 
     def cost(self) -> Cost:
         """The totals so far."""
-        version = self.state.version
+        version = self.state.version, self.state.ledger.missed.total()
         if self._cost is None or self._cost[0] != version:
             self._cost = version, self.state.ledger.total(self.state.trampolines.alive())
         return self._cost[1]

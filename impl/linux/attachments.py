@@ -6,7 +6,8 @@ a program of several functions is loaded for each BTF that has some.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from impl.linux.allocations import Allocations
@@ -48,7 +49,7 @@ class Attachments:
     """State: programs by name and function (or BTF), links by name; and all programs there ever were, by number.
 
     allocations: of the operation, of which one may fail. _named_fds: of programs that stay, since they were loaded when
-    they were declared.
+    they were declared. _missed: what each program's own count was, by its number.
     """
 
     directory: Directory
@@ -59,6 +60,7 @@ class Attachments:
     _links: dict[str, tuple[int, tuple[Loaded, ...]]] = field(default_factory=dict)
     _named_fds: dict[str, int] = field(default_factory=dict)
     _nested: dict[str, int] = field(default_factory=dict)
+    _missed: Counter[int] = field(default_factory=Counter)
 
     def load(self, declared: op.BpfProgLoad) -> Outcome:
         """BPF_PROG_LOAD; without a target for a function that takes any program of the kind, as a trial."""
@@ -157,6 +159,24 @@ class Attachments:
             callee = program.calls if program else None
             present = callee is not None and self.run.inventory.loaded(callee)
             yield entry, self.directory.address(callee) if callee and present else 0
+
+    def add_misses(self, batch: Batch) -> Callable[[Sequence[Reply]], Counter[str]]:
+        """Add questions to a batch; the replies tell how often each program was missed since they were last asked.
+
+        Only programs that call a function can be running already.
+        """
+        calling = (one for one in self._loaded.values() if one.code.nested is not None)
+        asked = [(one, commands.read_misses(batch, one.fd)) for one in calling]
+
+        def read(replies: Sequence[Reply]) -> Counter[str]:
+            found = Counter[str]()
+            for one, index in asked:
+                total = commands.recursion_misses(replies[index])
+                found[one.prog] += total - self._missed[one.code.number]
+                self._missed[one.code.number] = total
+            return +found
+
+        return read
 
     def open(self, wanted: op.BpfRawTracepointOpen) -> Outcome:
         """BPF_RAW_TRACEPOINT_OPEN, or with a cookie BPF_LINK_CREATE (LINK-1)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from impl.linux.attachments import Attachments
 from impl.linux.bpf.recorders import RunRecord
@@ -28,12 +29,16 @@ class LostRecordsError(Exception):
 
 @dataclass(slots=True)
 class Caller:
-    """Calls functions. tramp: a direct trampoline's name by its stub; ops: by its slot."""
+    """Calls functions. tramp: a direct trampoline's name by its stub; ops: by its slot.
+
+    State: how often each program was missed (PROG-8).
+    """
 
     directory: Directory
     attachments: Attachments
     tramp: Callable[[int], str]
     ops: Callable[[int], str]
+    missed: Counter[str] = field(default_factory=Counter)
 
     def call(self, name: str, arguments: tuple[int, ...]) -> Trace:
         """Run a function of the world to its return; an empty trace if it is not there."""
@@ -49,12 +54,14 @@ class Caller:
         batch.write_file(CONTROL, control.call(address, self.directory.prototype(name), arguments))
         log, runs = batch.read_file(CONTROL), station.recorder.read(batch)
         pages = station.graph.add_reads(batch, station.formats)
+        misses = self.attachments.add_misses(batch)
         replies = station.guest.submit(batch, TIMEOUT)
         with legible():
             records = control.decode(replies[log].data[0])
             recording = station.recorder.recording(station.guest, replies[runs])
             if records.lost or recording.runs > len(recording.records):
                 raise LostRecordsError(f"a call of {name}: {records.lost} records of the module, {recording.runs} runs")
+            self.missed += misses(replies)
             marks = [
                 *_mark((record.time, self._read_record(record)) for record in records.records),
                 *_mark((record.time, self._read_run(record)) for record in recording.records),

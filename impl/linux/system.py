@@ -46,10 +46,11 @@ class Linux:
 
     answered: what the last operation answered in which an allocation was made to fail; None if none was.
 
-    counts: of the costs only images can be seen of a kernel whose grace periods were made short.
+    counts: of the costs only images, and runs that were missed, can be seen of a kernel whose grace periods were made
+    short.
     """
 
-    counts = frozenset({"images_alive"})
+    counts = frozenset({"images_alive", "missed"})
 
     def __init__(self, station: Station, world: World, semantics: Semantics) -> None:
         station.fresh()
@@ -116,10 +117,10 @@ class Linux:
 
     def cost(self) -> Cost:
         """Images are the direct entries that are trampolines of BPF; while ftrace is off no site shows them."""
-        if self._run.inventory.off:
-            return Cost(images_alive=self._observer.count_images())
         entries = (site.entry or "" for site in self._observer.sites.values())
-        return Cost(images_alive=sum(entry.startswith("trampoline:") for entry in entries))
+        shown = sum(entry.startswith("trampoline:") for entry in entries)
+        alive = self._observer.count_images() if self._run.inventory.off else shown
+        return Cost(images_alive=alive, missed=dict(self._caller.missed))
 
     def originals(self) -> Mapping[str, str]:
         """How the images that sites show reach the original (IMAGE-3)."""

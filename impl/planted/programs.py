@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from impl.batched.cost import Ledger
 from impl.batched.functions import Indices
 from impl.batched.jit import generate
 from impl.batched.jit.isa import Isa
@@ -38,6 +40,21 @@ def fsession_list_order(original: Original, sets: ProgramSets, number: int) -> t
     fentry, fmod_ret, fexit = original(sets, number)
     twins = [node for node in reversed(fexit) if node in fentry]
     return fentry, fmod_ret, [node for node in fexit if node not in fentry] + twins
+
+
+@planted(
+    "cost.Ledger.miss",
+    rule="PROG-8",
+    semantics="linux-7.3",
+    minimal="""
+    bpf_prog_load p1 fsession calls=foo1
+    bpf_raw_tracepoint_open l1 p1 foo1
+    call foo1 1
+    """,
+)
+def misses_once_a_call(original: Original, ledger: Ledger, programs: Counter[str]) -> None:
+    """However often a program is missed in a call, it counts as once."""
+    original(ledger, Counter(dict.fromkeys(programs, 1)))
 
 
 @planted(

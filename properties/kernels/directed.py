@@ -82,6 +82,33 @@ def _sleepable_programs(s: Semantics) -> Lines:
     yield "call sleepy2 1 2"
 
 
+def _missed_programs(s: Semantics) -> Lines:
+    """Runs that are skipped are counted: of every kind, one by one and all over, with and without a target (PROG-8)."""
+    yield "bpf_prog_load here fexit calls=outer"
+    yield "bpf_raw_tracepoint_open l1 here foo1 -> 0"
+    yield "bpf_raw_tracepoint_open l2 here foo2 -> 0"
+    yield "bpf_prog_load fixed fentry target=foo2 calls=foo2"
+    yield "bpf_raw_tracepoint_open l3 fixed -> 0"
+    for call in ("foo1 1", "foo2 1 2", "outer 1", "outer 2"):
+        yield f"call {call}"
+    yield "bpf_link_detach l1 -> 0"
+    yield "call outer 1"
+    yield "bpf_raw_tracepoint_open l1 here foo1 -> 0"
+    yield "call foo1 1"
+    yield "bpf_prog_load modifies fmod_ret returns=-5 calls=sleepy1 sleepable"
+    yield "bpf_raw_tracepoint_open l4 modifies sleepy1"
+    yield "call sleepy1 1"
+    if s.tracing_multi:
+        yield "bpf_prog_load many fentry multi calls=outer"
+        yield "bpf_link_create l5 many foo1 foo2 outer -> 0"
+        yield "bpf_prog_load session fsession multi calls=foo1"
+        yield "bpf_link_create l6 session foo? -> 0"
+        for call in ("foo1 1", "outer 1", "foo6 1 2 3 4 5 6"):
+            yield f"call {call}"
+        yield "bpf_link_detach l5 -> 0"
+        yield "call outer 1"
+
+
 def _ops_of_every_flag(s: Semantics) -> Lines:
     """Plain ops that differ in what ftrace does before it calls them, alone on a site and in company (OPS-1)."""
     _ = s
@@ -616,6 +643,7 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _live_graph_users,
     _livepatch_comes_first,
     _livepatch_meets_a_failed_detach,
+    _missed_programs,
     _module_joins_an_ops_with_regs,
     _no_site,
     _permanent_ops,

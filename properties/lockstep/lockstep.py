@@ -242,7 +242,7 @@ class Lockstep:
         if isinstance(operation, ObserveSite):
             return self._observe(step, lambda system: _see_site(system, operation))
         if isinstance(operation, Call):
-            taken = self._observe(step, lambda system: _see_trace(system, operation))
+            taken = self._observe(step, lambda system: _see_trace(system, operation), ("missed",))
         else:
             taken = self._apply(step)
         if self._witness is not None and not taken.divergences and not taken.harness:
@@ -321,7 +321,8 @@ class Lockstep:
         divergences = self._each(step, judge)
         return Taken(str(outcome), self._against_seed(step, str(outcome)) + divergences, self._harness)
 
-    def _observe(self, step: Step, see: Callable[[System], tuple[str, object]]) -> Taken:
+    def _observe(self, step: Step, see: Callable[[System], tuple[str, object]], totals: tuple[str, ...] = ()) -> Taken:
+        """Compare what is seen; then those of the costs that looking may change."""
         self._harness = ""
         text, value = see(self._model)
         if self._tally is not None:
@@ -332,7 +333,7 @@ class Lockstep:
             seen, other = see(runner.system)
             if value != other:
                 return aspect, *_describe(value, other)
-            return _compare_expected(step.expected, seen)
+            return _compare_totals(self._model, runner, totals) or _compare_expected(step.expected, seen)
 
         divergences = self._each(step, judge)
         return Taken(text, self._against_seed(step, text) + divergences)
@@ -444,6 +445,17 @@ def _compare_originals(model: Reference, system: System, unsure: Collection[str]
 def _find_leak(runner: _Runner) -> Difference | None:
     left = capabilities.left_over(runner.system)
     return ("leak", NOTHING_LEFT, left) if left else None
+
+
+def _compare_totals(model: Reference, runner: _Runner, names: tuple[str, ...]) -> Difference | None:
+    """The totals of these names, as far as the system counts them."""
+    names = tuple(name for name in names if name in runner.counts)
+    if not names:
+        return None
+    expected, cost = model.cost(), runner.system.cost()
+    if all(getattr(expected, name) == getattr(cost, name) for name in names):
+        return None
+    return "cost", cost_lines(expected, cost, names), cost_lines(cost, expected, names)
 
 
 def _compare_costs(expected: Cost, runner: _Runner, model: Reference) -> Difference | None:

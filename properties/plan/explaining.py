@@ -12,10 +12,15 @@ from spec.prototypes import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, Prototype
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["Reason", "explain", "find_lost"]
+__all__ = ["Reason", "explain", "find_endless", "find_lost"]
 
 READS_RETURN: Final = frozenset({"fexit", "fmod_ret", "fsession"})
 PROPOSAL_SLOTS: Final = 6
+# Since Linux kernel commit a0c109dcafb1 ("bpf: Add __rcu_read_{lock,unlock} into btf id deny list") (in v6.4) the first
+# two are denied. __rcu_read_unlock() calls the third while a reader that was preempted, or that held up a grace period,
+# has not been reported: the trampoline there ends in the same call again.
+ENDLESS: Final = frozenset({"__rcu_read_lock", "__rcu_read_unlock", "rcu_read_unlock_special"})
+"""Functions on which a program may have the kernel call trampolines until its stack is over; seen on 6.1 and 7.3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,12 @@ def explain(errno: str, function: Function, kind: str, facts: Semantics) -> Reas
         return _BY_ERRNO[errno]
     refusal = _Refusal(function, kind, facts)
     return next((reason for reason, holds in _BY_FUNCTION if holds(refusal)), Reason("LINK-1", f"-{errno}"))
+
+
+def find_endless(functions: Iterable[Function]) -> tuple[Function, ...]:
+    """Those of these functions that a trampoline itself reaches while no program counts as running (ENDLESS)."""
+    found = (f for f in functions if f.symbol in ENDLESS and f.has_site and "deny" not in f.attributes)
+    return tuple(sorted(found, key=lambda function: function.symbol))
 
 
 def find_lost(functions: Iterable[Function], world: World) -> tuple[Function, ...]:

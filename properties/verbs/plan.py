@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from properties.plan.expanding import Expansion, expansions
-from properties.plan.explaining import Reason, find_lost
+from properties.plan.explaining import Reason, find_endless, find_lost
 from properties.plan.planning import Plan, plan
 from properties.plan.probes import KINDS, Probe, is_program, parse_probes, snoop
 from properties.plan.recording import make_record
@@ -115,7 +116,8 @@ def _print(console: Console, world: World, probes: Sequence[Probe], plans: Seque
     console.print(_image_table(plans))
     console.print()
     console.print(_cost_table(plans))
-    for note in (*_notes(probes, plans), *_lost_notes(world, probes), *_expansion_notes(world, probes, plans)):
+    notes = _notes(probes, plans), _endless_notes(probes), _lost_notes(world, probes)
+    for note in (*chain.from_iterable(notes), *_expansion_notes(world, probes, plans)):
         console.print()
         console.print(note)
 
@@ -259,6 +261,16 @@ def _batch_notes(each: Plan) -> Iterator[str]:
     for probe, met in each.cut.items():
         limit = each.semantics.parts_limit
         yield f"{name}: {probe} in one call is -EBUSY, for it meets {met} parts and the limit is {limit} (LINK-11)."
+
+
+def _endless_notes(probes: Sequence[Probe]) -> Iterator[str]:
+    """What is attached, and may end the kernel that is asked for it."""
+    for probe in probes:
+        if endless := find_endless(probe.matched):
+            yield escape(
+                f"{probe.name}: leave out {_list_names(endless)}: trampolines reach it themselves, before they know "
+                "that a program runs, so that a program there may end the kernel."
+            )
 
 
 def _lost_notes(world: World, probes: Sequence[Probe]) -> Iterator[str]:

@@ -434,6 +434,31 @@ def test_a_session_needs_two_places() -> None:
     replay("\n".join(lines), "linux-7.3")
 
 
+MISSING = {
+    "one function": ("bpf_prog_load p1 fentry calls=foo1", "bpf_raw_tracepoint_open l1 p1 foo1", {"p1": 2}),
+    "both runs of a session": ("bpf_prog_load p1 fsession calls=foo1", "bpf_raw_tracepoint_open l1 p1 foo1", {"p1": 8}),
+    "another function, and so program": (
+        "bpf_prog_load p1 fentry calls=outer",
+        "bpf_raw_tracepoint_open l1 p1 foo1\nbpf_raw_tracepoint_open l2 p1 foo2",
+        {"p1": 2},
+    ),
+    "one program for many": ("bpf_prog_load p1 fentry multi calls=outer", "bpf_link_create l1 p1 foo1 foo2", {"p1": 4}),
+    "a target": ("bpf_prog_load p1 fexit target=foo1 calls=outer", "bpf_raw_tracepoint_open l1 p1", {"p1": 2}),
+    "no call": ("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo1", {}),
+}
+
+
+@pytest.mark.parametrize(("load", "attach", "missed"), MISSING.values(), ids=MISSING)
+def test_missed_runs_are_counted(load: str, attach: str, missed: dict[str, int]) -> None:
+    """PROG-8: in two calls, whatever the sharing level; a program without a target is one for each function."""
+    for level in LEVELS:
+        system = replay(f"{load}\n{attach}", "linux-7.3", level)
+        for argument in (1, 2):
+            system.call("foo1", (argument,))
+
+        assert missed == system.cost().missed
+
+
 def test_grace_periods_of_the_single_api() -> None:
     """DIRECT-4: only the last use of an address is waited for; DIRECT-13: and the first entry of an empty table."""
     system = replay(OLD_LINES["DIRECT-4, DIRECT-13 waits"], "linux-6.1")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TypeVar
 from unittest.mock import patch
 
@@ -250,6 +250,52 @@ def test_records_of_every_page_are_selected_by_number() -> None:
     numbers |= {record_index(one.filter or "") or 0 for e in large_examples() for one in e.of(op.RegisterFtraceGraph)}
 
     assert set(range(6)) == {number // PAGE for number in numbers}
+
+
+def test_livepatched_functions_get_programs() -> None:
+    """One by one and in a batch, just when they are livepatched, and later by batches that modify their images."""
+    met = Counter[str]()
+    for example in examples("linux-7.3"):
+        patched: set[str] = set()
+        attached: set[str] = set()
+        for one in example.drawn:
+            if isinstance(one, op.Livepatch):
+                patched.add(one.function)
+            elif isinstance(one, op.BpfLinkCreate | op.BpfRawTracepointOpen):
+                functions = patched.intersection(n.text for n in op.names_of(one, "names"))
+                met[one.verb] += bool(functions)
+                met["modifies"] += isinstance(one, op.BpfLinkCreate) and not functions.isdisjoint(attached)
+                attached |= functions
+
+    assert 10 <= min(met["bpf_link_create"], met["bpf_raw_tracepoint_open"], met["modifies"])
+
+
+def test_faults_are_reached_at_once() -> None:
+    """The operation that follows is one of those that reach the point, for each of them."""
+    found: dict[str, set[type[op.Operation]]] = {}
+    for example in examples("linux-7.3"):
+        for one, two in pairwise(example.drawn):
+            if isinstance(one, op.Fail):
+                found.setdefault(one.point, set()).add(type(two))
+
+    attaching = {op.BpfRawTracepointOpen, op.BpfLinkCreate, op.BpfLinkDetach}
+    assert attaching | {op.RegisterFtraceFunction} <= found["register"]
+    assert attaching <= found["jit_charge"]
+    assert {op.FtraceSetFilterIp} <= found["filter"]
+
+
+def test_graph_users_are_seen_where_functions_call_others() -> None:
+    """What one does at a depth, or in a subtree, shows in no other call; a few have a depth of 1 and nothing else."""
+    followed = [
+        isinstance(two, op.Call) and bool(synthetic().by_name[two.function].callees)
+        for example in examples("linux-6.12")
+        for one, two in pairwise(example.drawn)
+        if isinstance(one, op.RegisterFtraceGraph | op.UnregisterFtraceGraph)
+    ]
+    shallow = [one for e in examples("linux-6.12") for one in e.of(op.RegisterFtraceGraph) if one.depth == 1]
+
+    assert 0.1 < sum(followed) / len(followed)
+    assert 5 <= sum(one.filter is one.function is one.notrace is None for one in shallow)
 
 
 SIMPLEST = {

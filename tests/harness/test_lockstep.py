@@ -22,6 +22,7 @@ from tests.support import lockstep_fakes as fakes
 
 ATTACHED = ("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo1")
 DETACHED = (*ATTACHED, "bpf_link_detach l1")
+MISSED = ("bpf_prog_load p1 fentry calls=foo1", "bpf_raw_tracepoint_open l1 p1 foo1")
 TRACED = ("ftrace_ops o1", "ftrace_set_filter_ip o1 foo1", "register_ftrace_function o1")
 
 
@@ -66,6 +67,7 @@ def test_an_honest_system_agrees() -> None:
         (fakes.WrongTrace, "trace", (*TRACED, "call foo1 7"), "ops:o1 body =7", "body =7"),
         (fakes.WrongCost, "cost", TRACED, "poke_rounds 1", "poke_rounds 2"),
         (fakes.LeaksImages, "images", DETACHED, "0 images alive (per_function)", "1 images alive"),
+        (fakes.LosesMisses, "cost", (*MISSED, "call foo1 1"), "missed p1=1", "missed none"),
         (fakes.Raises, "crash", DETACHED, "no crash", "ZeroDivisionError: no link can be detached"),
     ],
 )
@@ -128,6 +130,11 @@ def test_sharing_levels_are_compared_with_their_own_image_count() -> None:
 
     assert lockstep(fakes.Sharing).run(steps(*attach_all)) == ()
     assert "images" == diverge(type("Other", (fakes.Sharing,), {"name": "plain"}), *attach_all).aspect
+
+
+def test_missed_runs_are_compared_with_who_counts_them() -> None:
+    """A system that does not say what it counts may know nothing of them."""
+    assert () == lockstep(fakes.KnowsNoMisses).run(steps(*MISSED, "call foo1 1"))
 
 
 @pytest.mark.parametrize(

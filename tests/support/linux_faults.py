@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from model import Model, calls, links
-from model.calls import Running
+from model.calls import CallingRun, Running
 from model.endings import Refused
 from model.graph import OpsHash
 from model.state import GraphUser, Image, Node, Program, State, Trampoline
@@ -249,6 +249,20 @@ def programs_run_again(original: Original, running: Running, node: Node, word: i
     running.events.append(calls._observe_run(running, node, word, is_return=is_return))
     calls._call_from_program(running, node.program)
     return True
+
+
+@fault(
+    "calls._bpf_prog_inc_misses_counter",
+    rule="PROG-8",
+    kernel="linux-6.1",
+    minimal="""
+    bpf_prog_load p1 fexit calls=foo1
+    bpf_raw_tracepoint_open l1 p1 foo1
+    call foo1 1
+    """,
+)
+def misses_are_not_counted(_original: Original, _running: Running, _caller: CallingRun, _program: Program) -> None:
+    """recursion_misses stays 0."""
 
 
 @fault(

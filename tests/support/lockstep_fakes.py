@@ -119,6 +119,19 @@ class LeaksCountedImages(LeaksImages):
     counts = frozenset({"images_alive"})
 
 
+class KnowsNoMisses(Honest):
+    """Does not know of runs that were missed, and does not say what it counts."""
+
+    def cost(self) -> Cost:
+        return replace(super().cost(), missed={})
+
+
+class LosesMisses(KnowsNoMisses):
+    """Says that it counts the runs that were missed, and counts none."""
+
+    counts = frozenset({"missed"})
+
+
 class Declines(Honest):
     """Takes one livepatch at a time."""
 

@@ -94,7 +94,7 @@ class Room:
     def link(self, kind: str, module: str | None, names: Sequence[str]) -> tuple[str, Counter[Site], Counter[Site]]:
         """One tracing_multi link: its errno, the sites while it is there, and those after it.
 
-        GuestDiedError: it does not answer in time, since it is busy in the programs; it is then as it was at first.
+        GuestDiedError: it does not answer in time, since trampolines call trampolines; it is then as it was at first.
         """
         batch, ids = Batch(), [self.btfs[module].functions[name] for name in names]
         program = load_empty(batch, kind, multi=True, btf_fd=self.descriptors[module] if module else 0)

@@ -650,6 +650,18 @@ def test_bpftrace_programs_may_follow_its_own_option(capsys: pytest.CaptureFixtu
     ]
 
 
+def test_functions_that_may_end_the_kernel_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """What __rcu_read_unlock() calls, on every kernel; itself and its like where the kernel does not deny them."""
+    new, old = (
+        " ".join(printed(capsys, "fentry:*rcu_read_*lock*", "--world", kernel, "--semantics", kernel))
+        for kernel in ("linux-7.3", "linux-6.1")
+    )
+
+    assert "leave out rcu_read_unlock_special: trampolines reach it" in new
+    assert "leave out __rcu_read_lock, __rcu_read_unlock, rcu_read_unlock_special: trampolines" in old
+    assert "leave out" not in " ".join(printed(capsys, "fentry:vfs_read*", "--semantics", "linux-6.12"))
+
+
 def test_functions_that_a_kernel_may_lose_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     """DEFECT-22: those before the record of an overridden weak function, of kvm in 7.3."""
     text = " ".join(printed(capsys, "fentry:kvm:kvm_vcpu_*", "--semantics", "linux-7.3"))

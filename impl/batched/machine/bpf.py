@@ -32,11 +32,14 @@ def _enter(*, sleepable: bool) -> str:
         mov [rsi + 8], rax
         mov [r11 + {Globals.CURRENT}], rsi
         inc qword ptr [rdi + {ProgramObject.ACTIVE}]
-        xor eax, eax
         cmp qword ptr [rdi + {ProgramObject.ACTIVE}], 1
         jne busy
         mov rax, {JUNK + 0x200}
+        jmp {{leave}}
     busy:
+        mov rdx, [rdi + {ProgramObject.NUMBER}]
+        {record(records.MISSED, "rdx")}
+        xor eax, eax
         jmp {{leave}}
     """
 

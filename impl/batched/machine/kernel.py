@@ -68,7 +68,9 @@ class EmulatedKernel:
         self._tables.begin()
         result = self._enter(entry_address(index), *_pass(function.prototype, arguments))
         words: list[int] = self.recorded().tolist()
-        return Trace(events(words, self._names, function, len(arguments)), value(function, result))
+        found, missed = events(words, self._names, function, len(arguments))
+        self.state.ledger.miss(missed)
+        return Trace(found, value(function, result))
 
     def calls(self, index: int, vectors: Words) -> tuple[Words, Words]:
         """Runs one function once for each vector of arguments, in a loop inside the emulator.

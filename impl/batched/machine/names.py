@@ -41,3 +41,8 @@ class StateNames:
         """A program's kind and name, whether its context has a return slot, and whether it asks for the address."""
         program = self._state.program_numbered[number]
         return program.kind, program.name, program.kind not in {"fentry", EXTENSION}, program.func_ip
+
+    def is_one_program(self, number: int) -> bool:
+        """Whether it is loaded once; others are for each function that they are attached to."""
+        program = self._state.program_numbered[number]
+        return program.multi or program.target >= 0

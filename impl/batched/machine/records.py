@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,6 +16,7 @@ __all__ = [
     "DIRECT",
     "GRAPH_ENTRY",
     "GRAPH_RETURN",
+    "MISSED",
     "MOST_ARGUMENTS",
     "OPS",
     "PROGRAM",
@@ -51,6 +53,9 @@ the last among them; then the context's words."""
 PROGRAM_WORDS: Final = 9
 """With the tag, up to the arguments."""
 
+MISSED: Final = 9
+"""The number of a program that was entered while it was running."""
+
 MOST_ARGUMENTS: Final = 12
 """Programs ask for at most this number, since their loops are bounded."""
 
@@ -60,10 +65,12 @@ UNTYPED_WORDS: Final = 6
 ERRNO: Final = {0: None, WORD - 22: "EINVAL", WORD - 95: "EOPNOTSUPP"}
 
 
-def events(words: list[int], names: StateNames, function: Function, given: int) -> tuple[Event, ...]:
-    """The events of a call of one function with this number of words."""
+def events(
+    words: list[int], names: StateNames, function: Function, given: int
+) -> tuple[tuple[Event, ...], Counter[str]]:
+    """The events of a call of one function with this number of words, and how often each program was missed."""
     reader = _Reader(words, names)
-    return tuple(reader.events(function, given))
+    return tuple(reader.events(function, given)), reader.missed
 
 
 def value(function: Function, word: int) -> int:
@@ -77,12 +84,17 @@ def value(function: Function, word: int) -> int:
 
 
 class _Reader:
-    """Reads records from the first to the last."""
+    """Reads records from the first to the last.
+
+    missed: by program, as PROG-8 counts. _caller: the function that the program which has made a call runs for.
+    """
 
     def __init__(self, words: list[int], names: StateNames) -> None:
+        self.missed = Counter[str]()
         self._words = words
         self._names = names
         self._at = 0
+        self._caller: Function | None = None
 
     def _take(self) -> int:
         self._at += 1
@@ -94,8 +106,23 @@ class _Reader:
 
     def events(self, function: Function, given: int) -> Iterator[Event]:
         """Up to the end of this call."""
+        ran = False
         while self._at < len(self._words) and self._words[self._at] != RETURN:
-            yield self._read_event(self._take(), function, given)
+            tag = self._take()
+            if tag == MISSED:
+                self._count_miss(self._take(), function)
+            elif tag == CALL and ran and self._caller is None:
+                self._caller = function
+                yield self._read_call(self._names.function(self._take()))
+                self._caller = None
+            else:
+                yield self._read_event(tag, function, given)
+            ran = tag == PROGRAM
+
+    def _count_miss(self, number: int, function: Function) -> None:
+        """A program without a target is another one for each function."""
+        if self._names.is_one_program(number) or function is self._caller:
+            self.missed[self._names.program(number)[1]] += 1
 
     def _read_event(self, tag: int, function: Function, given: int) -> Event:
         names = self._names

@@ -34,6 +34,8 @@ __all__ = [
     "open_btfs",
     "open_link",
     "program_info",
+    "read_misses",
+    "recursion_misses",
     "without_jit_charge",
 ]
 
@@ -48,7 +50,7 @@ NAME_BYTES = 16
 
 # offsets in struct bpf_prog_info and struct bpf_btf_info
 PROG_INFO_BYTES, PROG_ID, PROG_TAG, PROG_NR_KSYMS, PROG_KSYMS = 128, 4, 8, 104, 112
-TAG_BYTES = 8
+TAG_BYTES, PROG_MISSES = 8, 208
 BTF_INFO_BYTES, BTF_NAME, BTF_NAME_BYTES = 32, 16, 24
 MODULE_NAME_BYTES = 64
 BTFS_AT_ONCE = 16
@@ -221,6 +223,16 @@ def program_info(batch: Batch, program: Descriptor) -> int:
     """BPF_OBJ_GET_INFO_BY_FD; its reply is for loaded_program()."""
     info = _Attribute(PROG_INFO_BYTES).words(PROG_NR_KSYMS, 1).pointer(PROG_KSYMS, Out(8))
     return _get_info(batch, program, info)
+
+
+def read_misses(batch: Batch, program: Descriptor) -> int:
+    """BPF_OBJ_GET_INFO_BY_FD; its reply is for recursion_misses()."""
+    return _get_info(batch, program, _Attribute(PROG_MISSES + 8))
+
+
+def recursion_misses(reply: Reply) -> int:
+    """How often the program did not run because it was running, of a reply to read_misses()."""
+    return int.from_bytes(reply.data[0][PROG_MISSES : PROG_MISSES + 8], "little")
 
 
 def loaded_program(reply: Reply) -> LoadedProgram:

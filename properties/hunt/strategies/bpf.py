@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
@@ -23,11 +25,12 @@ from properties.hunt.strategies.drawing import (
     pick,
     rarely,
     some_functions,
+    unused,
 )
 from spec import operations as op
 from spec.semantics import Semantics
 
-__all__ = ["attach", "attach_batch", "attaching_kinds", "detach", "kinds", "load"]
+__all__ = ["attach", "attach_batch", "attach_new", "attaching_kinds", "detach", "kinds", "load"]
 
 
 @lru_cache(maxsize=16)
@@ -109,6 +112,19 @@ def attach(draw: DrawFn, at: Setting) -> op.Operation:
     return op.BpfRawTracepointOpen(link, prog, function, _cookie(draw, at))
 
 
+def attach_new(draw: DrawFn, at: Setting, function: str, count: int) -> Iterator[op.Operation]:
+    """Load so many programs and attach them to this function, some as programs for many functions."""
+    names = zip(unused(PROGRAMS, at.inventory.programs), unused(LINKS, at.inventory.links), strict=False)
+    for prog, link in islice(names, count):
+        multi: bool = at.batch and draw(st.booleans())
+        yield op.BpfProgLoad(prog, pick(draw, attaching_kinds(at.semantics, multi=multi)), multi=multi)
+        yield (
+            op.BpfLinkCreate(link, prog, ((function, None),))
+            if multi
+            else op.BpfRawTracepointOpen(link, prog, function)
+        )
+
+
 def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:
     """Attach a program to many functions."""
     if all_used(LINKS, at.inventory.links) and not rarely(draw, 6):
@@ -117,12 +133,31 @@ def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:
     if prog is None:
         return _load_as(draw, at, multi=at.batch)
     link = fresh(draw, LINKS, at.inventory.links)
+    return op.BpfLinkCreate(link, prog, _with_cookies(draw, at, _functions_of_a_link(draw, at, prog)))
+
+
+def _functions_of_a_link(draw: DrawFn, at: Setting, prog: str) -> tuple[str, ...]:
+    """Draw what a link to many functions names; often it modifies images and no more, so that nothing refuses it."""
+    taken = _taken_by_others(at, prog)
+    modifies: bool = bool(taken) and draw(st.booleans())
+    if modifies:
+        return (pick(draw, taken), *(some_functions(draw, at) if rarely(draw, 4) else ()))
     functions = some_functions(draw, at)
     if not rarely(draw, 8):
         functions = _of_one_btf(at, prog, functions)
-    if rarely(draw, 5):
-        functions = (*functions[1:], _link_glob(draw, at))
-    return op.BpfLinkCreate(link, prog, _with_cookies(draw, at, functions))
+    return (*functions[1:], _link_glob(draw, at)) if rarely(draw, 5) else functions
+
+
+def _taken_by_others(at: Setting, prog: str) -> tuple[str, ...]:
+    """Functions with programs, this one not among them, whose images a batch modifies: livepatched ones, if any are."""
+    own, others = set[str](), dict[str, None]()
+    for link in at.inventory.links.values():
+        if link.prog == prog:
+            own |= link.functions
+        elif at.inventory.programs[link.prog].kind != "freplace":
+            others |= dict.fromkeys(sorted(link.functions)[:MOST_FUNCTIONS])
+    taken = tuple(name for name in others if name not in own)
+    return tuple(name for name in taken if name in at.shared) or taken
 
 
 def _of_one_btf(at: Setting, prog: str, functions: tuple[str, ...]) -> tuple[str, ...]:

@@ -156,10 +156,13 @@ def numbered(letter: str, first: int = 1) -> Iterator[str]:
 
 def fresh(draw: DrawFn, pool: tuple[str, ...], used: Collection[str]) -> str:
     """Draw the first name that is not in use, one behind the pool if need be; rarely any name of the pool."""
-    if rarely(draw):
-        return pick(draw, pool)
+    return pick(draw, pool) if rarely(draw) else next(unused(pool, used))
+
+
+def unused(pool: tuple[str, ...], used: Collection[str]) -> Iterator[str]:
+    """The names that are not in use, those of the pool first, without end."""
     beyond = numbered(pool[0].rstrip("0123456789"), len(pool) + 1)
-    return next(name for name in chain(pool, beyond) if name not in used)
+    return (name for name in chain(pool, beyond) if name not in used)
 
 
 def all_used(pool: tuple[str, ...], used: Collection[str]) -> bool:
@@ -218,14 +221,14 @@ def a_function(draw: DrawFn, at: Setting) -> str:
     return _anywhere(draw, world) if _goes_beyond(draw, at) else pick(draw, functions_at(at))
 
 
-def _goes_beyond(draw: DrawFn, at: Setting, times: int = 1) -> bool:
-    """Draw whether to go beyond the pools: more often where they are a small part of the world."""
-    return at.wide and rarely(draw, times * (2 if len(at.inventory.world.functions) > PAGE else 10))
+def _goes_beyond(draw: DrawFn, at: Setting, large: int = 2) -> bool:
+    """Draw whether to go beyond the pools: once in so many where they are a small part of the world, or once in 10."""
+    return at.wide and rarely(draw, large if len(at.inventory.world.functions) > PAGE else 10)
 
 
 def some_functions(draw: DrawFn, at: Setting) -> tuple[str, ...]:
     """Draw one to four functions, rarely one of them twice; rarely a stretch of the world, which may be long."""
-    if _goes_beyond(draw, at, 2):
+    if _goes_beyond(draw, at, 4):
         return _stretch(draw, at.inventory.world)
     drawn = draw(_short_lists(functions_at(at)))
     if at.wide and rarely(draw, 6):

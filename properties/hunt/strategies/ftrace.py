@@ -29,6 +29,7 @@ from spec import operations as op
 from spec.inventory import SINGLE_API, OpsRecord
 
 __all__ = [
+    "GRAPH_FILES",
     "change_graph",
     "cover_all",
     "declare_more",
@@ -44,6 +45,7 @@ __all__ = [
     "set_filter",
     "set_filter_of",
     "set_notrace",
+    "switch",
     "unlivepatch",
     "unregister",
     "unregister_direct",
@@ -286,16 +288,17 @@ def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
     return op.RegisterFtraceGraph(user, depth=depth, **globs)
 
 
-DEPTHS = (1, 2, 1, 0, 4, 5)
+DEPTHS = (1, 2, 1, 0, 1, 4)
 WIDE_DEPTHS = (*DEPTHS, 3, 50, (1 << 31) - 1)
 GRAPH_OPTIONS: tuple[tuple[str, ...], ...] = (
-    ("filter",),
-    ("filter",),
     (),
+    ("filter",),
+    ("filter",),
     ("filter", "function"),
     ("function",),
     ("notrace",),
     ("filter", "notrace"),
+    ("depth",),
     ("depth",),
     ("function", "depth"),
     ("filter", "depth"),

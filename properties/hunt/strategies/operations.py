@@ -63,7 +63,7 @@ def _reload(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     return (*covers, op.DeleteModule(module), op.InitModule(module))
 
 
-def _fail(draw: DrawFn, _: Setting) -> op.Operation:
+def _fail(draw: DrawFn, _: Setting) -> op.Fail:
     count = draw(st.integers(5, 40)) if rarely(draw, 10) else pick(draw, (1, 1, 1, 2, 3, 4))
     return op.Fail(pick(draw, FAULTS), count)
 
@@ -79,8 +79,16 @@ def _again(draw: DrawFn, at: Setting) -> op.Operation:
 
 def _call(draw: DrawFn, at: Setting) -> op.Operation:
     """A call, some of a function that calls others: depth and nesting show there."""
+    return _nested_call(draw, at) if rarely(draw, 4) else _call_if_there(draw, at, a_function(draw, at))
+
+
+def _nested_call(draw: DrawFn, at: Setting) -> op.Operation:
+    """A call of a function that calls others, if there is one."""
     callers = tuple(name for name in favourites(at.inventory.world) if at.inventory.world.by_name[name].callees)
-    function = pick(draw, callers) if callers and rarely(draw, 4) else a_function(draw, at)
+    return _call_if_there(draw, at, pick(draw, callers) if callers else a_function(draw, at))
+
+
+def _call_if_there(draw: DrawFn, at: Setting, function: str) -> op.Operation:
     if function not in at.inventory.world.by_name or not at.inventory.may_call(function):
         return _site(draw, at)
     return op.Call(function, arguments_for(draw, at.inventory.world.by_name[function].prototype))
@@ -93,6 +101,13 @@ def _site(draw: DrawFn, at: Setting) -> op.Operation:
 
 def _settle(_draw: DrawFn, _: Setting) -> op.Operation:
     return op.Settle()
+
+
+def _meet_livepatch(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """A livepatched function gets two programs: whether its image shares the site depends on both, and their order."""
+    function = pick(draw, at.shared) if at.shared else a_function(draw, at)
+    patches = () if function in at.shared else (op.Livepatch(function),)
+    return (*patches, *bpf.attach_new(draw, at, function, 2))
 
 
 CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
@@ -144,7 +159,17 @@ NARROW = 5
 SWITCHED_OFF = 6
 """Ftrace is turned on again after about so many draws."""
 
-REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain direct direct graph filters".split())
+REACH_POINTS = {
+    "alloc": ("attach", "batch", "detach", "direct", "filters", "graph"),
+    "jit_charge": ("attach", "batch", "detach", "ipmodify"),
+    "filter": ("filters", "direct", "attach"),
+    "register": ("attach", "batch", "batch", "detach", "ipmodify", "plain", "direct"),
+    "patch": ("attach", "batch", "detach", "ipmodify", "plain", "direct", "graph", "filters"),
+}
+"""The concepts whose operations reach each point of FAIL-1."""
+
+MEETING = frozenset({op.Livepatch, op.BpfProgLoad, op.BpfRawTracepointOpen})
+ON_GRAPH = (op.RegisterFtraceGraph, op.UnregisterFtraceGraph, *ftrace.GRAPH_FILES)
 
 
 @lru_cache(maxsize=256)
@@ -196,11 +221,18 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     drawn = _draw_operations(draw, concept, at)
     if isinstance(drawn[-1], op.Settle):
         return Drawn((*drawn, *_call_images(draw, at)))
-    if isinstance(drawn[-1], op.Call | op.ObserveSite):
-        return Drawn(drawn)
-    named = (*covered_functions(drawn[-1]), *at.recent[:1])
+    return Drawn((*drawn, *_follow(draw, at, drawn[-1])))
+
+
+def _follow(draw: DrawFn, at: Setting, last: op.Operation) -> tuple[op.Operation, ...]:
+    """Often a call that shows what the last operation did; of the graph tracer, one of a function that calls others."""
+    if isinstance(last, op.Call | op.ObserveSite):
+        return ()
+    if isinstance(last, ON_GRAPH) and draw(st.booleans()):
+        return (_nested_call(draw, at),)
+    named = (*covered_functions(last), *at.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
-    return Drawn((*drawn, *_call_of(named[0], draw, at)) if follows else drawn)
+    return _call_of(named[0], draw, at) if follows else ()
 
 
 def _list_concerned(fell: op.Operation, at: Setting) -> tuple[str, ...]:
@@ -253,12 +285,20 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return (op.FtraceEnabled("1"),)
     if concept == "faults":
         fault = _fail(draw, at)
-        return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
+        return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, _reaching(draw, at, fault.point), at))
     if concept == "programs" and rarely(draw, 24):
         return _fill(draw, at)
     if concept == "modules" and {op.DeleteModule, op.InitModule} <= at.supports and rarely(draw, 3):
         return _reload(draw, at)
+    if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 3):
+        return _meet_livepatch(draw, at)
     return (_draw_from(draw, concept, at),)
+
+
+def _reaching(draw: DrawFn, at: Setting, point: str) -> str:
+    """Draw a concept whose operations reach the point."""
+    concept = pick(draw, REACH_POINTS[point])
+    return concept if concept != "batch" or at.batch else "attach"
 
 
 def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
