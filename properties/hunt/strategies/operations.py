@@ -290,7 +290,7 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return _fill(draw, at)
     if concept == "modules" and {op.DeleteModule, op.InitModule} <= at.supports and rarely(draw, 3):
         return _reload(draw, at)
-    if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 3):
+    if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
         return _meet_livepatch(draw, at)
     return (_draw_from(draw, concept, at),)
 
