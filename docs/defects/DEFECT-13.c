@@ -64,6 +64,7 @@ enum {
 	COMMAND_LIVEPATCH,
 	COMMAND_UNLIVEPATCH,
 	COMMAND_HOLD,
+	COMMAND_SETTLE,
 };
 
 /* Who has functions: the kernel, and modules. `fmodret` are those that fmod_ret programs may attach to. */
@@ -1130,12 +1131,12 @@ PART void append_site(struct text *text, const char *file, const struct function
 	append(text, "%s", end);
 }
 
-/* Every site of the seed's functions that is not a plain nop, a line each. */
 PART long ftrace_enabled(const char *value)
 {
 	return write_file("/proc/sys/kernel/ftrace_enabled", value, strlen(value), 0);
 }
 
+/* Every site of the seed's functions that is not a plain nop, a line each. */
 PART void sites(const char *expected)
 {
 	static struct text seen;

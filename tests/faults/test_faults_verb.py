@@ -31,7 +31,7 @@ PLAIN = Tried("", "", "", "", "", "seed")
 AGREES = Tried("nth 1", "kmalloc_caller", "-ENOMEM", "", "", "seed")
 DONE = Tried("nth 2", "", "0", "", "", "seed")
 FINDING = Tried("nth 3", "", "0", "outcome", "KASAN: use-after-free", "seed")
-UNHARMED = frozenset({"call", "site", "fail", "task", "step", "finish"})
+UNHARMED = frozenset({"call", "site", "fail", "settle", "task", "step", "finish"})
 """Verbs that change nothing of ftrace's or BPF's; tasks are not a kernel's."""
 
 
