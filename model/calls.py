@@ -1,8 +1,13 @@
-"""What one call does, event by event (TRACE-*, TRAMP-2 to TRAMP-6, PROG-5, PROG-6)."""
+"""What one call does, event by event (TRACE-*, TRAMP-2 to TRAMP-6, PROG-5, PROG-6, TASK-1 to TASK-6).
+
+A call stops at each point of TASK-2, and goes on in the state of then. One that runs to its end does so in one state.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
@@ -12,27 +17,53 @@ from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
-__all__ = ["Running", "call"]
+__all__ = ["Running", "Stops", "TaskStruct", "begin", "call"]
 
 LONG = Type("long", "INT", 8)
 PATCHED_RETURNS_MORE = 1000
+
+
+Value = TypeVar("Value")
+Stops = Generator[str, None, Value]
+"""What stops at points before it has its value."""
+
+
+@dataclass
+class TaskStruct:
+    """A task that calls.
+
+    state: the present one. stack: its graph frames. busy: the programs that other tasks are in. kept: images that a
+    pending operation has yet to put.
+    """
+
+    state: State
+    stack: ShadowStack = field(default_factory=ShadowStack)
+    busy: frozenset[str] = frozenset()
+    kept: tuple[Image, ...] = ()
 
 
 @dataclass
 class Running:
     """One function being called.
 
-    stack: the task's graph frames. caller: the program that made the call, or a call around it; None where none did.
-    words: the argument words. events: those so far. sessions: what session programs wrote into their cookies.
+    began: the state at the site. caller: the program that made the call, or a call around it; None where none did.
+    words: the argument words. events: those so far. sessions: what session programs wrote into their cookies. image:
+    the one that runs.
     """
 
-    state: State
-    stack: ShadowStack
+    task: TaskStruct
+    began: State
     caller: str | None
     function: Function
     words: tuple[int, ...]
     events: list[Event] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
+    image: Image | None = None
+
+    @property
+    def state(self) -> State:
+        """The present one."""
+        return self.task.state
 
     @property
     def returns(self) -> Type:
@@ -45,24 +76,46 @@ class Running:
         return Prototype((), self.returns).returned(word)
 
 
-def call(state: State, function: str, arguments: tuple[int, ...]) -> Trace:
-    """The trace of one call by a fresh task."""
-    return _call(state, ShadowStack(), None, function, arguments)
+def call(state: State, function: str, arguments: tuple[int, ...], busy: frozenset[str] = frozenset()) -> Trace:
+    """The trace of one call by a fresh task, while others are in the busy programs."""
+    return _call(TaskStruct(state, busy=busy), None, function, arguments)
 
 
-def _call(state: State, stack: ShadowStack, caller: str | None, name: str, arguments: tuple[int, ...]) -> Trace:
-    function = state.loaded(name)
+def _call(task: TaskStruct, caller: str | None, name: str, arguments: tuple[int, ...]) -> Trace:
+    """A call that runs to its end: it is stopped nowhere."""
+    function = task.state.loaded(name)
     if function is None:
         cite("NAME-8")
         return Trace((), None)
+    stops = begin(task, caller, function, arguments)[1]
+    while True:
+        try:
+            next(stops)
+        except StopIteration as end:
+            trace: Trace = end.value
+            return trace
+
+
+def begin(
+    task: TaskStruct, caller: str | None, function: Function, arguments: tuple[int, ...]
+) -> tuple[Running, Stops[Trace]]:
+    """TASK-1: a call of a function that is there, before its first point; the points, and at the end the trace."""
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
     words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
-    running = Running(state, stack, caller, function, words)
+    running = Running(task, task.state, caller, function, words)
+    return running, _run(running)
+
+
+def _run(running: Running) -> Stops[Trace]:
+    """TASK-3: what is called at the site does not change behind it."""
+    yield "site"
+    running.began = running.state
     frame = _ftrace_ops_list_func(running)
-    word = _run_direct(running)
+    word = yield from _run_direct(running)
     if frame:
-        fgraph_return(state, stack, frame, running.events)
+        fgraph_return(running.state, running.task.stack, frame, running.events)
+    yield "return"
     return Trace(tuple(running.events), running.returns.extend(word))
 
 
@@ -76,13 +129,13 @@ def _ftrace_ops_list_func(running: Running) -> Frame | None:
         if not ops.covers(running.function.name):
             continue
         if key == GRAPH_OPS:
-            frame = function_graph_enter(running.state, running.stack, running.function.name, running.events)
+            frame = function_graph_enter(running.state, running.task.stack, running.function.name, running.events)
         elif not ops.direct and ops.label == key:
             running.events.append(OpsCall(key))
     return frame
 
 
-def _run_direct(running: Running) -> int:
+def _run_direct(running: Running) -> Stops[int]:
     """TRACE-3: the direct trampoline, or the body at once; the return register."""
     # Since Linux kernel commit 0c0593b45c9b ("x86/ftrace: Make function graph use ftrace directly") (in v5.16) the
     # order of the list does not matter: call_direct_funcs() only stores where ftrace_regs_caller goes at its end.
@@ -90,37 +143,71 @@ def _run_direct(running: Running) -> int:
     image = state.images.get(name)
     if image:
         cite("TRACE-3")
-        return _run_image(running, _bpf_trampoline_skip_prog(state, name, image))
+        return (yield from _run_image(running, image))
     entry = state.direct_functions.get(name)
     if entry and has_direct_ops(state, name):
         cite("TRACE-3", "DIRECT-14")
         running.events.append(DirectCall(entry.tramp))
+    yield "body"
     return _run_body(running)
 
 
-def _bpf_trampoline_skip_prog(state: State, name: str, image: Image) -> Image:
-    """IMAGE-2: an image without the programs that have left the function."""
-    linked = {node.program for node in state.trampolines[name].nodes}
-    return image.where(lambda node: node.program in linked)
-
-
-def _run_image(running: Running, image: Image) -> int:
-    """TRAMP-2: fentry, fmod_ret, body, fexit; the return register."""
+def _run_image(running: Running, image: Image) -> Stops[int]:
+    """TRAMP-2, TASK-2: fentry, fmod_ret, body, fexit, and the points between them; the return register."""
     cite("TRAMP-2", "TRAMP-4", "TRAMP-5")
-    for node in image.fentry:
-        _invoke_bpf_prog(running, node, 0)
-    slot = _invoke_bpf_mod_ret(running, image)
-    word = slot or _run_body(running)
-    for node in image.fexit:
-        _invoke_bpf_prog(running, node, word, is_return=node.program.kind == "fsession")
+    running.image = image
+    yield "image"
+    if image.calls_orig:
+        yield "enter"
+    linked = _bpf_trampoline_skip_prog(running, image)
+    for node in linked.fentry:
+        yield from _invoke_bpf_prog(running, node, 0)
+    word = yield from _invoke_bpf_mod_ret(running, linked)
+    fexit = linked.fexit
+    if not word:
+        yield "body"
+        word = _run_body(running)
+        if image.calls_orig:
+            yield "after-body"
+            fexit = () if _is_put(running, image) else fexit
+    for node in fexit:
+        yield from _invoke_bpf_prog(running, node, word, is_return=node.program.kind == "fsession")
+    if image.calls_orig:
+        yield "exit"
     return word
 
 
-def _invoke_bpf_mod_ret(running: Running, image: Image) -> int:
+def _bpf_trampoline_skip_prog(running: Running, image: Image) -> Image:
+    """IMAGE-2: an image without the programs that had left the function at the site."""
+    linked = {node.program for node in running.began.trampolines[running.function.name].nodes}
+    return image.where(lambda node: node.program in linked)
+
+
+def _is_put(running: Running, image: Image) -> bool:
+    """TASK-5: whether ip_after_call jumps to the epilogue. An image that a pending operation uses is not put yet."""
+    facts, present = running.state.semantics, running.state.images.get(running.function.name)
+    if not facts.image_put_skips_fexit or present is image or any(kept is image for kept in running.task.kept):
+        return False
+    cite("TASK-5")
+    return True
+
+
+def _is_skipped(running: Running, node: Node) -> bool:
+    """TASK-4: whether a program was detached since the call began."""
+    if running.state is running.began or not running.state.semantics.program_skip:
+        return False
+    trampoline = running.state.trampolines.get(running.function.name)
+    if trampoline and any(linked is node for linked in trampoline.nodes):
+        return False
+    cite("TASK-4")
+    return True
+
+
+def _invoke_bpf_mod_ret(running: Running, image: Image) -> Stops[int]:
     """TRAMP-3: the return slot; when it is not 0 the body does not run."""
     for node in image.fmod_ret:
         cite("TRAMP-3")
-        ran = _invoke_bpf_prog(running, node, 0)
+        ran = yield from _invoke_bpf_prog(running, node, 0)
         slot = (node.program.returns or 0) % MODULUS
         if ran and slot:
             if GRAPH_OPS in running.state.ops_list:
@@ -129,11 +216,33 @@ def _invoke_bpf_mod_ret(running: Running, image: Image) -> int:
     return 0
 
 
-def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
-    """One run of a program; False if it was skipped because it is running already (PROG-6)."""
-    if node.program.prog == running.caller:
-        cite("PROG-6")
+def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> Stops[bool]:
+    """One run of a program in an image; False if it was skipped."""
+    prog = node.program.prog
+    if running.state.semantics.program_skip:
+        yield f"skip:{prog}"
+        if _is_skipped(running, node):
+            return False
+    yield f"before:{prog}"
+    if _is_running(running, prog):
         return False
+    yield f"program:{prog}"
+    return _run_prog(running, node, word, is_return=is_return)
+
+
+def _is_running(running: Running, prog: str) -> bool:
+    """PROG-6, TASK-6: whether a program is running already: around this call, or in another task."""
+    if prog == running.caller:
+        cite("PROG-6")
+        return True
+    if prog in running.task.busy:
+        cite("TASK-6")
+        return True
+    return False
+
+
+def _run_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
+    """One run of a program."""
     running.events.append(_observe_run(running, node, word, is_return=is_return))
     _call_from_program(running, node.program)
     return True
@@ -146,7 +255,7 @@ def _call_from_program(running: Running, program: Program) -> None:
         return
     cite("PROG-5")
     zeros = (0,) * (len(callee.prototype.slots) if callee.prototype else 0)
-    trace = _call(running.state, running.stack, program.prog, callee.name, zeros)
+    trace = _call(running.task, program.prog, callee.name, zeros)
     running.events.append(NestedCall(callee.name, trace))
 
 
@@ -187,7 +296,10 @@ def _run_body(running: Running) -> int:
         return _run_function(running, patched=True)
     if trampoline and trampoline.extension:
         cite("TRACE-6")
-        return trampoline.extension.program.returns or 0 if _invoke_bpf_prog(running, trampoline.extension, 0) else 0
+        if _is_running(running, trampoline.extension.program.prog):
+            return 0
+        _run_prog(running, trampoline.extension, 0)
+        return trampoline.extension.program.returns or 0
     return _run_function(running, patched=False)
 
 
@@ -208,7 +320,7 @@ def _call_callees(running: Running) -> int:
         if not running.state.loaded(callee.function):
             continue
         arguments = tuple(running.words[number] if source == "slot" else number for source, number in callee.arguments)
-        trace = _call(running.state, running.stack, running.caller, callee.function, arguments)
+        trace = _call(running.task, running.caller, callee.function, arguments)
         running.events.append(NestedCall(callee.function, trace))
         total += trace.value or 0
     return total

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from spec import operations as op
 from spec.abi import SLOT_BYTES
 from spec.globs import link_pattern, without_bang
-from spec.outcomes import Errno, Outcome
+from spec.outcomes import Errno, Outcome, Pending
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
@@ -104,6 +104,7 @@ class Inventory:
     is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
     functions whose last program may have left its image behind for want of memory (NAME-12). dead: ftrace has died, or
     may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back everything.
+    tasks: those that were not finished. pending: the operation that waits for one of them.
     """
 
     world: World
@@ -125,6 +126,8 @@ class Inventory:
     dead: bool = False
     doubtful: bool = False
     unclean: bool = False
+    tasks: Mapping[str, op.Task] = field(default_factory=dict)
+    pending: op.Operation | None = None
 
     @classmethod
     def at_start(cls, world: World, semantics: Semantics) -> Inventory:
@@ -135,6 +138,13 @@ class Inventory:
         """The inventory after an operation that gave this outcome."""
         if isinstance(outcome, Errno):
             return _follow_failure(self, operation, outcome)
+        if isinstance(outcome, Pending):
+            return (
+                self if isinstance(operation, op.Await) else self._after(operation, outcome).changed(pending=operation)
+            )
+        return self._after(operation, outcome)
+
+    def _after(self, operation: op.Operation, outcome: Outcome) -> Inventory:
         return _HANDLERS[type(operation)](self, operation, outcome)
 
     def changed(self, **changes: Any) -> Inventory:
@@ -443,6 +453,10 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.InitModule: lambda s, o, _: s.changed(modules=s.modules | {o.module}),
     op.DeleteModule: _delete_module,
     op.Fail: lambda s, o, _: s.changed(armed=s.armed | {o.point}),
+    op.Task: lambda s, o, _: s.changed(tasks={**s.tasks, o.task: o}),
+    op.Finish: lambda s, o, _: s.changed(tasks=_without(s.tasks, {o.task})),
+    op.Await: lambda s, _, __: s.changed(pending=None),
+    op.GracePeriod: lambda s, _, __: s,
 }
 
 
@@ -451,6 +465,9 @@ def undo_operations(inventory: Inventory) -> Iterator[op.Operation]:
 
     A direct ops gets one address first: unregistering leaves entries with another one behind (DIRECT-8).
     """
+    yield from map(op.Finish, inventory.tasks)
+    if inventory.pending is not None:
+        yield op.Await(inventory.pending)
     if inventory.dead:
         return
     yield from (op.Fail(point, NEVER) for point in sorted(inventory.armed))

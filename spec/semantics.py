@@ -168,6 +168,21 @@ class Semantics:
     """The site of an image that calls the original by its address jumps to it, so that no return address into the
     function is on the stack. bpf_trampoline_use_jmp() with CONFIG_DYNAMIC_FTRACE_WITH_JMP in 7.3.4; not in 6.12.117."""
 
+    image_put_skips_fexit: bool
+    """A task that is in a body when its image is put runs none of the image's fexit programs (TASK-5).
+
+    bpf_tramp_image_put() of 6.1.192 and 6.12.117 lets ip_after_call jump to the epilogue. 7.3.4 skips single programs.
+    """
+
+    program_skip: bool
+    """A program that is detached is skipped in all images that live (TASK-4). bpf_trampoline_skip_prog() in 7.3.4."""
+
+    programs_wait_for_tasks: bool
+    """A program that was linked to a trampoline is freed behind call_rcu_tasks (TASK-10).
+
+    `tramp_linked` in 7.3.4; not in 6.1.192 and 6.12.117 (DEFECT-17).
+    """
+
     slot0_returns: bool
     """With several graph users, slot 0's user records the return of frames it did not enter, because its bit marks the
     frame. function_graph_enter() in v6.11..v6.12; since v6.13 the tracer keeps data a frame and finds none."""
@@ -209,6 +224,9 @@ _LINUX_6_1 = Semantics(
     graph_users=1,
     graph_rebuilds=False,
     jmp_sites=False,
+    image_put_skips_fexit=True,
+    program_skip=False,
+    programs_wait_for_tasks=False,
     slot0_returns=False,
 )
 
@@ -245,6 +263,9 @@ _LINUX_7_3 = replace(
     rude_waits=False,
     graph_rebuilds=True,
     jmp_sites=True,
+    image_put_skips_fexit=False,
+    program_skip=True,
+    programs_wait_for_tasks=True,
     slot0_returns=False,
 )
 

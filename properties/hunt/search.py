@@ -26,6 +26,7 @@ from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
+from spec.alphabet import INTERLEAVED
 from spec.inventory import undo_operations
 from spec.operations import ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step
@@ -40,6 +41,9 @@ ROUND = 10
 LARGE_ROUND = 5
 LARGE_ROUNDS = 8
 """One round in so many is in the large world."""
+
+INTERLEAVED_ROUNDS = 4
+"""One round in so many interleaves operations with tasks, if the systems do; the others are what they are without."""
 
 # The first example of a round is always the simplest one.
 WILDCARD_ROUND = 4
@@ -57,6 +61,7 @@ class Search:
     """Rounds of sequences for one setting; the n-th round has the n-th derived seed.
 
     operations: after so many the last example is undone, and then no more are made. large: the world of some rounds.
+    interleaves: the systems have tasks that stand in calls; known from the first example on.
 
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
     """
@@ -79,7 +84,8 @@ class Search:
         self.journal, self.witness = journal, witness
         self.random_seed = random_seed
         self.tally = Tally(semantics)
-        self.examples = self.rounds = 0
+        self.examples = self.rounds = self._sequential = 0
+        self.interleaves = False
         self._seconds = 0.0
         self._stopped = False
         self._deadline = math.inf
@@ -108,9 +114,15 @@ class Search:
 
     def take_examples(self) -> None:
         """Let the machine take the sequences of a round."""
-        round_seed = _derive_seed(self.random_seed, self.semantics.name, self.rounds)
-        in_large = self.large is not None and (self.rounds + self.random_seed) % LARGE_ROUNDS == 0
-        machine, examples = (self._large_machine, LARGE_ROUND) if in_large else (self._machine, ROUND)
+        if self.interleaves and self.rounds % INTERLEAVED_ROUNDS == 0:
+            name, number = f"{self.semantics.name} interleaved", self.rounds // INTERLEAVED_ROUNDS
+            machine, examples = self._interleaved_machine, ROUND
+        else:
+            self._sequential += 1
+            name, number = self.semantics.name, self._sequential
+            in_large = self.large is not None and (number + self.random_seed) % LARGE_ROUNDS == 0
+            machine, examples = (self._large_machine, LARGE_ROUND) if in_large else (self._machine, ROUND)
+        round_seed = _derive_seed(self.random_seed, name, number)
         run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(examples))
 
     def check_time(self) -> None:
@@ -138,7 +150,11 @@ class Search:
         assert self.large is not None
         return self._watch(self.large, self.large.name)
 
-    def _watch(self, world: World, journal_world: str | None) -> type[LockstepMachine]:
+    @cached_property
+    def _interleaved_machine(self) -> type[LockstepMachine]:
+        return self._watch(self.world, None, interleaved=True)
+
+    def _watch(self, world: World, journal_world: str | None, *, interleaved: bool = False) -> type[LockstepMachine]:
         """The machine of this setting, which stops when the time is up or something is found."""
         search = self
         machine = machine_for(
@@ -150,12 +166,14 @@ class Search:
             journal_world=journal_world,
             model=self.model,
             witness=self.witness,
+            interleaved=interleaved,
         )
 
         class Watched(machine):  # type: ignore[misc, valid-type]
             def __init__(self) -> None:
                 super().__init__()
                 search.examples += 1
+                search.interleaves = self.supports >= INTERLEAVED
 
             def execute(self, operations: tuple[Operation, ...]) -> None:
                 search.check_time()

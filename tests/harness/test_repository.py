@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "properties": {"properties", "impl", "model", "spec"},
 }
 RULE = re.compile(r"- \*\*([A-Z]+-[1-9][0-9]*)\*\* ([^\n]+) \[([^\[\]]+)\]")
-PREFIXES = "NAME GLOB FILTER OPS SITE DIRECT IPMODIFY GRAPH PROG LINK TRAMP IMAGE ARG TRACE MODULE FAIL DEAD COST"
+PREFIXES = "NAME GLOB FILTER OPS SITE DIRECT IPMODIFY GRAPH PROG LINK TRAMP IMAGE ARG TRACE MODULE FAIL DEAD TASK COST"
 CITATION = re.compile(rf"\b(?:{PREFIXES.replace(' ', '|')})-[0-9]+\b")
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".ini", ".seed", ".cfg", ".sh", ".yml", ""}
 

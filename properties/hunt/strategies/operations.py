@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from properties.hunt.strategies import bpf, ftrace
+from properties.hunt.strategies import bpf, ftrace, tasks
 from properties.hunt.strategies.drawing import (
     MOST_FUNCTIONS,
     UNKNOWN,
@@ -31,7 +31,7 @@ from spec.inventory import Inventory
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 
-__all__ = ["CONCEPTS", "Beginning", "beginnings", "drawn_for", "operations"]
+__all__ = ["CONCEPTS", "INTERLEAVED_CONCEPTS", "TASKS", "Beginning", "beginnings", "drawn_for", "operations"]
 
 
 def _init_module(draw: DrawFn, at: Setting) -> op.Operation:
@@ -114,6 +114,15 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 }
 """The rules of the machines, but for `faults`: each a choice of operations by weight."""
 
+TASKS = "tasks"
+"""The rule of schedules, which draws more than one operation."""
+
+INTERLEAVED_CONCEPTS = (
+    *(f"{TASKS}_{number}" for number in range(1, 7)),
+    *("programs", "attach", "detach", "batch", "plain", "filters", "direct", "call"),
+)
+"""The rules of the machine that interleaves operations with tasks."""
+
 NARROW = 6
 """Examples of eight."""
 
@@ -163,7 +172,7 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     machine = draw(st.runner())
     at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past, machine.wide)
     drawn = _draw_operations(draw, concept, at)
-    if isinstance(drawn[-1], op.Call | op.ObserveSite):
+    if isinstance(drawn[-1], op.Call | op.ObserveSite) or concept.startswith(TASKS):
         return Drawn(drawn)
     named = (*covered_functions(drawn[-1]), *at.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
@@ -187,6 +196,8 @@ def beginnings(draw: DrawFn) -> Beginning:
 
 
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+    if concept.startswith(TASKS):
+        return tasks.schedule(draw, at)
     if concept == "faults":
         fault = _fail(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
