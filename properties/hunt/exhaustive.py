@@ -15,14 +15,14 @@ from typing import Final
 
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
-from spec.alphabet import alphabet
-from spec.operations import Call, Operation
+from spec.alphabet import INTERLEAVED, alphabet
+from spec.operations import Await, Call, Operation, Task
 from spec.seeds import Step, parse_seed
 from spec.semantics import Semantics
 from spec.system import SystemFactory
 from spec.worlds import synthetic
 
-__all__ = ["Exhausted", "Exhaustion"]
+__all__ = ["EDGES", "EDGES_OF_TASKS", "START", "Exhausted", "Exhaustion"]
 
 START: Final = ("ftrace_ops o1", "bpf_prog_load p1 fentry", "bpf_prog_load p2 fexit")
 """The steps before the first operation that counts."""
@@ -54,6 +54,20 @@ EDGES: Final = (
     "call foo2 1 2",
 )
 """The small world: two functions, two programs, one ops that may become direct, and the graph tracer."""
+
+EDGES_OF_TASKS: Final = (
+    "task t1 foo1 1",
+    "step t1 to=image",
+    "step t1 to=program:p1",
+    "step t1 to=body how=sleep",
+    "step t1 to=before:p2",
+    "step t1 to=exit",
+    "finish t1",
+    "grace_period rcu",
+    "grace_period rcu_tasks",
+    "grace_period rcu_tasks_trace",
+)
+"""A task in the small world that stands where it is dangerous; `await` belongs to whatever pends."""
 
 REACH: Final = 500
 """States that are looked at for a way to one that has edges left; beyond, a new run is begun."""
@@ -90,7 +104,7 @@ class _Node:
 
 
 class Exhaustion:
-    """One search. tell: is given the numbers of states and of transitions so far."""
+    """One search. tell: is given the numbers of states and of transitions so far. tasks: with a task in the world."""
 
     def __init__(
         self,
@@ -98,10 +112,13 @@ class Exhaustion:
         factories: Sequence[SystemFactory],
         depth: int,
         tell: Callable[[int, int], None] = lambda _, __: None,
+        *,
+        tasks: bool = False,
     ) -> None:
         self._world, self._semantics, self._factories = synthetic(), semantics, tuple(factories)
         self._most, self._depth, self._tell = depth, 1, tell
-        self._start, self._alphabet = (_parse(lines, semantics) for lines in (START, EDGES))
+        edges = (*EDGES, *EDGES_OF_TASKS) if tasks else EDGES
+        self._start, self._alphabet = (_parse(lines, semantics) for lines in (START, edges))
         self._nodes: dict[Hashable, _Node] = {}
         self._open: list[tuple[int, int, Hashable]] = []
         self._pushed = count()
@@ -190,9 +207,14 @@ class Exhaustion:
 
     def _list_lawful(self, run: Lockstep) -> Iterator[Operation]:
         """List the edges of the state that a run is in: what the harness lets a seed do there."""
-        for operation in self._alphabet:
+        pending = run.inventory.pending
+        for operation in (*self._alphabet, *((Await(pending),) if pending else ())):
             unsafe = isinstance(operation, Call) and not run.inventory.may_call(operation.function)
-            if not unsafe and type(operation) in run.supports and not run.declined(operation):
+            if (
+                not (unsafe or _lacks_task(operation, run))
+                and type(operation) in run.supports
+                and not run.declined(operation)
+            ):
                 yield operation
 
     def _is_open(self, value: Hashable) -> bool:
@@ -240,8 +262,13 @@ class Exhaustion:
         return tuple(reversed(operations))
 
 
+def _lacks_task(operation: Operation, run: Lockstep) -> bool:
+    """Whether an operation is about tasks, and there is none; nothing would change."""
+    return type(operation) in INTERLEAVED - {Task, Await} and not run.inventory.tasks
+
+
 def _parse(lines: Sequence[str], semantics: Semantics) -> tuple[Operation, ...]:
     """Parse lines of a seed, as far as the semantics have their operations."""
     seed = parse_seed("\n".join(("world synthetic", f"semantics {semantics.name}", "---", *lines)), "the small world")
-    known = alphabet(semantics)
+    known = alphabet(semantics) | INTERLEAVED
     return tuple(step.operation for step in seed.steps if type(step.operation) in known)

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
     exhaustive = "try every sequence of a small world instead, where states are equal once; one process does it"
     option("--exhaustive", action="store_true", help=exhaustive)
+    option("--tasks", action="store_true", help="with --exhaustive: a task in the world that stands anywhere in a call")
     option("--depth", type=length, default=4, metavar="N", help="operations of its longest sequence (default: 4)")
     add_crew_options(parser)
 

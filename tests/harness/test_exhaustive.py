@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from properties.__main__ import main
-from properties.hunt.exhaustive import EDGES, START, Exhaustion
+from properties.hunt.exhaustive import EDGES, EDGES_OF_TASKS, START, Exhaustion
 from properties.lockstep.lockstep import Lockstep
 from properties.systems.naming import resolve
-from spec.alphabet import alphabet
-from spec.operations import Call, Operation
+from spec.alphabet import INTERLEAVED, alphabet
+from spec.operations import Call, Operation, Task
 from spec.seeds import Step, parse_seed, read_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -25,24 +25,27 @@ DEPTH = 2
 def parsed(lines: tuple[str, ...], semantics: str) -> list[Operation]:
     """Lines of a seed, as far as the semantics have them."""
     text = "\n".join(("world synthetic", f"semantics {semantics}", "---", *lines))
-    known = alphabet(PRESETS[semantics])
+    known = alphabet(PRESETS[semantics]) | INTERLEAVED
     return [step.operation for step in parse_seed(text).steps if type(step.operation) in known]
 
 
 def after(sequence: tuple[Operation, ...], semantics: str) -> Hashable | None:
-    """The model's value after a sequence; None if a call in it is not lawful."""
+    """The model's value after a sequence; None if a call in it is not lawful, or a step is of no task."""
     lockstep = Lockstep(synthetic(), PRESETS[semantics], ())
     for operation in (*parsed(START, semantics), *sequence):
         if isinstance(operation, Call) and not lockstep.inventory.may_call(operation.function):
+            return None
+        if type(operation) in INTERLEAVED - {Task} and not lockstep.inventory.tasks:
             return None
         lockstep.step(Step(operation))
     return lockstep.value()
 
 
+@pytest.mark.parametrize("tasks", [False, True])
 @pytest.mark.parametrize("semantics", ["linux-6.1", "linux-7.3"])
-def test_states_and_transitions_are_all(semantics: str) -> None:
-    """Every sequence, one by one and from the start, leads to these states, over these edges."""
-    edges = parsed(EDGES, semantics)
+def test_states_and_transitions_are_all(semantics: str, *, tasks: bool) -> None:
+    """Every sequence, one by one and from the start, leads to these states, over these edges; with a task too."""
+    edges = parsed((*EDGES, *EDGES_OF_TASKS) if tasks else EDGES, semantics)
     reached = {sequence: after(sequence, semantics) for n in range(DEPTH + 1) for sequence in product(edges, repeat=n)}
     states = set(reached.values()) - {None}
     taken = {
@@ -50,7 +53,7 @@ def test_states_and_transitions_are_all(semantics: str) -> None:
         for sequence, value in reached.items()
         if sequence and value is not None and reached[sequence[:-1]] is not None
     }
-    done = Exhaustion(PRESETS[semantics], [resolve("batched", 10)], DEPTH).search()
+    done = Exhaustion(PRESETS[semantics], [resolve("batched", 10)], DEPTH, tasks=tasks).search()
 
     assert done.divergence is None
     assert (len(states), len(taken)) == (done.states, done.transitions)
