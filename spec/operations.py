@@ -111,7 +111,7 @@ def option(kind: type, space: str = "") -> Any:
 
 def stop() -> Any:
     """A trailing key=POINT, which may name a program; absent when None."""
-    return field(default=None, metadata={"form": "option", "kind": str, "space": "stop", "role": "names"})
+    return field(default=None, metadata={"form": "option", "kind": str, "space": "point", "role": "names"})
 
 
 def nested() -> Any:
@@ -493,7 +493,7 @@ def names_of(operation: Operation, role: str = "") -> Iterator[Name]:
 def _names_in(entry: Field[Any], value: Any) -> Iterator[Name]:
     space, role, covers = entry.metadata["space"], entry.metadata["role"], entry.metadata.get("covers", False)
     match entry.metadata["form"]:
-        case "option" if space == "stop":
+        case "option" if space == "point":
             if value is not None and ":" in value:
                 yield Name("prog", role, covers, value.partition(":")[2])
         case "pairs":
@@ -522,7 +522,7 @@ def _rename_in(entry: Field[Any], value: Any, rename: Callable[[str, str], str])
     match entry.metadata["form"]:
         case "nested":
             return renamed(value, rename)
-        case "option" if space == "stop":
+        case "option" if space == "point":
             place, colon, prog = (value or "").partition(":")
             return f"{place}:{rename('prog', prog)}" if colon else value
         case "pairs":

@@ -316,7 +316,7 @@ def _target(text: str, _what: str) -> tuple[str, int | None]:
 
 
 _PLAIN_SPACES = ("", "ops", "prog", "link", "user", "tramp", "task", "glob", "module")
-_NAMES = {"function": _function, "stop": _stop} | dict.fromkeys(_PLAIN_SPACES, _name)
+_NAMES = {"function": _function, "point": _stop} | dict.fromkeys(_PLAIN_SPACES, _name)
 _ITEM = {"words": _function, "integers": _integer, "pairs": _pair, "targets": _target}
 
 

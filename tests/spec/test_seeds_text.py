@@ -59,7 +59,7 @@ def random_word(rng: random.Random, entry: Any) -> str | None:
 def random_option(rng: random.Random, entry: Any) -> str | int | None:
     if rng.random() < 0.5:
         return None
-    if entry.metadata.get("space") == "stop":
+    if entry.metadata.get("space") == "point":
         return random_stop(rng)
     return random_word(rng, entry) if entry.metadata["kind"] is str else random_number(rng)
 
