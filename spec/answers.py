@@ -57,7 +57,7 @@ ATTACHING = ("bpf_raw_tracepoint_open", "bpf_link_create")
 def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
     """The answers that these semantics can give in this world, as seeds spell them, by verb, without observations.
 
-    Beside tasks, operations may also be pending or not carried out (TASK-7, NAME-13, NAME-14), of which only what is
+    Beside tasks, operations may also be pending or not carried out (TASK-7, NAME-14, NAME-15), of which only what is
     usual stands here.
     """
     known = alphabet(semantics) | INTERLEAVED

@@ -91,11 +91,11 @@ class BorderedSystem:
         return self.inner.call(function, arguments)
 
     def step(self, operation: op.Step) -> str:
-        """As the system lets the task run (NAME-13)."""
+        """As the system lets the task run (NAME-14)."""
         return self.inner.step(operation) if operation.task in self.inventory.tasks else "absent"  # type: ignore[attr-defined]
 
     def finish(self, operation: op.Finish) -> Trace:
-        """As the system lets the task run (NAME-13)."""
+        """As the system lets the task run (NAME-14)."""
         if operation.task not in self.inventory.tasks:
             return Trace((), None)
         self.inventory = self.inventory.after(operation, Ok())
@@ -130,10 +130,10 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     """The Harness rules that refuse the operation, in the order in which they are checked."""
     if isinstance(operation, op.Await):
         if operation.operation != s.pending:
-            yield Errno("EBADF", harness="NAME-14")
+            yield Errno("EBADF", harness="NAME-15")
         return
     if s.pending is not None and not isinstance(operation, BESIDE_PENDING):
-        yield _not_carried_out("NAME-14")
+        yield _not_carried_out("NAME-15")
     if s.dead and isinstance(operation, CHANGING_MODULES) and _outlives_module(operation, s):
         yield _not_carried_out("NAME-7")
     yield from _unfit_names(operation, s)
@@ -142,7 +142,7 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     if s.orphaned and _meets_orphan(operation, s):
         yield _not_carried_out("NAME-12")
     if s.tasks and _disturbs_tasks(operation, s):
-        yield _not_carried_out("NAME-13")
+        yield _not_carried_out("NAME-14")
     check = _MISUSES.get(type(operation))
     if check is not None:
         yield from check(operation, s)
@@ -199,11 +199,11 @@ def _disturbs_tasks(operation: Operation, s: Inventory) -> bool:
 
 def _begin_task(operation: op.Task, s: Inventory) -> Iterator[Errno]:
     if not s.loaded(operation.function):
-        yield Errno("ENOENT", harness="NAME-15")
+        yield Errno("ENOENT", harness="NAME-16")
     if len(s.tasks) >= MOST_TASKS:
-        yield Errno("EAGAIN", harness="NAME-15")
+        yield Errno("EAGAIN", harness="NAME-16")
     if s.armed or s.dead or s.unclean:
-        yield _not_carried_out("NAME-15")
+        yield _not_carried_out("NAME-16")
 
 
 def _not_carried_out(rule: str) -> Errno:
