@@ -122,7 +122,7 @@ def _run(running: Running) -> Stops[Trace]:
 def _ftrace_ops_list_func(running: Running) -> Frame | None:
     """TRACE-1: every ops that covers the site, newest first; the frame that the graph tracer pushed."""
     frame = None
-    if running.function.module in running.state.untraced:
+    if running.state.off or running.function.module in running.state.untraced:
         return None
     for key in running.state.ops_list:
         ops = running.state.ops[key]
@@ -140,6 +140,9 @@ def _run_direct(running: Running) -> Stops[int]:
     # Since Linux kernel commit 0c0593b45c9b ("x86/ftrace: Make function graph use ftrace directly") (in v5.16) the
     # order of the list does not matter: call_direct_funcs() only stores where ftrace_regs_caller goes at its end.
     state, name = running.state, running.function.name
+    if state.off:
+        cite("SYSCTL-2")
+        return _run_body(running)
     image = state.images.get(name)
     if image:
         cite("TRACE-3")

@@ -9,7 +9,7 @@ from model.cost import waited
 from model.endings import Refused, check_alive
 from model.faults import reach
 from model.poke import ftrace_run_update_code, modified, replaced
-from model.registration import add_ftrace_ops, remove_ftrace_ops
+from model.registration import add_ftrace_ops, check_permanent, remove_ftrace_ops
 from model.regs import keep_regs
 from model.rules import cite
 from model.sites import has_entry, has_ipmodify_user
@@ -29,6 +29,7 @@ __all__ = [
     "update_ftrace_direct_mod",
 ]
 
+DIRECT = Ops("direct_ops", save_regs=True, direct=True, permanent=True)
 SMALLEST_TABLE = 32
 MOST_BUCKETS = 1 << 12
 
@@ -78,6 +79,8 @@ def register_ftrace_direct(state: State, operation: op.RegisterFtraceDirect) -> 
     state = reach(state, "alloc")
     check_alive(state, "DIRECT-2")
     state = reach(state, "filter")
+    if not state.enabled(DIRECT_OPS):
+        check_permanent(state, DIRECT)
     _check_ipmodify(state, [function], "DIRECT-2")
     if not state.enabled(DIRECT_OPS):
         state = reach(state, "register")
@@ -88,7 +91,7 @@ def register_ftrace_direct(state: State, operation: op.RegisterFtraceDirect) -> 
 
 def _join_direct_ops(state: State, after: State, function: str) -> State:
     """The function joins direct_ops, which is registered with its first site."""
-    ops = state.ops.get(DIRECT_OPS, Ops("direct_ops", save_regs=True, direct=True))
+    ops = state.ops.get(DIRECT_OPS, DIRECT)
     after = after.with_ops(DIRECT_OPS, replace(ops, filter_hash=ops.filter_hash | {function}))
     if not state.enabled(DIRECT_OPS):
         return add_ftrace_ops(after, DIRECT_OPS)
@@ -158,7 +161,7 @@ def _begin_direct(state: State, name: str) -> State:
     # Since Linux kernel commit 56b3c85e153b ("ftrace: Fix BPF fexit with livepatch") (in 6.12.117) a registration that
     # fails resets func and trampoline.
     func = not state.semantics.failed_direct_reusable
-    return state.with_ops(name, replace(state.ops[name], func=func, direct=True, save_regs=True))
+    return state.with_ops(name, replace(state.ops[name], func=func, direct=True, save_regs=True, permanent=False))
 
 
 def _check_direct_multi(state: State, name: str, rule: str) -> Ops:

@@ -27,7 +27,8 @@ __all__ = [
 def ftrace_ops(state: State, operation: op.FtraceOps) -> State:
     """OPS-1: declare an ops."""
     cite("OPS-1")
-    ops = Ops(operation.ops, operation.save_regs, operation.ipmodify, operation.dynamic)
+    flags = {"save_regs", "ipmodify", "dynamic", "permanent"}
+    ops = Ops(operation.ops, **{flag: getattr(operation, flag) for flag in flags})
     return state.with_ops(operation.ops, ops)
 
 

@@ -36,9 +36,9 @@ class OpsHash(NamedTuple):
 
 def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> State:
     """GRAPH-1: a user of the graph tracer begins."""
+    check_alive(state, "GRAPH-1")
     filter_ = _make_filter(state, operation.filter)
     function, notrace = (_make_graph_hash(state, glob) for glob in (operation.function, operation.notrace))
-    check_alive(state, "GRAPH-1")
     # Since Linux kernel commit c132be2c4fcc ("function_graph: Have the instances use their own ftrace_ops for
     # filtering") (in v6.11) and its series there are several users.
     if not state.graph_slots:

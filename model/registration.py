@@ -17,6 +17,7 @@ from spec import operations as op
 
 __all__ = [
     "add_ftrace_ops",
+    "check_permanent",
     "klp_patch_func",
     "klp_unpatch_func",
     "register_ftrace_function",
@@ -64,10 +65,17 @@ def _ftrace_startup(state: State, key: str, ops: Ops) -> State:
     check_alive(state, "OPS-3")
     if state.enabled(key):
         raise Refused(state, "EBUSY", "OPS-4", warn=True)
+    check_permanent(state, ops)
     if ops.ipmodify:
         _ftrace_hash_ipmodify_enable(state, ops)
     state = reach(state, "register")
     return add_ftrace_ops(state.with_ops(key, ops), key)
+
+
+def check_permanent(state: State, ops: Ops) -> None:
+    """SYSCTL-3: a permanent ops is refused while ftrace is off."""
+    if ops.permanent and state.off:
+        raise Refused(state, "EBUSY", "SYSCTL-3")
 
 
 def _ftrace_hash_ipmodify_enable(state: State, ops: Ops) -> None:
@@ -103,7 +111,8 @@ def klp_patch_func(state: State, operation: op.Livepatch) -> State:
     check_alive(state, "IPMODIFY-7")
     state = reach(state, "filter")
     cite("IPMODIFY-7")
-    ops = Ops("klp_ops", ipmodify=True, dynamic=True, filter_hash=frozenset({function}), func=True)
+    filter_hash = frozenset({function})
+    ops = Ops("klp_ops", ipmodify=True, dynamic=True, filter_hash=filter_hash, func=True, permanent=True)
     return _register(state, key, ops)
 
 

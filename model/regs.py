@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from model.rules import cite
-from model.sites import covering
+from model.sites import covering, selected, shows_regs
 from model.state import Ops, State
 
 __all__ = ["drop_regs", "keep_regs", "settle_regs"]
@@ -36,8 +36,23 @@ def drop_regs(state: State, ops: Ops, functions: Iterable[str]) -> State:
     return replace(state, regs_left=state.regs_left - gone)
 
 
-def settle_regs(state: State) -> State:
-    """R goes with the last ops that covers a site."""
-    if not state.regs_left:
-        return state
-    return replace(state, regs_left=frozenset(name for name in state.regs_left if covering(state, name)))
+def settle_regs(before: State, state: State) -> State:
+    """R goes with the last ops that covers a site, if ftrace is on then (SYSCTL-4)."""
+    left = state.regs_left | _strand_regs(before, state)
+    return replace(state, regs_left=frozenset(name for name in left if _keeps_regs(before, state, name)))
+
+
+def _strand_regs(before: State, state: State) -> frozenset[str]:
+    """Where the last ops leaves while ftrace is off nobody looks at the record, which so keeps its R."""
+    if not state.off or (before.ops_list, before.ops, before.images) == (state.ops_list, state.ops, state.images):
+        return frozenset()
+    return frozenset(name for name in selected(before) if shows_regs(before, name) and not covering(state, name))
+
+
+def _keeps_regs(before: State, state: State, function: str) -> bool:
+    if covering(state, function):
+        return True
+    if not state.loaded(function) or (covering(before, function) and not state.off):
+        return False
+    cite("SYSCTL-4")
+    return True

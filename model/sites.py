@@ -14,6 +14,8 @@ __all__ = [
     "has_direct_ops",
     "has_entry",
     "has_ipmodify_user",
+    "selected",
+    "shows_regs",
     "sites",
     "t_show",
     "traced",
@@ -62,24 +64,36 @@ def has_direct_ops(state: State, function: str) -> bool:
     return any(ops.direct for ops in covering(state, function))
 
 
+def selected(state: State) -> set[str]:
+    """The functions that have an image, or that the filter of an enabled ops selects."""
+    return set(state.images).union(*(_select(state, state.ops[key]) for key in state.ops_list))
+
+
 def sites(state: State) -> dict[str, Site]:
-    """Every site that is not a plain nop: it has an image, or the filter of an enabled ops selects it."""
-    functions = set(state.images).union(*(_select(state, state.ops[key]) for key in state.ops_list))
-    found = ((name, t_show(state, name)) for name in functions)
+    """Every site that is not a plain nop."""
+    found = ((name, t_show(state, name)) for name in selected(state))
     return {name: site for name, site in found if site}
 
 
 def t_show(state: State, function: str) -> Site | None:
     """SITE-1: the line of enabled_functions; None for a plain nop."""
+    if state.off:
+        cite("SYSCTL-2")
+        return None
     ops = covering(state, function)
     if not ops:
         cite("SITE-1")
         return None
-    regs = any(one.save_regs for one in ops) or function in state.regs_left
+    regs = shows_regs(state, function)
     direct = any(one.direct for one in ops)
     entry = _show_entry(state, function) if direct else None
     target = ftrace_get_addr_new(ops, entry, regs=regs)
     return Site(len(ops), regs, any(one.ipmodify for one in ops), direct, target, entry)
+
+
+def shows_regs(state: State, function: str) -> bool:
+    """Whether the record is flagged REGS (SITE-1, SITE-6, SYSCTL-4)."""
+    return function in state.regs_left or any(ops.save_regs for ops in covering(state, function))
 
 
 def ftrace_get_addr_new(ops: list[Ops], entry: str | None, *, regs: bool) -> str:

@@ -57,7 +57,8 @@ def klp_ops(function: str) -> str:
 class Ops:
     """A struct ftrace_ops.
 
-    label: how a site shows it. func: func or trampoline is set. direct: it ever was a direct ops.
+    label: how a site shows it. func: func or trampoline is set. direct: it ever was a direct ops. permanent: ftrace is
+    not turned off while it is enabled, which a direct ops of the multi and hash APIs never is.
     """
 
     label: str
@@ -68,6 +69,7 @@ class Ops:
     notrace_hash: frozenset[str] = frozenset()
     func: bool = False
     direct: bool = False
+    permanent: bool = False
 
     def covers(self, function: str) -> bool:
         """FILTER-1: whether enabled it traces the function."""
@@ -169,10 +171,10 @@ class State:
     """Everything.
 
     ops_list: keys of enabled ops, newest first. buckets: of direct_functions' table. regs_left: sites whose R stayed
-    (SITE-6). btfs: of each multi program that was linked, the module whose BTF it is for, None for vmlinux's (LINK-17).
-    untraced: modules that were loaded after ftrace's death (DEAD-2). unloads: how many were unloaded. parts: the
-    proposal's (LINK-11). armed: how often each point that is to fail must still be reached (FAIL-1). passes: what the
-    operation under way has to patch, and nothing between operations.
+    (SITE-6, SYSCTL-4). off: kernel.ftrace_enabled is 0. btfs: of each multi program that was linked, the module whose
+    BTF it is for, None for vmlinux's (LINK-17). untraced: modules that were loaded after ftrace's death (DEAD-2).
+    unloads: how many were unloaded. parts: the proposal's (LINK-11). armed: how often each point that is to fail must
+    still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between operations.
     """
 
     world: World
@@ -195,6 +197,7 @@ class State:
     unloads: int = 0
     armed: Mapping[str, int] = field(default_factory=dict)
     passes: tuple[Pass, ...] = ()
+    off: bool = False
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from model import direct, filters, graph, links, modules, programs, registration
+from model import direct, filters, graph, links, modules, programs, registration, sysctl
 from model.calls import call
 from model.endings import Refused, Warned
 from model.faults import fail
@@ -56,6 +56,7 @@ HANDLERS: Mapping[type[Operation], Handler] = {
     op.SetFtraceNotrace: graph.set_ftrace_notrace,
     op.SetGraphFunction: graph.set_graph_function,
     op.SetGraphNotrace: graph.set_graph_notrace,
+    op.FtraceEnabled: sysctl.ftrace_enable_sysctl,
     op.Livepatch: registration.klp_patch_func,
     op.Unlivepatch: registration.klp_unpatch_func,
     op.BpfProgLoad: programs.bpf_prog_load,
@@ -73,8 +74,10 @@ def step(state: State, operation: Operation) -> tuple[State, Outcome]:
     try:
         done = HANDLERS[type(operation)](state, operation)
         if isinstance(done, Warned):
-            return settle_regs(done.state), Ok(warn=True)
-        return settle_regs(ftrace_run_update_code(state, done)), Ok()
+            return settle_regs(state, done.state), Ok(warn=True)
+        after = settle_regs(state, ftrace_run_update_code(state, done))
+        checked = sysctl.check_records(state, after)
+        return (checked.state, Ok(warn=True)) if isinstance(checked, Warned) else (checked, Ok())
     except Refused as refused:
         cite(*refused.rules, "FAIL-3", "COST-1")
         return refused.state, Errno(refused.errno, refused.warn)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from properties.verbs import SUMMARIES
+from properties.verbs import SUMMARIES, module_name
 from properties.work.ending import TerminatedError, give_back_when_terminated
 from spec.errors import BadInputError
 
@@ -72,7 +72,7 @@ def main(words: Sequence[str], command: str = HERE) -> int:
 
 
 def _run(command: str, verb: str, words: Sequence[str]) -> int:
-    module = cast("VerbModule", importlib.import_module(f"properties.verbs.{verb}"))
+    module = cast("VerbModule", importlib.import_module(module_name(verb)))
     parser = argparse.ArgumentParser(
         prog=f"{command} {verb}",
         description=SUMMARIES[verb],
@@ -92,7 +92,7 @@ def parse(module: VerbModule, parser: argparse.ArgumentParser, words: Sequence[s
 
 
 def _help(command: str) -> str:
-    verbs = "\n".join(f"  {verb:8} {summary}" for verb, summary in SUMMARIES.items())
+    verbs = "\n".join(f"  {verb:12} {summary}" for verb, summary in SUMMARIES.items())
     return f"usage: {command} VERB ...\n\n{verbs}\n\nEach verb explains itself: {command} VERB --help"
 
 

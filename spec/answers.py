@@ -38,6 +38,7 @@ ALWAYS = {
     "set_ftrace_notrace": f"0,-EBADF,-EINVAL,-ENOMEM,{PATCHING}",
     "set_graph_function": "0,-EBADF,-EINVAL,-ENOMEM,-ENODEV",
     "set_graph_notrace": "0,-EBADF,-EINVAL,-ENOMEM,-ENODEV",
+    "ftrace_enabled": "0,-ENODEV",
     "livepatch": f"0,-EOPNOTSUPP,-EINVAL,-EBUSY,-ENOMEM,{PATCHING}",
     "unlivepatch": f"0,-EOPNOTSUPP,-EINVAL,{PATCHING}",
     "bpf_prog_load": "0,-EEXIST,-EINVAL",
@@ -73,6 +74,7 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
         if semantics.tracing_multi:
             found["bpf_link_create"].add("-EAGAIN")
     found["ftrace_free_filter"].add("0 WARN" if semantics.free_filter_warns else "-EOPNOTSUPP")
+    found["ftrace_enabled"] |= {"0 WARN", "-EBUSY"} if semantics.sysctl_stops else {"-EOPNOTSUPP"}
     if semantics.graph_users > 1:
         found["register_ftrace_graph"].add("-ENOSPC")
         if not semantics.graph_rebuilds:

@@ -30,6 +30,7 @@ ATTACHING = (op.BpfRawTracepointOpen, op.BpfLinkCreate)
 CHANGING_MODULES = (op.InitModule, op.DeleteModule)
 NOT_BESIDE_TASKS = (
     *CHANGING_MODULES,
+    op.FtraceEnabled,
     op.FtraceFreeFilter,
     op.RegisterFtraceGraph,
     op.UnregisterFtraceGraph,
@@ -141,6 +142,8 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
         yield _not_carried_out("NAME-10")
     if s.orphaned and _meets_orphan(operation, s):
         yield _not_carried_out("NAME-12")
+    if s.off and isinstance(operation, op.InitModule) and _joins_an_ops(operation, s):
+        yield _not_carried_out("NAME-13")
     if s.tasks and _disturbs_tasks(operation, s):
         yield _not_carried_out("NAME-14")
     check = _MISUSES.get(type(operation))
@@ -173,6 +176,16 @@ def _meets_orphan(operation: Operation, s: Inventory) -> bool:
     return False
 
 
+def _joins_an_ops(operation: op.InitModule, s: Inventory) -> bool:
+    """Whether an enabled ops that is neither direct nor IPMODIFY covers a function of the module (MODULE-1)."""
+    plain = [record for record in s.ops.values() if record.enabled and not (record.direct or record.ipmodify)]
+    functions = [f.name for f in s.world.functions if f.module == operation.module and f.has_site]
+    users = s.graph_users.values()
+    return any(record.covers(name) for record in plain for name in functions) or any(
+        not user.filter_hash for user in users
+    )
+
+
 def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:
     spaces = _names_in_use(s)
     for name in names_of(operation, "makes"):
@@ -202,7 +215,7 @@ def _begin_task(operation: op.Task, s: Inventory) -> Iterator[Errno]:
         yield Errno("ENOENT", harness="NAME-16")
     if len(s.tasks) >= MOST_TASKS:
         yield Errno("EAGAIN", harness="NAME-16")
-    if s.armed or s.dead or s.unclean:
+    if s.armed or s.off or s.was_off or s.dead or s.unclean:
         yield _not_carried_out("NAME-16")
 
 

@@ -102,7 +102,8 @@ class Inventory:
     whose image may have stayed after a failed detach (IMAGE-2). armed: points given to `fail`. declared, unloads: how
     many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
     is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
-    functions whose last program may have left its image behind for want of memory (NAME-12). dead: ftrace has died, or
+    functions whose last program may have left its image behind for want of memory (NAME-12). off: kernel.ftrace_enabled
+    is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). dead: ftrace has died, or
     may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back everything.
     tasks: those that were not finished. pending: the operation that waits for one of them.
     """
@@ -123,6 +124,8 @@ class Inventory:
     unloads: int = 0
     lost: frozenset[str] = frozenset()
     orphaned: frozenset[str] = frozenset()
+    off: bool = False
+    was_off: bool = False
     dead: bool = False
     doubtful: bool = False
     unclean: bool = False
@@ -145,7 +148,9 @@ class Inventory:
         return self._after(operation, outcome)
 
     def _after(self, operation: op.Operation, outcome: Outcome) -> Inventory:
-        return _HANDLERS[type(operation)](self, operation, outcome)
+        after = _HANDLERS[type(operation)](self, operation, outcome)
+        dies = outcome.warn and (self.was_off or isinstance(operation, op.FtraceEnabled))
+        return after.changed(dead=True) if dies else after
 
     def changed(self, **changes: Any) -> Inventory:
         """The same with these fields changed; a step makes several inventories, and dataclasses.replace() is slow."""
@@ -373,7 +378,7 @@ def _add_link(s: Inventory, name: str, link: LinkRecord) -> Inventory:
 
 def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
     left = s.changed(links=_without(s.links, {o.link}))
-    if not outcome.warn:
+    if not outcome.warn or (s.was_off and not s.dead and not s.armed):
         return left
     functions = s.links[o.link].functions
     alone = functions.difference(*(link.functions for link in left.links.values())) if "alloc" in s.armed else ()
@@ -382,7 +387,7 @@ def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
         orphaned=s.orphaned.union(alone),
         unclean=True,
         dead=s.dead or "patch" in s.armed,
-        doubtful=s.doubtful or (not s.dead and "patch" in s.armed),
+        doubtful=s.doubtful or (not s.dead and (s.was_off or "patch" in s.armed)),
     )
 
 
@@ -444,6 +449,9 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.SetFtraceNotrace: lambda s, o, _: s.changed(graph_users={**s.graph_users, o.user: s.user_after(o)}),
     op.SetGraphFunction: lambda s, _, __: s,
     op.SetGraphNotrace: lambda s, _, __: s,
+    op.FtraceEnabled: lambda s, o, outcome: (
+        s if outcome.warn else s.changed(off=not o.on, was_off=s.was_off or not o.on)
+    ),
     op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function)),
     op.Unlivepatch: lambda s, o, _: s.changed(livepatches=tuple(name for name in s.livepatches if name != o.function)),
     op.BpfProgLoad: lambda s, o, _: s.changed(programs={**s.programs, o.prog: o}),
@@ -471,6 +479,8 @@ def undo_operations(inventory: Inventory) -> Iterator[op.Operation]:
     if inventory.dead:
         return
     yield from (op.Fail(point, NEVER) for point in sorted(inventory.armed))
+    if inventory.off:
+        yield op.FtraceEnabled("1")
     yield from (op.BpfLinkDetach(link) for link in inventory.links)
     yield from (op.UnregisterFtraceGraph(user) for user in inventory.graph_users)
     yield from (op.Unlivepatch(function) for function in inventory.livepatches)

@@ -20,6 +20,7 @@ __all__ = [
     "POINTS",
     "STOPS",
     "STOPS_AT_PROGRAMS",
+    "SWITCH",
     "Name",
     "Operation",
     "names_of",
@@ -28,6 +29,7 @@ __all__ = [
 
 KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
 POINTS = ("alloc", "jit_charge", "patch", "register", "filter")
+SWITCH = ("0", "1")
 FLAVOURS = ("rcu", "rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
 STOPS = ("site", "image", "enter", "body", "after-body", "exit", "return")
 """Where a task may stand (TASK-2), without the points of single programs."""
@@ -327,6 +329,18 @@ class SetGraphNotrace(Operation):
 
     user: str = uses("user")
     glob: str | None = names("glob", None)
+
+
+@dataclass(frozen=True, slots=True)
+class FtraceEnabled(Operation):
+    """A write to the sysctl kernel.ftrace_enabled: with 0 every site becomes a nop, with 1 a call again."""
+
+    switch: str = word()
+
+    @property
+    def on(self) -> bool:
+        """Whether it turns ftrace on."""
+        return self.switch == "1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from spec.operations import (
     POINTS,
     STOPS,
     STOPS_AT_PROGRAMS,
+    SWITCH,
     Call,
     Finish,
     ObserveSite,
@@ -35,7 +36,7 @@ FUNCTION = re.compile(r"(?:[^\s=#:,]+:)?[^\s=#:,]+")
 NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
 MOST_BYTES = 16 << 20
-CHOICES = {"kind": KINDS, "point": POINTS, "flavour": FLAVOURS, "how": HOW}
+CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS, "how": HOW}
 STOP = re.compile(rf"{'|'.join(STOPS)}|(?:{'|'.join(STOPS_AT_PROGRAMS)}):{NAME.pattern}")
 EVENT = re.compile(
     rf"ops:\S+|graph>\S+|<graph:\S+|direct:\S+|(?:{'|'.join(KINDS)}):\S+|body|body:patched|[^\s=\[\]]+\[|\]|=-?[0-9]+|absent",

@@ -164,6 +164,9 @@ class Semantics:
     add_first_hash() and rebuild_hashes() in 7.3.4; 6.12.117 has append_hashes() and intersect_hashes() in their place.
     """
 
+    sysctl_stops: bool
+    """kernel.ftrace_enabled takes 0 (SYSCTL-1). In 6.1.192 and 6.12.117; 7.3.4 refuses it."""
+
     jmp_sites: bool
     """The site of an image that calls the original by its address jumps to it, so that no return address into the
     function is on the stack. bpf_trampoline_use_jmp() with CONFIG_DYNAMIC_FTRACE_WITH_JMP in 7.3.4; not in 6.12.117."""
@@ -223,6 +226,7 @@ _LINUX_6_1 = Semantics(
     rude_waits=True,
     graph_users=1,
     graph_rebuilds=False,
+    sysctl_stops=True,
     jmp_sites=False,
     image_put_skips_fexit=True,
     program_skip=False,
@@ -262,6 +266,7 @@ _LINUX_7_3 = replace(
     foreign_direct="EINVAL",
     rude_waits=False,
     graph_rebuilds=True,
+    sysctl_stops=False,
     jmp_sites=True,
     image_put_skips_fexit=False,
     program_skip=True,

@@ -1134,6 +1134,11 @@ PART void append_site(struct text *text, const char *file, const struct function
 }
 
 /* Every site of the seed's functions that is not a plain nop, a line each. */
+PART long ftrace_enabled(const char *value)
+{
+	return write_file("/proc/sys/kernel/ftrace_enabled", value, strlen(value), 0);
+}
+
 PART void sites(const char *expected)
 {
 	static struct text seen;

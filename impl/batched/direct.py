@@ -44,6 +44,8 @@ def register_direct(state: State, operation: op.RegisterFtraceDirect) -> None:
     state.faults.stop_at("alloc")
     state.refuse_if_dead()
     state.faults.stop_at("filter")
+    if not direct.single_enabled:
+        state.refuse_permanent()
     if state.sites.ipmodify[index]:
         raise Refused("EBUSY")
     if not direct.single_enabled:
@@ -115,7 +117,7 @@ def register_direct_multi(state: State, operation: op.RegisterFtraceDirectMulti)
 
 def _begin_direct(state: State, ops: Ops) -> None:
     """From here on the ops is a direct one, and a failure may leave its func set (NAME-3, DIRECT-7)."""
-    ops.direct = True
+    ops.direct, ops.permanent = True, False
     ops.func_set |= not state.facts.failed_direct_reusable
 
 

@@ -37,7 +37,7 @@ class _Line(NamedTuple):
 def show_sites(state: State) -> Mapping[str, Site]:
     """Every site that is not a plain nop; equal lines are one object."""
     sites, functions = state.sites, state.functions.all
-    where = np.flatnonzero(sites.count)
+    where = np.flatnonzero(sites.count) if not sites.off else np.empty(0, np.intp)
     if not len(where):
         return {}
     direct = sites.direct[where]

@@ -44,6 +44,7 @@ def declare(state: State, operation: op.FtraceOps) -> None:
         save_regs=operation.save_regs,
         ipmodify=operation.ipmodify,
         dynamic=operation.dynamic,
+        permanent=operation.permanent,
     )
     state.next_code += 1
 

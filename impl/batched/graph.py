@@ -32,10 +32,10 @@ class _Hashes:
 def register(state: State, operation: op.RegisterFtraceGraph) -> None:
     """register_ftrace_graph() (GRAPH-1, GRAPH-3)."""
     graph = state.graph
+    state.refuse_if_dead()
     filter_hash = _make_hash(state, operation.filter)
     function = _make_hash(state, _refuse_number(operation.function))
     notrace = _make_hash(state, _refuse_number(operation.notrace))
-    state.refuse_if_dead()
     if not graph.free:
         raise Refused("EBUSY" if state.facts.graph_users == 1 else "ENOSPC")
     state.faults.stop_at("register")

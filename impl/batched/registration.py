@@ -28,6 +28,8 @@ def register(state: State, operation: op.RegisterFtraceFunction) -> None:
     state.refuse_if_dead()
     if ops.enabled:
         raise Refused("EBUSY", warn=True)
+    if ops.permanent:
+        state.refuse_permanent()
     if ops.ipmodify:
         if not ops.filter_hash.any():
             raise Refused("EINVAL")
@@ -79,6 +81,7 @@ def livepatch(state: State, operation: op.Livepatch) -> None:
     bill = Bill()
     where = np.array([index])
     peers = ipmodify.prepare(state, where, bill)
+    state.refuse_permanent()
     if state.sites.ipmodify[index]:
         raise Refused("EBUSY")
     state.faults.stop_at("register")

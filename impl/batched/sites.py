@@ -23,7 +23,8 @@ class Sites:
 
     count: |S(f)|. regs: how many of S(f) save regs. regs_left: R stays, however many that are (SITE-6). codes: the sum
     of the codes of S(f). ipmodify, direct: whether S(f) has an IPMODIFY user, a direct ops. loaded: whether there is a
-    site (NAME-8, FILTER-11).
+    site (NAME-8, FILTER-11). off: ftrace is, so that all are nops, and a site that its last ops leaves keeps its R
+    (SYSCTL-4).
     """
 
     def __init__(self, functions: Functions) -> None:
@@ -35,6 +36,7 @@ class Sites:
         self.ipmodify = np.zeros(size, np.bool_)
         self.direct = np.zeros(size, np.bool_)
         self.loaded = functions.has_site.copy()
+        self.off = False
 
     def joining(self, where: Indices, *, regs: bool) -> int:
         """How many of these sites change their instruction when one more ops covers them (SITE-1..4)."""
@@ -73,23 +75,29 @@ class Sites:
 
     def leave(self, where: Indices, code: int, *, regs: bool = False, narrowed: bool = False) -> None:
         """One ops less covers these sites; narrowed as in `leaving`."""
+        kept = self.shows_regs(where) if self.off else False
         self.count[where] -= 1
         self.codes[where] -= code
         if regs:
             self.regs[where] -= 1
             self.regs_left[where] = narrowed
-        self.regs_left[where] &= self.count[where] > 0
+        bare = self.count[where] == 0
+        self.regs_left[where] = np.where(bare, kept, self.regs_left[where])
         if code == DIRECT:
             self.direct[where] = False
 
     def settle(self, where: Indices) -> None:
-        """R is dropped at these sites, where no ops needs it."""
-        self.regs_left[where] = False
+        """R is dropped at these sites, where ops cover them of which none needs it."""
+        self.regs_left[where] &= self.count[where] == 0
 
     def shows_regs(self, where: Indices) -> Mask:
         """Whether the line of each site has an R (SITE-1, SITE-6)."""
         shown: Mask = np.greater(self.regs[where], 0) | self.regs_left[where]
         return shown
+
+    def strands_regs(self) -> bool:
+        """Whether R has stayed at a site that no ops covers any more (SYSCTL-5)."""
+        return bool((self.regs_left & (self.count == 0)).any())
 
     def forget(self, where: Indices) -> None:
         """The records of these sites are dropped."""

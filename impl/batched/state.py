@@ -34,6 +34,7 @@ class Ops:
     save_regs: bool = False
     ipmodify: bool = False
     dynamic: bool = False
+    permanent: bool = False
     enabled: bool = False
     func_set: bool = False
     direct: bool = False
@@ -171,8 +172,15 @@ class State:
         if self.dead:
             raise Refused("ENODEV")
 
+    def refuse_permanent(self) -> None:
+        """While ftrace is off a permanent ops is -EBUSY (SYSCTL-3)."""
+        if self.sites.off:
+            raise Refused("EBUSY")
+
     def settle(self, bill: Bill) -> None:
         """All checks are passed: patch, and enter the bill; the caller's changes follow, and cannot fail (DEAD-1)."""
+        if self.sites.off:
+            bill.spare_text()
         if bill.sites and self.faults.reach("patch"):
             self.dead = True
             raise Refused("ENODEV", warn=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from impl.batched import direct, filters, graph, links, modules, programs, registration
+from impl.batched import direct, filters, graph, links, modules, programs, registration, sysctl
 from impl.batched.enabled_functions import show_sites
 from impl.batched.faults import Refused
 from impl.batched.functions import functions_of
@@ -59,6 +59,7 @@ HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]
     op.SetFtraceNotrace: graph.set_notrace,
     op.SetGraphFunction: graph.set_graph_function,
     op.SetGraphNotrace: graph.set_graph_notrace,
+    op.FtraceEnabled: sysctl.write,
     op.Livepatch: registration.livepatch,
     op.Unlivepatch: registration.unlivepatch,
     op.BpfProgLoad: programs.load,
@@ -93,10 +94,13 @@ class Batched:
         return self._carry_out(operation)
 
     def _carry_out(self, operation: Operation) -> Outcome:
+        watched = sysctl.may_find_records(self.state)
         try:
             outcome = HANDLERS[type(operation)](self.state, operation) or OK
         except Refused as refused:
             outcome = refused.outcome
+        if watched and not sysctl.has_ops(self.state):
+            self.state.dead, outcome = True, Ok(warn=True)
         self.text.follow()
         return outcome
 

@@ -51,7 +51,7 @@ _PLACES: dict[str, tuple[StandIn, ...]] = {
         StandIn(
             "ftrace_verify_code",
             -errno.EINVAL,
-            (*_STARTING, op.Livepatch, op.RegisterFtraceGraph, op.BpfRawTracepointOpen),
+            (*_STARTING, op.Livepatch, op.RegisterFtraceGraph, op.BpfRawTracepointOpen, op.FtraceEnabled),
         ),
     ),
 }

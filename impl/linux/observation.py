@@ -111,10 +111,10 @@ class Observer:
         return any(flag)
 
     def _look_again(self) -> None:
-        """After ftrace has died a site that still has its bytes is as it was shown last."""
+        """After ftrace has died a site that still has its bytes is as it was shown last; a nop is left out."""
         places = {name: address for name in self.sites if (address := self.directory.address(name)) > NOWHERE}
         codes = self._read_sites(places)
-        self.sites = {name: self._as_before(name, codes[name]) for name in places}
+        self.sites = {name: self._as_before(name, codes[name]) for name in places if codes[name].kind != "nop"}
 
     def _as_before(self, name: str, code: SiteCode) -> Site:
         same = code.target == self._codes[name].target
@@ -145,10 +145,18 @@ class Observer:
         alone = {name for name in direct if live[name][0].count == 1}
         found = {name: code.target for name, code in direct.items() if name in alone and code.target}
         if len(found) < len(direct):
-            table = direct_functions(self._guest.read_memory, self.directory.symbols.address("direct_functions"))
+            table = self._read_direct_functions()
             for name in direct.keys() - found.keys():
                 found[name] = table.get(direct[name].address, 0) & ~1
         return found
+
+    def _read_direct_functions(self) -> Mapping[int, int]:
+        return direct_functions(self._guest.read_memory, self.directory.symbols.address("direct_functions"))
+
+    def count_images(self) -> int:
+        """How many entries of the kernel's own table are trampolines of BPF, whatever the sites show."""
+        entries = self._read_direct_functions().values()
+        return sum(self.directory.stub(entry & ~1) is None for entry in entries)
 
     def _spell(self, addresses: set[int], functions: Sequence[EnabledFunction]) -> dict[int, str]:
         """How each address is spelled; the code of all images is read in one frame."""

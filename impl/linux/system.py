@@ -32,6 +32,7 @@ from spec.worlds import World
 
 __all__ = ["Linux"]
 
+SWITCH = "/proc/sys/kernel/ftrace_enabled"
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
 
 
@@ -90,7 +91,9 @@ class Linux:
         return trace
 
     def cost(self) -> Cost:
-        """Images are the direct entries that are trampolines of BPF."""
+        """Images are the direct entries that are trampolines of BPF; while ftrace is off no site shows them."""
+        if self._run.inventory.off:
+            return Cost(images_alive=self._observer.count_images())
         entries = (site.entry or "" for site in self._observer.sites.values())
         return Cost(images_alive=sum(entry.startswith("trampoline:") for entry in entries))
 
@@ -110,16 +113,22 @@ class Linux:
                 return self._attachments.create(operation)
             case op.BpfLinkDetach():
                 return self._attachments.detach(operation)
-            case op.RegisterFtraceGraph():
-                patterns = [operation.filter] if operation.filter else []
-                return _outcome(self._station.graph.register(operation.user, patterns, limits_of(operation)))
-            case op.UnregisterFtraceGraph():
-                return _outcome(self._station.graph.unregister(operation.user))
+            case op.RegisterFtraceGraph() | op.UnregisterFtraceGraph():
+                return self._graph_user(operation)
             case op.SetFtraceFilter() | op.SetFtraceNotrace() | op.SetGraphFunction() | op.SetGraphNotrace():
                 return _outcome(self._station.graph.set_hash(operation.user, operation.verb, operation.glob))
             case op.InitModule() | op.DeleteModule():
                 return self._module(operation)
+            case op.FtraceEnabled():
+                return self._switch(operation)
         return self._answer_for_klp(operation) or self._control(operation)
+
+    def _graph_user(self, operation: op.RegisterFtraceGraph | op.UnregisterFtraceGraph) -> Outcome:
+        graph = self._station.graph
+        if isinstance(operation, op.UnregisterFtraceGraph):
+            return _outcome(graph.unregister(operation.user))
+        patterns = [operation.filter] if operation.filter else []
+        return _outcome(graph.register(operation.user, patterns, limits_of(operation)))
 
     def _arm(self, operation: op.Fail) -> None:
         """The point fails next, or a fault that was armed is taken back."""
@@ -177,6 +186,11 @@ class Linux:
         elif isinstance(outcome, Ok):
             self._directory.find(name)
         return outcome
+
+    def _switch(self, operation: op.FtraceEnabled) -> Outcome:
+        batch = Batch()
+        written = batch.write_file(SWITCH, operation.switch.encode())
+        return _outcome(self._station.guest.submit(batch)[written].value)
 
     def _hold(self, first: int, behind: int) -> None:
         batch = Batch()

@@ -54,6 +54,38 @@ def module_regs_flag(original: Original, state: State, operation: op.InitModule)
 
 
 @planted(
+    "sysctl._has_permanent_ops",
+    rule="SYSCTL-1",
+    origin="7162431dcf72",
+    semantics="linux-6.12",
+    minimal="""
+    livepatch foo1
+    ftrace_enabled 0
+    """,
+)
+def permanent_ops_turned_off(_original: Original, _state: State) -> bool:
+    """kernel.ftrace_enabled takes 0 whatever is registered, and livepatches are silently undone."""
+    return False
+
+
+@planted(
+    op.RegisterFtraceFunction,
+    rule="SYSCTL-2",
+    semantics="linux-6.12",
+    minimal="""
+    ftrace_ops o1
+    ftrace_enabled 0
+    register_ftrace_function o1
+    """,
+)
+def registered_while_off(original: Original, state: State, operation: op.RegisterFtraceFunction) -> None:
+    """Registering an ops does not ask for kernel.ftrace_enabled, and patches sites: ftrace is on again."""
+    original(state, operation)
+    state.sites.off = False
+    state.version += 1
+
+
+@planted(
     "sites.Sites.leave",
     rule="SITE-6",
     semantics="linux-6.12",

@@ -207,6 +207,12 @@ KNOWN: Mapping[str, KnownDefect] = {
         "BPF attaches to the record of an overridden weak function behind the function",
         'aebfd12521d9 ("x86/ibt,ftrace: Search for __fentry__ location") (in v5.18), by its source.',
     ),
+    "DEFECT-23": KnownDefect(
+        "what leaves while kernel.ftrace_enabled is 0 ends ftrace later",
+        mended="yes: 7.3.4 refuses to turn ftrace off.",
+        seed=SEEDS / "sysctl-then-the-last-ops-ends-ftrace.seed",
+        seen={"6.12.117": AS_IT_SHOULD},
+    ),
 }
 
 

@@ -239,6 +239,8 @@ class _Writer:
                 self.graph = True
                 limits = operation.filter, operation.function, operation.notrace, operation.depth or 0
                 return _invoke("register_ftrace_graph", operation.user, *limits)
+            case op.FtraceEnabled():
+                return _invoke("ftrace_enabled", operation.switch)
             case op.UnregisterFtraceGraph():
                 return _invoke("unregister_ftrace_graph", operation.user)
             case op.InitModule():

@@ -38,6 +38,7 @@ class LockstepMachine(RuleBasedStateMachine):
     journal: ClassVar[Journal | None]
     journal_world: ClassVar[str | None]
     witness: ClassVar[Witness | None]
+    all_wide: ClassVar[bool | None]
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,12 +110,13 @@ def machine_for(
     journal_world: str | None = None,
     model: Callable[[World, Semantics], Reference] = reference,
     witness: Witness | None = None,
+    all_wide: bool | None = None,
     interleaved: bool = False,
 ) -> type[LockstepMachine]:
     """A machine class for one setting; its TestCase shrinks as Hypothesis does.
 
-    journal_world: what the journal calls the world, if not as its other worlds. interleaved: operations meet tasks in
-    the middle of their calls.
+    journal_world: what the journal calls the world, if not as its other worlds. all_wide: whether all examples are
+    wide, or none; without it some are. interleaved: operations meet tasks in the middle of their calls.
     """
     rules = INTERLEAVED_CONCEPTS if interleaved else (*CONCEPTS, "faults")
     concepts = [concept for concept in rules if concept != "batch" or semantics.tracing_multi]
@@ -123,6 +125,7 @@ def machine_for(
         members |= {"begin": initialize(beginning=beginnings())(_begin)}
     members |= {"world": world, "semantics": semantics, "factories": tuple(factories), "model": staticmethod(model)}
     members |= {"tally": tally, "journal": journal, "journal_world": journal_world, "witness": witness}
+    members |= {"all_wide": all_wide}
     machine = cast("type[LockstepMachine]", type("Machine", (LockstepMachine,), members))
     machine.TestCase.settings = settings(
         deadline=None,

@@ -2,6 +2,8 @@
 
 A small world is searched by the machines' sequences, a population by plans of wildcard attaches. Beside the synthetic
 world some rounds are in the large one, where what counts, sorts or looks up functions has many of them.
+
+Most flaws show soon, where few things meet often, and such examples cost least; so a search begins with them alone.
 """
 
 from __future__ import annotations
@@ -20,16 +22,15 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from properties.hunt.findings import Found
 from properties.hunt.machines import LockstepMachine, generating, machine_for
-from properties.hunt.shrink import Trial, shrink
+from properties.hunt.shrink import shrink_finding
 from properties.hunt.strategies import plans
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
 from spec.alphabet import INTERLEAVED
-from spec.inventory import undo_operations
-from spec.operations import ObserveSite, Operation
-from spec.seeds import Expectation, Seed, Step
+from spec.operations import Operation
+from spec.seeds import Step
 from spec.semantics import Semantics
 from spec.system import SystemFactory
 from spec.worlds import World, large, synthetic
@@ -38,9 +39,11 @@ __all__ = ["Search", "WildcardSearch", "beside", "search", "search_in_turn"]
 
 # From the eleventh example of a run on Hypothesis mutates; rounds of new examples find flaws in half the steps.
 ROUND = 10
-LARGE_ROUND = 5
-LARGE_ROUNDS = 8
-"""One round in so many is in the large world."""
+LARGE_ROUNDS = 4
+"""Behind the narrow beginning, one round in so many is in the large world."""
+
+NARROW_OPERATIONS = 1_500
+"""Until a search has had so many, its examples are narrow and in the small world."""
 
 INTERLEAVED_ROUNDS = 4
 """One round in so many interleaves operations with tasks, if the systems do; the others are what they are without."""
@@ -61,6 +64,7 @@ class Search:
     """Rounds of sequences for one setting; the n-th round has the n-th derived seed.
 
     operations: after so many the last example is undone, and then no more are made. large: the world of some rounds.
+    before: how many operations others have had in this setting; by default so many that nothing begins narrow.
     interleaves: the systems have tasks that stand in calls; known from the first example on.
 
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
@@ -78,8 +82,10 @@ class Search:
         witness: Witness | None = None,
         operations: float = math.inf,
         large: World | None = None,
+        before: float = math.inf,
     ) -> None:
         self.large = large
+        self.before = before
         self.world, self.semantics, self.factories, self.model = world, semantics, tuple(factories), model
         self.journal, self.witness = journal, witness
         self.random_seed = random_seed
@@ -89,7 +95,7 @@ class Search:
         self._seconds = 0.0
         self._stopped = False
         self._deadline = math.inf
-        self._finding: tuple[Divergence, tuple[Operation, ...], World] | None = None
+        self._finding: tuple[Divergence, Lockstep] | None = None
         self._operations = operations
 
     @property
@@ -116,14 +122,19 @@ class Search:
         """Let the machine take the sequences of a round."""
         if self.interleaves and self.rounds % INTERLEAVED_ROUNDS == 0:
             name, number = f"{self.semantics.name} interleaved", self.rounds // INTERLEAVED_ROUNDS
-            machine, examples = self._interleaved_machine, ROUND
+            machine = self._interleaved_machine
         else:
             self._sequential += 1
-            name, number = self.semantics.name, self._sequential
-            in_large = self.large is not None and (number + self.random_seed) % LARGE_ROUNDS == 0
-            machine, examples = (self._large_machine, LARGE_ROUND) if in_large else (self._machine, ROUND)
+            name, number, machine = self.semantics.name, self._sequential, self._choose_machine()
         round_seed = _derive_seed(self.random_seed, name, number)
-        run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(examples))
+        run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(ROUND))
+
+    def _choose_machine(self) -> type[LockstepMachine]:
+        if self.before + self.tally.steps < NARROW_OPERATIONS:
+            return self._narrow_machine
+        if self.large is not None and (self._sequential + self.random_seed) % LARGE_ROUNDS == 0:
+            return self._large_machine
+        return self._machine
 
     def check_time(self) -> None:
         """Leave the run if its deadline is over, or its operations are done."""
@@ -132,9 +143,7 @@ class Search:
 
     def keep(self, divergence: Divergence, lockstep: Lockstep) -> None:
         """Remember a finding and leave the run."""
-        end = lockstep.undone_from if divergence.aspect == "undo" else None
-        steps = tuple(step.operation for step in lockstep.history[:end])
-        self._finding = (divergence, steps, lockstep.world)
+        self._finding = divergence, lockstep
         self._stop()
 
     def _stop(self) -> NoReturn:
@@ -143,18 +152,29 @@ class Search:
 
     @cached_property
     def _machine(self) -> type[LockstepMachine]:
-        return self._watch(self.world, None)
+        return self._watch(self.world)
+
+    @cached_property
+    def _narrow_machine(self) -> type[LockstepMachine]:
+        return self._watch(self.world, all_wide=False)
 
     @cached_property
     def _large_machine(self) -> type[LockstepMachine]:
         assert self.large is not None
-        return self._watch(self.large, self.large.name)
+        return self._watch(self.large, self.large.name, all_wide=True)
 
     @cached_property
     def _interleaved_machine(self) -> type[LockstepMachine]:
-        return self._watch(self.world, None, interleaved=True)
+        return self._watch(self.world, interleaved=True)
 
-    def _watch(self, world: World, journal_world: str | None, *, interleaved: bool = False) -> type[LockstepMachine]:
+    def _watch(
+        self,
+        world: World,
+        journal_world: str | None = None,
+        *,
+        all_wide: bool | None = None,
+        interleaved: bool = False,
+    ) -> type[LockstepMachine]:
         """The machine of this setting, which stops when the time is up or something is found."""
         search = self
         machine = machine_for(
@@ -166,6 +186,7 @@ class Search:
             journal_world=journal_world,
             model=self.model,
             witness=self.witness,
+            all_wide=all_wide,
             interleaved=interleaved,
         )
 
@@ -188,22 +209,15 @@ class Search:
 
     def _shrink(self, deadline: float) -> Found:
         assert self._finding is not None
-        divergence, steps, world = self._finding
-        guilty = self.factories[divergence.place : divergence.place + 1] if divergence.place >= 0 else ()
-
-        def is_over() -> bool:
-            return time.monotonic() >= deadline
-
-        trial = Trial(world, self.semantics, guilty, divergence.aspect, is_over, self.model)
-        shrunk, last = shrink(trial, steps, divergence)
+        shrunk = shrink_finding(*self._finding, self.factories, deadline, self.model)
         return Found(
-            Seed(world.name, self.semantics.name, (*map(Step, shrunk), *_steps_of_undoing(trial, shrunk, last))),
-            last,
+            shrunk.seed,
+            shrunk.divergence,
             self.tally.steps,
             self.examples,
             self._seconds,
             self.random_seed,
-            len(steps),
+            shrunk.original,
         )
 
 
@@ -240,7 +254,7 @@ def search(
     model: Callable[[World, Semantics], Reference] = reference,
 ) -> Found | None:
     """Search one setting for at most `budget` seconds, and as long again for shrinking; None if nothing was found."""
-    searching = Search(world, semantics, factories, random_seed, model=model, large=beside(world))
+    searching = Search(world, semantics, factories, random_seed, model=model, large=beside(world), before=0)
     return search_in_turn([searching], budget)
 
 
@@ -263,17 +277,6 @@ def search_in_turn(
             return found
         tell()
     return None
-
-
-def _steps_of_undoing(trial: Trial, steps: tuple[Operation, ...], divergence: Divergence) -> tuple[Step, ...]:
-    """The steps that turn what cannot be undone into a seed that fails by itself."""
-    if divergence.aspect != "undo":
-        return ()
-    lockstep = Lockstep(trial.world, trial.semantics, (), model=trial.model)
-    lockstep.run(map(Step, steps))
-    left = [line.split()[0] for line in divergence.observed.split("\n")]
-    sites = [Step(ObserveSite(name), Expectation(words=("nop",))) for name in left if name in trial.world.by_name]
-    return (*map(Step, undo_operations(lockstep.inventory)), *sites)
 
 
 def _derive_seed(random_seed: int, semantics: str, number: int) -> int:

@@ -6,6 +6,7 @@ shrinker, which also has to draw again what it tries, needs a hundred times as l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from itertools import combinations
@@ -14,13 +15,14 @@ from typing import Any
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep, Reference, UnsupportedError, reference
 from spec import operations as op
-from spec.operations import Call, Operation, names_of, renamed
-from spec.seeds import Step
+from spec.inventory import undo_operations
+from spec.operations import Call, ObserveSite, Operation, names_of, renamed
+from spec.seeds import Expectation, Seed, Step
 from spec.semantics import Semantics
 from spec.system import SystemFactory
 from spec.worlds import World
 
-__all__ = ["Trial", "shrink"]
+__all__ = ["Shrunk", "Trial", "shrink", "shrink_finding"]
 
 FUNCTIONS = ("foo1", "foo2", "bar1")
 MOST_FOR_PAIRS = 24
@@ -70,6 +72,47 @@ class Trial:
             if found := lockstep.step(Step(operation)).divergences:
                 return found
         return lockstep.undo() if self.aspect == "undo" else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """A seed that diverges by itself, and in what. original: the operations there were before shrinking."""
+
+    seed: Seed
+    divergence: Divergence
+    original: int
+
+
+def shrink_finding(
+    divergence: Divergence,
+    lockstep: Lockstep,
+    factories: Sequence[SystemFactory],
+    deadline: float,
+    model: Callable[[World, Semantics], Reference] = reference,
+) -> Shrunk:
+    """Shrink the history of a lockstep that diverged, against the guilty one of its systems alone.
+
+    deadline: a time.monotonic(), at which the shortest sequence so far is taken.
+    """
+    guilty = tuple(factories[divergence.place : divergence.place + 1]) if divergence.place >= 0 else ()
+    end = lockstep.undone_from if divergence.aspect == "undo" else divergence.index + 1
+    steps = tuple(step.operation for step in lockstep.history[:end])
+    world, semantics = lockstep.world, lockstep.semantics
+    trial = Trial(world, semantics, guilty, divergence.aspect, lambda: time.monotonic() >= deadline, model)
+    shrunk, last = shrink(trial, steps, divergence)
+    seed = Seed(world.name, semantics.name, (*map(Step, shrunk), *_steps_of_undoing(trial, shrunk, last)))
+    return Shrunk(seed, last, len(steps))
+
+
+def _steps_of_undoing(trial: Trial, steps: Steps, divergence: Divergence) -> tuple[Step, ...]:
+    """The steps that turn what cannot be undone into a seed that fails by itself."""
+    if divergence.aspect != "undo":
+        return ()
+    lockstep = Lockstep(trial.world, trial.semantics, (), model=trial.model)
+    lockstep.run(map(Step, steps))
+    left = [line.split()[0] for line in divergence.observed.split("\n")]
+    sites = [Step(ObserveSite(name), Expectation(words=("nop",))) for name in left if name in trial.world.by_name]
+    return (*map(Step, undo_operations(lockstep.inventory)), *sites)
 
 
 def shrink(trial: Trial, steps: Sequence[Operation], divergence: Divergence) -> tuple[Steps, Divergence]:

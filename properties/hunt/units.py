@@ -80,7 +80,8 @@ class SearchUnit:
     """A search by names: systems, world and semantics. It ends after so many operations, or with a finding.
 
     kind: of sequences, or of plans of wildcard attaches, which is one round, however many operations these are.
-    shrink_seconds: the most that shrinking a finding may take; time_limit: that one answer of a plug-in may.
+    shrink_seconds: the most that shrinking a finding may take; time_limit: that one answer of a plug-in may. before:
+    the operations that earlier units of the setting have had.
     """
 
     systems: tuple[str, ...]
@@ -91,6 +92,7 @@ class SearchUnit:
     kind: Literal["sequences", "wildcards"] = "sequences"
     shrink_seconds: float = 60.0
     time_limit: float = 10.0
+    before: int = 0
 
     def work(self, journal: Path) -> SearchValue:
         """Search; the journal has the steps of the example."""
@@ -108,6 +110,7 @@ class SearchUnit:
             operations=self.operations,
             # A kernel is given the functions that its module has.
             large=beside(world) if known else None,
+            before=self.before,
         )
         found = search.round(math.inf, self.shrink_seconds)
         while found is None and self.kind == "sequences" and search.tally.steps < self.operations:
@@ -141,8 +144,9 @@ def search_units(settings: Sequence[SearchUnit]) -> Iterator[SearchUnit]:
     """Units of each of these settings in turn, without end; the n-th has the n-th derived random seed."""
     for number in count():
         unit = settings[number % len(settings)]
-        derived = hashlib.sha256(f"{unit.random_seed} {number // len(settings)}".encode()).digest()
-        yield replace(unit, random_seed=int.from_bytes(derived[:4]))
+        turn = number // len(settings)
+        derived = hashlib.sha256(f"{unit.random_seed} {turn}".encode()).digest()
+        yield replace(unit, random_seed=int.from_bytes(derived[:4]), before=turn * unit.operations)
 
 
 @cache

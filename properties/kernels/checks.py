@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 from impl import linux
@@ -42,7 +42,8 @@ class Job:
     """A kernel to be checked.
 
     files: fetches its files if they are not in the cache. lab: the world in which random runs take place. known: the
-    rules that it must confirm. covers: it is noted what the kernel executes of its own code.
+    rules that it must confirm. covers: it is noted what the kernel executes of its own code. tell: gets a line before
+    each run.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Job:
     lab: World
     known: tuple[str, ...] = ()
     covers: bool = False
+    tell: Callable[[str], None] = lambda _: None
 
     @cached_property
     def conforming(self) -> Conforming:
@@ -87,7 +89,7 @@ def job_checks(job: Job, random: Random) -> Iterator[Check]:
     """Every check of a kernel, in the order in which they must be made."""
     for world, runs in groupby(fixed_runs(job.semantics, job.lab), key=lambda run: run.world.name):
         name = f"{job.name}: seeds and directed runs agree: {world}"
-        yield Check(name, partial(_take_fixed_runs, job, tuple(runs), random.directory))
+        yield Check(name, partial(_take_fixed_runs, job, tuple(runs), random))
     if random.operations:
         yield Check(f"{job.name}: random sequences agree: {job.lab.name}", partial(_take_random_runs, job, random))
     yield Check(f"{job.name}: every rule that was confirmed before is confirmed", partial(_compare_with_known, job))
@@ -95,13 +97,23 @@ def job_checks(job: Job, random: Random) -> Iterator[Check]:
         yield Check(f"{job.name}: its own code that was executed", partial(_tell_coverage, job))
 
 
-def _take_fixed_runs(job: Job, runs: Sequence[FixedRun], directory: Path) -> CheckResult:
-    return _collect(job, runs[0].world, "runs", lambda: job.conforming.fixed(runs), directory)
+def _take_fixed_runs(job: Job, runs: Sequence[FixedRun], random: Random) -> CheckResult:
+    numbers = count(1)
+
+    def tell(run: str) -> None:
+        job.tell(f"{job.name}: {runs[0].world.name}: {run}, {next(numbers)} of {len(runs)} runs")
+
+    def take() -> None:
+        job.conforming.fixed(runs, tell, random.budget)
+
+    return _collect(job, runs[0].world, "runs", take, random.directory)
 
 
 def _take_random_runs(job: Job, random: Random) -> CheckResult:
     def search() -> None:
-        job.conforming.random(random.operations, random.budget, random.seed)
+        job.conforming.random(
+            random.operations, random.budget, random.seed, lambda done: job.tell(f"{job.name}: {job.lab.name}: {done}")
+        )
 
     return _collect(job, job.lab, "examples", search, random.directory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from impl.linux.observation import EmulatorLimitError
 from impl.linux.system import Linux
 from properties.hunt.findings import Found
 from properties.hunt.search import Search
+from properties.hunt.shrink import Shrunk, shrink_finding
 from properties.kernels.coverage import Coverage
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
@@ -75,12 +77,20 @@ class Conforming:
         """What the runs have shown so far."""
         return self.collected.evidence(self.kernel.name, self.kernel.release)
 
-    def fixed(self, runs: Iterable[FixedRun], tell: Callable[[str], None] = lambda _: None) -> None:
-        """Take these runs, of one world after the other; `tell` gets the name of each before it begins."""
+    def fixed(
+        self,
+        runs: Iterable[FixedRun],
+        tell: Callable[[str], None] = lambda _: None,
+        shrink_seconds: float = 60.0,
+    ) -> None:
+        """Take these runs, of one world after the other; `tell` gets the name of each before it begins.
+
+        shrink_seconds: what shrinking may take, of all that diverge together.
+        """
         with self._measure_time():
             for run in runs:
                 tell(run.name)
-                self._take(run, self._prepare(run.world))
+                shrink_seconds -= self._take(run, self.prepare(run.world), shrink_seconds)
                 self._note(f"{run.world.name}: {run.name}", run.world)
 
     def random(
@@ -88,13 +98,16 @@ class Conforming:
         operations: float,
         budget: float,
         random_seed: int = RANDOM_SEED,
+        tell: Callable[[str], None] = lambda _: None,
+        shrink_seconds: float | None = None,
     ) -> Found | None:
         """Take random runs until there were so many operations, the budget in seconds ends, or something is found.
 
-        Shrinking a finding may take as long again.
+        `tell` gets a line before each round. shrink_seconds: the most that shrinking a finding may take; without it, as
+        long as the budget.
         """
         with self._measure_time():
-            factory = self._prepare(self.lab)
+            factory = self.prepare(self.lab)
             search = Search(
                 self.lab,
                 self.semantics,
@@ -105,7 +118,8 @@ class Conforming:
             )
             found, deadline = None, time.monotonic() + budget
             while found is None and search.tally.steps < operations and time.monotonic() < deadline:
-                found = search.round(deadline, budget)
+                tell(f"{search.tally.steps:,} random operations")
+                found = search.round(deadline, budget if shrink_seconds is None else shrink_seconds)
             self._note(f"{self.lab.name}: random seed {random_seed}", self.lab)
             self.collected.tally.outcomes.update(search.tally.outcomes)
             self.collected.examples += search.examples
@@ -122,7 +136,7 @@ class Conforming:
         finally:
             self.collected.seconds += time.monotonic() - started
 
-    def _prepare(self, world: World) -> SystemFactory:
+    def prepare(self, world: World) -> SystemFactory:
         """Boot a guest for this world, and end that of another one; the factory of systems that run in it."""
         if self._world is not None and self._world != world.name:
             linux.close()
@@ -143,8 +157,8 @@ class Conforming:
         if self.coverage:
             self.coverage.note(run, linux.station_of(self.kernel, world))
 
-    def _take(self, run: FixedRun, factory: SystemFactory) -> None:
-        """Take one run from the snapshot on, and undo it at its end."""
+    def _take(self, run: FixedRun, factory: SystemFactory, shrink_seconds: float) -> float:
+        """Take one run from the snapshot on, and undo it at its end; the seconds that shrinking a finding took."""
         collected = self.collected
         collected.runs += 1
         lockstep = Lockstep(run.world, self.semantics, [factory], tally=collected.tally, witness=collected)
@@ -153,10 +167,13 @@ class Conforming:
             found += lockstep.close()
         except EmulatorLimitError as error:
             collected.left.append(f"{run.name}: {error}")
-            return
-        if found:
-            seed = Seed(run.world.name, self.semantics.name, tuple(Step(step.operation) for step in lockstep.history))
-            collected.differences.append(Difference(run.name, found[0], seed))
+            return 0.0
+        if not found:
+            return 0.0
+        started = time.monotonic()
+        shrunk = _shrink(found[0], lockstep, factory, started + shrink_seconds)
+        collected.differences.append(Difference(run.name, shrunk.divergence, shrunk.seed))
+        return time.monotonic() - started
 
     def _take_steps(self, run: FixedRun, lockstep: Lockstep) -> tuple[Divergence, ...]:
         """Take every step that is not declined. The seed's expectations count only until the first one that is."""
@@ -172,3 +189,11 @@ class Conforming:
             if found := lockstep.step(step if whole else Step(operation)).divergences:
                 return found
         return ()
+
+
+def _shrink(divergence: Divergence, lockstep: Lockstep, factory: SystemFactory, deadline: float) -> Shrunk:
+    """The finding as short as it becomes until then; as it is, where the emulator comes to its limit meanwhile."""
+    try:
+        return shrink_finding(divergence, lockstep, [factory], deadline)
+    except EmulatorLimitError:
+        return shrink_finding(divergence, lockstep, [factory], -math.inf)

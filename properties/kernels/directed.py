@@ -151,6 +151,18 @@ def _everything_but(_: Semantics) -> Lines:
     yield "site bar1 -> nop"
 
 
+def _module_joins_an_ops_with_regs(_: Semantics) -> Lines:
+    """Functions of a new module have all flags of the ops that cover them (MODULE-1, SITE-6)."""
+    yield "ftrace_ops o1 save_regs"
+    yield "ftrace_set_notrace o1 * -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "delete_module mod1 -> 0"
+    yield "init_module mod1 -> 0"
+    yield "call bar1 1"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "site bar1 -> nop"
+
+
 def _two_of_one_name(_: Semantics) -> Lines:
     """A name selects all sites of its symbol, and an address one of them (GLOB-5)."""
     yield "ftrace_ops o1"
@@ -181,6 +193,31 @@ def _graph_users_meet(s: Semantics) -> Lines:
         yield f"call {call}"
     yield "unregister_ftrace_graph g1 -> 0"
     yield "call outer 1"
+
+
+def _livepatch_meets_a_failed_detach(_: Semantics) -> Lines:
+    """An image that could not be rebuilt without its fexit program still calls the original (FAIL-3, IPMODIFY-5)."""
+    for number, kind in enumerate(("fexit", "fentry"), 1):
+        yield f"bpf_prog_load p{number} {kind}"
+        yield f"bpf_raw_tracepoint_open l{number} p{number} foo2 -> 0"
+    yield "fail jit_charge"
+    yield "bpf_link_detach l1 -> 0 WARN"
+    yield "livepatch foo2 -> 0"
+    yield "call foo2 1 2"
+
+
+def _livepatch_comes_first(s: Semantics) -> Lines:
+    """An image that begins to call the original of a livepatched function goes on to the patch (IPMODIFY-5).
+
+    So since 3e9a18e1c3e9; where a second try is refused, ftrace dies of the detach.
+    """
+    if s.failed_direct_reusable:
+        yield "livepatch foo2 -> 0"
+        yield "bpf_prog_load p1 fentry"
+        yield "bpf_prog_load p2 fexit"
+        yield "bpf_raw_tracepoint_open l1 p1 foo2 -> 0"
+        yield "bpf_raw_tracepoint_open l2 p2 foo2 -> 0"
+        yield "call foo2 1 2"
 
 
 def _live_graph_user(s: Semantics) -> Lines:
@@ -278,7 +315,8 @@ def _ftrace_dies_at_once(s: Semantics) -> Lines:
     for line in (
         *("register_ftrace_function o2", "unregister_ftrace_function o2", "ftrace_set_filter_ip o2 foo3"),
         *("ftrace_set_filter o2 foo3", "ftrace_set_notrace o2 foo2", "register_ftrace_graph g1 filter=foo1"),
-        *("livepatch foo3", "ftrace_set_filter_ips o1 foo3 reset"),
+        *("livepatch foo3", "ftrace_set_filter_ips o1 foo3 reset", "ftrace_enabled 1", "ftrace_enabled 0"),
+        "register_ftrace_graph g1 filter=nothing*",
     ):
         yield f"{line} -> -ENODEV"
     yield "bpf_prog_load p1 fentry"
@@ -317,6 +355,119 @@ def _live_graph_users(s: Semantics) -> Lines:
     yield "set_ftrace_filter g3 !foo2 -> 0"
     yield "site foo2"
     yield "call outer 1"
+
+
+# kernel.ftrace_enabled.
+
+
+def _permanent_ops(s: Semantics) -> Lines:
+    """What keeps ftrace on, and is refused while it is off (SYSCTL-1, SYSCTL-3)."""
+    yield "ftrace_enabled 1 -> 0"
+    yield "ftrace_ops o1 permanent"
+    yield "ftrace_set_filter_ips o1 foo1 foo2 -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield f"ftrace_enabled 0 -> {'-EBUSY' if s.sysctl_stops else '-EOPNOTSUPP'}"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "livepatch foo1 -> 0"
+    yield f"ftrace_enabled 0 -> {'-EBUSY' if s.sysctl_stops else '-EOPNOTSUPP'}"
+    yield "call foo1 1 -> body:patched =1001"
+    if not s.sysctl_stops:
+        return
+    yield "unlivepatch foo1 -> 0"
+    yield "ftrace_enabled 0 -> 0"
+    yield "register_ftrace_function o1 -> -EBUSY"
+    yield "livepatch foo2 -> -EBUSY"
+    if s.single_direct:
+        yield "register_ftrace_direct foo3 T2 -> -EBUSY"
+        yield "ftrace_enabled 1 -> 0"
+        yield "register_ftrace_direct foo3 T2 -> 0"
+        yield "ftrace_enabled 0 -> -EBUSY"
+
+
+def _turned_off(s: Semantics) -> Lines:
+    """What is registered, changed and attached while ftrace is off is called once it is on again (SYSCTL-2)."""
+    if not s.sysctl_stops:
+        return
+    yield "ftrace_ops o2"
+    yield "ftrace_set_filter_ips o2 foo1 foo2 outer -> 0"
+    yield "register_ftrace_function o2 -> 0"
+    yield "ftrace_ops o3 permanent"
+    yield "ftrace_set_filter_ip o3 foo6 -> 0"
+    yield "register_ftrace_direct_multi o3 T1 -> 0"
+    yield "bpf_prog_load p1 fexit"
+    yield "bpf_prog_load p2 fentry"
+    yield "bpf_raw_tracepoint_open l1 p1 foo1 -> 0"
+    yield "register_ftrace_graph g1 filter=foo? -> 0"
+    yield "call outer 1"
+    yield "ftrace_enabled 0 -> 0"
+    yield "ftrace_enabled 0 -> 0"
+    for call in ("outer 1", "foo1 1 -> body =1", "foo6 1 2 3 4 5 6"):
+        yield f"call {call}"
+    yield "bpf_raw_tracepoint_open l2 p2 foo1 -> 0"
+    yield "bpf_raw_tracepoint_open l3 p2 foo3 -> 0"
+    yield "modify_ftrace_direct_multi o3 T2 -> 0"
+    yield "ftrace_set_filter_ip o2 foo1 remove -> 0"
+    yield "set_ftrace_filter g1 outer -> 0"
+    yield "ftrace_ops o4 dynamic"
+    yield "ftrace_set_filter_ip o4 foo2 -> 0"
+    yield "register_ftrace_function o4 -> 0"
+    yield "delete_module mod1 -> 0"
+    yield "init_module mod1 -> 0"
+    yield "site foo1 -> nop"
+    yield "ftrace_enabled 1 -> 0"
+    for call in ("outer 1", "foo1 1", "foo6 1 2 3 4 5 6"):
+        yield f"call {call}"
+    yield "unregister_ftrace_function o4 -> 0"
+    yield "ftrace_enabled 0 -> 0"
+    yield "bpf_link_detach l1 -> 0"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "unregister_ftrace_function o2 -> 0"
+    yield "ftrace_enabled 1 -> 0"
+    yield "call outer 1"
+    yield "call foo1 1"
+
+
+def _records_keep_regs(s: Semantics) -> Lines:
+    """What the last ops leaves at a site while ftrace is off is shown, and ends ftrace later (SYSCTL-4, SYSCTL-5)."""
+    if not s.sysctl_stops:
+        return
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter_ips o1 foo1 foo2 -> 0"
+    for step in ("ftrace_enabled 0", "bpf_link_detach l1", "ftrace_enabled 1", "register_ftrace_function o1"):
+        if step == "ftrace_enabled 0":
+            yield "bpf_prog_load p1 fentry"
+            yield "bpf_raw_tracepoint_open l1 p1 foo1 -> 0"
+        yield f"{step} -> 0"
+    yield "call foo1 1 -> ops:o1 body =1"
+    yield "register_ftrace_graph g1 filter=foo1 -> 0"
+    yield "site foo1 -> ftrace_regs_caller"
+    yield "unregister_ftrace_graph g1 -> 0"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "site foo1 -> ops:o1"
+    yield "bpf_raw_tracepoint_open l1 p1 foo2 -> 0"
+    yield "bpf_raw_tracepoint_open l2 p1 foo6 -> 0"
+    yield "ftrace_enabled 0 -> 0"
+    yield "bpf_link_detach l2 -> 0"
+    yield "bpf_link_detach l1 -> 0"
+    yield "ftrace_enabled 1 -> 0"
+    yield "site foo2 -> ops:o1"
+    yield "unregister_ftrace_function o1 -> 0 WARN"
+    yield "register_ftrace_function o1 -> -ENODEV"
+    yield "ftrace_enabled 0 -> -ENODEV"
+
+
+def _switch_dies(s: Semantics) -> Lines:
+    """A pass that fails while ftrace is turned off (SYSCTL-2, DEAD-1)."""
+    if not s.sysctl_stops:
+        return
+    yield "ftrace_ops o1"
+    yield "ftrace_set_filter_ips o1 foo1 foo2 -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "fail patch"
+    yield "ftrace_enabled 0 -> 0 WARN"
+    yield "site foo1 -> ops:o1"
+    yield "ftrace_enabled 1 -> -ENODEV"
 
 
 # What the kernel's own functions and the laboratory's shapes refuse or take.
@@ -459,12 +610,19 @@ _RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _ftrace_dies_at_once,
     _live_graph_user,
     _live_graph_users,
+    _livepatch_comes_first,
+    _livepatch_meets_a_failed_detach,
+    _module_joins_an_ops_with_regs,
     _no_site,
+    _permanent_ops,
     _points_fail,
     _no_site_in_a_batch,
     _ops_of_every_flag,
     _shapes,
+    _records_keep_regs,
     _single_links,
+    _switch_dies,
+    _turned_off,
     _two_of_one_name,
     _verifier_refuses,
 )

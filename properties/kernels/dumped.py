@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from impl.linux.instruments.dumping import Answer, Attaching, Dumper
 from properties.kernels.shapes import Answers, label, matching, population, predicted, representatives, shape
 from properties.proofs.populations import ImageProof, Prover, count, statement
-from properties.systems.naming import semantics_named
 from spec.errors import BadInputError
 from spec.images import ImageFile, print_image_file, read_image_file
 from spec.semantics import Semantics
@@ -78,7 +77,7 @@ class KernelDump:
     def __init__(
         self,
         dumper: Dumper,
-        system: str,
+        semantics: Semantics,
         directory: Path,
         console: Console,
         prover: Prover | None,
@@ -89,8 +88,8 @@ class KernelDump:
         self.proofs: list[ImageProof] | None = None
         self._seconds = 0.0, 0.0
         self._dumper = dumper
-        self._semantics: Semantics = semantics_named(system)
-        self._world = population(dumper.population(), system)
+        self._semantics = semantics
+        self._world = population(dumper.population(), dumper.name)
         self._directory = directory
         self._console = console
         self._prover = prover

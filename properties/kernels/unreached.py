@@ -81,7 +81,6 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     "g_start g_next g_stop g_show __g_next ftrace_avail_* ftrace_touched_open ftrace_notrace_*": _FILES,
     "ftrace_lookup_symbols kallsyms_callback symbols_cmp": "kprobe_multi links",
     "ftrace_text_reserved": "kprobes",
-    "ftrace_enable_sysctl": "kernel.ftrace_enabled",
     "__ftrace_replace_code ftrace_make_call": _EVERYTHING,
     "__ftrace_modify_code ftrace_run_stop_machine ftrace_modify_call": "nothing: x86 patches text in its own way",
     "prepare_ftrace_return": "nothing: an ops of its own runs the graph tracer (FTRACE_WITH_ARGS)",

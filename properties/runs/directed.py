@@ -159,6 +159,7 @@ def _ftrace_dies(s: Semantics) -> Lines:
     yield "init_module mod1 -> 0"
     yield "init_module mod1 -> -EEXIST"
     yield "ftrace_set_filter_ip o1 bar1 -> -ENODEV"
+    yield "ftrace_enabled 0 -> -ENODEV"
     yield "bpf_link_detach l3 -> 0 WARN"
     yield "bpf_link_detach l1 -> 0 WARN"
     yield "site foo1"
@@ -439,6 +440,42 @@ def _regs_of_a_batch(s: Semantics) -> Lines:
     yield "site foo1 -> ftrace_caller"
 
 
+def _last_ops_ends_ftrace(s: Semantics) -> Lines:
+    """A permanent ops keeps ftrace on; what leaves while it is off ends it later (SYSCTL-1, SYSCTL-3 to SYSCTL-5)."""
+    if not s.sysctl_stops:
+        return
+    yield "ftrace_ops o1 permanent"
+    yield "ftrace_set_filter_ip o1 foo1 -> 0"
+    yield "register_ftrace_function o1 -> 0"
+    yield "ftrace_enabled 0 -> -EBUSY"
+    yield "unregister_ftrace_function o1 -> 0"
+    yield "bpf_prog_load p1 fentry"
+    yield "bpf_raw_tracepoint_open l1 p1 foo1 -> 0"
+    yield "ftrace_enabled 0 -> 0"
+    yield "register_ftrace_function o1 -> -EBUSY"
+    yield "bpf_link_detach l1 -> 0"
+    yield "ftrace_enabled 1 -> 0"
+    yield "bpf_raw_tracepoint_open l1 p1 foo2 -> 0"
+    yield "bpf_link_detach l1 -> 0 WARN"
+    yield "register_ftrace_function o1 -> -ENODEV"
+
+
+def _module_comes_while_off(s: Semantics) -> Lines:
+    """A module that an ops covers is not loaded while ftrace is off, and one that none covers is (NAME-13)."""
+    if not s.sysctl_stops:
+        return
+    yield "delete_module mod1 -> 0"
+    yield "ftrace_ops o1"
+    yield "register_ftrace_function o1"
+    yield "ftrace_enabled 0 -> 0"
+    yield "init_module mod1"
+    yield "ftrace_set_filter_ip o1 foo1"
+    yield "init_module mod1"
+    yield "ftrace_enabled 1 -> 0"
+    yield "site foo1"
+    yield "site bar1 -> nop"
+
+
 # Worlds of many functions.
 
 
@@ -513,6 +550,8 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _graph_slots_go_round,
     _graph_users_up_to_the_limit,
     _handshake_fails_half_way,
+    _last_ops_ends_ftrace,
+    _module_comes_while_off,
     _module_goes_from_under_a_direct_call,
     _overlapping_links,
     _parts_up_to_the_limit,

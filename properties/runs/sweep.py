@@ -51,6 +51,8 @@ WORKING: tuple[tuple[tuple[str, ...], str], ...] = (
     (GRAPH, "set_ftrace_notrace g1 foo1"),
     (GRAPH, "set_graph_function g1 foo1"),
     (GRAPH, "set_graph_notrace g1 foo1"),
+    ((*PLAIN, "register_ftrace_function o1"), "ftrace_enabled 0"),
+    ((*PLAIN, "register_ftrace_function o1", "ftrace_enabled 0"), "ftrace_enabled 1"),
     ((), "livepatch foo1"),
     (("livepatch foo1",), "unlivepatch foo1"),
     (SHARED, "livepatch foo1"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["SUMMARIES"]
+__all__ = ["SUMMARIES", "module_name"]
 
 SUMMARIES: Final[Mapping[str, str]] = {
     "verify": "check every property on the real populations, then a summary and a report",
@@ -22,6 +22,13 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "campaign": "have the work of another verb done by many machines, and go on where it was ended",
     "export": "write a seed as a program for a kernel, as a kernel selftest, or as a text for a mailing list",
     "linux": "run real kernels against the model, and tell which rules each confirmed",
+    "mutants": "change a kernel's own machine code, one instruction at a time, and tell which changes nobody sees",
+    "kernel-build": "build a kernel of Debian's newest source, for changes to be tried in",
     "report": "write one HTML file of what the last runs found",
 }
 """The verbs, in the order in which help lists them."""
+
+
+def module_name(verb: str) -> str:
+    """The name of a verb's module."""
+    return f"{__name__}.{verb.replace('-', '_')}"

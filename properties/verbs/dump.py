@@ -13,15 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from impl.linux.guest.guest import boot
-from impl.linux.guest.packages import fetch
+from impl.linux.guest.packages import Kernel, fetch, from_files
 from impl.linux.instruments.dumping import Attaching, Dumper
 from properties.kernels.dumped import DumpTally, KernelDump, make_directory
 from properties.kernels.shapes import label, parse_programs
 from properties.proofs.populations import ImageProof, Prover, exceptions, outcome_of
 from properties.report.show import LOG_WIDTH, Screen
-from properties.systems.naming import KERNELS
+from properties.systems.naming import KERNELS, OWN_KERNEL, own_files, semantics_named
 from properties.verbs.options import add_crew_options, crew_of
+from properties.verbs.own_kernel import add_own_kernel, tell_nearest
 from spec.errors import BadInputError
+from spec.semantics import Semantics
 
 NICE = 10
 """How far proofs stand back: a guest has time limits."""
@@ -39,6 +41,7 @@ unless one is not proved.
 Exit status: 0 the kernel accepted and refused what the spec says, and all images are proved; 1 it did not, or one is
 refuted; 2 bad input; 3 one is undecided.
 """
+KNOWN = f"{', '.join(KERNELS)} or {OWN_KERNEL}FILE[,MODULES]"
 DEFAULT_PROGRAMS = ("fentry=1", "fexit=1", "fentry=1,fexit=1")
 NOT_AS_PREDICTED = 1
 STATUS = {"proved": 0, "refuted": 1, "undecided": 3}
@@ -54,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the image files go; made if it is missing. Only --prove does without",
     )
-    parser.add_argument("--system", required=True, choices=KERNELS, help="the kernel; its semantics predict")
+    system = parser.add_mutually_exclusive_group(required=True)
+    system.add_argument("--system", metavar="S", help=f"the kernel, whose semantics predict: {KNOWN}")
+    add_own_kernel(system, "store")
     parser.add_argument("--functions", metavar="GLOB", help="take all functions that match, as ftrace's filters match")
     parser.add_argument(
         "--programs",
@@ -83,17 +88,27 @@ def run(arguments: argparse.Namespace) -> int:
         Attaching(parse_programs(text), *options) for text in dict.fromkeys(arguments.programs or DEFAULT_PROGRAMS)
     ]
     with ExitStack() as stack:
+        kernel, semantics = _kernel(arguments.system)
         directory = stack.enter_context(_directory(arguments.directory))
-        kernel = fetch(arguments.system)
         prover = Prover(stack.enter_context(crew_of(arguments, NICE))) if arguments.prove else None
         guest = stack.enter_context(closing(boot(kernel)))
         dumper = Dumper(guest, kernel.name)
-        dump = KernelDump(dumper, arguments.system, directory, console, prover, keeps=arguments.directory is not None)
+        dump = KernelDump(dumper, semantics, directory, console, prover, keeps=arguments.directory is not None)
         tallies = dump.all(attachings, arguments.functions)
         _tell(console, f"{kernel.name}, release {kernel.release}", dump, tallies)
         if arguments.directory is not None:
             console.print(f"{directory}: {_summarize(dump.files)}", soft_wrap=True)
         return _status(tallies, dump.proofs)
+
+
+def _kernel(system: str) -> tuple[Kernel, Semantics]:
+    """A kernel, and whose rules it follows: those nearest to it, if it is the user's own."""
+    if system in KERNELS:
+        return fetch(system), semantics_named(system)
+    if not system.startswith(OWN_KERNEL):
+        raise BadInputError(f"--system {system}: write {KNOWN}")
+    kernel = from_files(*own_files(system))
+    return kernel, tell_nearest(kernel)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ TITLE = "massattach linux"
 ALL = "all"
 OPERATIONS = 1500
 BUDGET = 300.0
+BETWEEN_LINES = 10.0
 DETAILS = """
 A kernel that is not in the cache is fetched from the Debian mirrors of this machine's apt. Of a kernel of your own the
 functions are our modules' alone; without --semantics the preset that shares most features, found by trying, is taken.
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=BUDGET,
         metavar="SECONDS",
-        help="for the random operations of a kernel, and again for shrinking (default: %(default)g)",
+        help="for the random operations of a kernel, and again for shrinking what a check finds (default: %(default)g)",
     )
     option("--random-seed", type=int, default=RANDOM_SEED, metavar="N", help="of random runs (default: %(default)d)")
     option("--save", type=Path, default=Path("build/seeds"), metavar="DIR", help="for findings (default: %(default)s)")
@@ -103,8 +105,10 @@ def run(arguments: argparse.Namespace) -> int:
     console = show.Screen(width=show.log_width())
     random = Random(arguments.operations, arguments.budget, arguments.random_seed, arguments.save)
     jobs = [_make_job(arguments, console)] if arguments.bzimage else [debian(name) for name in names]
+    progress = _Progress(console)
     for job in jobs:
         job.covers = arguments.coverage is not None
+        job.tell = progress
     checks = [check for job in jobs for check in job_checks(job, random)]
     costs = _Costs(names, console)
     if arguments.cost:
@@ -115,6 +119,19 @@ def run(arguments: argparse.Namespace) -> int:
         write_coverage({job.name: known for job in jobs if (known := job.coverage)}, arguments.coverage)
         show.print_line(console, f"What each run executed: {arguments.coverage}")
     return exit_status(done)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Prints what is being done: the first line at once, and later ones so many seconds apart. State: the next time."""
+
+    console: Console
+    due: float = 0.0
+
+    def __call__(self, line: str) -> None:
+        if time.monotonic() >= self.due:
+            show.print_line(self.console, line)
+            self.due = time.monotonic() + BETWEEN_LINES
 
 
 @dataclass(slots=True)
@@ -163,6 +180,7 @@ def _make_job(arguments: argparse.Namespace, console: Console) -> Job:
     if arguments.semantics:
         semantics, why = semantics_named(arguments.semantics), "as was said"
     else:
+        show.print_line(console, f"{kernel.name}, release {kernel.release}: booted, to find whose rules it follows")
         found = nearest(kernel)
         semantics, why = found.semantics, str(found)
     line = f"{kernel.name}, release {kernel.release}: semantics {semantics.name}, {why}"

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Literal
 
 from properties.systems.naming import OWN_KERNEL, own_files
+from spec.semantics import Semantics
 
-__all__ = ["add_own_kernel", "find_semantics"]
+if TYPE_CHECKING:
+    from impl.linux.guest.packages import Kernel
+
+__all__ = ["add_own_kernel", "find_semantics", "tell_nearest"]
 
 
-def add_own_kernel(parser: argparse.ArgumentParser) -> None:
+def add_own_kernel(parser: argparse._ActionsContainer, action: Literal["append", "store"] = "append") -> None:
     """Declare `--bzimage FILE`, which is short for `--system bzimage:FILE`."""
     parser.add_argument(
         "--bzimage",
-        action="append",
+        action=action,
         dest="system",
         type=_name,
         metavar="FILE[,MODULES]",
@@ -23,15 +28,22 @@ def add_own_kernel(parser: argparse.ArgumentParser) -> None:
 
 
 def find_semantics(name: str) -> str:
-    """The preset nearest to a kernel of the user's own, found by trying; a line says which, and how near."""
+    """The preset nearest to a kernel of the user's own, for which modules can be compiled."""
     # What drives a virtual machine is loaded where one is wanted.
     from impl import linux  # noqa: PLC0415
-    from properties.kernels.nearest import nearest  # noqa: PLC0415
 
-    kernel = linux.own(*own_files(name))
+    return tell_nearest(linux.own(*own_files(name))).name
+
+
+def tell_nearest(kernel: Kernel) -> Semantics:
+    """The preset nearest to a kernel, found by trying; lines say that it is booted, and which, and how near."""
+    from properties.kernels.nearest import nearest  # noqa: PLC0415 - the same
+
+    title = f"{kernel.name}, release {kernel.release}"
+    sys.stderr.write(f"{title}: booted, to find whose rules it follows\n")
     found = nearest(kernel)
-    sys.stderr.write(f"{kernel.name}, release {kernel.release}: semantics {found.semantics.name}, {found}\n")
-    return found.semantics.name
+    sys.stderr.write(f"{title}: semantics {found.semantics.name}, {found}\n")
+    return found.semantics
 
 
 def _name(text: str) -> str:

@@ -20,9 +20,10 @@ from properties.__main__ import main, parse
 from properties.kernels.coverage import BlockRecord, CoverageRecord, KernelCoverage
 from properties.kernels.evidence import Evidence
 from properties.kernels.tables import as_json
+from properties.mutants.records import MutantRecord
 from properties.report.results import CheckResult, CheckVerdict, Finished
 from properties.report.show import write_reports
-from properties.verbs import SUMMARIES
+from properties.verbs import SUMMARIES, module_name
 from spec.images import ImageFile
 from spec.operations import HOW, OPERATIONS, Operation
 from spec.populations import _Population, _Record, make_world
@@ -69,14 +70,14 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=verb)
-    importlib.import_module(f"properties.verbs.{verb}").add_arguments(parser)
+    importlib.import_module(module_name(verb)).add_arguments(parser)
     return parser
 
 
 def parses(verb: str, words: list[str]) -> bool:
     """Whether a verb takes these words; what it complains of goes to stderr."""
     try:
-        parse(importlib.import_module(f"properties.verbs.{verb}"), parser_of(verb), words)
+        parse(importlib.import_module(module_name(verb)), parser_of(verb), words)
     except SystemExit as ending:
         return ending.code == 0
     return True
@@ -209,10 +210,18 @@ def test_results_document_has_what_linux_writes() -> None:
 
 def test_results_document_has_what_coverage_writes() -> None:
     """docs/results.md names each member of the file that `linux --coverage` writes."""
-    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of `linux")[2].partition("\n## ")[0]
     kinds = (CoverageRecord, KernelCoverage, BlockRecord)
 
     assert {field.name for kind in kinds for field in fields(kind)} == set(re.findall(r"`(\w+)`", section))
+
+
+def test_results_document_has_what_mutants_writes() -> None:
+    """docs/results.md names each member of a line that `mutants` writes, and no other."""
+    section = (ROOT / "docs" / "results.md").read_text().partition("## The file of `mutants`")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(\w+)`", section.partition("| member |")[2]))
+
+    assert {field.name for field in fields(MutantRecord)} == told
 
 
 def test_results_document_shows_junit_as_it_is(tmp_path: Path) -> None:

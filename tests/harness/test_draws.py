@@ -6,16 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from typing import TypeVar
 from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, Phase, find, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.strategies import DrawFn
 
 from properties.hunt.machines import generating, machine_for
 from properties.hunt.search import LARGE_ROUNDS, Search, beside
 from properties.hunt.strategies import operations
+from properties.hunt.strategies.drawing import Setting
+from properties.hunt.units import SearchUnit, search_units
 from properties.lockstep.lockstep import Reference, reference
 from spec import operations as op
 from spec.globs import record_index
@@ -28,6 +32,7 @@ ROUNDS = 10
 HALF = 1 << 32
 SIGN = 1 << 63
 PAGE = 256
+OPERATIONS = "properties.hunt.strategies.operations"
 Kind = TypeVar("Kind", bound=op.Operation)
 
 
@@ -67,7 +72,7 @@ def draw_examples(world: World, semantics: Semantics, rounds: int) -> Iterator[E
             found[-1].drawn += operations
             super().execute(operations)
 
-    with patch("properties.hunt.strategies.operations.NARROW", 0):
+    with patch(f"{OPERATIONS}.NARROW", 0):
         for number in range(rounds):
             run_state_machine_as_test(seed(number)(Kept), settings=generating(10))
     return iter(found)
@@ -192,6 +197,59 @@ def test_some_rounds_are_in_the_large_world() -> None:
     assert {"synthetic", "synthetic-1500"} == set(worlds)
     assert len(worlds) / 2 > worlds.count("synthetic-1500")
     assert beside(large()) is None
+
+
+def test_a_search_begins_narrow() -> None:
+    """In the small world; then wide examples and the large world come too."""
+    worlds: list[tuple[float, str]] = []
+    wide: list[float] = []
+
+    def begin(world: World, semantics: Semantics) -> Reference:
+        worlds.append((search.tally.steps, world.name))
+        return reference(world, semantics)
+
+    def note(_draw: DrawFn, _at: Setting) -> tuple[op.Operation, ...]:
+        wide.append(search.tally.steps)
+        return ()
+
+    search = Search(synthetic(), PRESETS["linux-6.1"], [], 1, model=begin, large=beside(synthetic()), before=0)
+    limit = patch("properties.hunt.search.NARROW_OPERATIONS", 300)
+    with limit, patch(f"{OPERATIONS}.NARROW", 0), patch(f"{OPERATIONS}.prelude", note):
+        while "synthetic-1500" not in {name for _, name in worlds}:
+            search.take_examples()
+            search.rounds += 1
+
+    assert 300 <= min(wide)
+    assert 300 <= min(steps for steps, name in worlds if name == "synthetic-1500")
+
+
+def test_only_the_first_units_of_a_setting_begin_narrow() -> None:
+    """Each knows how many operations those before it have had."""
+    settings = [SearchUnit(("batched",), "synthetic", name, 1, operations=700) for name in ("linux-6.1", "linux-7.3")]
+
+    assert [0, 0, 700, 700, 1400, 1400] == [unit.before for unit in islice(search_units(settings), 6)]
+
+
+def test_modules_come_back_to_filters_that_named_them() -> None:
+    """A module goes and comes back at once, just when an ops has got a function of it; in a large world each module."""
+    found = large_examples()
+    again = {
+        two.module
+        for example in found
+        for one, two, three in zip(example.drawn, example.drawn[1:], example.drawn[2:], strict=False)
+        if isinstance(one, op.FtraceSetFilterIp) and isinstance(two, op.DeleteModule)
+        if three == op.InitModule(two.module) and large().by_name[one.function].module == two.module
+    }
+
+    assert {"mod1", "mod2", "mod3"} <= again
+
+
+def test_records_of_every_page_are_selected_by_number() -> None:
+    """For ops, and for users of the graph tracer."""
+    numbers = {record_index(one.glob) or 0 for e in large_examples() for one in e.of(op.FtraceSetFilter)}
+    numbers |= {record_index(one.filter or "") or 0 for e in large_examples() for one in e.of(op.RegisterFtraceGraph)}
+
+    assert set(range(6)) == {number // PAGE for number in numbers}
 
 
 SIMPLEST = {

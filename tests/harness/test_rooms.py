@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 WINGS = ("spec", "model", "impl", "properties")
 FLOORS = (
     {"verbs"},
+    {"mutants"},
     {"benchmarks", "export", "gallery", "kernels"},
     {"plan", "proofs"},
     {"hunt", "runs"},

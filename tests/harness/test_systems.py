@@ -427,6 +427,7 @@ set_ftrace_filter g1 foo1
 set_ftrace_notrace g1
 set_graph_function g1 !foo*
 set_graph_notrace g1
+ftrace_enabled 0
 unregister_ftrace_graph g1
 unlivepatch foo2
 init_module mod1

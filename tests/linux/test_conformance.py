@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from properties.hunt.search import Search
 from properties.kernels import confirmed
 from properties.kernels.confirmed import Compared, compare
-from properties.kernels.conformance import fixed_runs
+from properties.kernels.conformance import Conforming, fixed_runs
 from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
 from properties.kernels.nearest import chosen
@@ -25,7 +25,7 @@ from properties.systems.naming import KERNELS, resolve
 from spec.errors import BadInputError
 from spec.operations import Livepatch, Operation
 from spec.outcomes import Errno, Outcome
-from spec.seeds import Step, parse_operation
+from spec.seeds import Step, parse_operation, parse_seed, print_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
 from tests.support import lockstep_fakes as fakes
@@ -49,6 +49,14 @@ class AnswersForKlp(fakes.Honest):
         outcome = super().apply(operation)
         refused = isinstance(operation, Livepatch) and isinstance(outcome, Errno)
         return replace(outcome, harness="IPMODIFY-7") if refused else outcome
+
+
+@dataclass
+class SomeKernel:
+    """What a kernel is called, where none is booted."""
+
+    name: str = "linux-7.3"
+    release: str = "7.3.4"
 
 
 def evidence(**values: object) -> Evidence:
@@ -97,6 +105,20 @@ def test_what_the_harness_answers_confirms_nothing() -> None:
     assert {"NAME-1": 1, "NAME-2": 1, "DIRECT-10": 1}.items() <= collected.tally.rules.items()
     assert 1 == by_host.rules["IPMODIFY-7"]
     assert {("livepatch", "0"): 1, ("livepatch", "-EBUSY"): 1, ("unlivepatch", "0"): 1} == by_host.tally.outcomes
+
+
+def test_what_a_fixed_run_meets_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seed of a finding has the steps that it needs, and no others; `tell` has the run before it begins."""
+    text = "world synthetic\nsemantics linux-7.3\n---\nftrace_ops o1\nftrace_ops o2\nftrace_set_filter_ip o2 bar1\n"
+    run = FixedRun("long", synthetic(), parse_seed(text + "register_ftrace_function o2\ncall foo1 1\ncall bar1 1\n"))
+    monkeypatch.setattr(Conforming, "prepare", lambda *_: fakes.WrongOutcome)
+    conforming = Conforming(SomeKernel(), NEWEST, synthetic())  # type: ignore[arg-type]
+    told: list[str] = []
+    conforming.fixed([run], told.append)
+
+    (found,) = conforming.evidence.differences
+    assert ["long"] == told
+    assert "ftrace_ops o1\nregister_ftrace_function o1\n" == print_seed(found.seed).partition("---\n")[2]
 
 
 def test_a_step_that_is_declined_is_counted_by_its_reason() -> None:

@@ -285,7 +285,7 @@ class _Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[_Fake]:
     class Mine(_Fake):
-        pass
+        name = "linux-6.12"
 
     kernel = type("Kernel", (), {"name": "linux-6.12", "release": "6.12.117"})
     for name, replacement in (("boot", Mine()), ("Dumper", Mine()), ("fetch", lambda _: kernel)):
@@ -295,6 +295,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[_Fake]:
 
 def run(*words: str) -> int:
     return front_door.main(["dump", "--system", "linux-6.12", *words])
+
+
+def test_which_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of Debian's, or a file; nothing else, and not both."""
+    assert 2 == front_door.main(["dump", "--system", "linux-5.10", "out"])
+    assert "--system linux-5.10: write linux-6.1, linux-6.12, linux-7.3 or bzimage:FILE" in capsys.readouterr().err
+    assert 2 == front_door.main(["dump", "--bzimage", "/nowhere/bzImage", "out"])
+    assert "/nowhere/bzImage: the kernel cannot be read: No such file or directory" in capsys.readouterr().err
 
 
 def test_run(fake: type[_Fake], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

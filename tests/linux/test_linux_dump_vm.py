@@ -18,6 +18,7 @@ from impl.linux.guest.guest import Guest, boot
 from impl.linux.instruments.dumping import Attaching, Dumper
 from impl.linux.probes.symbols import parse_kallsyms
 from impl.linux.station import Station
+from properties.__main__ import main
 from properties.kernels.shapes import label, matching, population, predicted
 from properties.proofs.image_files import parse_image
 from properties.proofs.judging import judge
@@ -195,6 +196,19 @@ def test_the_verb(system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 3 * len({found["function"] for found in documents}) == len(documents) >= 15
     for found in documents:
         check_image(found, Attaching(tuple(found["attach_order"])))
+
+
+def test_a_kernel_of_ones_own_is_dumped(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """--bzimage: the rules that predict are found by trying, and no modules need be compiled."""
+    kernel = kernel_or_skip("linux-6.12")
+    words = ["--bzimage", f"{kernel.vmlinux},{kernel.modules}", "--functions", "vfs_rea*", str(tmp_path)]
+    status = main(["dump", *words])
+    told, files = capsys.readouterr(), sorted(path.name for path in tmp_path.iterdir())
+
+    assert 0 == status, told
+    assert f"release {kernel.release}: semantics linux-6.12, " in told.err
+    assert f"{len(files)} image files written" in told.out
+    assert "vmlinux.vfs_read.fentry1.json" in files
 
 
 # QEMU's name of a processor, what the kernel is told, and the return thunk that it then takes.

@@ -97,6 +97,18 @@ REFUSED = {
             "EOPNOTSUPP",
         ),
     ],
+    "NAME-13": [
+        (
+            ("delete_module mod1", "ftrace_ops o1", "register_ftrace_function o1", "ftrace_enabled 0"),
+            "init_module mod1",
+            "EOPNOTSUPP",
+        ),
+        (
+            ("delete_module mod1", "register_ftrace_graph g1", "ftrace_enabled 0"),
+            "init_module mod1",
+            "EOPNOTSUPP",
+        ),
+    ],
     "DIRECT-3": [
         (("register_ftrace_direct foo1 T1",), "unregister_ftrace_direct foo1 T2", "EOPNOTSUPP"),
         (DIRECT, "unregister_ftrace_direct foo1 T1", "EOPNOTSUPP"),

@@ -60,6 +60,7 @@ set_ftrace_filter g foo1
 set_ftrace_notrace g
 set_graph_function g !outer
 set_graph_notrace g foo*
+ftrace_enabled 1
 unregister_ftrace_graph g
 livepatch foo1
 unlivepatch foo1

@@ -60,6 +60,7 @@ def check_agreement(inventory: Inventory, state: model.state.State) -> None:
     attached = {f for f in world_functions(inventory) if inventory.has_image(f)}
     assert state.images.keys() <= attached
     assert attached <= state.images.keys() | inventory.stale
+    assert inventory.off == state.off
     assert inventory.dead or not state.dead
 
 
@@ -83,7 +84,7 @@ def test_operations_say_what_they_make_use_and_name() -> None:
 
 
 def test_every_word_of_an_operation_has_its_space() -> None:
-    """But for what is no name: kinds, points, flavours."""
+    """But for what is no name: kinds, points, flavours, a switch."""
     plain = {
         (kind.verb, entry.name)
         for kind in OPERATIONS.values()
@@ -91,7 +92,8 @@ def test_every_word_of_an_operation_has_its_space() -> None:
         if entry.metadata["form"] in {"word", "words", "pairs", "targets"} and "space" not in entry.metadata
     }
 
-    assert {("bpf_prog_load", "kind"), ("fail", "point"), ("grace_period", "flavour")} == plain
+    choices = {("bpf_prog_load", "kind"), ("fail", "point"), ("grace_period", "flavour"), ("ftrace_enabled", "switch")}
+    assert choices == plain
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from spec.operations import (
     POINTS,
     STOPS,
     STOPS_AT_PROGRAMS,
+    SWITCH,
     Call,
     Fail,
     Finish,
@@ -31,7 +32,7 @@ from spec.operations import Step as TaskStep
 from spec.outcomes import ERRNOS, Errno, Ok, Pending
 from spec.seeds import Expectation, Seed, Step, parse_operation, parse_seed, print_operation, print_seed, read_seed
 
-CHOICES = {"kind": KINDS, "point": POINTS, "flavour": FLAVOURS, "how": HOW}
+CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS, "how": HOW}
 LETTERS = string.ascii_letters + string.digits + "_.$@*?[]!-"
 EXTREMES = (0, 1, -1, 255, -(1 << 63), (1 << 63) - 1, (1 << 64) - 1)
 HEADER = "world synthetic\nsemantics linux-6.12\n---\n"

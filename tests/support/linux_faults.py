@@ -316,7 +316,7 @@ def cookies_stay_in_place(
     update_ftrace_direct_del o1 foo1=T1
     """,
 )
-def regs_go_with_their_ops(original: Original, state: State) -> State:
+def regs_go_with_their_ops(original: Original, before: State, state: State) -> State:
     """A site shows R exactly as long as an ops that saves regs covers it."""
-    settled: State = original(state)
+    settled: State = original(before, state)
     return replace(settled, regs_left=frozenset())

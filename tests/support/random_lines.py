@@ -93,6 +93,7 @@ FORMS: list[Callable[[Draw], str]] = [
     lambda d: f"set_ftrace_notrace {d.name('g', 3)} {d.maybe('foo1')}",
     lambda d: f"set_graph_function {d.name('g', 3)} {d.maybe('!outer')}",
     lambda d: f"set_graph_notrace {d.name('g', 3)} {d.maybe('foo2')}",
+    lambda d: f"ftrace_enabled {d.one(('0', '1', '1'))}",
     lambda d: f"livepatch {d.function()}",
     lambda d: f"unlivepatch {d.function()}",
     lambda d: f"bpf_prog_load {d.name('p', 9)} {d.one(KINDS)} {d.maybe('multi')} {d.maybe('func_ip')}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from impl.batched import Batched
 from spec.traces import Trace
 from spec.worlds import synthetic
@@ -47,7 +49,7 @@ def snapshot(system: Batched) -> list[object]:
         system.cost(),
         programs(system),
         traces(system),
-        [array.tolist() for array in arrays],
+        [np.asarray(array).tolist() for array in arrays],
         hashes,
         sorted(state.links),
     ]

@@ -23,7 +23,7 @@ from properties.report.running import run_checks
 from properties.report.show import write_reports
 from properties.runs.units import seeds_agree
 from properties.systems.naming import DEFAULT_SYSTEMS
-from properties.verbs import SUMMARIES, checks, verify
+from properties.verbs import SUMMARIES, checks, module_name, verify
 from spec.errors import BadInputError
 from spec.semantics import PRESETS
 from tests.support.work_units import Double
@@ -44,7 +44,7 @@ def test_help_lists_every_verb_with_its_summary() -> None:
     assert 0 == done.returncode
     for verb, sentence in SUMMARIES.items():
         assert re.search(f"^  {verb} +{re.escape(sentence)}$", done.stdout, re.MULTILINE)
-        assert callable(importlib.import_module(f"properties.verbs.{verb}").run)
+        assert callable(importlib.import_module(module_name(verb)).run)
 
 
 @pytest.mark.parametrize("verb", SUMMARIES)

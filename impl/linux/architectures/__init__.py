@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
-__all__ = ["Architecture", "Flow", "FlowInstruction", "ImageInstruction", "Meaning", "SiteCode"]
+__all__ = ["Architecture", "Change", "Flow", "FlowInstruction", "ImageInstruction", "Meaning", "Mutation", "SiteCode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,36 @@ class FlowInstruction:
     constant: int | None
 
 
+class Change(StrEnum):
+    """What is done to an instruction of the kernel's own to make a mutant of it."""
+
+    INVERTED = "jump inverted"
+    ALWAYS = "jump always"
+    NEVER = "jump never"
+    CALL = "call left out"
+    STORE = "store left out"
+    CONSTANT = "constant changed"
+    ERRNO = "another errno"
+    SUCCESS = "no errno"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One change of one instruction. text: the instruction; old and new: its bytes, as many of each.
+
+    before: the text of the instructions right before it in the code that was given, two at most. target: of a call or a
+    jump; None for the others.
+    """
+
+    address: int
+    change: Change
+    text: str
+    before: tuple[str, ...]
+    old: bytes
+    new: bytes
+    target: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """Everything that impl/linux knows of one architecture.
@@ -97,8 +127,8 @@ class Architecture:
     compiler and objcopy: the tools that make its code here. make: what kbuild is told of it.
 
     qemu and qemu_package: the emulator, and the package that has it. machine: the emulator's options. command_line:
-    what the kernel is told of the machine, the serial console among it. unpack_kernel: makes the file that QEMU boots
-    out of a kernel as it is packed, whose name is for errors.
+    what the kernel is told of the machine, the serial console among it. boot_image: where kbuild leaves the kernel as
+    it is packed, in its tree. unpack_kernel: makes the file that QEMU boots out of that, whose name is for errors.
 
     syscalls: numbers by name; a call that an older one could make too (open, mkdir, rmdir) has only its *at form.
 
@@ -106,7 +136,8 @@ class Architecture:
     a function's address to its site. site_bytes: so many from there on are enough for decode_site. decode_site: what a
     function at an address has at its site, by its first bytes; BadInputError if that is no site. read_image: the
     instructions of an image at an address, the last included; BadInputError if there is none in these bytes.
-    read_flow: all instructions of the code at an address.
+    read_flow: all instructions of the code at an address. mutate: every change of every instruction of the code at an
+    address. mask: the code at an address without what a linker fills in, so that it is the same elsewhere.
 
     leave_at_once: code for the beginning of a function, by the function's address, what it is to return, an address
     within 2 GiB of it, and which bits of the byte there the code is to set.
@@ -125,6 +156,7 @@ class Architecture:
     qemu_package: str
     machine: tuple[str, ...]
     command_line: str
+    boot_image: str
     unpack_kernel: Callable[[bytes, str], bytes]
     syscalls: Mapping[str, int]
     kernel_addresses: int
@@ -134,4 +166,6 @@ class Architecture:
     decode_site: Callable[[int, bytes], SiteCode]
     read_image: Callable[[int, bytes], Iterator[ImageInstruction]]
     read_flow: Callable[[int, bytes], Iterator[FlowInstruction]]
+    mutate: Callable[[int, bytes], Iterator[Mutation]]
+    mask: Callable[[int, bytes], bytes]
     leave_at_once: Callable[[int, int, int, int], bytes]

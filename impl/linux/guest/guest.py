@@ -32,6 +32,7 @@ __all__ = ["Guest", "GuestDiedError", "boot"]
 
 SNAPSHOT = "base"
 BOOT_TIMEOUT = 120.0
+PATIENCE = 60.0
 TAIL_LINES = 60
 PANIC = re.compile(r"Kernel panic - not syncing: .*")
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
@@ -49,7 +50,10 @@ class GuestDiedError(Exception):
 
 
 class Guest:
-    """A machine with the agent in it. After a GuestDiedError only `restore`, `console` and `close` do anything."""
+    """A machine with the agent in it. After a GuestDiedError only `restore`, `console` and `close` do anything.
+
+    patience: seconds in which it must answer, or it is dead.
+    """
 
     def __init__(self, kernel: Kernel, setup: Setup, directory: RunDirectory) -> None:
         self.kernel = kernel
@@ -59,6 +63,8 @@ class Guest:
         self._alive = True
         self._watched: Sequence[Range] = ()
         self._executed: set[int] = set()
+        self._changes: Sequence[tuple[int, bytes]] = ()
+        self.patience = PATIENCE
         # the process that runs, or none; a list, as the finalizer needs it when we are gone
         self._running: list[Qemu] = []
         self._release = weakref.finalize(self, _release, self._running, directory)
@@ -68,13 +74,13 @@ class Guest:
             self.close()
             raise
 
-    def submit(self, batch: Batch, timeout: float = 60) -> tuple[Reply, ...]:
-        """Carry a batch out: one reply for each entry. `timeout` is in seconds."""
+    def submit(self, batch: Batch, timeout: float | None = None) -> tuple[Reply, ...]:
+        """Carry a batch out: one reply for each entry. `timeout` is in seconds; without it, our patience lasts."""
         qemu, frame = self._living(), batch.encode(self.kernel.architecture.syscalls)
         # an exception between request and reply, Ctrl-C too, leaves a channel that nobody can use any more
         self._alive = False
         try:
-            body = _exchange(qemu, frame, timeout)
+            body = _exchange(qemu, frame, self.patience if timeout is None else timeout)
         except QemuEndedError as error:
             raise self._bury(error) from None
         self._alive = True
@@ -119,6 +125,12 @@ class Guest:
             self._monitor(f"loadvm {SNAPSHOT}")
         else:
             self._start(SNAPSHOT)
+        for address, code in self._changes:
+            self.poke(address, code)
+
+    def change(self, code: Sequence[tuple[int, bytes]]) -> None:
+        """From the next `restore` on the kernel's memory has these bytes at these addresses, until it is told other."""
+        self._changes = code
 
     def watch(self, code: Sequence[Range]) -> None:
         """Go back to the snapshot in a new process, which notes what is executed of the code at these addresses."""

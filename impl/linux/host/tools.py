@@ -17,7 +17,10 @@ PACKAGES = {
     "apt-cache": "apt",
     "apt-config": "apt",
     "apt-get": "apt",
+    "bc": "bc",
+    "bison": "bison",
     "dpkg-deb": "dpkg",
+    "flex": "flex",
     "gcc": "gcc libc6-dev",
     "ldd": "libc-bin",
     "make": "make",
@@ -25,6 +28,8 @@ PACKAGES = {
     "pahole": "dwarves",
     "qemu-img": "qemu-utils",
     "setpriv": "util-linux",
+    "tar": "tar",
+    "xz": "xz-utils",
     "zstd": "zstd",
 }
 

@@ -144,11 +144,14 @@ class _WarnedError(Exception):
 
 
 class Dumper:
-    """A guest at its snapshot, and what its kernel says of itself. The guest stays the caller's, to be closed."""
+    """A guest at its snapshot, and what its kernel says of itself. The guest stays the caller's, to be closed.
+
+    name: of the kernel, as image files have it.
+    """
 
     def __init__(self, guest: Guest, name: str) -> None:
         self._guest = guest
-        self._name = name
+        self.name = name
         self._architecture = guest.kernel.architecture
         kallsyms, records, blob, self._taint = guest.read(KALLSYMS, AVAILABLE, VMLINUX_BTF, TAINTED)
         self._symbols = parse_kallsyms(kallsyms)
@@ -303,7 +306,7 @@ class Dumper:
             objects.images.get(place.key),
         )
         release = self._guest.kernel.release
-        names = kernel_of(self._name, release), release
+        names = kernel_of(self.name, release), release
         return {"image": image_file(self._architecture, names, attaching.attached, trampoline, symbols)}
 
 

@@ -129,7 +129,7 @@ def _of_one_btf(at: Setting, prog: str, functions: tuple[str, ...]) -> tuple[str
     """Those of the functions that the program's BTF has, if there are any (LINK-17)."""
     btf, world = at.inventory.btf_of(prog, functions[0]), at.inventory.world
     fitting = tuple(name for name in functions if (found := world.find(name)) and found.module == btf)
-    if len(fitting) > MOST_FUNCTIONS:
+    if len(fitting) > MOST_FUNCTIONS and prog in at.inventory.programs:
         # One of so many that the program does not take would refuse them all.
         accepted = frozenset(at.inventory.expand(prog, "attachable(*)" if btf is None else f"attachable({btf}:*)"))
         fitting = tuple(name for name in fitting if name in accepted)

@@ -196,6 +196,13 @@ def functions_at(at: Setting) -> tuple[str, ...]:
     return _pool(favourites(world), _other_forms(world) if at.wide else (), at.recent, at.shared)
 
 
+def functions_of(at: Setting, module: str) -> tuple[str, ...]:
+    """The functions of a module: all of them, or those to draw from in a narrow example."""
+    world = at.inventory.world
+    names = world.by_name if at.wide else dict.fromkeys(functions_at(at))
+    return tuple(name for name in names if name in world.by_name and world.by_name[name].module == module)
+
+
 @lru_cache(maxsize=16)
 def _other_forms(world: World) -> tuple[str, ...]:
     """The first function of each prototype that no favourite has, as far as there are not very many."""
@@ -213,7 +220,7 @@ def a_function(draw: DrawFn, at: Setting) -> str:
 
 def _goes_beyond(draw: DrawFn, at: Setting, times: int = 1) -> bool:
     """Draw whether to go beyond the pools: more often where they are a small part of the world."""
-    return at.wide and rarely(draw, times * (3 if len(at.inventory.world.functions) > PAGE else 10))
+    return at.wide and rarely(draw, times * (2 if len(at.inventory.world.functions) > PAGE else 10))
 
 
 def some_functions(draw: DrawFn, at: Setting) -> tuple[str, ...]:
@@ -271,6 +278,6 @@ def a_glob(draw: DrawFn, at: Setting, usual: tuple[str, ...] = GLOBS) -> str:
         return pick(draw, usual)
     place = _place(draw, at.inventory.world)
     name = at.inventory.world.functions[place].symbol
-    return pick(
-        draw, (name, f"{name[:-1]}*", f"*{name[-2:]}", f"{name[:-1]}?", f"{name[0]}*{name[-1]}", f"{place + 1}")
-    )
+    parts = (name, f"{name[:-1]}*", f"*{name[-2:]}", f"{name[:-1]}?", f"{name[0]}*{name[-1]}")
+    number = f"{place + 1}"
+    return pick(draw, (*parts, number, number))

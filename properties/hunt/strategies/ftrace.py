@@ -30,6 +30,7 @@ from spec.inventory import SINGLE_API, OpsRecord
 
 __all__ = [
     "change_graph",
+    "cover_all",
     "declare_more",
     "free",
     "ipmodify_ops",
@@ -41,6 +42,7 @@ __all__ = [
     "register_graph",
     "register_single",
     "set_filter",
+    "set_filter_of",
     "set_notrace",
     "unlivepatch",
     "unregister",
@@ -110,7 +112,7 @@ def set_filter(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _filter_of(draw: DrawFn, at: Setting, name: str) -> op.Operation:
-    if rarely(draw, 4):
+    if rarely(draw, 2 if at.wide else 4):
         return op.FtraceSetFilter(name, a_glob(draw, at), reset=draw(st.booleans()))
     flags = _flags(draw, FILTER_FLAGS)
     record = at.inventory.ops.get(name)
@@ -119,6 +121,12 @@ def _filter_of(draw: DrawFn, at: Setting, name: str) -> op.Operation:
     if draw(st.booleans()):
         return op.FtraceSetFilterIp(name, a_function(draw, at), **flags)
     return op.FtraceSetFilterIps(name, some_functions(draw, at), **flags)
+
+
+def set_filter_of(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> op.Operation:
+    """ftrace_set_filter_ip of one of these functions."""
+    name = _ops(draw, at, _may_filter)
+    return _declare(draw, at) if name is None else op.FtraceSetFilterIp(name, pick_any(draw, functions))
 
 
 def set_notrace(draw: DrawFn, at: Setting) -> op.Operation:
@@ -144,6 +152,15 @@ def register(draw: DrawFn, at: Setting) -> op.Operation:
     if record and not record.filter and not rarely(draw, 4):
         return _filter_of(draw, at, name)
     return op.RegisterFtraceFunction(name)
+
+
+def cover_all(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """Register an ops that has no filter: a new one while there are few."""
+    name = _ops(draw, at, lambda record: not record.enabled and not record.direct and not record.filter_hash)
+    if name is not None and all_used(OPS, at.inventory.ops):
+        return (op.RegisterFtraceFunction(name),)
+    made = op.FtraceOps(fresh(draw, OPS, at.inventory.ops), save_regs=draw(st.booleans()))
+    return made, op.RegisterFtraceFunction(made.ops)
 
 
 def unregister(draw: DrawFn, at: Setting) -> op.Operation:
@@ -265,11 +282,12 @@ def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
     user = fresh(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
     options = pick(draw, GRAPH_OPTIONS)
     globs = {option: a_glob(draw, at) for option in options if option != "depth"}
-    depth = pick(draw, DEPTHS) if "depth" in options else None
+    depth = pick(draw, WIDE_DEPTHS if at.wide else DEPTHS) if "depth" in options else None
     return op.RegisterFtraceGraph(user, depth=depth, **globs)
 
 
-DEPTHS = (1, 2, 0, 4, 5, 3, 50, (1 << 31) - 1)
+DEPTHS = (1, 2, 1, 0, 4, 5)
+WIDE_DEPTHS = (*DEPTHS, 3, 50, (1 << 31) - 1)
 GRAPH_OPTIONS: tuple[tuple[str, ...], ...] = (
     ("filter",),
     ("filter",),
@@ -278,6 +296,7 @@ GRAPH_OPTIONS: tuple[tuple[str, ...], ...] = (
     ("function",),
     ("notrace",),
     ("filter", "notrace"),
+    ("depth",),
     ("function", "depth"),
     ("filter", "depth"),
     ("function", "notrace", "depth"),
@@ -302,6 +321,14 @@ def change_graph(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 GRAPH_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace, op.SetGraphFunction, op.SetGraphNotrace)
+
+
+# The sysctl.
+
+
+def switch(draw: DrawFn, at: Setting) -> op.Operation:
+    """A write to kernel.ftrace_enabled, which mostly changes it."""
+    return op.FtraceEnabled(str(int(at.inventory.off != rarely(draw, 6))))
 
 
 # IPMODIFY.

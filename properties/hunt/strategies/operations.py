@@ -22,6 +22,7 @@ from properties.hunt.strategies.drawing import (
     arguments_for,
     covered_functions,
     favourites,
+    functions_of,
     pick,
     rarely,
 )
@@ -49,6 +50,15 @@ def _module(draw: DrawFn, at: Setting, wanted: tuple[str, ...]) -> str:
     return pick(draw, (*at.inventory.world.modules[:MOST_FUNCTIONS], UNKNOWN))
 
 
+def _reload(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """A module goes and comes back, once an ops has got one of its functions into its filter, or covers everything."""
+    module = _module(draw, at, tuple(sorted(at.inventory.modules)))
+    functions = functions_of(at, module)
+    named = bool(functions) and draw(st.booleans())
+    covers = (ftrace.set_filter_of(draw, at, functions),) if named else ftrace.cover_all(draw, at)
+    return (*covers, op.DeleteModule(module), op.InitModule(module))
+
+
 def _fail(draw: DrawFn, _: Setting) -> op.Operation:
     count = draw(st.integers(5, 40)) if rarely(draw, 10) else pick(draw, (1, 1, 1, 2, 3, 4))
     return op.Fail(pick(draw, FAULTS), count)
@@ -64,7 +74,9 @@ def _again(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _call(draw: DrawFn, at: Setting) -> op.Operation:
-    function = a_function(draw, at)
+    """A call, some of a function that calls others: depth and nesting show there."""
+    callers = tuple(name for name in favourites(at.inventory.world) if at.inventory.world.by_name[name].callees)
+    function = pick(draw, callers) if callers and rarely(draw, 4) else a_function(draw, at)
     if function not in at.inventory.world.by_name or not at.inventory.may_call(function):
         return _site(draw, at)
     return op.Call(function, arguments_for(draw, at.inventory.world.by_name[function].prototype))
@@ -82,7 +94,11 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
         (op.FtraceSetNotrace, 4, ftrace.set_notrace),
         (op.FtraceFreeFilter, 1, ftrace.free),
     ),
-    "plain": ((op.RegisterFtraceFunction, 3, ftrace.register), (op.UnregisterFtraceFunction, 1, ftrace.unregister)),
+    "plain": (
+        (op.RegisterFtraceFunction, 6, ftrace.register),
+        (op.UnregisterFtraceFunction, 2, ftrace.unregister),
+        (op.FtraceEnabled, 1, ftrace.switch),
+    ),
     "direct": (
         (op.RegisterFtraceDirectMulti, 4, ftrace.register_direct),
         (op.UnregisterFtraceDirectMulti, 2, ftrace.unregister_direct),
@@ -123,8 +139,11 @@ INTERLEAVED_CONCEPTS = (
 )
 """The rules of the machine that interleaves operations with tasks."""
 
-NARROW = 6
+NARROW = 5
 """Examples of eight."""
+
+SWITCHED_OFF = 6
+"""Ftrace is turned on again after about so many draws."""
 
 REACH_POINTS = tuple("attach attach batch detach detach ipmodify ipmodify plain direct direct graph filters".split())
 
@@ -188,9 +207,10 @@ class Beginning(NamedTuple):
 
 @st.composite
 def beginnings(draw: DrawFn) -> Beginning:
-    """The beginning of an example of the machine that runs: mostly with nothing, and narrow."""
+    """The beginning of an example of the machine that runs: a narrow one begins with nothing, as many wide ones do."""
     machine = draw(st.runner())
-    if draw(st.integers(0, 7)) < NARROW:
+    wide = draw(st.integers(0, 7)) >= NARROW if machine.all_wide is None else machine.all_wide
+    if not wide:
         return Beginning(False, Drawn())
     return Beginning(True, Drawn(prelude(draw, Setting(machine.inventory, machine.semantics, machine.supports))))
 
@@ -198,11 +218,15 @@ def beginnings(draw: DrawFn) -> Beginning:
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
     if concept.startswith(TASKS):
         return tasks.schedule(draw, at)
+    if at.inventory.off and rarely(draw, SWITCHED_OFF):
+        return (op.FtraceEnabled("1"),)
     if concept == "faults":
         fault = _fail(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, pick(draw, REACH_POINTS), at))
     if concept == "programs" and rarely(draw, 24):
         return _fill(draw, at)
+    if concept == "modules" and {op.DeleteModule, op.InitModule} <= at.supports and rarely(draw, 3):
+        return _reload(draw, at)
     return (_draw_from(draw, concept, at),)
 
 

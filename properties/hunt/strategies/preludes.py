@@ -1,6 +1,6 @@
 """The beginnings of some examples: more of one thing than steps that are drawn one by one ever make.
 
-Most begin with nothing, which is what the others shrink to.
+Many begin with nothing, which is what the others shrink to.
 """
 
 from __future__ import annotations
@@ -148,9 +148,6 @@ def _call(draw: DrawFn, at: Setting, function: str) -> Lines:
 Prelude = Callable[[DrawFn, Setting], Lines]
 
 PRELUDES: tuple[Prelude, ...] = (
-    *(_nothing,) * 14,
-    *(_graph_users, _ops, _one_program_everywhere) * 2,
-    _one_link,
-    _programs,
-    *(_images,) * 2,
+    *(_nothing,) * 8,
+    *(_graph_users, _ops, _one_program_everywhere, _one_link, _programs, _images) * 2,
 )

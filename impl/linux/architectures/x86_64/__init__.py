@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from impl.linux.architectures import Architecture
-from impl.linux.architectures.x86_64 import code
+from impl.linux.architectures.x86_64 import code, mutating
 from impl.linux.architectures.x86_64.bzimage import extract
 
 __all__ = ["X86_64"]
@@ -46,6 +46,7 @@ X86_64 = Architecture(
     qemu_package="qemu-system-x86",
     machine=("-machine", "pc"),
     command_line="console=ttyS0 tsc=reliable",
+    boot_image="arch/x86/boot/bzImage",
     unpack_kernel=extract,
     syscalls=MappingProxyType(SYSCALLS),
     kernel_addresses=0xFFFF800000000000,
@@ -55,5 +56,7 @@ X86_64 = Architecture(
     decode_site=code.decode_site,
     read_image=code.read_image,
     read_flow=code.read_flow,
+    mutate=mutating.mutate,
+    mask=mutating.mask,
     leave_at_once=code.leave_at_once,
 )

@@ -1,0 +1,74 @@
+"""Mutants handed out to a crew, and recorded as they come back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from impl.linux.instruments.mutants import Mutant
+from properties.mutants.accepted import reason_for
+from properties.mutants.records import MutantRecord, make_record
+from properties.mutants.subject import Subject
+from properties.mutants.survey import MutantSurvey
+from properties.mutants.units import MutantUnit
+from properties.work.crew import Crew
+from properties.work.units import Done
+
+__all__ = ["FIXED_SECONDS", "Chosen", "run_mutants"]
+
+FIXED_SECONDS = 45.0
+"""For the fixed runs of a mutant, the shortest first; search comes then."""
+
+LIMIT_SECONDS = 600.0
+"""Beside both, a mutant may take so long: guests are booted, and those that hang are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A mutant that is to be judged, and its name if it has one."""
+
+    mutant: Mutant
+    name: str = ""
+
+
+def run_mutants(
+    subject: Subject,
+    survey: MutantSurvey,
+    chosen: Iterable[Chosen],
+    crew: Crew,
+    *,
+    budget: float,
+    random_seed: int,
+) -> Iterator[MutantRecord]:
+    """Judge mutants; their records, as they are done. budget: seconds of each one's search."""
+    waiting = iter(chosen)
+
+    def take() -> tuple[Chosen, MutantUnit] | None:
+        each = next(waiting, None)
+        if each is None:
+            return None
+        mutant = each.mutant
+        runs = tuple(run.name for run in survey.runs_of(mutant.block))
+        changes = ((mutant.address, mutant.new),)
+        unit = MutantUnit(subject, changes, runs, FIXED_SECONDS, budget, _derive_seed(random_seed, mutant))
+        return each, unit
+
+    kernel = subject.kernel
+    for each, unit, outcome in crew.outcomes(take, FIXED_SECONDS + budget + LIMIT_SECONDS):
+        judged, seconds = (outcome.value, outcome.seconds) if isinstance(outcome, Done) else (outcome.told, 0.0)
+        yield make_record(
+            each.mutant,
+            judged,
+            kernel=kernel.name,
+            release=kernel.release,
+            name=each.name,
+            covering=len(unit.runs),
+            seconds=seconds,
+            accepted=reason_for(each.mutant),
+        )
+
+
+def _derive_seed(random_seed: int, mutant: Mutant) -> int:
+    digest = hashlib.sha256(f"{random_seed} {mutant.address:x} {mutant.change}".encode()).digest()
+    return int.from_bytes(digest[:4])
