@@ -43,7 +43,7 @@ def settle_regs(before: State, state: State) -> State:
 
 
 def _strand_regs(before: State, state: State) -> frozenset[str]:
-    """Where the last ops leaves while ftrace is off nobody looks at the record, which so keeps its R."""
+    """The last ops leaves a site while ftrace is off: nobody looks at the record, which so keeps its R (SYSCTL-4)."""
     if not state.off or (before.ops_list, before.ops, before.images) == (state.ops_list, state.ops, state.images):
         return frozenset()
     return frozenset(name for name in selected(before) if shows_regs(before, name) and not covering(state, name))

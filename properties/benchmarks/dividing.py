@@ -1,4 +1,4 @@
-"""What a second process is worth: the time that two take for some units of work against that of one."""
+"""A second process is measured by the time that two take for some units of work, against that of one."""
 
 from __future__ import annotations
 

@@ -361,7 +361,7 @@ def _live_graph_users(s: Semantics) -> Lines:
 
 
 def _permanent_ops(s: Semantics) -> Lines:
-    """What keeps ftrace on, and is refused while it is off (SYSCTL-1, SYSCTL-3)."""
+    """Permanent ops keep ftrace on, and are refused while it is off (SYSCTL-1, SYSCTL-3)."""
     yield "ftrace_enabled 1 -> 0"
     yield "ftrace_ops o1 permanent"
     yield "ftrace_set_filter_ips o1 foo1 foo2 -> 0"
@@ -428,7 +428,7 @@ def _turned_off(s: Semantics) -> Lines:
 
 
 def _records_keep_regs(s: Semantics) -> Lines:
-    """What the last ops leaves at a site while ftrace is off is shown, and ends ftrace later (SYSCTL-4, SYSCTL-5)."""
+    """A record keeps its R when its last ops leaves while ftrace is off; this ends ftrace later (SYSCTL-4 and -5)."""
     if not s.sysctl_stops:
         return
     yield "ftrace_ops o1"

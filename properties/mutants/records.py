@@ -1,4 +1,4 @@
-"""What became of each mutant: as JSON, one line each, and as a table."""
+"""The verdict on each mutant, as a line of JSON and in a table."""
 
 from __future__ import annotations
 

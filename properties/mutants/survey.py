@@ -115,7 +115,7 @@ def make_survey(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> Mu
 
 
 def _reach(subject: Subject, crew: Crew, tell: Callable[[str], None]) -> list[ReachedRun]:
-    """What each fixed run executes; those that are not in the cache are taken."""
+    """The fixed runs with what each executes; those that are not in the cache are taken."""
     directory = cache.entry(f"{KEPT}{_digest_of_kernel(subject)}", lambda _: None)
     cache.prune(KEPT, MOST_KEPT, directory)
     paths = {

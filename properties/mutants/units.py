@@ -18,7 +18,7 @@ from properties.runs.corpus import FixedRun
 __all__ = ["Judged", "MutantUnit"]
 
 STALLED: Final = "the emulator is too slow"
-"""What is noted of a run that was left because the kernel complained of the time that something took."""
+"""A run that was left is noted so, if the kernel complained of the time that something took."""
 
 NO_SHRINKING: Final = 0.0
 """A seed that shows a mutant is not kept, so that it need not be short."""

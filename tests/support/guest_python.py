@@ -47,7 +47,9 @@ def files_for(*modules: str) -> Mapping[str, bytes]:
 
 
 def _place(path: Path, *, compiled: bool = False) -> str:
-    place = Path("/") / path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    # An environment of tox is in the checkout, and stays where the interpreter looks for it.
+    ours = path.is_relative_to(ROOT) and not path.is_relative_to(sys.prefix)
+    place = Path("/") / path.relative_to(ROOT) if ours else path
     return str(place.with_suffix(".pyc") if compiled else place)
 
 

@@ -88,7 +88,7 @@ class FlowInstruction:
 
 
 class Change(StrEnum):
-    """What is done to an instruction of the kernel's own to make a mutant of it."""
+    """The ways to make a mutant of an instruction of the kernel's own."""
 
     INVERTED = "jump inverted"
     ALWAYS = "jump always"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -197,10 +198,15 @@ def _watch(ranges: Sequence[Range]) -> list[str]:
 
 @contextmanager
 def _connect(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as debugger:
-        debugger.settimeout(MONITOR_TIMEOUT)
-        debugger.connect(str(path))
-        yield debugger
+    """A connection to a socket in whatever directory: a socket's own path may have 107 bytes, and $TMPDIR more."""
+    directory = os.open(path.parent, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as debugger:
+            debugger.settimeout(MONITOR_TIMEOUT)
+            debugger.connect(f"/proc/self/fd/{directory}/{path.name}")
+            yield debugger
+    finally:
+        os.close(directory)
 
 
 def _exchange(debugger: socket.socket, packet: str, expected: str) -> None:
