@@ -1,11 +1,12 @@
 """What one call does, event by event (TRACE-*, TRAMP-2 to TRAMP-6, PROG-5, PROG-6, TASK-1 to TASK-6).
 
-A call stops at each point of TASK-2, and goes on in the state of then. One that runs to its end does so in one state.
+A call of a task that stops does so at each point of TASK-2, and goes on in the state of then. One that runs to its end
+does so in one state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
-__all__ = ["Running", "Stops", "TaskStruct", "begin", "call"]
+__all__ = ["Running", "Stops", "TaskStruct", "begin", "call", "run"]
 
 LONG = Type("long", "INT", 8)
 PATCHED_RETURNS_MORE = 1000
@@ -32,38 +33,34 @@ Stops = Generator[str, None, Value]
 class TaskStruct:
     """A task that calls.
 
-    state: the present one. stack: its graph frames. busy: the programs that other tasks are in. kept: images that a
-    pending operation has yet to put.
+    stack: its graph frames. busy: the programs that other tasks are in. kept: images that a pending operation has yet
+    to put.
     """
 
-    state: State
     stack: ShadowStack = field(default_factory=ShadowStack)
     busy: frozenset[str] = frozenset()
-    kept: tuple[Image, ...] = ()
+    kept: Mapping[str, Image] = field(default_factory=dict)
 
 
 @dataclass
 class Running:
     """One function being called.
 
-    began: the state at the site. caller: the program that made the call, or a call around it; None where none did.
-    words: the argument words. events: those so far. sessions: what session programs wrote into their cookies. image:
-    the one that runs.
+    state: the present one; began: that at the site. caller: the program that made the call, or a call around it; None
+    where none did. words: the argument words. stops: whether it does so at points. events: those so far. sessions: what
+    session programs wrote into their cookies. image: the one that runs.
     """
 
     task: TaskStruct
+    state: State
     began: State
     caller: str | None
     function: Function
     words: tuple[int, ...]
+    stops: bool = False
     events: list[Event] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
     image: Image | None = None
-
-    @property
-    def state(self) -> State:
-        """The present one."""
-        return self.task.state
 
     @property
     def returns(self) -> Type:
@@ -78,44 +75,50 @@ class Running:
 
 def call(state: State, function: str, arguments: tuple[int, ...], busy: frozenset[str] = frozenset()) -> Trace:
     """The trace of one call by a fresh task, while others are in the busy programs."""
-    return _call(TaskStruct(state, busy=busy), None, function, arguments)
+    return _call(TaskStruct(busy=busy), state, None, function, arguments)
 
 
-def _call(task: TaskStruct, caller: str | None, name: str, arguments: tuple[int, ...]) -> Trace:
-    """A call that runs to its end: it is stopped nowhere."""
-    function = task.state.loaded(name)
+def _call(task: TaskStruct, state: State, caller: str | None, name: str, arguments: tuple[int, ...]) -> Trace:
+    """A call that runs to its end."""
+    function = state.loaded(name)
     if function is None:
         cite("NAME-8")
         return Trace((), None)
-    stops = begin(task, caller, function, arguments)[1]
-    while True:
-        try:
-            next(stops)
-        except StopIteration as end:
-            trace: Trace = end.value
-            return trace
+    try:
+        point = next(run(begin(task, state, caller, function, arguments)))
+    except StopIteration as end:
+        trace: Trace = end.value
+        return trace
+    raise AssertionError(f"stopped at {point}")
 
 
 def begin(
-    task: TaskStruct, caller: str | None, function: Function, arguments: tuple[int, ...]
-) -> tuple[Running, Stops[Trace]]:
-    """TASK-1: a call of a function that is there, before its first point; the points, and at the end the trace."""
+    task: TaskStruct,
+    state: State,
+    caller: str | None,
+    function: Function,
+    arguments: tuple[int, ...],
+    *,
+    stops: bool = False,
+) -> Running:
+    """A call of a function that is there, before its first point."""
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
     words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
-    running = Running(task, task.state, caller, function, words)
-    return running, _run(running)
+    return Running(task, state, state, caller, function, words, stops)
 
 
-def _run(running: Running) -> Stops[Trace]:
-    """TASK-3: what is called at the site does not change behind it."""
-    yield "site"
-    running.began = running.state
+def run(running: Running) -> Stops[Trace]:
+    """TASK-1, TASK-3: the points of a call; what is called at the site does not change behind it."""
+    if running.stops:
+        yield "site"
+        running.began = running.state
     frame = _ftrace_ops_list_func(running)
     word = yield from _run_direct(running)
     if frame:
         fgraph_return(running.state, running.task.stack, frame, running.events)
-    yield "return"
+    if running.stops:
+        yield "return"
     return Trace(tuple(running.events), running.returns.extend(word))
 
 
@@ -151,7 +154,8 @@ def _run_direct(running: Running) -> Stops[int]:
     if entry and has_direct_ops(state, name):
         cite("TRACE-3", "DIRECT-14")
         running.events.append(DirectCall(entry.tramp))
-    yield "body"
+    if running.stops:
+        yield "body"
     return _run_body(running)
 
 
@@ -159,8 +163,10 @@ def _run_image(running: Running, image: Image) -> Stops[int]:
     """TRAMP-2, TASK-2: fentry, fmod_ret, body, fexit, and the points between them; the return register."""
     cite("TRAMP-2", "TRAMP-4", "TRAMP-5")
     running.image = image
-    yield "image"
-    if image.calls_orig:
+    counted = running.stops and image.calls_orig
+    if running.stops:
+        yield "image"
+    if counted:
         yield "enter"
     linked = _bpf_trampoline_skip_prog(running, image)
     for node in linked.fentry:
@@ -168,14 +174,15 @@ def _run_image(running: Running, image: Image) -> Stops[int]:
     word = yield from _invoke_bpf_mod_ret(running, linked)
     fexit = linked.fexit
     if not word:
-        yield "body"
+        if running.stops:
+            yield "body"
         word = _run_body(running)
-        if image.calls_orig:
+        if counted:
             yield "after-body"
             fexit = () if _is_put(running, image) else fexit
     for node in fexit:
         yield from _invoke_bpf_prog(running, node, word, is_return=node.program.kind == "fsession")
-    if image.calls_orig:
+    if counted:
         yield "exit"
     return word
 
@@ -188,8 +195,9 @@ def _bpf_trampoline_skip_prog(running: Running, image: Image) -> Image:
 
 def _is_put(running: Running, image: Image) -> bool:
     """TASK-5: whether ip_after_call jumps to the epilogue. An image that a pending operation uses is not put yet."""
-    facts, present = running.state.semantics, running.state.images.get(running.function.name)
-    if not facts.image_put_skips_fexit or present is image or any(kept is image for kept in running.task.kept):
+    name = running.function.name
+    used = (running.state.images.get(name), running.task.kept.get(name))
+    if not running.state.semantics.image_put_skips_fexit or any(each is image for each in used):
         return False
     cite("TASK-5")
     return True
@@ -222,14 +230,16 @@ def _invoke_bpf_mod_ret(running: Running, image: Image) -> Stops[int]:
 def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> Stops[bool]:
     """One run of a program in an image; False if it was skipped."""
     prog = node.program.prog
-    if running.state.semantics.program_skip:
+    if running.stops and running.state.semantics.program_skip:
         yield f"skip:{prog}"
         if _is_skipped(running, node):
             return False
-    yield f"before:{prog}"
+    if running.stops:
+        yield f"before:{prog}"
     if _is_running(running, prog):
         return False
-    yield f"program:{prog}"
+    if running.stops:
+        yield f"program:{prog}"
     return _run_prog(running, node, word, is_return=is_return)
 
 
@@ -258,7 +268,7 @@ def _call_from_program(running: Running, program: Program) -> None:
         return
     cite("PROG-5")
     zeros = (0,) * (len(callee.prototype.slots) if callee.prototype else 0)
-    trace = _call(running.task, program.prog, callee.name, zeros)
+    trace = _call(running.task, running.state, program.prog, callee.name, zeros)
     running.events.append(NestedCall(callee.name, trace))
 
 
@@ -323,7 +333,7 @@ def _call_callees(running: Running) -> int:
         if not running.state.loaded(callee.function):
             continue
         arguments = tuple(running.words[number] if source == "slot" else number for source, number in callee.arguments)
-        trace = _call(running.task, running.caller, callee.function, arguments)
+        trace = _call(running.task, running.state, running.caller, callee.function, arguments)
         running.events.append(NestedCall(callee.function, trace))
         total += trace.value or 0
     return total

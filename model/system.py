@@ -145,7 +145,7 @@ class Model:
 
     def value(self) -> Hashable:
         """The state as a value, without its costs."""
-        return (self.state.value(), self._tasks.value()) if self._tasks else self.state.value()
+        return (self.state.value(), self._tasks.value(self.state)) if self._tasks else self.state.value()
 
     def images(self, level: str) -> int:
         """COST-7: how many images a system that shares at this level has alive."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 
-from model.calls import Running, Stops, TaskStruct, begin
+from model.calls import Running, Stops, TaskStruct, begin, run
 from model.rules import cite
 from model.state import Image, State
 from spec import operations as op
@@ -16,22 +16,31 @@ from spec.traces import Trace
 __all__ = ["Scheduler"]
 
 DONE = "done"
-Age = tuple[tuple[str, int], ...]
-"""How many grace periods of each flavour have elapsed since some images were put."""
+BEHIND = (DONE, "return")
+"""Where a task can reach no image any more."""
 
-NEW: Age = ()
+FREEING = ("rcu", "rcu_tasks", "rcu_tasks_trace")
+Age = tuple[int, ...]
+"""How many grace periods of each FREEING flavour have elapsed since images were put."""
+
+NEW: Age = (0, 0, 0)
 MOST = 2
+"""Nothing waits for more grace periods of one flavour."""
 
 
 @dataclass
 class Parked:
-    """A task. at: its point, DONE at the end. asleep: it does not spin. trace: of its call, at the end."""
+    """A task. at: its point, DONE at the end. asleep: it does not spin. trace: of its call, at the end.
+
+    ages: since images of its function were put, one of which it is in (TASK-10).
+    """
 
     running: Running
     stops: Stops[Trace]
     at: str
     asleep: bool = False
     trace: Trace | None = None
+    ages: frozenset[Age] = frozenset()
 
     @property
     def program(self) -> str | None:
@@ -47,6 +56,8 @@ class Parked:
                 self.at = next(self.stops)
             except StopIteration as end:
                 self.at, self.trace = DONE, end.value
+            if self.at in BEHIND:
+                self.ages = frozenset()
             if self.at == to:
                 return
 
@@ -58,18 +69,31 @@ class Parked:
             found.add("rcu_tasks_trace" if sleepable else "rcu")
         return frozenset(found)
 
-    def value(self) -> Hashable:
-        """All that its rest depends on, and how it is linked to the state."""
-        running = self.running
-        trampoline = running.state.trampolines.get(running.function.name)
+    def put(self, images: Mapping[str, Image]) -> None:
+        """Images of these functions were put."""
+        if self.running.image and self.at not in BEHIND and self.running.function.name in images:
+            self.ages |= {NEW}
+
+    def grow(self, flavours: Collection[str]) -> None:
+        """TASK-10: grace periods have elapsed, which brings what was put nearer to its end."""
+        self.ages = frozenset(
+            tuple(min(count + (flavour in flavours), MOST) for flavour, count in zip(FREEING, age, strict=True))
+            for age in self.ages
+        )
+
+    def value(self, present: State) -> Hashable:
+        """All that its rest depends on, and how it is linked to the present state."""
+        running, name = self.running, self.running.function.name
+        trampoline = present.trampolines.get(name)
         linked = trampoline.nodes if trampoline else ()
         nodes = running.image.nodes if running.image else ()
         stack = running.task.stack
         return (
-            (running.function.name, running.words, self.at, self.asleep, self.trace, tuple(running.events)),
-            (running.image, running.state.images.get(running.function.name) is running.image),
+            (name, running.words, self.at, self.asleep, self.trace, tuple(running.events)),
+            (running.image, present.images.get(name) is running.image),
             tuple(any(other is node for other in linked) for node in nodes),
             (tuple(running.sessions.items()), stack.depth, tuple(stack.opened.items()), frozenset(stack.silent)),
+            self.ages,
         )
 
 
@@ -77,13 +101,13 @@ class Parked:
 class Waiting:
     """An operation that has taken effect, and waits: for which flavours, and what it will answer.
 
-    kept: the images that it puts when it goes on.
+    kept: the images that it puts when it goes on, by function.
     """
 
     operation: Operation
     outcome: Outcome
     flavours: frozenset[str]
-    kept: tuple[Image, ...]
+    kept: Mapping[str, Image]
 
 
 class Scheduler:
@@ -92,7 +116,6 @@ class Scheduler:
     def __init__(self) -> None:
         self._tasks: dict[str, Parked] = {}
         self._waiting: Waiting | None = None
-        self._ages: frozenset[Age] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self._tasks) or self._waiting is not None
@@ -102,7 +125,8 @@ class Scheduler:
         cite("TASK-1")
         function = state.loaded(operation.function)
         assert function is not None
-        running, stops = begin(TaskStruct(state), None, function, operation.arguments)
+        running = begin(TaskStruct(), state, None, function, operation.arguments, stops=True)
+        stops = run(running)
         self._tasks[operation.task] = Parked(running, stops, next(stops))
         return Ok()
 
@@ -128,11 +152,11 @@ class Scheduler:
         """TASK-7: what an operation answers beside tasks."""
         past, waits = before.cost.grace_periods, after.cost.grace_periods
         flavours = frozenset(flavour for flavour in waits if waits[flavour] > past.get(flavour, 0))
-        put = tuple(image for name, image in before.images.items() if after.images.get(name) is not image)
+        put = {name: image for name, image in before.images.items() if after.images.get(name) is not image}
         held = flavours & self._held()
         self._age(flavours - held)
         if not held:
-            self._ages |= {NEW} if put else set()
+            self._put(put)
             return outcome
         cite("TASK-7", "TASK-8")
         self._waiting = Waiting(operation, outcome, flavours, put)
@@ -160,26 +184,31 @@ class Scheduler:
         """TASK-6: the programs that tasks, but for one, are in."""
         return frozenset(parked.program for name, parked in self._tasks.items() if parked.program and name != besides)
 
-    def value(self) -> Hashable:
+    def value(self, present: State) -> Hashable:
         """All that what comes depends on."""
         waiting = self._waiting and (self._waiting.operation, self._waiting.outcome, self._waiting.flavours)
-        kept = self._waiting.kept if self._waiting else ()
         tasks = tuple(
-            (name, parked.value(), any(image is parked.running.image for image in kept))
-            for name, parked in self._tasks.items()
+            (name, parked.value(present), self._kept().get(parked.running.function.name) is parked.running.image)
+            for name, parked in sorted(self._tasks.items())
         )
-        return tasks, waiting, self._ages
+        return tasks, waiting
+
+    def _kept(self) -> Mapping[str, Image]:
+        return self._waiting.kept if self._waiting else {}
+
+    def _put(self, images: Mapping[str, Image]) -> None:
+        for parked in self._tasks.values():
+            parked.put(images)
 
     def _age(self, flavours: Collection[str]) -> None:
-        """Grace periods elapsed, which brings what was put nearer to its end (TASK-10)."""
-        for flavour in flavours:
-            self._ages = frozenset(_grow(age, flavour) for age in self._ages)
+        for parked in self._tasks.values():
+            parked.grow(flavours)
 
     def _go_on(self, state: State, name: str, to: str | None) -> None:
         parked = self._tasks[name]
         task = parked.running.task
-        task.state, task.busy = state, self.busy(name)
-        task.kept = self._waiting.kept if self._waiting else ()
+        parked.running.state, task.busy = state, self.busy(name)
+        task.kept = self._kept()
         parked.go_on(to)
 
     def _may_sleep(self, parked: Parked) -> bool:
@@ -194,14 +223,5 @@ class Scheduler:
         """TASK-7: an operation that nothing holds up any more puts its images, before anybody awaits it."""
         if self._waiting and not self._waiting.flavours & self._held():
             self._age(self._waiting.flavours)
-            self._ages |= {NEW} if self._waiting.kept else set()
-            self._waiting = Waiting(self._waiting.operation, self._waiting.outcome, frozenset(), ())
-        if not self:
-            self._ages = frozenset()
-
-
-def _grow(age: Age, flavour: str) -> Age:
-    """An age, one grace period later: nothing waits for more of one flavour than MOST."""
-    grown = dict(age)
-    grown[flavour] = min(grown.get(flavour, 0) + 1, MOST)
-    return tuple(sorted(grown.items()))
+            self._put(self._waiting.kept)
+            self._waiting = Waiting(self._waiting.operation, self._waiting.outcome, frozenset(), {})

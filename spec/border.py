@@ -22,7 +22,7 @@ from spec.system import System, SystemFactory
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["BorderedSystem", "behind_border", "bordered", "refusal", "resolved"]
+__all__ = ["MOST_TASKS", "BorderedSystem", "behind_border", "bordered", "refusal", "resolved"]
 
 Inner = TypeVar("Inner", bound=System)
 

@@ -42,30 +42,30 @@ class ListedTask:
 
 
 class TaskList:
-    """The tasks that were not finished, and the operation that waits: its flavours, and what it will answer."""
+    """tasks: those that were not finished, by name. An operation may wait for them: its flavours, and its answer."""
 
     def __init__(self, state: State, text: Text, kernel: EmulatedKernel) -> None:
         self._state, self._text, self._kernel = state, text, kernel
-        self._tasks: dict[str, ListedTask] = {}
+        self.tasks: dict[str, ListedTask] = {}
         self._waiting: tuple[set[str], Outcome] | None = None
         self._lifetimes = Lifetimes(state, text, kernel.unload_program, kernel.references)
 
     @property
     def live(self) -> bool:
         """Whether somebody must be asked."""
-        return bool(self._tasks) or self._waiting is not None
+        return bool(self.tasks) or self._waiting is not None
 
     def begin(self, operation: op.Task) -> Outcome:
         """A task that stands at the site of a function, which is there."""
-        slot = next(slot for slot in range(len(self._tasks) + 1) if slot not in self._slots())
+        slot = next(slot for slot in range(len(self.tasks) + 1) if slot not in self._slots())
         thread = self._kernel.begin(self._state.site(operation.function), operation.arguments, slot)
-        self._tasks[operation.task] = ListedTask(thread, slot)
+        self.tasks[operation.task] = ListedTask(thread, slot)
         self._text.put = self._lifetimes.put
         return Ok()
 
     def step(self, operation: op.Step) -> str:
         """Lets a task run to a point, or to its end."""
-        standing = self._tasks[operation.task]
+        standing = self.tasks[operation.task]
         self._run(standing, operation.to or "")
         standing.asleep = operation.how == "sleep" and self._may_sleep(standing)
         self._settle()
@@ -73,9 +73,9 @@ class TaskList:
 
     def finish(self, operation: op.Finish) -> Trace:
         """Lets a task run to its end."""
-        standing = self._tasks[operation.task]
+        standing = self.tasks[operation.task]
         self._run(standing, "")
-        del self._tasks[operation.task]
+        del self.tasks[operation.task]
         trace = self._kernel.end(standing.thread)
         self._settle()
         return trace
@@ -129,10 +129,10 @@ class TaskList:
         return standing.point == "body" or (standing.program is not None and standing.program.sleepable)
 
     def _slots(self) -> set[int]:
-        return {standing.slot for standing in self._tasks.values()}
+        return {standing.slot for standing in self.tasks.values()}
 
     def _held(self) -> set[str]:
-        return set().union(*(standing.holds() for standing in self._tasks.values()))
+        return set().union(*(standing.holds() for standing in self.tasks.values()))
 
     def _settle(self) -> None:
         """Goes on with an operation that nothing holds up any more, and frees what can be freed."""
@@ -144,13 +144,13 @@ class TaskList:
         self._lifetimes.settle()
         if not self.live:
             self._lifetimes.end()
-            self._text.put = self._text.free
+            self._text.put = None
 
     def _proceed(self) -> None:
         """An operation is over: what it put and detached is skipped by the tasks that are in its images."""
         put = self._lifetimes.proceed()
         facts = self._state.facts
-        for standing in self._tasks.values():
+        for standing in self.tasks.values():
             image = standing.thread.image
             if image is None or standing.thread.returned:
                 continue

@@ -355,7 +355,7 @@ class Lockstep:
 def check_step(step: Step, world: World, semantics: Semantics) -> None:
     """UnsupportedError if these semantics lack the operation, or the world what it observes."""
     operation = step.operation
-    if type(operation) not in alphabet(semantics) | INTERLEAVED:
+    if type(operation) not in INTERLEAVED and type(operation) not in alphabet(semantics):
         raise UnsupportedError(f"'{operation.verb}' does not exist in the semantics {semantics.name}")
     if isinstance(operation, TaskStep) and (operation.to is None or operation.count > 1):
         raise UnsupportedError("'step': only points mean the same everywhere: write to=POINT, and no number")

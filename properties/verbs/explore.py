@@ -20,6 +20,7 @@ from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, world_n
 from properties.verbs.exhausting import run_exhaustive
 from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, length, seconds
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
+from spec.border import MOST_TASKS
 from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS
 
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
     exhaustive = "try every sequence of a small world instead, where states are equal once; one process does it"
     option("--exhaustive", action="store_true", help=exhaustive)
-    option("--tasks", action="store_true", help="with --exhaustive: a task in the world that stands anywhere in a call")
+    tasks = "with --exhaustive: how many tasks its world has, which stand anywhere in a call (default: 0)"
+    option("--tasks", type=int, choices=range(MOST_TASKS + 1), default=0, help=tasks)
     option("--depth", type=length, default=4, metavar="N", help="operations of its longest sequence (default: 4)")
     add_crew_options(parser)
 

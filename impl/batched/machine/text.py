@@ -44,7 +44,7 @@ class Text:
     """The text of one system. A site's target is the low half of an address, with bit 0 set for a jump; 0 is a nop.
 
     written: ranges of code, [low, high), that have changed since `take_written`; None stands for too many to list.
-    put: what becomes of images that no site calls any more; they are freed where no task can be in them.
+    put: what becomes of images that no site calls any more; without it they are freed, as no task can be in them.
     """
 
     def __init__(self, state: State, level: str) -> None:
@@ -54,7 +54,7 @@ class Text:
         self._lent: Arena | None = arena
         self.images = arena.region
         self.written: list[tuple[int, int]] | None = []
-        self.put: Callable[[Pieces], None] = self.free
+        self.put: Callable[[Pieces], None] | None = None
         self._state = state
         self._rows = self.entries.u8[: count * at.FUNCTION_BYTES].reshape(count, at.FUNCTION_BYTES)
         self._rows[:] = fresh_text(count)
@@ -79,7 +79,7 @@ class Text:
         unused = self._image_of.change(self._state)
         self._poke()
         if len(unused.where):
-            self.put(unused)
+            (self.put or self.free)(unused)
 
     def free(self, pieces: Pieces) -> None:
         """Images that nobody can reach go."""
@@ -90,6 +90,10 @@ class Text:
         """Code in an image changes."""
         self.images.write(address, code)
         self.note([(address, address + len(code))])
+
+    def note(self, ranges: list[tuple[int, int]] | None) -> None:
+        """Code has changed at these ranges, or at too many to list."""
+        self.written = None if ranges is None or self.written is None else self.written + ranges
 
     def take_written(self) -> list[tuple[int, int]] | None:
         """Returns what has changed since the last call."""
@@ -124,10 +128,6 @@ class Text:
     def placed_image(self, index: int) -> PlacedImage | None:
         """A function's image, if it has one."""
         return self._image_of.placed(self._state, index)
-
-    def note(self, ranges: list[tuple[int, int]] | None) -> None:
-        """Code has changed at these ranges, or at too many to list."""
-        self.written = None if ranges is None or self.written is None else self.written + ranges
 
     def _follow_modules(self) -> None:
         """Entries of modules are written when they are loaded, and become traps when they go."""
