@@ -180,8 +180,10 @@ class Inventory:
         """LINK-17: the module, or None, whose BTF a multi program is for, if it is to be linked to this FUNC first."""
         if prog in self.btfs:
             return self.btfs[prog]
-        pattern, found = link_pattern(first), self.world.find(first)
-        return pattern.module if pattern else found.module if found and self.named(first) else None
+        if pattern := link_pattern(first):
+            return pattern.module
+        found = self.world.find(first)
+        return found.module if found and self.named(first) else None
 
     def expand(self, prog: str, text: str) -> tuple[str, ...]:
         """GLOB-6: what a pattern among a link's targets stands for."""

@@ -22,9 +22,9 @@ class Sites:
     """Arrays with one element a function, and one for functions that have gone, which is never covered.
 
     count: |S(f)|. regs: how many of S(f) save regs. regs_left: R stays, however many that are (SITE-6). codes: the sum
-    of the codes of S(f). ipmodify, direct: whether S(f) has an IPMODIFY user, a direct ops. loaded: whether there is a
-    site (NAME-8, FILTER-11). off: ftrace is, so that all are nops, and a site that its last ops leaves keeps its R
-    (SYSCTL-4).
+    of the codes of S(f), modulo 2^16; there are places for fewer ops' trampolines. ipmodify, direct: whether S(f) has
+    an IPMODIFY user, a direct ops. loaded: whether there is a site (NAME-8, FILTER-11). off: ftrace is, so that all are
+    nops, and a site that its last ops leaves keeps its R (SYSCTL-4).
     """
 
     def __init__(self, functions: Functions) -> None:
@@ -32,7 +32,7 @@ class Sites:
         self.count = np.zeros(size, np.int16)
         self.regs = np.zeros(size, np.int16)
         self.regs_left = np.zeros(size, np.bool_)
-        self.codes = np.zeros(size, np.int32)
+        self.codes = np.zeros(size, np.uint16)
         self.ipmodify = np.zeros(size, np.bool_)
         self.direct = np.zeros(size, np.bool_)
         self.loaded = functions.has_site.copy()

@@ -28,7 +28,8 @@ class Trampolines:
         self.level = level
         self.groups = None if level == "per_function" else functions.groups(level)
         self.sets = ProgramSets(size)
-        self.stale = np.full(size, FRESH, np.int32)
+        # One element for all, which nobody may write, until the first stale image: mostly there never is one.
+        self.stale = np.broadcast_to(np.int32(FRESH), size)
         self.share = np.zeros(size, np.bool_)
         self.orig_stack = np.zeros(size, np.bool_)
         self.extended = np.zeros(size, np.bool_)
@@ -90,6 +91,8 @@ class Trampolines:
         """The images of these classes stay although the lists will change; called before they do."""
         new = self.stale[where] == FRESH
         where, classes = where[new], classes[new]
+        if not self.stale.flags.writeable:
+            self.stale = self.stale.copy()
         self.stale[where] = classes
         self._stale_ones += len(where)
         self.sets.hold(classes)
