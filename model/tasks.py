@@ -72,6 +72,7 @@ class Parked:
     def put(self, images: Mapping[str, Image]) -> None:
         """Images of these functions were put."""
         if self.running.image and self.at not in BEHIND and self.running.function.name in images:
+            cite("TASK-10")
             self.ages |= {NEW}
 
     def grow(self, flavours: Collection[str]) -> None:
@@ -182,6 +183,8 @@ class Scheduler:
 
     def busy(self, besides: str | None = None) -> frozenset[str]:
         """TASK-6: the programs that tasks, but for one, are in."""
+        if not self._tasks:
+            return frozenset()
         return frozenset(parked.program for name, parked in self._tasks.items() if parked.program and name != besides)
 
     def value(self, present: State) -> Hashable:

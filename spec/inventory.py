@@ -141,16 +141,13 @@ class Inventory:
         """The inventory after an operation that gave this outcome."""
         if isinstance(outcome, Errno):
             return _follow_failure(self, operation, outcome)
-        if isinstance(outcome, Pending):
-            return (
-                self if isinstance(operation, op.Await) else self._after(operation, outcome).changed(pending=operation)
-            )
-        return self._after(operation, outcome)
-
-    def _after(self, operation: op.Operation, outcome: Outcome) -> Inventory:
+        pends = isinstance(outcome, Pending)
+        if pends and isinstance(operation, op.Await):
+            return self
         after = _HANDLERS[type(operation)](self, operation, outcome)
         dies = outcome.warn and (self.was_off or isinstance(operation, op.FtraceEnabled))
-        return after.changed(dead=True) if dies else after
+        after = after.changed(dead=True) if dies else after
+        return after.changed(pending=operation) if pends else after
 
     def changed(self, **changes: Any) -> Inventory:
         """The same with these fields changed; a step makes several inventories, and dataclasses.replace() is slow."""

@@ -16,7 +16,7 @@ from typing import Final
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
 from spec.alphabet import INTERLEAVED, alphabet
-from spec.operations import Await, Call, Finish, GracePeriod, Operation
+from spec.operations import Await, Call, Finish, GracePeriod, Operation, Task
 from spec.operations import Step as TaskStep
 from spec.seeds import Step, parse_seed
 from spec.semantics import Semantics
@@ -147,6 +147,7 @@ class Exhaustion:
         at = NOWHERE
         try:
             found, at = self._begin(())
+            self._check_tasks()
             while not found and (route := self._route(at)) is not None:
                 fresh, operations = route
                 if fresh:
@@ -158,6 +159,13 @@ class Exhaustion:
             return self._conclude(found, at)
         finally:
             self._end()
+
+    def _check_tasks(self) -> None:
+        """UnsupportedError if a system has no tasks in whose world they are."""
+        assert self._run is not None
+        for operation in self._alphabet:
+            if isinstance(operation, Task):
+                self._run.check(Step(operation))
 
     def _conclude(self, found: Divergence | None, at: int) -> Exhausted:
         transitions = sum(len(node.edges) for node in self._nodes)

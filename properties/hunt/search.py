@@ -12,6 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import cycle
 from typing import NoReturn
@@ -28,7 +29,6 @@ from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
-from spec.alphabet import INTERLEAVED
 from spec.operations import Operation
 from spec.seeds import Step
 from spec.semantics import Semantics
@@ -46,7 +46,7 @@ NARROW_OPERATIONS = 1_500
 """Until a search has had so many, its examples are narrow and in the small world."""
 
 INTERLEAVED_ROUNDS = 4
-"""One round in so many interleaves operations with tasks, if the systems do; the others are what they are without."""
+"""One round in so many interleaves operations with tasks, of systems that do; the others are what they are without."""
 
 # The first example of a round is always the simplest one.
 WILDCARD_ROUND = 4
@@ -65,7 +65,7 @@ class Search:
 
     operations: after so many the last example is undone, and then no more are made. large: the world of some rounds.
     before: how many operations others have had in this setting; by default so many that nothing begins narrow.
-    interleaves: the systems have tasks that stand in calls; known from the first example on.
+    able: the places of systems that have tasks which stand in calls; known from the first example on.
 
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
     """
@@ -91,7 +91,7 @@ class Search:
         self.random_seed = random_seed
         self.tally = Tally(semantics)
         self.examples = self.rounds = self._sequential = 0
-        self.interleaves = False
+        self.able: tuple[int, ...] = ()
         self._seconds = 0.0
         self._stopped = False
         self._deadline = math.inf
@@ -120,7 +120,7 @@ class Search:
 
     def take_examples(self) -> None:
         """Let the machine take the sequences of a round."""
-        if self.interleaves and self.rounds % INTERLEAVED_ROUNDS == 0:
+        if self.able and self.rounds % INTERLEAVED_ROUNDS == 0:
             name, number = f"{self.semantics.name} interleaved", self.rounds // INTERLEAVED_ROUNDS
             machine = self._interleaved_machine
         else:
@@ -165,7 +165,7 @@ class Search:
 
     @cached_property
     def _interleaved_machine(self) -> type[LockstepMachine]:
-        return self._watch(self.world, interleaved=True)
+        return self._watch(self.world, able=self.able)
 
     def _watch(
         self,
@@ -173,28 +173,32 @@ class Search:
         journal_world: str | None = None,
         *,
         all_wide: bool | None = None,
-        interleaved: bool = False,
+        able: tuple[int, ...] = (),
     ) -> type[LockstepMachine]:
-        """The machine of this setting, which stops when the time is up or something is found."""
+        """The machine of this setting, which stops when the time is up or something is found.
+
+        able: the systems that it has alone, as it interleaves operations with tasks.
+        """
         search = self
+        places = able or tuple(range(len(self.factories)))
         machine = machine_for(
             world,
             self.semantics,
-            self.factories,
+            [self.factories[place] for place in places],
             self.tally,
             journal=self.journal,
             journal_world=journal_world,
             model=self.model,
             witness=self.witness,
             all_wide=all_wide,
-            interleaved=interleaved,
+            interleaved=bool(able),
         )
 
         class Watched(machine):  # type: ignore[misc, valid-type]
             def __init__(self) -> None:
                 super().__init__()
                 search.examples += 1
-                search.interleaves = self.supports >= INTERLEAVED
+                search.able = able or self.lockstep.able
 
             def execute(self, operations: tuple[Operation, ...]) -> None:
                 search.check_time()
@@ -203,7 +207,8 @@ class Search:
             def report(self, divergences: tuple[Divergence, ...]) -> None:
                 if divergences:
                     self.failed = True
-                    search.keep(divergences[0], self.lockstep)
+                    place = divergences[0].place
+                    search.keep(replace(divergences[0], place=places[place] if place >= 0 else place), self.lockstep)
 
         return Watched
 

@@ -187,6 +187,11 @@ class Lockstep:
         """The systems that have not diverged."""
         return tuple(runner.name for runner in self._running)
 
+    @property
+    def able(self) -> tuple[int, ...]:
+        """The places of the systems, of those that have not diverged, that have tasks which stand in calls."""
+        return tuple(runner.place for runner in self._running if runner.system.supports >= INTERLEAVED)
+
     def value(self) -> Hashable:
         """The model's state; see Reference."""
         return self._model.value()

@@ -13,7 +13,6 @@ from properties.runs.corpus import interleaved, seeds
 from properties.runs.directed import directed
 from properties.runs.sweep import sweep
 from properties.runs.unsited import unsited, unsited_world
-from spec.alphabet import INTERLEAVED
 from spec.answers import answers
 from spec.operations import Call
 from spec.semantics import Semantics
@@ -81,7 +80,7 @@ def _interleaves(factory: SystemFactory, semantics: Semantics) -> bool:
     """Whether the systems of a factory have tasks that stand in calls."""
     lockstep = Lockstep(synthetic(), semantics, [factory])
     lockstep.close()
-    return lockstep.supports >= INTERLEAVED
+    return bool(lockstep.able)
 
 
 def _summarize(tally: Tally, runs: int, calls: int, divergence: tuple[str, Divergence] | None) -> Reached:

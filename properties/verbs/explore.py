@@ -16,7 +16,7 @@ from properties.hunt.findings import save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
 from properties.report.show import Screen, print_line, rich_table
 from properties.systems.kernels import setting_of
-from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, world_named
+from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, KERNELS, resolve, world_named
 from properties.verbs.exhausting import run_exhaustive
 from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, length, seconds
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
     """One search for each semantics. What was not given is filled in: a kernel has a world and semantics of its own."""
-    arguments.system = arguments.system or list(DEFAULT_SYSTEMS)
+    arguments.system = arguments.system or list(INTERLEAVED_SYSTEMS if arguments.tasks else DEFAULT_SYSTEMS)
     given = arguments.semantics
     setting = setting_of(arguments.system, (lambda _: given) if given in KERNELS else find_semantics)
     world, semantics = setting or ("synthetic", None)

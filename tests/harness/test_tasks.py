@@ -60,7 +60,7 @@ def test_there_are_seeds_of_every_preset() -> None:
 def test_random_schedules_agree(semantics: str) -> None:
     """Operations and schedules that are drawn together agree with the model, and reach what tasks are for."""
     search = Search(synthetic(), PRESETS[semantics], ALONE, 1)
-    search.interleaves = True
+    search.able = (0,)
     search.rounds = 3
     found = [search.round(ENDLESS, 60.0)]
     for _ in range(2):
@@ -209,7 +209,7 @@ FOUND = (
 def test_search_finds_what_only_tasks_show(bug: bugs.Planted) -> None:  # type: ignore[name-defined]
     """Within some rounds; the shrunk seed has a schedule, and is about as short as the shortest that is known."""
     search = Search(synthetic(), PRESETS[bug.semantics], [bug], 1)
-    search.interleaves = True
+    search.able = (0,)
     found = None
     while found is None and search.rounds < 160:
         search.rounds += 3
