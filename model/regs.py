@@ -38,7 +38,8 @@ def drop_regs(state: State, ops: Ops, functions: Iterable[str]) -> State:
 
 def settle_regs(before: State, state: State) -> State:
     """R goes with the last ops that covers a site, if ftrace is on then (SYSCTL-4)."""
-    left = state.regs_left | _strand_regs(before, state)
+    if not (left := state.regs_left | _strand_regs(before, state)):
+        return state
     return replace(state, regs_left=frozenset(name for name in left if _keeps_regs(before, state, name)))
 
 

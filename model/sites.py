@@ -84,7 +84,7 @@ def t_show(state: State, function: str) -> Site | None:
     if not ops:
         cite("SITE-1")
         return None
-    regs = shows_regs(state, function)
+    regs = _is_regs(state, function, ops)
     direct = any(one.direct for one in ops)
     entry = _show_entry(state, function) if direct else None
     target = ftrace_get_addr_new(ops, entry, regs=regs)
@@ -93,7 +93,11 @@ def t_show(state: State, function: str) -> Site | None:
 
 def shows_regs(state: State, function: str) -> bool:
     """Whether the record is flagged REGS (SITE-1, SITE-6, SYSCTL-4)."""
-    return function in state.regs_left or any(ops.save_regs for ops in covering(state, function))
+    return _is_regs(state, function, covering(state, function))
+
+
+def _is_regs(state: State, function: str, covered_by: list[Ops]) -> bool:
+    return function in state.regs_left or any(ops.save_regs for ops in covered_by)
 
 
 def ftrace_get_addr_new(ops: list[Ops], entry: str | None, *, regs: bool) -> str:

@@ -86,6 +86,11 @@ class World:
         return {function.name: function for function in self.functions}
 
     @cached_property
+    def _symbols(self) -> tuple[str, ...]:
+        """The symbol of each of the functions, by which globs select: asking a function for it splits its name."""
+        return tuple(function.symbol for function in self.functions)
+
+    @cached_property
     def _others_by_name(self) -> dict[str, Function]:
         return {function.name: function for function in self.others}
 
@@ -141,12 +146,14 @@ class World:
 
         modules: those loaded, None for all of the world. lenient_index: the fact of `spec.semantics`.
         """
-        present = [f for f in self.functions if f.module is None or modules is None or f.module in modules]
+        there = None if modules is None else {None, *modules}
         index = record_index(pattern, lenient=lenient_index)
         if index is not None:
+            present = [f for f in self.functions if there is None or f.module in there]
             return tuple(present[index - 1 : index]) if index else ()
         match = matcher(pattern)
-        return tuple(function for function in present if function.has_site and match(function.symbol))
+        selected = (function for symbol, function in zip(self._symbols, self.functions, strict=True) if match(symbol))
+        return tuple(f for f in selected if f.has_site and (there is None or f.module in there))
 
 
 LONG = Type("long", "INT", 8)

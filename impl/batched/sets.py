@@ -188,8 +188,9 @@ class ProgramSets:
 
     def content(self, number: int) -> tuple[list[int], list[int], list[int]]:
         """The nodes of a class: fentry, fmod_ret and fexit list, newest first."""
-        row = np.array(self.row(number)[::-1], np.int32)
-        fentry, fmod_ret, fexit = (row[self._node_lists[row, kind]].tolist() for kind in range(KINDS))
+        nodes = self.row(number)[::-1]
+        held = list(zip(nodes, self._node_lists[nodes].tolist(), strict=True))
+        fentry, fmod_ret, fexit = ([node for node, lists in held if lists[kind]] for kind in range(KINDS))
         return fentry, fmod_ret, fexit
 
     def alive(self) -> int:

@@ -97,7 +97,7 @@ class Sites:
 
     def strands_regs(self) -> bool:
         """Whether R has stayed at a site that no ops covers any more (SYSCTL-5)."""
-        return bool((self.regs_left & (self.count == 0)).any())
+        return bool(self.regs_left.any() and (self.count[self.regs_left] == 0).any())
 
     def forget(self, where: Indices) -> None:
         """The records of these sites are dropped."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from impl.batched import direct, filters, graph, links, modules, programs, registration, sysctl
-from impl.batched.enabled_functions import show_sites
+from impl.batched.enabled_functions import EnabledFunctions
 from impl.batched.faults import Refused
 from impl.batched.functions import functions_of
 from impl.batched.machine.kernel import EmulatedKernel
@@ -81,6 +81,7 @@ class Batched:
         self.supports = alphabet(semantics) | (INTERLEAVED if sharing == LEVELS[0] else frozenset())
         self.state = State(functions_of(world), semantics, sharing)
         self.text = Text(self.state, sharing)
+        self._lines = EnabledFunctions(self.state)
         self._tasks: TaskList | None = None
         self._cost: tuple[int, Cost] | None = None
         self._sites: tuple[int, Mapping[str, Site]] | None = None
@@ -135,7 +136,7 @@ class Batched:
         """Every site that is not a plain nop."""
         version = self.state.version
         if self._sites is None or self._sites[0] != version:
-            self._sites = version, show_sites(self.state)
+            self._sites = version, self._lines.read()
         return self._sites[1]
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:

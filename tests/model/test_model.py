@@ -80,7 +80,9 @@ def test_state_is_consistent_after_every_step(semantics: Semantics, data: st.Dat
 
 def what_stays(state: State) -> State:
     """The state without what a failure may change: points reached, the ops of DIRECT-7, and death."""
-    ops = {key: replace(ops, func=False, direct=False, save_regs=False) for key, ops in state.ops.items()}
+    ops = {
+        key: replace(ops, func=False, direct=False, save_regs=False, permanent=False) for key, ops in state.ops.items()
+    }
     return replace(state, ops=ops, armed={}, dead=False)
 
 
