@@ -103,13 +103,18 @@ class Cpu:
     def _run_to(self, stops: frozenset[int], count: int) -> None:
         machine = self._machine
         machine.ctl_set_exits(sorted(stops))
-        for stop in stops:
-            # A translation goes on beyond what was no stop when it was made.
-            machine.ctl_remove_cache(stop, stop + 1)
+        self._forget(stops)
         try:
             machine.emu_start(self._read_pc(), 0, 0, count)
         except UcError as error:
             raise ExecutionError(f"{error} at {self._read_pc():#x}") from error
+        finally:
+            self._forget(stops)
+
+    def _forget(self, stops: frozenset[int]) -> None:
+        """What was translated when these were no stops goes on beyond them; what is, ends there for ever."""
+        for stop in stops:
+            self._machine.ctl_remove_cache(stop, stop + 1)
 
     def end(self, context: Context, stack: int) -> int:
         """What a task that is back at STOP returns; ExecutionError as of `call`."""
