@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,10 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: all sides agree in all files. 1: one diverges. 2: a file cannot be used, but the others are replayed."""
     console = Screen(highlight=False, markup=False, soft_wrap=True)
+    systems = _resolve_all(arguments.system or ())
     worst = AGREE
     for path in arguments.files:
         try:
-            verdict = replay(path, arguments.system, console)
+            verdict = replay(path, systems, console)
         except BadInputError as error:
             sys.stderr.write(f"{error}\n")
             verdict = BAD_INPUT
@@ -52,13 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
     return worst
 
 
-def replay(path: Path, names: Sequence[str] | None, console: Console) -> int:
-    """Replay one file on systems by their names, and print it; BadInputError if it cannot be used.
+def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -> int:
+    """Replay one file on systems by their names, or on those by default, and print it.
 
-    It is raised before anything is executed, unless a system declines a step only in the state that it has by then.
+    BadInputError if it cannot be used, before anything is executed, unless a system declines a step only in the state
+    that it has by then.
     """
     seed = read_seed(path)
-    systems = {name: resolve(name, SYSTEM_TIME_LIMIT) for name in names or _list_defaults(seed)}
+    systems = systems or _resolve_all(_list_defaults(seed))
     lockstep = _start(seed, path, systems)
     console.print(f"{path}: world {seed.world}, semantics {seed.semantics}, {', '.join(lockstep.names)}")
     diverged = 0
@@ -74,6 +76,10 @@ def replay(path: Path, names: Sequence[str] | None, console: Console) -> int:
     verdict = f"{diverged} divergence{'s' if diverged != 1 else ''}" if diverged else "all agree"
     console.print(f"{path}: {len(seed.steps)} steps, {verdict}")
     return DIVERGE if diverged else AGREE
+
+
+def _resolve_all(names: Iterable[str]) -> dict[str, SystemFactory]:
+    return {name: resolve(name, SYSTEM_TIME_LIMIT) for name in names}
 
 
 def _list_defaults(seed: Seed) -> tuple[str, ...]:
