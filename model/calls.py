@@ -1,10 +1,15 @@
-"""What one call does, event by event (TRACE-*, TRAMP-2 to TRAMP-6, PROG-5, PROG-6, PROG-8)."""
+"""What one call does, event by event (TRACE-*, TRAMP-2 to TRAMP-6, PROG-5, PROG-6, PROG-8, TASK-1 to TASK-6).
+
+A call of a task that stops does so at each point of TASK-2, and goes on in the state of then. One that runs to its end
+does so in one state.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
@@ -14,18 +19,29 @@ from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
-__all__ = ["Running", "call"]
+__all__ = ["Running", "Stops", "TaskStruct", "begin", "call", "run"]
 
 LONG = Type("long", "INT", 8)
 PATCHED_RETURNS_MORE = 1000
 
 
+Value = TypeVar("Value")
+Stops = Generator[str, None, Value]
+"""What stops at points before it has its value."""
+
+
 @dataclass
-class TaskState:
-    """A task that makes a call: the frames on its shadow stack, and how often each program was missed."""
+class TaskStruct:
+    """A task that calls.
+
+    stack: its graph frames. missed: how often each program was. busy: the programs that other tasks are in. kept:
+    images that a pending operation has yet to put.
+    """
 
     stack: ShadowStack = field(default_factory=ShadowStack)
     missed: Counter[str] = field(default_factory=Counter)
+    busy: frozenset[str] = frozenset()
+    kept: Mapping[str, Image] = field(default_factory=dict)
 
 
 class CallingRun(NamedTuple):
@@ -39,17 +55,21 @@ class CallingRun(NamedTuple):
 class Running:
     """One function being called.
 
-    caller: the program that made the call, or a call around it; None where none did. words: the argument words. events:
-    those so far. sessions: what session programs wrote into their cookies.
+    state: the present one; began: that at the site. caller: the program that made the call, or a call around it; None
+    where none did. words: the argument words. stops: whether it does so at points. events: those so far. sessions: what
+    session programs wrote into their cookies. image: the one that runs.
     """
 
+    task: TaskStruct
     state: State
-    task: TaskState
+    began: State
     caller: CallingRun | None
     function: Function
     words: tuple[int, ...]
+    stops: bool = False
     events: list[Event] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
+    image: Image | None = None
 
     @property
     def returns(self) -> Type:
@@ -62,25 +82,55 @@ class Running:
         return Prototype((), self.returns).returned(word)
 
 
-def call(state: State, function: str, arguments: tuple[int, ...]) -> tuple[Trace, Counter[str]]:
-    """The trace of one call by a fresh task, and how often each program was missed in it."""
-    task = TaskState()
-    return _call(state, task, None, function, arguments), task.missed
+def call(
+    state: State, function: str, arguments: tuple[int, ...], busy: frozenset[str] = frozenset()
+) -> tuple[Trace, Counter[str]]:
+    """The trace of a call by a fresh task, while others are in the busy programs; how often each program was missed."""
+    task = TaskStruct(busy=busy)
+    return _call(task, state, None, function, arguments), task.missed
 
 
-def _call(state: State, task: TaskState, caller: CallingRun | None, name: str, arguments: tuple[int, ...]) -> Trace:
+def _call(task: TaskStruct, state: State, caller: CallingRun | None, name: str, arguments: tuple[int, ...]) -> Trace:
+    """A call that runs to its end."""
     function = state.loaded(name)
     if function is None:
         cite("NAME-8")
         return Trace((), None)
+    try:
+        point = next(run(begin(task, state, caller, function, arguments)))
+    except StopIteration as end:
+        trace: Trace = end.value
+        return trace
+    raise AssertionError(f"stopped at {point}")
+
+
+def begin(
+    task: TaskStruct,
+    state: State,
+    caller: CallingRun | None,
+    function: Function,
+    arguments: tuple[int, ...],
+    *,
+    stops: bool = False,
+) -> Running:
+    """A call of a function that is there, before its first point."""
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
     words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
-    running = Running(state, task, caller, function, words)
+    return Running(task, state, state, caller, function, words, stops)
+
+
+def run(running: Running) -> Stops[Trace]:
+    """TASK-1, TASK-3: the points of a call; what is called at the site does not change behind it."""
+    if running.stops:
+        yield "site"
+        running.began = running.state
     frame = _ftrace_ops_list_func(running)
-    word = _run_direct(running)
+    word = yield from _run_direct(running)
     if frame:
-        fgraph_return(state, task.stack, frame, running.events)
+        fgraph_return(running.state, running.task.stack, frame, running.events)
+    if running.stops:
+        yield "return"
     return Trace(tuple(running.events), running.returns.extend(word))
 
 
@@ -100,7 +150,7 @@ def _ftrace_ops_list_func(running: Running) -> Frame | None:
     return frame
 
 
-def _run_direct(running: Running) -> int:
+def _run_direct(running: Running) -> Stops[int]:
     """TRACE-3: the direct trampoline, or the body at once; the return register."""
     # Since Linux kernel commit 0c0593b45c9b ("x86/ftrace: Make function graph use ftrace directly") (in v5.16) the
     # order of the list does not matter: call_direct_funcs() only stores where ftrace_regs_caller goes at its end.
@@ -111,37 +161,76 @@ def _run_direct(running: Running) -> int:
     image = state.images.get(name)
     if image:
         cite("TRACE-3")
-        return _run_image(running, _bpf_trampoline_skip_prog(state, name, image))
+        return (yield from _run_image(running, image))
     entry = state.direct_functions.get(name)
     if entry and has_direct_ops(state, name):
         cite("TRACE-3", "DIRECT-14")
         running.events.append(DirectCall(entry.tramp))
+    if running.stops:
+        yield "body"
     return _run_body(running)
 
 
-def _bpf_trampoline_skip_prog(state: State, name: str, image: Image) -> Image:
-    """IMAGE-2: an image without the programs that have left the function."""
-    linked = {node.program for node in state.trampolines[name].nodes}
-    return image.where(lambda node: node.program in linked)
-
-
-def _run_image(running: Running, image: Image) -> int:
-    """TRAMP-2: fentry, fmod_ret, body, fexit; the return register."""
+def _run_image(running: Running, image: Image) -> Stops[int]:
+    """TRAMP-2, TASK-2: fentry, fmod_ret, body, fexit, and the points between them; the return register."""
     cite("TRAMP-2", "TRAMP-4", "TRAMP-5")
-    for node in image.fentry:
-        _invoke_bpf_prog(running, node, 0)
-    slot = _invoke_bpf_mod_ret(running, image)
-    word = slot or _run_body(running)
-    for node in image.fexit:
-        _invoke_bpf_prog(running, node, word, is_return=node.program.kind == "fsession")
+    running.image = image
+    counted = running.stops and image.calls_orig
+    if running.stops:
+        yield "image"
+    if counted:
+        yield "enter"
+    linked = _bpf_trampoline_skip_prog(running, image)
+    for node in linked.fentry:
+        yield from _invoke_bpf_prog(running, node, 0)
+    word = yield from _invoke_bpf_mod_ret(running, linked)
+    fexit = linked.fexit
+    if not word:
+        if running.stops:
+            yield "body"
+        word = _run_body(running)
+        if counted:
+            yield "after-body"
+            fexit = () if _is_put(running, image) else fexit
+    for node in fexit:
+        yield from _invoke_bpf_prog(running, node, word, is_return=node.program.kind == "fsession")
+    if counted:
+        yield "exit"
     return word
 
 
-def _invoke_bpf_mod_ret(running: Running, image: Image) -> int:
+def _bpf_trampoline_skip_prog(running: Running, image: Image) -> Image:
+    """IMAGE-2: an image without the programs that had left the function at the site."""
+    linked = {node.program for node in running.began.trampolines[running.function.name].nodes}
+    return image.where(lambda node: node.program in linked)
+
+
+def _is_put(running: Running, image: Image) -> bool:
+    """TASK-5: whether ip_after_call jumps to the epilogue. An image that a pending operation uses is not put yet."""
+    name = running.function.name
+    used = (running.state.images.get(name), running.task.kept.get(name))
+    if not running.state.semantics.image_put_skips_fexit or any(each is image for each in used):
+        return False
+    cite("TASK-5")
+    return True
+
+
+def _is_skipped(running: Running, node: Node) -> bool:
+    """TASK-4: whether a program was detached since the call began."""
+    if running.state is running.began or not running.state.semantics.skips_detached:
+        return False
+    trampoline = running.state.trampolines.get(running.function.name)
+    if trampoline and any(linked is node for linked in trampoline.nodes):
+        return False
+    cite("TASK-4")
+    return True
+
+
+def _invoke_bpf_mod_ret(running: Running, image: Image) -> Stops[int]:
     """TRAMP-3: the return slot; when it is not 0 the body does not run."""
     for node in image.fmod_ret:
         cite("TRAMP-3")
-        ran = _invoke_bpf_prog(running, node, 0)
+        ran = yield from _invoke_bpf_prog(running, node, 0)
         slot = (node.program.returns or 0) % MODULUS
         if ran and slot:
             if GRAPH_OPS in running.state.ops_list:
@@ -150,20 +239,44 @@ def _invoke_bpf_mod_ret(running: Running, image: Image) -> int:
     return 0
 
 
-def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
-    """One run of a program; False if it was skipped because it is running already (PROG-6)."""
-    if running.caller and running.caller.prog == node.program.prog:
-        cite("PROG-6")
-        _bpf_prog_inc_misses_counter(running, running.caller, node.program)
+def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> Stops[bool]:
+    """One run of a program in an image; False if it was skipped."""
+    prog = node.program.prog
+    if running.stops and running.state.semantics.skips_detached:
+        yield f"skip:{prog}"
+        if _is_skipped(running, node):
+            return False
+    if running.stops:
+        yield f"before:{prog}"
+    if _is_running(running, node.program):
         return False
+    if running.stops:
+        yield f"program:{prog}"
+    return _run_prog(running, node, word, is_return=is_return)
+
+
+def _is_running(running: Running, program: Program) -> bool:
+    """PROG-6, TASK-6: whether a program is running already, around this call or in another task, and so is missed."""
+    if running.caller and program.prog == running.caller.prog:
+        cite("PROG-6")
+    elif program.prog in running.task.busy:
+        cite("TASK-6")
+    else:
+        return False
+    _bpf_prog_inc_misses_counter(running, program)
+    return True
+
+
+def _run_prog(running: Running, node: Node, word: int, *, is_return: bool = False) -> bool:
+    """One run of a program."""
     running.events.append(_observe_run(running, node, word, is_return=is_return))
     _call_from_program(running, node.program)
     return True
 
 
-def _bpf_prog_inc_misses_counter(running: Running, caller: CallingRun, program: Program) -> None:
+def _bpf_prog_inc_misses_counter(running: Running, program: Program) -> None:
     """PROG-8: a program without a target is another one for each function."""
-    if program.multi or program.target or caller.function == running.function.name:
+    if program.multi or program.target or running.caller == CallingRun(program.prog, running.function.name):
         cite("PROG-8")
         running.task.missed[program.prog] += 1
 
@@ -176,7 +289,7 @@ def _call_from_program(running: Running, program: Program) -> None:
     cite("PROG-5")
     zeros = (0,) * (len(callee.prototype.slots) if callee.prototype else 0)
     caller = CallingRun(program.prog, running.function.name)
-    trace = _call(running.state, running.task, caller, callee.name, zeros)
+    trace = _call(running.task, running.state, caller, callee.name, zeros)
     running.events.append(NestedCall(callee.name, trace))
 
 
@@ -217,7 +330,10 @@ def _run_body(running: Running) -> int:
         return _run_function(running, patched=True)
     if trampoline and trampoline.extension:
         cite("TRACE-6")
-        return trampoline.extension.program.returns or 0 if _invoke_bpf_prog(running, trampoline.extension, 0) else 0
+        if _is_running(running, trampoline.extension.program):
+            return 0
+        _run_prog(running, trampoline.extension, 0)
+        return trampoline.extension.program.returns or 0
     return _run_function(running, patched=False)
 
 
@@ -238,7 +354,7 @@ def _call_callees(running: Running) -> int:
         if not running.state.loaded(callee.function):
             continue
         arguments = tuple(running.words[number] if source == "slot" else number for source, number in callee.arguments)
-        trace = _call(running.state, running.task, running.caller, callee.function, arguments)
+        trace = _call(running.task, running.state, running.caller, callee.function, arguments)
         running.events.append(NestedCall(callee.function, trace))
         total += trace.value or 0
     return total

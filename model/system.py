@@ -17,8 +17,9 @@ from model.rules import CITATIONS, Citations, cite
 from model.settling import originals, settle
 from model.sites import sites
 from model.state import State, initial
+from model.tasks import Scheduler
 from spec import operations as op
-from spec.alphabet import alphabet
+from spec.alphabet import INTERLEAVED, alphabet
 from spec.border import bordered
 from spec.costs import Cost
 from spec.operations import Operation
@@ -93,15 +94,24 @@ class Model:
 
     def __init__(self, world: World, semantics: Semantics) -> None:
         self.state = initial(world, semantics)
-        self.supports = alphabet(semantics)
+        self.supports = alphabet(semantics) | INTERLEAVED
+        self._tasks = Scheduler()
         self._citations = Citations()
         self._missed = Counter[str]()
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out."""
         self._begin()
-        self.state, outcome = step(self.state, operation)
-        return outcome
+        match operation:
+            case op.Task():
+                return self._tasks.begin(self.state, operation)
+            case op.Await():
+                return self._tasks.wait()
+            case op.GracePeriod():
+                return self._tasks.elapse(operation)
+        before = self.state
+        self.state, outcome = step(before, operation)
+        return self._tasks.judge(before, self.state, operation, outcome) if self._tasks else outcome
 
     def sites(self) -> Mapping[str, Site]:
         """Every site that is not a plain nop."""
@@ -111,9 +121,17 @@ class Model:
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         """Run one function to its return."""
         self._begin()
-        trace, missed = call(self.state, function, arguments)
-        self._missed += missed
-        return trace
+        return self._count(*call(self.state, function, arguments, self._tasks.busy()))
+
+    def step(self, operation: op.Step) -> str:
+        """Let a task run to a point."""
+        self._begin()
+        return self._tasks.step(self.state, operation)
+
+    def finish(self, operation: op.Finish) -> Trace:
+        """Let a task run to its end."""
+        self._begin()
+        return self._count(*self._tasks.finish(self.state, operation))
 
     def cost(self) -> Cost:
         """The totals so far, for one image a function."""
@@ -132,7 +150,7 @@ class Model:
 
     def value(self) -> Hashable:
         """The state as a value, without its costs."""
-        return self.state.value()
+        return (self.state.value(), self._tasks.value(self.state)) if self._tasks else self.state.value()
 
     def images(self, level: str) -> int:
         """COST-7: how many images a system that shares at this level has alive."""
@@ -143,6 +161,10 @@ class Model:
         """IMAGE-3: how the images that sites show reach the original."""
         CITATIONS.set(self._citations)
         return originals(self.state)
+
+    def _count(self, trace: Trace, missed: Counter[str]) -> Trace:
+        self._missed += missed
+        return trace
 
     def _begin(self) -> None:
         CITATIONS.set(self._citations)

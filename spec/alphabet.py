@@ -1,20 +1,23 @@
-"""Which operations a kernel's semantics have, among those that run to their end in one call."""
+"""Which operations a kernel's semantics have: those that run to their end in one call, and those of tasks."""
 
 from __future__ import annotations
 
 from spec import operations as op
 from spec.semantics import Semantics
 
-__all__ = ["alphabet"]
+__all__ = ["INTERLEAVED", "alphabet"]
 
 _SINGLE_DIRECT = frozenset({op.RegisterFtraceDirect, op.UnregisterFtraceDirect, op.ModifyFtraceDirect})
 _HASH_DIRECT = frozenset({op.UpdateFtraceDirectAdd, op.UpdateFtraceDirectDel, op.UpdateFtraceDirectMod})
-_INTERLEAVED = frozenset({op.Task, op.Step, op.Finish, op.Poke, op.PokeStep, op.GracePeriod})
+INTERLEAVED = frozenset({op.Task, op.Step, op.Finish, op.Await, op.GracePeriod})
+"""Operations on tasks that stand in the middle of a call (TASK-1): a system may support all of them, or none."""
+
+_POKING = frozenset({op.Poke, op.PokeStep})
 
 
 def alphabet(semantics: Semantics) -> frozenset[type[op.Operation]]:
     """Every operation but those that the semantics lack (DIRECT-1) and those that stop inside an operation."""
-    missing = _INTERLEAVED
+    missing = INTERLEAVED | _POKING
     if not semantics.single_direct:
         missing |= _SINGLE_DIRECT
     if not semantics.hash_direct:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from spec.abi import SLOT_BYTES
-from spec.alphabet import alphabet
+from spec.alphabet import INTERLEAVED, alphabet
 from spec.operations import OPERATIONS
 from spec.semantics import Semantics
 from spec.worlds import World
@@ -49,13 +49,26 @@ ALWAYS = {
     "delete_module": "0,-ENOENT,-EAGAIN,-EOPNOTSUPP",
     "fail": "0",
     "settle": "0",
+    "task": "0,-EEXIST,-ENOENT,-EAGAIN,-EOPNOTSUPP",
+    "await": "0,pending,-EBADF",
+    "grace_period": "0,-EBUSY",
 }
 ATTACHING = ("bpf_raw_tracepoint_open", "bpf_link_create")
 
 
 def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
-    """The answers that these semantics can give in this world, as seeds spell them, by verb, without observations."""
-    found = {verb: set(texts.split(",")) for verb, texts in ALWAYS.items() if OPERATIONS[verb] in alphabet(semantics)}
+    """The answers that these semantics can give in this world, as seeds spell them, by verb, without observations.
+
+    Beside tasks, operations may also be pending or not carried out (TASK-7, NAME-14, NAME-15), of which only what is
+    usual stands here.
+    """
+    known = alphabet(semantics) | INTERLEAVED
+    found = {verb: set(texts.split(",")) for verb, texts in ALWAYS.items() if OPERATIONS[verb] in known}
+    found["unregister_ftrace_function"].add("pending")
+    if not semantics.single_direct_ops:
+        found["bpf_link_detach"].add("pending")
+    if semantics.growth_waits:
+        found["bpf_raw_tracepoint_open"].add("pending")
     if semantics.share_ipmodify:
         found["livepatch"].add("-EPERM")
         found["register_ftrace_function"].add("-EPERM")

@@ -15,19 +15,35 @@ from spec.costs import Cost
 from spec.globs import link_pattern
 from spec.inventory import SINGLE_API, DirectEntry, Inventory, OpsRecord
 from spec.operations import Operation, names_of, renamed
-from spec.outcomes import Errno, Outcome
+from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
 from spec.system import System, SystemFactory
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["BorderedSystem", "behind_border", "bordered", "refusal", "resolved"]
+__all__ = ["MOST_TASKS", "BorderedSystem", "behind_border", "bordered", "refusal", "resolved"]
 
 Inner = TypeVar("Inner", bound=System)
 
 ATTACHING = (op.BpfRawTracepointOpen, op.BpfLinkCreate)
 CHANGING_MODULES = (op.InitModule, op.DeleteModule)
+NOT_BESIDE_TASKS = (
+    *CHANGING_MODULES,
+    op.FtraceEnabled,
+    op.FtraceFreeFilter,
+    op.RegisterFtraceGraph,
+    op.UnregisterFtraceGraph,
+    op.SetFtraceFilter,
+    op.SetFtraceNotrace,
+    op.SetGraphFunction,
+    op.SetGraphNotrace,
+    op.Livepatch,
+    op.Unlivepatch,
+    op.Fail,
+)
+BESIDE_PENDING = (op.Task, op.GracePeriod)
+MOST_TASKS = 2
 
 
 def bordered(system: Inner, world: World, semantics: Semantics) -> Inner:
@@ -75,6 +91,18 @@ class BorderedSystem:
         """As the system runs it."""
         return self.inner.call(function, arguments)
 
+    def step(self, operation: op.Step) -> str:
+        """As the system lets the task run (NAME-14)."""
+        return self.inner.step(operation) if operation.task in self.inventory.tasks else "absent"  # type: ignore[attr-defined]
+
+    def finish(self, operation: op.Finish) -> Trace:
+        """As the system lets the task run (NAME-14)."""
+        if operation.task not in self.inventory.tasks:
+            return Trace((), None)
+        self.inventory = self.inventory.after(operation, Ok())
+        trace: Trace = self.inner.finish(operation)  # type: ignore[attr-defined]
+        return trace
+
     def cost(self) -> Cost:
         """As the system counts it."""
         return self.inner.cost()
@@ -101,6 +129,12 @@ def refusal(operation: Operation, inventory: Inventory) -> Errno | None:
 
 def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     """The Harness rules that refuse the operation, in the order in which they are checked."""
+    if isinstance(operation, op.Await):
+        if operation.operation != s.pending:
+            yield Errno("EBADF", harness="NAME-15")
+        return
+    if s.pending is not None and not isinstance(operation, BESIDE_PENDING):
+        yield _not_carried_out("NAME-15")
     if s.dead and isinstance(operation, CHANGING_MODULES) and _outlives_module(operation, s):
         yield _not_carried_out("NAME-7")
     yield from _unfit_names(operation, s)
@@ -110,6 +144,8 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
         yield _not_carried_out("NAME-12")
     if s.off and isinstance(operation, op.InitModule) and _joins_an_ops(operation, s):
         yield _not_carried_out("NAME-13")
+    if s.tasks and _disturbs_tasks(operation, s):
+        yield _not_carried_out("NAME-14")
     check = _MISUSES.get(type(operation))
     if check is not None:
         yield from check(operation, s)
@@ -161,8 +197,26 @@ def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:
 
 
 def _names_in_use(s: Inventory) -> Mapping[str, Collection[str]]:
-    """The names that exist, by the space of each; tasks need not be declared."""
-    return {"ops": s.ops, "prog": s.programs, "link": s.links, "user": s.graph_users, "task": ()}
+    """The names that exist, by the space of each."""
+    return {"ops": s.ops, "prog": s.programs, "link": s.links, "user": s.graph_users, "task": s.tasks}
+
+
+def _disturbs_tasks(operation: Operation, s: Inventory) -> bool:
+    """Whether the operation belongs to no comparison while a task is in the middle of a call."""
+    if isinstance(operation, ATTACHING):
+        return s.programs[operation.prog].kind == "freplace"
+    if isinstance(operation, op.BpfLinkDetach):
+        return s.programs[s.links[operation.link].prog].kind == "freplace"
+    return isinstance(operation, NOT_BESIDE_TASKS)
+
+
+def _begin_task(operation: op.Task, s: Inventory) -> Iterator[Errno]:
+    if not s.loaded(operation.function):
+        yield Errno("ENOENT", harness="NAME-16")
+    if len(s.tasks) >= MOST_TASKS:
+        yield Errno("EAGAIN", harness="NAME-16")
+    if s.armed or s.off or s.was_off or s.dead or s.unclean:
+        yield _not_carried_out("NAME-16")
 
 
 def _not_carried_out(rule: str) -> Errno:
@@ -290,4 +344,5 @@ _MISUSES: dict[type[Operation], Callable[[Any, Inventory], Iterator[Errno]]] = {
     op.UpdateFtraceDirectAdd: _update_add,
     op.UpdateFtraceDirectDel: _update_del,
     op.UpdateFtraceDirectMod: _update_mod,
+    op.Task: _begin_task,
 }

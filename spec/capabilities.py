@@ -10,10 +10,11 @@ from dataclasses import fields
 from typing import Annotated, Any, Final, Protocol
 
 from spec.costs import Cost
-from spec.operations import Operation
+from spec.operations import Finish, Operation, Step
 from spec.reading import one_of
 from spec.sharing import LEVELS
 from spec.system import System
+from spec.traces import Trace
 
 __all__ = [
     "METHODS",
@@ -26,12 +27,15 @@ __all__ = [
     "Level",
     "Originals",
     "Sharing",
+    "Tasks",
     "console",
     "counts",
     "declines",
+    "finish",
     "left_over",
     "originals",
     "sharing",
+    "step",
 ]
 
 
@@ -59,6 +63,16 @@ class Counts(Protocol):
     @property
     def counts(self) -> CountedCosts:
         """Names of the fields of Cost that it counts."""
+
+
+class Tasks(Protocol):
+    """A system that supports the operations of spec.alphabet.INTERLEAVED; `apply` takes neither Step nor Finish."""
+
+    def step(self, operation: Step) -> str:
+        """Where the task then stands, as a point; `done` at the end of its call, `absent` if there is no such task."""
+
+    def finish(self, operation: Finish) -> Trace:
+        """The trace of the task's call; without events and value if there is no such task."""
 
 
 class Sharing(Protocol):
@@ -94,6 +108,8 @@ METHODS: Final[Mapping[str, Any]] = {
     "console": str,
     "originals": dict[str, str],
     "left_over": str,
+    "step": str,
+    "finish": Trace,
 }
 """The types of what methods answer. One takes at most an operation."""
 
@@ -107,6 +123,18 @@ def declines(system: System, operation: Operation) -> str:
 def console(system: System) -> str:
     """As Console; a system without it prints nothing."""
     answer: str = getattr(system, "console", str)()
+    return answer
+
+
+def step(system: System, operation: Step) -> str:
+    """As Tasks; no system without it is asked."""
+    answer: str = getattr(system, "step")(operation)  # noqa: B009  # no member of a System
+    return answer
+
+
+def finish(system: System, operation: Finish) -> Trace:
+    """As Tasks; no system without it is asked."""
+    answer: Trace = getattr(system, "finish")(operation)  # noqa: B009  # no member of a System
     return answer
 
 

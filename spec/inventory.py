@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from spec import operations as op
 from spec.abi import SLOT_BYTES
 from spec.globs import link_pattern, without_bang
-from spec.outcomes import Errno, Outcome
+from spec.outcomes import Errno, Outcome, Pending
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
@@ -106,7 +106,7 @@ class Inventory:
     is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). unsure: functions whose
     trampolines may share their sites with an IPMODIFY user that is not there (IPMODIFY-2, IPMODIFY-4). dead: ftrace has
     died, or may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back
-    everything.
+    everything. tasks: those that were not finished. pending: the operation that waits for one of them.
     """
 
     world: World
@@ -131,6 +131,8 @@ class Inventory:
     dead: bool = False
     doubtful: bool = False
     unclean: bool = False
+    tasks: Mapping[str, op.Task] = field(default_factory=dict)
+    pending: op.Operation | None = None
 
     @classmethod
     def at_start(cls, world: World, semantics: Semantics) -> Inventory:
@@ -141,9 +143,13 @@ class Inventory:
         """The inventory after an operation that gave this outcome."""
         if isinstance(outcome, Errno):
             return _follow_failure(self, operation, outcome)
+        pends = isinstance(outcome, Pending)
+        if pends and isinstance(operation, op.Await):
+            return self
         after = _HANDLERS[type(operation)](self, operation, outcome)
         dies = outcome.warn and (self.was_off or isinstance(operation, op.FtraceEnabled))
-        return after.changed(dead=True) if dies else after
+        after = after.changed(dead=True) if dies else after
+        return after.changed(pending=operation) if pends else after
 
     def changed(self, **changes: Any) -> Inventory:
         """The same with these fields changed; a step makes several inventories, and dataclasses.replace() is slow."""
@@ -492,6 +498,10 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.DeleteModule: _delete_module,
     op.Fail: lambda s, o, _: s if o.point in op.UNSEEN else s.changed(armed=s.armed | {o.point}),
     op.Settle: lambda s, _, __: s,
+    op.Task: lambda s, o, _: s.changed(tasks={**s.tasks, o.task: o}),
+    op.Finish: lambda s, o, _: s.changed(tasks=_without(s.tasks, {o.task})),
+    op.Await: lambda s, _, __: s.changed(pending=None),
+    op.GracePeriod: lambda s, _, __: s,
 }
 
 
@@ -500,6 +510,9 @@ def undo_operations(inventory: Inventory) -> Iterator[op.Operation]:
 
     A direct ops gets one address first: unregistering leaves entries with another one behind (DIRECT-8).
     """
+    yield from map(op.Finish, inventory.tasks)
+    if inventory.pending is not None:
+        yield op.Await(inventory.pending)
     if inventory.dead:
         return
     yield from (op.Fail(point, NEVER) for point in sorted(inventory.armed))

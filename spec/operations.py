@@ -12,7 +12,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-__all__ = ["KINDS", "OPERATIONS", "POINTS", "SWITCH", "UNSEEN", "Name", "Operation", "names_of", "renamed"]
+__all__ = [
+    "FLAVOURS",
+    "HOW",
+    "KINDS",
+    "OPERATIONS",
+    "POINTS",
+    "STOPS",
+    "STOPS_AT_PROGRAMS",
+    "SWITCH",
+    "UNSEEN",
+    "Name",
+    "Operation",
+    "names_of",
+    "renamed",
+]
 
 KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
 POINTS = ("alloc", "jit_charge", "patch", "register", "filter", "nth", "hash")
@@ -20,6 +34,13 @@ UNSEEN = ("nth", "hash")
 """Points of the next operation alone, of which nothing is seen but where the kernel is wrong (FAIL-4)."""
 SWITCH = ("0", "1")
 FLAVOURS = ("rcu", "rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
+STOPS = ("site", "image", "enter", "body", "after-body", "exit", "return")
+"""Where a task may stand (TASK-2), without the points of single programs."""
+
+STOPS_AT_PROGRAMS = ("skip", "before", "program")
+"""Where a task may stand at a program, which follows behind a colon."""
+
+HOW = ("spin", "sleep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +112,11 @@ def option(kind: type, space: str = "") -> Any:
     """A trailing key=value, absent when None."""
     named = {"space": space, "role": "names"} if space else {}
     return field(default=None, metadata={"form": "option", "kind": kind, **named})
+
+
+def stop() -> Any:
+    """A trailing key=POINT, which may name a program; absent when None."""
+    return field(default=None, metadata={"form": "option", "kind": str, "space": "point", "role": "names"})
 
 
 def nested() -> Any:
@@ -430,11 +456,12 @@ class Task(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Step(Operation):
-    """Lets a task run some steps, or to a point."""
+    """Lets a task run some steps, or to a point, where it spins, or sleeps if it may."""
 
     task: str = uses("task")
     count: int = number(1)
-    to: str | None = option(str)
+    to: str | None = stop()
+    how: str | None = option(str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +484,13 @@ class PokeStep(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class Await(Operation):
+    """Goes on with an operation that answered `pending`, until it has its outcome."""
+
+    operation: Operation = nested()  # noqa: RUF009 - a field, as the others
+
+
+@dataclass(frozen=True, slots=True)
 class GracePeriod(Operation):
     """A grace period of one flavour elapses, where it lawfully can."""
 
@@ -472,13 +506,18 @@ def names_of(operation: Operation, role: str = "") -> Iterator[Name]:
     A glob among the targets of a link stands where functions stand.
     """
     for entry in _NAMED_FIELDS[type(operation)]:
-        if not role or entry.metadata["role"] == role:
+        if entry.metadata["form"] == "nested":
+            yield from names_of(getattr(operation, entry.name), role)
+        elif not role or entry.metadata["role"] == role:
             yield from _names_in(entry, getattr(operation, entry.name))
 
 
 def _names_in(entry: Field[Any], value: Any) -> Iterator[Name]:
     space, role, covers = entry.metadata["space"], entry.metadata["role"], entry.metadata.get("covers", False)
     match entry.metadata["form"]:
+        case "option" if space == "point":
+            if value is not None and ":" in value:
+                yield Name("prog", role, covers, value.partition(":")[2])
         case "pairs":
             for function, tramp in value:
                 yield Name(space, role, covers, function)
@@ -501,8 +540,13 @@ def renamed(operation: Operation, rename: Callable[[str, str], str]) -> Operatio
 
 
 def _rename_in(entry: Field[Any], value: Any, rename: Callable[[str, str], str]) -> Any:
-    space = entry.metadata["space"]
+    space: str = entry.metadata.get("space", "")
     match entry.metadata["form"]:
+        case "nested":
+            return renamed(value, rename)
+        case "option" if space == "point":
+            place, colon, prog = (value or "").partition(":")
+            return f"{place}:{rename('prog', prog)}" if colon else value
         case "pairs":
             return tuple((rename(space, function), rename("tramp", tramp)) for function, tramp in value)
         case "targets":
@@ -514,5 +558,6 @@ def _rename_in(entry: Field[Any], value: Any, rename: Callable[[str, str], str])
 
 
 _NAMED_FIELDS: dict[type[Operation], tuple[Field[Any], ...]] = {
-    kind: tuple(entry for entry in fields(kind) if "space" in entry.metadata) for kind in OPERATIONS.values()
+    kind: tuple(entry for entry in fields(kind) if "space" in entry.metadata or entry.metadata["form"] == "nested")
+    for kind in OPERATIONS.values()
 }

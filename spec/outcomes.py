@@ -1,10 +1,10 @@
-"""What an operation answers: Ok, or Errno, and whether the kernel warned."""
+"""What an operation answers: Ok, or Errno, and whether the kernel warned; or Pending, where it waits for a task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["ERRNOS", "Errno", "Ok", "Outcome"]
+__all__ = ["ERRNOS", "Errno", "Ok", "Outcome", "Pending"]
 
 ERRNOS = frozenset(
     "EAGAIN EBADF EBUSY EEXIST EINVAL ENODEV ENOENT ENOMEM ENOSPC ENOTSUPP EOPNOTSUPP EPERM E2BIG".split(),
@@ -41,4 +41,19 @@ class Errno:
         return f"-{self.name} WARN" if self.warn else f"-{self.name}"
 
 
-Outcome = Ok | Errno
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The operation has taken effect, and waits for a task that holds a grace period up (TASK-7)."""
+
+    warn: bool = False
+
+    @property
+    def harness(self) -> str:
+        """No rule: it is the kernel that waits."""
+        return ""
+
+    def __str__(self) -> str:
+        return "pending"
+
+
+Outcome = Ok | Errno | Pending

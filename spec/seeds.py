@@ -9,8 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from spec.errors import BadInputError
-from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, SWITCH, Call, ObserveSite, Operation
-from spec.outcomes import ERRNOS, Errno, Ok, Outcome
+from spec.operations import (
+    FLAVOURS,
+    HOW,
+    KINDS,
+    OPERATIONS,
+    POINTS,
+    STOPS,
+    STOPS_AT_PROGRAMS,
+    SWITCH,
+    Call,
+    Finish,
+    ObserveSite,
+    Operation,
+)
+from spec.operations import Step as TaskStep
+from spec.outcomes import ERRNOS, Errno, Ok, Outcome, Pending
 from spec.reading import read_bytes
 from spec.semantics import PRESETS
 
@@ -22,7 +36,8 @@ FUNCTION = re.compile(r"(?:[^\s=#:,]+:)?[^\s=#:,]+")
 NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
 MOST_BYTES = 16 << 20
-CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS}
+CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS, "how": HOW}
+STOP = re.compile(rf"{'|'.join(STOPS)}|(?:{'|'.join(STOPS_AT_PROGRAMS)}):{NAME.pattern}")
 EVENT = re.compile(
     rf"ops:\S+|graph>\S+|<graph:\S+|direct:\S+|(?:{'|'.join(KINDS)}):\S+|body|body:patched|[^\s=\[\]]+\[|\]|=-?[0-9]+|absent",
 )
@@ -35,7 +50,7 @@ class _MistakeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a line expects behind its arrow: an Outcome, or the words of a trace or of a site's target."""
+    """What a line expects behind its arrow: an Outcome, or the words of a trace, a site's target, a task's place."""
 
     outcome: Outcome | None = None
     words: tuple[str, ...] = ()
@@ -151,8 +166,12 @@ def _parse_step(line: str, number: int) -> Step:
 def _parse_expectation(operation: Operation, words: list[str]) -> Expectation:
     if not words:
         raise _MistakeError("nothing is expected behind '->'")
-    if isinstance(operation, Call):
+    if isinstance(operation, Call | Finish):
         return Expectation(words=_parse_trace(words))
+    if isinstance(operation, TaskStep):
+        if len(words) > 1 or not (STOP.fullmatch(words[0]) or words[0] in {"done", "absent"}):
+            raise _MistakeError(f"'{' '.join(words)}' is no place of a task: write a point as in to=POINT, or done")
+        return Expectation(words=tuple(words))
     if isinstance(operation, ObserveSite):
         if len(words) > 1 or not TARGET.fullmatch(words[0]):
             raise _MistakeError(
@@ -181,10 +200,13 @@ def _parse_outcome(words: list[str]) -> Outcome:
     if len(words) == 1 or warn:
         if words[0] == "0":
             return Ok(warn)
+        if words == ["pending"]:
+            return Pending()
         if words[0].startswith("-") and words[0][1:] in ERRNOS:
             return Errno(words[0][1:], warn)
     raise _MistakeError(
-        f"'{' '.join(words)}' is no outcome: write 0, or a minus and an errno's name such as -EBUSY, perhaps with WARN"
+        f"'{' '.join(words)}' is no outcome: write 0, or a minus and an errno's name such as -EBUSY, perhaps with "
+        "WARN, or pending"
     )
 
 
@@ -255,6 +277,14 @@ def _function(text: str, what: str) -> str:
     return text
 
 
+def _stop(text: str, _what: str) -> str:
+    if not STOP.fullmatch(text):
+        raise _MistakeError(
+            f"'{text}' is no point: write one of {', '.join(STOPS)}, or {', '.join(STOPS_AT_PROGRAMS)} with :PROG"
+        )
+    return text
+
+
 def _integer(text: str, what: str) -> int:
     if not NUMBER.fullmatch(text):
         raise _MistakeError(f"'{text}' is no number for {what}: write decimal or 0x...")
@@ -287,7 +317,7 @@ def _target(text: str, _what: str) -> tuple[str, int | None]:
 
 
 _PLAIN_SPACES = ("", "ops", "prog", "link", "user", "tramp", "task", "glob", "module")
-_NAMES = {"function": _function} | dict.fromkeys(_PLAIN_SPACES, _name)
+_NAMES = {"function": _function, "point": _stop} | dict.fromkeys(_PLAIN_SPACES, _name)
 _ITEM = {"words": _function, "integers": _integer, "pairs": _pair, "targets": _target}
 
 

@@ -168,7 +168,7 @@ class Semantics:
     """kernel.ftrace_enabled takes 0 (SYSCTL-1). In 6.1.192 and 6.12.117; 7.3.4 refuses it."""
 
     skips_detached: bool
-    """A program that leaves a function is patched out of the images that were made with it (IMAGE-2).
+    """A program that leaves a function is patched out of the images that were made with it (IMAGE-2, TASK-4).
 
     bpf_trampoline_skip_prog() in 7.3.4; in 6.1.192 and 6.12.117 an image that stays after a failed detach goes on
     calling a program that has been freed.
@@ -177,6 +177,18 @@ class Semantics:
     jmp_sites: bool
     """The site of an image that calls the original by its address jumps to it, so that no return address into the
     function is on the stack. bpf_trampoline_use_jmp() with CONFIG_DYNAMIC_FTRACE_WITH_JMP in 7.3.4; not in 6.12.117."""
+
+    image_put_skips_fexit: bool
+    """A task that is in a body when its image is put runs none of the image's fexit programs (TASK-5).
+
+    bpf_tramp_image_put() of 6.1.192 and 6.12.117 lets ip_after_call jump to the epilogue. 7.3.4 skips single programs.
+    """
+
+    programs_wait_for_tasks: bool
+    """A program that was linked to a trampoline is freed behind call_rcu_tasks (TASK-10).
+
+    `tramp_linked` in 7.3.4; not in 6.1.192 and 6.12.117 (DEFECT-17).
+    """
 
     slot0_returns: bool
     """With several graph users, slot 0's user records the return of frames it did not enter, because its bit marks the
@@ -221,6 +233,8 @@ _LINUX_6_1 = Semantics(
     sysctl_stops=True,
     skips_detached=False,
     jmp_sites=False,
+    image_put_skips_fexit=True,
+    programs_wait_for_tasks=False,
     slot0_returns=False,
 )
 
@@ -259,6 +273,8 @@ _LINUX_7_3 = replace(
     sysctl_stops=False,
     skips_detached=True,
     jmp_sites=True,
+    image_put_skips_fexit=False,
+    programs_wait_for_tasks=True,
     slot0_returns=False,
 )
 

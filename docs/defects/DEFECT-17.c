@@ -5,8 +5,8 @@
  * outside of the program's own section goes on to call it: one that waits in a sleepable program before it, for
  * a page of user memory, is enough, and needs no module and no setting. 6.1 then runs into int3 and panics, 6.12
  * faults in __bpf_prog_enter_recur(). 7.3.4 frees programs that were linked to a trampoline after a grace period
- * of RCU tasks, and skips them in images that live. The rules speak of calls that run to their end. Program:
- * docs/defects/DEFECT-17.c (tests/export/test_defects_vm.py).
+ * of RCU tasks, and skips them in images that live. The rules, and the presets of 6.1 and 6.12, say that the
+ * program runs once more (TASK-4, TASK-10). Program: docs/defects/DEFECT-17.c (tests/export/test_defects_vm.py).
  *
  * A program, the victim, is attached; then a sleepable one, which stands before it in the image, and which waits for a page of
  * user memory that userfaultfd(2) keeps back. Meanwhile the victim's link and the victim are closed.

@@ -55,14 +55,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self.sites = self.rounds = self.built = 0
-        self._waits: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
 
     def add(self, bill: Bill) -> None:
         """Enter an operation that takes effect."""
         self.sites += bill.sites
         self.rounds += bill.rounds
-        self._waits.update(bill.waits)
+        self.waits.update(bill.waits)
 
     def miss(self, programs: Counter[str]) -> None:
         """Enter how often each program was missed in a call (PROG-8)."""
@@ -70,4 +70,4 @@ class Ledger:
 
     def total(self, alive: int) -> Cost:
         """The totals, given how many images are alive."""
-        return Cost(dict(self._waits), self.rounds, self.sites, self.built, alive, dict(self.missed))
+        return Cost(dict(self.waits), self.rounds, self.sites, self.built, alive, dict(self.missed))

@@ -14,8 +14,9 @@ from impl.batched.functions import functions_of
 from impl.batched.machine.kernel import EmulatedKernel
 from impl.batched.machine.text import Text
 from impl.batched.state import State
+from impl.batched.tasks import TaskList
 from spec import operations as op
-from spec.alphabet import alphabet
+from spec.alphabet import INTERLEAVED, alphabet
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.operations import Operation
@@ -81,15 +82,24 @@ class Batched:
 
     def __init__(self, world: World, semantics: Semantics, sharing: str = LEVELS[0]) -> None:
         self.name = f"batched:{sharing}"
-        self.supports = alphabet(semantics)
+        # An image that serves several functions cannot be patched for one of them.
+        self.supports = alphabet(semantics) | (INTERLEAVED if sharing == LEVELS[0] else frozenset())
         self.state = State(functions_of(world), semantics, sharing)
         self.text = Text(self.state, sharing)
         self._lines = EnabledFunctions(self.state)
+        self._tasks: TaskList | None = None
         self._cost: tuple[tuple[int, int], Cost] | None = None
         self._sites: tuple[int, Mapping[str, Site]] | None = None
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out, whole or not at all."""
+        if type(operation) in INTERLEAVED:
+            return self._interleave(operation)
+        if self._tasks is not None and self._tasks.live:
+            return self._apply_beside(self._tasks, operation)
+        return self._carry_out(operation)
+
+    def _carry_out(self, operation: Operation) -> Outcome:
         watched = sysctl.may_find_records(self.state)
         try:
             outcome = HANDLERS[type(operation)](self.state, operation) or OK
@@ -99,6 +109,33 @@ class Batched:
             self.state.dead, outcome = True, Ok(warn=True)
         self.text.follow()
         return outcome
+
+    def _apply_beside(self, tasks: TaskList, operation: Operation) -> Outcome:
+        """Carry one operation out while tasks stand in calls."""
+        before = self.state.ledger.waits.copy()
+        detached = self.state.links[operation.link].program if isinstance(operation, op.BpfLinkDetach) else None
+        outcome = self._carry_out(operation)
+        return tasks.judge(outcome, self.state.ledger.waits - before, detached)
+
+    def _interleave(self, operation: Operation) -> Outcome:
+        if self._tasks is None:
+            self._tasks = TaskList(self.state, self.text, self.kernel)
+        match operation:
+            case op.Task():
+                return self._tasks.begin(operation)
+            case op.GracePeriod():
+                return self._tasks.elapse(operation)
+        return self._tasks.wait()
+
+    def step(self, operation: op.Step) -> str:
+        """Let a task run to a point."""
+        assert self._tasks is not None
+        return self._tasks.step(operation)
+
+    def finish(self, operation: op.Finish) -> Trace:
+        """Let a task run to its end."""
+        assert self._tasks is not None
+        return self._tasks.finish(operation)
 
     def sites(self) -> Mapping[str, Site]:
         """Every site that is not a plain nop."""

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from impl.batched import Batched
 from impl.batched.system import HANDLERS
+from spec import operations as op
 from spec.border import bordered
 from spec.costs import Cost
 from spec.operations import Operation
@@ -104,6 +105,16 @@ class PlantedSystem(Batched):
         """Run one function to its return."""
         with self._bug.in_place():
             return super().call(function, arguments)
+
+    def step(self, operation: op.Step) -> str:
+        """Let a task run to a point."""
+        with self._bug.in_place():
+            return super().step(operation)
+
+    def finish(self, operation: op.Finish) -> Trace:
+        """Let a task run to its end."""
+        with self._bug.in_place():
+            return super().finish(operation)
 
     def cost(self) -> Cost:
         """The totals so far."""

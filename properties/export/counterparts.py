@@ -11,6 +11,7 @@ from impl.linux.probes.tracefs import Limits
 from properties.export.recorded import Recorded, RecordedSeed, SeedSetting
 from properties.systems.naming import KERNELS
 from spec import operations as op
+from spec.alphabet import INTERLEAVED
 from spec.errors import BadInputError
 from spec.globs import is_glob, matcher, record_index, without_bang
 from spec.inventory import Inventory
@@ -98,6 +99,8 @@ def _calls_original(recorded: Recorded, function: str) -> bool:
 
 def _reason(setting: SeedSetting, recorded: Recorded) -> str:
     operation = recorded.step.operation
+    if type(operation) in INTERLEAVED:
+        return "a program cannot stop a task in the middle of a call"
     judge = _JUDGES.get(type(operation))
     shared = next((name for name in recorded.sites if "@" in name), None)
     if shared:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from properties.export.language import Action, Invocation, Raw, Value, identifier, templates
 from properties.export.recorded import Recorded, RecordedSeed
 from spec import operations as op
+from spec.alphabet import INTERLEAVED
 from spec.errors import BadInputError
 from spec.seeds import print_operation
 from spec.traces import ProgramRun, Trace
@@ -108,6 +109,8 @@ class _Writer:
         if not recorded.agrees:
             raise _NoCounterpartError("the seed expects other than the rules say")
         operation = recorded.step.operation
+        if type(operation) in INTERLEAVED:
+            raise _NoCounterpartError("a test cannot stop a task in the middle of a call")
         match operation:
             case op.BpfProgLoad():
                 self._check_load(operation, recorded)

@@ -13,7 +13,9 @@ import numpy as np
 from impl.batched import Batched
 from model.system import Model
 from properties.report.pictures import CalledTarget, CallingFunction, Picture, StateFrame
-from spec.operations import Call, ObserveSite, Operation
+from spec import capabilities
+from spec.operations import Call, Finish, ObserveSite, Operation
+from spec.operations import Step as TaskStep
 from spec.seeds import Step, print_operation
 from spec.sharing import image_key
 from spec.sites import Site
@@ -99,6 +101,10 @@ def take(system: System, operation: Operation) -> str:
     """Carry an operation out, whichever method it takes, and return what is observed."""
     if isinstance(operation, Call):
         return str(system.call(operation.function, operation.arguments))
+    if isinstance(operation, TaskStep):
+        return capabilities.step(system, operation)
+    if isinstance(operation, Finish):
+        return str(capabilities.finish(system, operation))
     if isinstance(operation, ObserveSite):
         site = system.sites().get(operation.function)
         return "nop" if site is None else site.target

@@ -15,14 +15,15 @@ from typing import Final
 
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
-from spec.alphabet import alphabet
-from spec.operations import Operation
+from spec.alphabet import INTERLEAVED, alphabet
+from spec.operations import Await, Finish, GracePeriod, Operation, Task
+from spec.operations import Step as TaskStep
 from spec.seeds import Step, parse_seed
 from spec.semantics import Semantics
 from spec.system import SystemFactory
 from spec.worlds import synthetic
 
-__all__ = ["Exhausted", "Exhaustion"]
+__all__ = ["START", "Exhausted", "Exhaustion", "edges"]
 
 START: Final = ("ftrace_ops o1", "bpf_prog_load p1 fentry", "bpf_prog_load p2 fexit")
 """The steps before the first operation that counts."""
@@ -32,14 +33,8 @@ EDGES: Final = (
     "ftrace_set_filter_ip o1 foo2",
     "ftrace_set_filter_ip o1 foo1 remove",
     "ftrace_set_filter_ip o1 foo2 remove",
-    "ftrace_free_filter o1",
     "register_ftrace_function o1",
     "unregister_ftrace_function o1",
-    "register_ftrace_direct_multi o1 T1",
-    "unregister_ftrace_direct_multi o1 T1",
-    "modify_ftrace_direct_multi o1 T2",
-    "register_ftrace_direct foo1 T1",
-    "unregister_ftrace_direct foo1 T1",
     "bpf_raw_tracepoint_open l1 p1 foo1",
     "bpf_raw_tracepoint_open l2 p1 foo2",
     "bpf_raw_tracepoint_open l3 p2 foo1",
@@ -53,10 +48,38 @@ EDGES: Final = (
     "call foo1 1",
     "call foo2 1 2",
 )
-"""The small world: two functions, two programs, one ops that may become direct, and the graph tracer."""
+"""The small world: two functions, two programs, one ops, and the graph tracer."""
+
+EDGES_OF_DIRECT: Final = (
+    "ftrace_free_filter o1",
+    "register_ftrace_direct_multi o1 T1",
+    "unregister_ftrace_direct_multi o1 T1",
+    "modify_ftrace_direct_multi o1 T2",
+    "register_ftrace_direct foo1 T1",
+    "unregister_ftrace_direct foo1 T1",
+)
+"""Without tasks, that ops may become direct."""
+
+EDGES_OF_GRACE: Final = ("grace_period rcu", "grace_period rcu_tasks", "grace_period rcu_tasks_trace")
+"""With tasks, what they may hold up."""
+
+EDGES_OF_TASK: Final = (
+    "task TASK foo1 1",
+    "step TASK to=image",
+    "step TASK to=program:p1",
+    "step TASK to=body how=sleep",
+    "step TASK to=before:p2",
+    "step TASK to=exit",
+    "finish TASK",
+)
+"""A task stands where it is dangerous; `await` belongs to whatever pends."""
 
 REACH: Final = 500
 """States that are looked at for a way to one that has edges left; beyond, a new run is begun."""
+
+
+NOWHERE: Final = -1
+"""In no state: the first steps diverge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +107,21 @@ class _Node:
     """
 
     depth: int
-    way: tuple[Hashable, Operation] | None
+    way: tuple[int, Operation] | None
     left: list[Operation]
-    edges: dict[Operation, Hashable] = field(default_factory=dict)
+    edges: dict[Operation, int] = field(default_factory=dict)
+
+
+def edges(tasks: int) -> tuple[str, ...]:
+    """The operations of the small world with so many tasks in it, as lines of a seed."""
+    if not tasks:
+        return (*EDGES, *EDGES_OF_DIRECT)
+    own = (line.replace("TASK", f"t{number}") for number in range(1, tasks + 1) for line in EDGES_OF_TASK)
+    return (*EDGES, *EDGES_OF_GRACE, *own)
 
 
 class Exhaustion:
-    """One search. tell: is given the numbers of states and of transitions so far."""
+    """One search. tell: is given the numbers of states and of transitions so far. tasks: how many are in the world."""
 
     def __init__(
         self,
@@ -98,21 +129,25 @@ class Exhaustion:
         factories: Sequence[SystemFactory],
         depth: int,
         tell: Callable[[int, int], None] = lambda _, __: None,
+        *,
+        tasks: int = 0,
     ) -> None:
         self._world, self._semantics, self._factories = synthetic(), semantics, tuple(factories)
         self._most, self._depth, self._tell = depth, 1, tell
-        self._start, self._alphabet = (_parse(lines, semantics) for lines in (START, EDGES))
-        self._nodes: dict[Hashable, _Node] = {}
-        self._open: list[tuple[int, int, Hashable]] = []
+        self._start, self._alphabet = (_parse(lines, semantics) for lines in (START, edges(tasks)))
+        self._numbers: dict[Hashable, int] = {}
+        self._nodes: list[_Node] = []
+        self._open: list[tuple[int, int, int]] = []
         self._pushed = count()
         self._operations = 0
         self._run: Lockstep | None = None
 
     def search(self) -> Exhausted:
         """Run each edge of all states that less than `depth` operations reach, near ones first, or to a divergence."""
-        at: Hashable = None
+        at = NOWHERE
         try:
             found, at = self._begin(())
+            self._check_tasks()
             while not found and (route := self._route(at)) is not None:
                 fresh, operations = route
                 if fresh:
@@ -125,22 +160,29 @@ class Exhaustion:
         finally:
             self._end()
 
-    def _conclude(self, found: Divergence | None, at: Hashable) -> Exhausted:
-        transitions = sum(len(node.edges) for node in self._nodes.values())
-        states = sum(node.depth <= self._depth for node in self._nodes.values())
+    def _check_tasks(self) -> None:
+        """UnsupportedError if a system has no tasks in whose world they are."""
+        assert self._run is not None
+        for operation in self._alphabet:
+            if isinstance(operation, Task):
+                self._run.check(Step(operation))
+
+    def _conclude(self, found: Divergence | None, at: int) -> Exhausted:
+        transitions = sum(len(node.edges) for node in self._nodes)
+        states = sum(node.depth <= self._depth for node in self._nodes)
         if found is None:
             return Exhausted(self._most, states, transitions, self._operations)
         assert self._run is not None
         steps = tuple(step.operation for step in self._run.history)
-        shortest = (*self._start, *self._list_way(at), steps[-1]) if at is not None else steps
+        shortest = (*self._start, *self._list_way(at), steps[-1]) if at != NOWHERE else steps
         return Exhausted(self._depth, states, transitions, self._operations, found, steps, shortest)
 
-    def _begin(self, operations: Sequence[Operation]) -> tuple[Divergence | None, Hashable]:
+    def _begin(self, operations: Sequence[Operation]) -> tuple[Divergence | None, int]:
         """Begin a run, and walk from its start."""
         self._end()
         self._run = Lockstep(self._world, self._semantics, self._factories)
         if found := self._run.run(map(Step, self._start)):
-            return found[0], None
+            return found[0], NOWHERE
         at = self._meet(self._run.value(), 0, None)
         for operation in operations:
             divergence, at = self._take(at, operation)
@@ -153,7 +195,7 @@ class Exhaustion:
             self._run.close()
             self._run = None
 
-    def _take(self, at: Hashable, operation: Operation) -> tuple[Divergence | None, Hashable]:
+    def _take(self, at: int, operation: Operation) -> tuple[Divergence | None, int]:
         """Take an edge, which may be known already, and meet the state that it leads to."""
         assert self._run is not None
         node = self._nodes[at]
@@ -168,37 +210,39 @@ class Exhaustion:
             self._tell(len(self._nodes), self._operations)
         return None, there
 
-    def _meet(self, value: Hashable, depth: int, way: tuple[Hashable, Operation] | None) -> Hashable:
+    def _meet(self, value: Hashable, depth: int, way: tuple[int, Operation] | None) -> int:
         """Note a state, and that those behind it are nearer than they were thought."""
         assert self._run is not None
-        if value not in self._nodes:
-            self._nodes[value] = _Node(depth, way, list(self._list_lawful(self._run)))
-            self._push(value)
-            return value
-        nearer = deque([(value, depth, way)])
+        number = self._numbers.setdefault(value, len(self._nodes))
+        if number == len(self._nodes):
+            self._nodes.append(_Node(depth, way, list(self._list_lawful(self._run))))
+            self._push(number)
+            return number
+        nearer = deque([(number, depth, way)])
         while nearer:
-            value_, depth, way = nearer.popleft()
-            node = self._nodes[value_]
+            here, depth, way = nearer.popleft()
+            node = self._nodes[here]
             if depth < node.depth:
                 node.depth, node.way = depth, way
-                self._push(value_)
-                nearer.extend((there, depth + 1, (value_, edge)) for edge, there in node.edges.items())
-        return value
+                self._push(here)
+                nearer.extend((there, depth + 1, (here, edge)) for edge, there in node.edges.items())
+        return number
 
-    def _push(self, value: Hashable) -> None:
-        heapq.heappush(self._open, (self._nodes[value].depth, next(self._pushed), value))
+    def _push(self, number: int) -> None:
+        heapq.heappush(self._open, (self._nodes[number].depth, next(self._pushed), number))
 
     def _list_lawful(self, run: Lockstep) -> Iterator[Operation]:
         """List the edges of the state that a run is in: what the harness lets a seed do there."""
-        for operation in self._alphabet:
-            if type(operation) in run.supports and not run.declined(operation):
+        pending = run.inventory.pending
+        for operation in (*self._alphabet, *((Await(pending),) if pending else ())):
+            if type(operation) in run.supports and not (_lacks_task(operation, run) or run.declined(operation)):
                 yield operation
 
-    def _is_open(self, value: Hashable) -> bool:
-        node = self._nodes[value]
+    def _is_open(self, number: int) -> bool:
+        node = self._nodes[number]
         return bool(node.left) and node.depth < self._depth
 
-    def _route(self, at: Hashable) -> tuple[bool, tuple[Operation, ...]] | None:
+    def _route(self, at: int) -> tuple[bool, tuple[Operation, ...]] | None:
         """Whether a run must begin for the next edge, and the operations up to it, itself the last; None at the end."""
         while self._open and not self._is_open(self._open[0][2]):
             if self._open[0][0] < self._depth:
@@ -215,32 +259,42 @@ class Exhaustion:
             return False, way
         return True, (*self._list_way(nearest), self._nodes[nearest].left[0])
 
-    def _find_way(self, at: Hashable, longest: int) -> tuple[Operation, ...] | None:
+    def _find_way(self, at: int, longest: int) -> tuple[Operation, ...] | None:
         """Find a short way over known edges to an edge that is left."""
-        seen: dict[Hashable, tuple[Operation, ...]] = {at: ()}
+        seen: dict[int, tuple[Operation, ...]] = {at: ()}
         waiting = deque([at])
         while waiting and len(seen) < REACH:
-            value = waiting.popleft()
-            if self._is_open(value):
-                return (*seen[value], self._nodes[value].left[0])
-            if len(seen[value]) < longest:
-                for edge, there in self._nodes[value].edges.items():
+            here = waiting.popleft()
+            if self._is_open(here):
+                return (*seen[here], self._nodes[here].left[0])
+            if len(seen[here]) < longest:
+                for edge, there in self._nodes[here].edges.items():
                     if there not in seen:
-                        seen[there] = (*seen[value], edge)
+                        seen[there] = (*seen[here], edge)
                         waiting.append(there)
         return None
 
-    def _list_way(self, value: Hashable) -> tuple[Operation, ...]:
+    def _list_way(self, number: int) -> tuple[Operation, ...]:
         """List the operations of the shortest way from the start."""
         operations: list[Operation] = []
-        while (way := self._nodes[value].way) is not None:
-            value, operation = way
+        while (way := self._nodes[number].way) is not None:
+            number, operation = way
             operations.append(operation)
         return tuple(reversed(operations))
+
+
+def _lacks_task(operation: Operation, run: Lockstep) -> bool:
+    """Whether an operation is about a task that is not there; nothing would change."""
+    match operation:
+        case TaskStep() | Finish():
+            return operation.task not in run.inventory.tasks
+        case GracePeriod():
+            return not run.inventory.tasks
+    return False
 
 
 def _parse(lines: Sequence[str], semantics: Semantics) -> tuple[Operation, ...]:
     """Parse lines of a seed, as far as the semantics have their operations."""
     seed = parse_seed("\n".join(("world synthetic", f"semantics {semantics.name}", "---", *lines)), "the small world")
-    known = alphabet(semantics)
+    known = alphabet(semantics) | INTERLEAVED
     return tuple(step.operation for step in seed.steps if type(step.operation) in known)

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, cast
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from properties.hunt.strategies import CONCEPTS, Beginning, beginnings, drawn_for
+from properties.hunt.strategies import CONCEPTS, INTERLEAVED_CONCEPTS, Beginning, beginnings, drawn_for
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, DivergenceError
 from properties.lockstep.journal import Journal
 from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
+from spec.alphabet import INTERLEAVED
 from spec.inventory import Inventory
 from spec.operations import Call, ObserveSite, Operation
 from spec.seeds import Step
@@ -23,6 +24,7 @@ from spec.worlds import World
 __all__ = ["STEPS", "LockstepMachine", "generating", "machine_for"]
 
 STEPS = 40
+PASSED_OVER = INTERLEAVED | {Call, ObserveSite}
 
 
 class LockstepMachine(RuleBasedStateMachine):
@@ -70,7 +72,7 @@ class LockstepMachine(RuleBasedStateMachine):
     def past(self) -> tuple[Operation, ...]:
         """The operations so far: the strategies return to what was used last."""
         history = (step.operation for step in self.lockstep.history)
-        return tuple(operation for operation in history if not isinstance(operation, Call | ObserveSite))
+        return tuple(operation for operation in history if type(operation) not in PASSED_OVER)
 
     def execute(self, operations: tuple[Operation, ...]) -> None:
         """Take the steps that the systems support. A system that was interrupted is in no state to be undone."""
@@ -115,15 +117,18 @@ def machine_for(
     model: Callable[[World, Semantics], Reference] = reference,
     witness: Witness | None = None,
     all_wide: bool | None = None,
+    interleaved: bool = False,
 ) -> type[LockstepMachine]:
     """A machine class for one setting; its TestCase shrinks as Hypothesis does.
 
     journal_world: what the journal calls the world, if not as its other worlds. all_wide: whether all examples are
-    wide, or none; without it some are.
+    wide, or none; without it some are. interleaved: operations meet tasks in the middle of their calls.
     """
-    concepts = [concept for concept in (*CONCEPTS, "faults") if concept != "batch" or semantics.tracing_multi]
+    rules = INTERLEAVED_CONCEPTS if interleaved else (*CONCEPTS, "faults")
+    concepts = [concept for concept in rules if concept != "batch" or semantics.tracing_multi]
     members: dict[str, Any] = {concept: _rule(concept) for concept in concepts}
-    members |= {"begin": initialize(beginning=beginnings())(_begin)}
+    if not interleaved:
+        members |= {"begin": initialize(beginning=beginnings())(_begin)}
     members |= {"world": world, "semantics": semantics, "factories": tuple(factories), "model": staticmethod(model)}
     members |= {"tally": tally, "journal": journal, "journal_world": journal_world, "witness": witness}
     members |= {"all_wide": all_wide}

@@ -12,6 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import cycle
 from typing import NoReturn
@@ -44,6 +45,9 @@ LARGE_ROUNDS = 4
 NARROW_OPERATIONS = 1_500
 """Until a search has had so many, its examples are narrow and in the small world."""
 
+INTERLEAVED_ROUNDS = 4
+"""One round in so many interleaves operations with tasks, of systems that do; the others are what they are without."""
+
 # The first example of a round is always the simplest one.
 WILDCARD_ROUND = 4
 PLAN_LENGTH = 12
@@ -64,6 +68,7 @@ class Search:
 
     operations: after so many the last example is undone, and then no more are made. large: the world of some rounds.
     before: how many operations others have had in this setting; by default so many that nothing begins narrow.
+    able: the places of systems that have tasks which stand in calls; known from the first example on.
 
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
     """
@@ -88,7 +93,8 @@ class Search:
         self.journal, self.witness = journal, witness
         self.random_seed = random_seed
         self.tally = Tally(semantics)
-        self.examples = self.rounds = 0
+        self.examples = self.rounds = self._sequential = 0
+        self.able: tuple[int, ...] = ()
         self._seconds = 0.0
         self._stopped = False
         self._deadline = math.inf
@@ -117,13 +123,19 @@ class Search:
 
     def take_examples(self) -> None:
         """Let the machine take the sequences of a round."""
-        round_seed = _derive_seed(self.random_seed, self.semantics.name, self.rounds)
-        run_state_machine_as_test(hypothesis.seed(round_seed)(self._choose_machine()), settings=generating(ROUND))
+        if self.able and self.rounds % INTERLEAVED_ROUNDS == 0:
+            name, number = f"{self.semantics.name} interleaved", self.rounds // INTERLEAVED_ROUNDS
+            machine = self._interleaved_machine
+        else:
+            self._sequential += 1
+            name, number, machine = self.semantics.name, self._sequential, self._choose_machine()
+        round_seed = _derive_seed(self.random_seed, name, number)
+        run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(ROUND))
 
     def _choose_machine(self) -> type[LockstepMachine]:
         if self.before + self.tally.steps < NARROW_OPERATIONS:
             return self._narrow_machine
-        if self.large is not None and (self.rounds + self.random_seed) % LARGE_ROUNDS == 0:
+        if self.large is not None and (self._sequential + self.random_seed) % LARGE_ROUNDS == 0:
             return self._large_machine
         return self._machine
 
@@ -154,21 +166,35 @@ class Search:
         assert self.large is not None
         return self._watch(self.large, self.large.name, all_wide=True)
 
+    @cached_property
+    def _interleaved_machine(self) -> type[LockstepMachine]:
+        return self._watch(self.world, able=self.able)
+
     def _watch(
-        self, world: World, journal_world: str | None = None, *, all_wide: bool | None = None
+        self,
+        world: World,
+        journal_world: str | None = None,
+        *,
+        all_wide: bool | None = None,
+        able: tuple[int, ...] = (),
     ) -> type[LockstepMachine]:
-        """The machine of this setting, which stops when the time is up or something is found."""
+        """The machine of this setting, which stops when the time is up or something is found.
+
+        able: the systems that it has alone, as it interleaves operations with tasks.
+        """
         search = self
+        places = able or tuple(range(len(self.factories)))
         machine = machine_for(
             world,
             self.semantics,
-            self.factories,
+            [self.factories[place] for place in places],
             self.tally,
             journal=self.journal,
             journal_world=journal_world,
             model=self.model,
             witness=self.witness,
             all_wide=all_wide,
+            interleaved=bool(able),
         )
 
         class Watched(machine):  # type: ignore[misc, valid-type]
@@ -176,6 +202,7 @@ class Search:
                 super().__init__()
                 search.examples += 1
                 self.settles = search.examples % SETTLED == 0
+                search.able = able or self.lockstep.able
 
             def execute(self, operations: tuple[Operation, ...]) -> None:
                 search.check_time()
@@ -184,7 +211,8 @@ class Search:
             def report(self, divergences: tuple[Divergence, ...]) -> None:
                 if divergences:
                     self.failed = True
-                    search.keep(divergences[0], self.lockstep)
+                    place = divergences[0].place
+                    search.keep(replace(divergences[0], place=places[place] if place >= 0 else place), self.lockstep)
 
         return Watched
 

@@ -26,7 +26,7 @@ __all__ = ["Shrunk", "Trial", "shrink", "shrink_finding"]
 
 FUNCTIONS = ("foo1", "foo2", "bar1")
 MOST_FOR_PAIRS = 24
-LETTERS = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T"}
+LETTERS = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T", "task": "t"}
 FUNCTION_SPACES = frozenset({"function", "glob"})
 
 KIN = {"images": "cost"}
@@ -241,7 +241,8 @@ def _functions(steps: Steps, world: World) -> list[str]:
 
 def _substitute(operation: Operation, function: str, simpler: str) -> Operation:
     """The operation on another function; a call then has the words that foo1, foo2 and bar1 take."""
-    if isinstance(operation, Call):
+    if isinstance(operation, Call | op.Task):
         words = tuple(range(1, int(simpler[-1]) + 1))
-        return Call(simpler, words) if operation.function == function else operation
+        same = operation.function == function
+        return replace(operation, function=simpler, arguments=words) if same else operation
     return renamed(operation, lambda space, text: simpler if space in FUNCTION_SPACES and text == function else text)

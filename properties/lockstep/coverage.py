@@ -32,6 +32,8 @@ LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
     (lambda s: not s.fsession, "TRAMP-6"),
     (lambda s: not s.freplace, "LINK-5 TRACE-6"),
     (lambda s: not s.cookies, "LINK-15"),
+    (lambda s: not s.skips_detached, "TASK-4"),
+    (lambda s: not s.image_put_skips_fexit, "TASK-5"),
     (lambda s: not s.sysctl_stops, "NAME-13 SYSCTL-2 SYSCTL-3 SYSCTL-4 SYSCTL-5"),
     (lambda s: s.graph_users == 1, "GRAPH-3 GRAPH-8 GRAPH-13"),
 )

@@ -14,13 +14,14 @@ from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, cost_lines, site_lines
 from properties.lockstep.journal import Journal
 from spec import capabilities
-from spec.alphabet import alphabet
+from spec.alphabet import INTERLEAVED, alphabet
 from spec.border import resolved
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory, undo_operations
-from spec.operations import OPERATIONS, Call, ObserveSite, Operation, Settle
-from spec.outcomes import Outcome
+from spec.operations import OPERATIONS, Call, Finish, ObserveSite, Operation, Settle, Task
+from spec.operations import Step as TaskStep
+from spec.outcomes import Ok, Outcome
 from spec.seeds import Expectation, Step, print_operation
 from spec.semantics import Semantics
 from spec.sharing import LEVELS
@@ -41,7 +42,7 @@ class UnsupportedError(BadInputError):
     """A step that the semantics or the system do not have, or whose function or arguments the world does not have."""
 
 
-class Reference(System, Protocol):
+class Reference(System, capabilities.Tasks, Protocol):
     """The model: a System that also tells its rules, and what sharing must cost."""
 
     def reached(self) -> Mapping[str, int]:
@@ -133,7 +134,8 @@ class _Runner:
     def declines(self, operation: Operation) -> str:
         """Why the system will not carry the operation out now, empty if it will."""
         if type(operation) not in self.system.supports:
-            return f"does not support '{operation.verb}'"
+            runs = ": it runs every call to its end" if type(operation) in INTERLEAVED else ""
+            return f"does not support '{operation.verb}'{runs}"
         return capabilities.declines(self.system, operation)
 
 
@@ -176,7 +178,8 @@ class Lockstep:
         self._running = [self._start(place, factory) for place, factory in enumerate(factories)]
         self._diverged: list[System] = []
         self._harness = ""
-        self.supports = alphabet(semantics).intersection(*(runner.system.supports for runner in self._running))
+        supported = (runner.system.supports for runner in self._running)
+        self.supports = (alphabet(semantics) | INTERLEAVED).intersection(*supported)
         self.undone_from: int | None = None
 
     def _start(self, place: int, factory: SystemFactory) -> _Runner:
@@ -192,6 +195,11 @@ class Lockstep:
     def names(self) -> tuple[str, ...]:
         """The systems that have not diverged."""
         return tuple(runner.name for runner in self._running)
+
+    @property
+    def able(self) -> tuple[int, ...]:
+        """The places of the systems, of those that have not diverged, that have tasks which stand in calls."""
+        return tuple(runner.place for runner in self._running if runner.system.supports >= INTERLEAVED)
 
     def value(self) -> Hashable:
         """The model's state; see Reference."""
@@ -243,6 +251,11 @@ class Lockstep:
             return self._observe(step, lambda system: _see_site(system, operation))
         if isinstance(operation, Call):
             taken = self._observe(step, lambda system: _see_trace(system, operation), ("missed",))
+        elif isinstance(operation, TaskStep):
+            taken = self._observe(step, lambda system: (capabilities.step(system, operation),) * 2)
+        elif isinstance(operation, Finish):
+            taken = self._observe(step, lambda system: _see_rest(system, operation), ("missed",))
+            self.inventory = self.inventory.after(operation, Ok())
         else:
             taken = self._apply(step)
         if self._witness is not None and not taken.divergences and not taken.harness:
@@ -327,7 +340,7 @@ class Lockstep:
         text, value = see(self._model)
         if self._tally is not None:
             self._tally.count(step.operation, "observed")
-        aspect = "trace" if isinstance(step.operation, Call) else "sites"
+        aspect = "sites" if isinstance(step.operation, ObserveSite) else "trace"
 
         def judge(runner: _Runner) -> Difference | None:
             seen, other = see(runner.system)
@@ -375,25 +388,34 @@ class Lockstep:
 def check_step(step: Step, world: World, semantics: Semantics) -> None:
     """UnsupportedError if these semantics lack the operation, or the world what it observes."""
     operation = step.operation
-    if type(operation) not in alphabet(semantics):
+    if type(operation) not in INTERLEAVED and type(operation) not in alphabet(semantics):
         raise UnsupportedError(f"'{operation.verb}' does not exist in the semantics {semantics.name}")
-    if isinstance(operation, Call | ObserveSite) and operation.function not in world.by_name:
+    if isinstance(operation, TaskStep) and (operation.to is None or operation.count > 1):
+        raise UnsupportedError("'step': only points mean the same everywhere: write to=POINT, and no number")
+    if isinstance(operation, Call | Task | ObserveSite) and operation.function not in world.by_name:
         raise UnsupportedError(f"'{operation.verb}': the world {world.name} has no function '{operation.function}'")
-    if isinstance(operation, Call):
+    if isinstance(operation, Call | Task):
         _check_arguments(operation, world)
 
 
-def _check_arguments(call: Call, world: World) -> None:
+def _check_arguments(call: Call | Task, world: World) -> None:
     prototype, given = world.by_name[call.function].prototype, len(call.arguments)
     if prototype is None and given > MOST_WORDS_WITHOUT_PROTOTYPE:
-        raise UnsupportedError(f"'call': {call.function} has no prototype, and takes at most 6 words, not {given}")
+        raise UnsupportedError(
+            f"'{call.verb}': {call.function} has no prototype, and takes at most 6 words, not {given}"
+        )
     if prototype is not None and given != len(prototype.slots):
         wanted = f"{len(prototype.slots)} words, one for each 8 bytes of each argument"
-        raise UnsupportedError(f"'call': {call.function} takes {wanted}, not {given}")
+        raise UnsupportedError(f"'{call.verb}': {call.function} takes {wanted}, not {given}")
 
 
 def _see_trace(system: System, call: Call) -> tuple[str, Trace]:
     trace = system.call(call.function, call.arguments)
+    return str(trace), trace
+
+
+def _see_rest(system: System, finish: Finish) -> tuple[str, Trace]:
+    trace = capabilities.finish(system, finish)
     return str(trace), trace
 
 

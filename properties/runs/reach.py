@@ -9,7 +9,7 @@ from functools import cache
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
-from properties.runs.corpus import seeds
+from properties.runs.corpus import interleaved, seeds
 from properties.runs.directed import directed
 from properties.runs.sweep import sweep
 from properties.runs.unsited import unsited, unsited_world
@@ -55,11 +55,18 @@ class Reached:
 
 
 def reach(semantics: Semantics, factories: Sequence[SystemFactory]) -> Reached:
-    """Every fixed run of these semantics in lockstep, each undone at its end where nothing forbids it."""
+    """Every fixed run of these semantics in lockstep, each undone at its end where nothing forbids it.
+
+    Runs of tasks are taken with those of the systems that support them.
+    """
     tally = Tally(semantics)
     runs = calls = 0
-    for run in (*directed(semantics), *unsited(semantics), *sweep(semantics), *seeds(semantics)):
-        lockstep = Lockstep(run.world, semantics, factories, tally=tally)
+    whole = [
+        (run, factories) for run in (*directed(semantics), *unsited(semantics), *sweep(semantics), *seeds(semantics))
+    ]
+    able = [factory for factory in factories if _interleaves(factory, semantics)]
+    for run, systems in (*whole, *((run, able) for run in interleaved(semantics))):
+        lockstep = Lockstep(run.world, semantics, systems, tally=tally)
         found = lockstep.run(run.seed.steps) or lockstep.undo()
         found += lockstep.close()
         runs += 1
@@ -67,6 +74,13 @@ def reach(semantics: Semantics, factories: Sequence[SystemFactory]) -> Reached:
         if found:
             return _summarize(tally, runs, calls, (run.name, found[0]))
     return _summarize(tally, runs, calls, None)
+
+
+def _interleaves(factory: SystemFactory, semantics: Semantics) -> bool:
+    """Whether the systems of a factory have tasks that stand in calls."""
+    lockstep = Lockstep(synthetic(), semantics, [factory])
+    lockstep.close()
+    return bool(lockstep.able)
 
 
 def _summarize(tally: Tally, runs: int, calls: int, divergence: tuple[str, Divergence] | None) -> Reached:

@@ -16,7 +16,7 @@ from spec.capabilities import METHODS, VALUES
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.operations import Operation
-from spec.outcomes import Errno, Ok, Outcome
+from spec.outcomes import Errno, Ok, Outcome, Pending
 from spec.reading import convert
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -160,6 +160,8 @@ def _check_name(answer: object) -> str:
 
 
 def _check_type(answer: object, kind: Any) -> str:
+    if kind is Trace:
+        return _check_trace(answer)
     try:
         convert(answer, kind)
     except BadInputError as error:
@@ -173,7 +175,7 @@ def _check_supports(answer: frozenset[Any]) -> str:
 
 
 def _check_outcome(answer: object) -> str:
-    return "" if isinstance(answer, Ok | Errno) else f"{_kind(answer)}: an Ok or Errno is expected"
+    return "" if isinstance(answer, Ok | Errno | Pending) else f"{_kind(answer)}: an Ok or Errno is expected"
 
 
 def _check_sites(answer: Mapping[Any, Any]) -> str:

@@ -23,6 +23,7 @@ from spec.worlds import World, large, synthetic
 __all__ = [
     "BUILT_IN",
     "DEFAULT_SYSTEMS",
+    "INTERLEAVED_SYSTEMS",
     "OWN_KERNEL",
     "SystemCrashError",
     "own_files",
@@ -42,6 +43,9 @@ BUILT_IN = {
 MADE = {"synthetic": synthetic, "synthetic-1500": large}
 KERNELS = ("linux-6.1", "linux-6.12", "linux-7.3")
 DEFAULT_SYSTEMS = tuple(f"batched:{level}" for level in LEVELS)
+INTERLEAVED_SYSTEMS = DEFAULT_SYSTEMS[:1]
+"""Those of them that have tasks which stand in calls."""
+
 OWN_KERNEL = "bzimage:"
 """What the name of a developer's own kernel starts with; its files follow."""
 

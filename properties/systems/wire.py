@@ -13,6 +13,8 @@ These are the requests; `docs/exec-protocol.md` shows a whole exchange.
     {"console": true}                                   -> {"console": "what a kernel printed"}
     {"originals": true}                                 -> {"originals": {"foo2": "address" or "stack", ...}}
     {"left_over": true}                                 -> {"left_over": "what the run did not free" or ""}
+    {"step": {"verb": "step", "task": "t1", ...}}       -> {"step": "program:p1"}       only of processes that
+    {"finish": {"verb": "finish", "task": "t1"}}        -> {"finish": {"events": ...}}  support tasks
     {"close": true}                                     no answer: the process ends
 
 A process is asked for a capability (spec.capabilities) only if its answer to hello names the request in `answers`. To
@@ -37,7 +39,7 @@ from spec.capabilities import METHODS, CountedCosts, Level
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.operations import OPERATIONS, Operation
-from spec.outcomes import ERRNOS, Errno, Ok, Outcome
+from spec.outcomes import ERRNOS, Errno, Ok, Outcome, Pending
 from spec.reading import matching, one_of
 from spec.semantics import Semantics
 from spec.sites import Site
@@ -108,7 +110,9 @@ class HelloAnswer(Struct, frozen=True):
 
 
 class _OutcomeAnswer(Struct, frozen=True):
-    outcome: Annotated[str, matching("0, or a minus and an errno's name such as -EBUSY", f"0|-(?:{'|'.join(ERRNOS)})")]
+    outcome: Annotated[
+        str, matching("0, or a minus and an errno's name such as -EBUSY", f"0|pending|-(?:{'|'.join(ERRNOS)})")
+    ]
     warn: bool = False
 
 
@@ -191,6 +195,8 @@ def outcome_answer(outcome: Outcome) -> dict[str, Any]:
 def read_outcome(answer: Answer) -> Outcome:
     """The outcome in the answer to apply."""
     found = decode(_OutcomeAnswer, answer, "")
+    if found.outcome == "pending":
+        return Pending()
     return Ok(found.warn) if found.outcome == "0" else Errno(found.outcome[1:], found.warn)
 
 

@@ -35,7 +35,14 @@ def run_exhaustive(
     factories = tuple(resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system)
     for name in semantics:
         started = time.monotonic()
-        done = Exhaustion(PRESETS[name], factories, arguments.depth, lambda _, operations: tell(operations)).search()
+        search = Exhaustion(
+            PRESETS[name],
+            factories,
+            arguments.depth,
+            lambda _, operations: tell(operations),
+            tasks=arguments.tasks,
+        )
+        done = search.search()
         told = f"{done.states:,} states, {done.transitions:,} transitions by {done.operations:,} operations"
         seconds = time.monotonic() - started
         if done.divergence is not None:

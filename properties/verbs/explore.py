@@ -16,10 +16,11 @@ from properties.hunt.findings import save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
 from properties.report.show import Screen, print_line, rich_table
 from properties.systems.kernels import setting_of
-from properties.systems.naming import DEFAULT_SYSTEMS, KERNELS, resolve, world_named
+from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, KERNELS, resolve, world_named
 from properties.verbs.exhausting import run_exhaustive
 from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, length, seconds
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
+from spec.border import MOST_TASKS
 from spec.seeds import print_seed, read_seed
 from spec.semantics import PRESETS
 
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
     exhaustive = "try every sequence of a small world instead, where states are equal once; one process does it"
     option("--exhaustive", action="store_true", help=exhaustive)
+    tasks = "with --exhaustive: how many tasks its world has, which stand anywhere in a call (default: 0)"
+    option("--tasks", type=int, choices=range(MOST_TASKS + 1), default=0, help=tasks)
     option("--depth", type=length, default=4, metavar="N", help="operations of its longest sequence (default: 4)")
     add_crew_options(parser)
 
@@ -72,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
     """One search for each semantics. What was not given is filled in: a kernel has a world and semantics of its own."""
-    arguments.system = arguments.system or list(DEFAULT_SYSTEMS)
+    arguments.system = arguments.system or list(INTERLEAVED_SYSTEMS if arguments.tasks else DEFAULT_SYSTEMS)
     given = arguments.semantics
     setting = setting_of(arguments.system, (lambda _: given) if given in KERNELS else find_semantics)
     world, semantics = setting or ("synthetic", None)

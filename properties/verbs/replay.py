@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from rich.console import Console
 from properties.lockstep.lockstep import Lockstep, Taken, UnsupportedError
 from properties.report.show import Screen
 from properties.systems.kernels import made_for
-from properties.systems.naming import DEFAULT_SYSTEMS, resolve, semantics_named, world_named
+from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, resolve, semantics_named, world_named
 from properties.verbs.options import SYSTEM_TIME_LIMIT
 from properties.verbs.own_kernel import add_own_kernel
+from spec.alphabet import INTERLEAVED
 from spec.errors import BadInputError
 from spec.seeds import Seed, Step, read_seed
 from spec.system import SystemFactory
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--system",
         action="append",
         metavar="S",
-        help="a system under test; may be given again (default: batched, all levels)",
+        help="a system under test; may be given again (default: batched, all levels that can take the seed)",
     )
     add_own_kernel(parser)
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: all sides agree in all files. 1: one diverges. 2: a file cannot be used, but the others are replayed."""
     console = Screen(highlight=False, markup=False, soft_wrap=True)
-    systems = {name: resolve(name, SYSTEM_TIME_LIMIT) for name in arguments.system or DEFAULT_SYSTEMS}
+    systems = _resolve_all(arguments.system or ())
     worst = AGREE
     for path in arguments.files:
         try:
@@ -53,11 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -> int:
-    """Replay one file on systems by their names, and print it; BadInputError if it cannot be used.
+    """Replay one file on systems by their names, or on those by default, and print it.
 
-    It is raised before anything is executed, unless a system declines a step only in the state that it has by then.
+    BadInputError if it cannot be used, before anything is executed, unless a system declines a step only in the state
+    that it has by then.
     """
     seed = read_seed(path)
+    systems = systems or _resolve_all(_list_defaults(seed))
     lockstep = _start(seed, path, systems)
     console.print(f"{path}: world {seed.world}, semantics {seed.semantics}, {', '.join(lockstep.names)}")
     diverged = 0
@@ -73,6 +76,16 @@ def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -
     verdict = f"{diverged} divergence{'s' if diverged != 1 else ''}" if diverged else "all agree"
     console.print(f"{path}: {len(seed.steps)} steps, {verdict}")
     return DIVERGE if diverged else AGREE
+
+
+def _resolve_all(names: Iterable[str]) -> dict[str, SystemFactory]:
+    return {name: resolve(name, SYSTEM_TIME_LIMIT) for name in names}
+
+
+def _list_defaults(seed: Seed) -> tuple[str, ...]:
+    """Name all systems that are emulated, as far as they can take the seed."""
+    interleaved = any(type(step.operation) in INTERLEAVED for step in seed.steps)
+    return INTERLEAVED_SYSTEMS if interleaved else DEFAULT_SYSTEMS
 
 
 def _start(seed: Seed, path: Path, systems: Mapping[str, SystemFactory]) -> Lockstep:

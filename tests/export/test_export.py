@@ -121,6 +121,7 @@ def test_a_text_fits(path: Path) -> None:
         ("ftrace_ops o\nftrace_set_filter o vfs_*", "functions that the world does not have, as vfs_"),
         ("ftrace_ops o\nregister_ftrace_function o", "traces every function"),
         ("register_ftrace_graph a filter=foo1\nregister_ftrace_graph b filter=foo1 depth=1", "the same for all users"),
+        ("task t1 foo1 1", "cannot stop a task in the middle of a call"),
     ],
 )
 def test_a_step_without_a_counterpart(write: Callable[[str], Path], step: str, reason: str) -> None:
@@ -215,6 +216,7 @@ def test_a_selftest_has_its_two_files() -> None:
         ("bpf_prog_load p fentry returns=1", "loads all programs, or none"),
         ("bpf_prog_load p fentry -> -EINVAL", "expects other than the rules"),
         ("call foo1 1", "nothing calls it"),
+        ("task t1 foo1 1", "cannot stop a task"),
     ],
 )
 def test_what_a_selftest_cannot_do(write: Callable[[str], Path], steps: str, reason: str) -> None:

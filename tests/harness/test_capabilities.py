@@ -16,6 +16,8 @@ from properties.systems.guard import SystemCrashError, guarded
 from properties.systems.naming import resolve
 from spec import capabilities
 from spec.capabilities import METHODS, VALUES
+from spec.operations import Finish
+from spec.operations import Step as TaskStep
 from spec.seeds import Step, parse_operation, parse_seed
 from spec.semantics import PRESETS
 from spec.system import System, SystemFactory
@@ -78,6 +80,8 @@ def answers(system: System) -> dict[str, Any]:
         "originals": capabilities.originals(system),
         "left_over": capabilities.left_over(system),
         "sharing": capabilities.sharing(system),
+        "step": capabilities.step(system, TaskStep("t1", to="body")),
+        "finish": capabilities.finish(system, Finish("t1")),
         "close": system.close(),
         "present": {name for name in (*VALUES, *METHODS) if hasattr(system, name)},
     }

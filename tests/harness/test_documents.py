@@ -26,7 +26,7 @@ from properties.report.results import CheckResult, CheckVerdict, Finished
 from properties.report.show import write_reports
 from properties.verbs import SUMMARIES, module_name
 from spec.images import ImageFile
-from spec.operations import OPERATIONS, Operation
+from spec.operations import HOW, OPERATIONS, Operation
 from spec.populations import _Population, _Record, make_world
 from spec.semantics import PRESETS
 
@@ -116,6 +116,10 @@ def test_commands_are_known(path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert parses(verb, words), (verb, words, capsys.readouterr().err)
 
 
+BAR = "\\|"
+"""What parts choices, where a table's own bars part its cells."""
+
+
 def members(document: str) -> set[str]:
     """What the first columns of a document's tables name."""
     text = FENCED.sub("", (ROOT / document).read_text())
@@ -134,6 +138,8 @@ def part_of(entry: Field[object]) -> str:
     match entry.metadata["form"]:
         case "flag":
             return f"[{entry.name}]"
+        case "option" if entry.name == "how":
+            return f"[{entry.name}={BAR.join(HOW)}]"
         case "option":
             value = "N" if entry.metadata["kind"] is int else entry.metadata.get("space") or "point"
             return f"[{entry.name}={value.upper()}]"

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from properties.__main__ import main
-from properties.hunt.exhaustive import EDGES, START, Exhaustion
+from properties.hunt.exhaustive import START, Exhaustion, edges
 from properties.lockstep.lockstep import Lockstep
 from properties.systems.naming import resolve
-from spec.alphabet import alphabet
-from spec.operations import Call, Operation
+from spec.alphabet import INTERLEAVED, alphabet
+from spec.operations import Call, Finish, GracePeriod, Operation
+from spec.operations import Step as TaskStep
 from spec.seeds import Step, parse_seed, read_seed
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -25,32 +26,38 @@ DEPTH = 2
 def parsed(lines: tuple[str, ...], semantics: str) -> list[Operation]:
     """Lines of a seed, as far as the semantics have them."""
     text = "\n".join(("world synthetic", f"semantics {semantics}", "---", *lines))
-    known = alphabet(PRESETS[semantics])
+    known = alphabet(PRESETS[semantics]) | INTERLEAVED
     return [step.operation for step in parse_seed(text).steps if type(step.operation) in known]
 
 
 def after(sequence: tuple[Operation, ...], semantics: str) -> Hashable | None:
-    """The model's value after a sequence; None if a call in it is not lawful."""
+    """The model's value after a sequence; None if a call in it is not lawful, or a step is of no task."""
     lockstep = Lockstep(synthetic(), PRESETS[semantics], ())
     for operation in (*parsed(START, semantics), *sequence):
         if isinstance(operation, Call) and not lockstep.inventory.may_call(operation.function):
+            return None
+        if isinstance(operation, TaskStep | Finish) and operation.task not in lockstep.inventory.tasks:
+            return None
+        if isinstance(operation, GracePeriod) and not lockstep.inventory.tasks:
             return None
         lockstep.step(Step(operation))
     return lockstep.value()
 
 
-@pytest.mark.parametrize("semantics", ["linux-6.1", "linux-7.3"])
-def test_states_and_transitions_are_all(semantics: str) -> None:
-    """Every sequence, one by one and from the start, leads to these states, over these edges."""
-    edges = parsed(EDGES, semantics)
-    reached = {sequence: after(sequence, semantics) for n in range(DEPTH + 1) for sequence in product(edges, repeat=n)}
+@pytest.mark.parametrize(
+    ("semantics", "tasks"), [("linux-6.1", 0), ("linux-6.1", 1), ("linux-7.3", 0), ("linux-7.3", 2)]
+)
+def test_states_and_transitions_are_all(semantics: str, tasks: int) -> None:
+    """Every sequence, one by one and from the start, leads to these states, over these edges; with tasks too."""
+    known = parsed(edges(tasks), semantics)
+    reached = {sequence: after(sequence, semantics) for n in range(DEPTH + 1) for sequence in product(known, repeat=n)}
     states = set(reached.values()) - {None}
     taken = {
         (reached[sequence[:-1]], sequence[-1])
         for sequence, value in reached.items()
         if sequence and value is not None and reached[sequence[:-1]] is not None
     }
-    done = Exhaustion(PRESETS[semantics], [resolve("batched", 10)], DEPTH).search()
+    done = Exhaustion(PRESETS[semantics], [resolve("batched", 10)], DEPTH, tasks=tasks).search()
 
     assert done.divergence is None
     assert (len(states), len(taken)) == (done.states, done.transitions)
@@ -69,6 +76,20 @@ def test_the_shortest_sequence_is_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert less.divergence is None
     assert len(read_seed(path).steps) <= len(START) + depth
     assert 1 == main(["replay", str(path), "--system", PLANTED])
+
+
+def test_a_world_with_tasks_takes_systems_that_have_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """By default those that are emulated; with another it is bad input, and not a world without tasks."""
+    command = ["explore", "--exhaustive", "--depth", "1", "--semantics", "linux-7.3"]
+
+    assert 0 == main([*command, "--tasks", "1"])
+    assert 0 == main(command)
+
+    with_task, without = (line.partition(" transitions")[0] for line in capsys.readouterr().out.strip().split("\n"))
+
+    assert with_task != without
+    assert 2 == main([*command, "--tasks", "1", "--system", "batched:generic"])
+    assert "does not support 'task': it runs every call to its end" in capsys.readouterr().err
 
 
 def test_another_world_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,10 @@ def test_expected_traces_and_targets(line: str, *, agrees: bool) -> None:
     ("line", "semantics", "mistake"),
     [
         ("register_ftrace_direct foo1 T1", "linux-7.3", "'register_ftrace_direct' does not exist in the semantics"),
-        ("task t1 foo1 1", "linux-7.3", "'task' does not exist in the semantics linux-7.3"),
+        ("poke_step", "linux-7.3", "'poke_step' does not exist in the semantics linux-7.3"),
+        ("task t1 foo1", "linux-7.3", "'task': foo1 takes 1 words"),
+        ("task t1 nowhere", "linux-7.3", "'task': the world synthetic has no function 'nowhere'"),
+        ("step t1 3", "linux-7.3", "'step': only points mean the same everywhere: write to=POINT"),
         ("call nowhere", "linux-7.3", "'call': the world synthetic has no function 'nowhere'"),
         ("site nowhere", "linux-7.3", "'site': the world synthetic has no function 'nowhere'"),
         ("call foo2 1", "linux-7.3", "'call': foo2 takes 2 words"),

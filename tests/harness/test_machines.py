@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -50,6 +52,10 @@ def machine_run(
     run_state_machine_as_test(seed(random_seed)(machine), settings=limits)
 
 
+OF_TASKS = re.compile(r"TASK-\d+|NAME-1[345]")
+"""Rules that only the machine of schedules reaches."""
+
+
 @pytest.mark.parametrize("semantics", PRESETS.values(), ids=list(PRESETS))
 def test_machines_run_all_that_the_semantics_have(semantics: Semantics) -> None:
     """The model against itself never diverges, can always be undone, and every operation succeeds at some time."""
@@ -57,7 +63,7 @@ def test_machines_run_all_that_the_semantics_have(semantics: Semantics) -> None:
     machine_rounds(machine_for(synthetic(), semantics, [fakes.Honest], tally), 12)
 
     assert tally.verbs_at_zero() == ()
-    assert len(tally.rules_at_zero()) < 20
+    assert len([rule for rule in tally.rules_at_zero() if not OF_TASKS.fullmatch(rule)]) < 20
     assert tally.steps > 2000
 
 

@@ -19,7 +19,7 @@ from properties.systems import wire
 from properties.systems.exec_system import exec_factory
 from spec.errors import BadInputError
 from spec.operations import OPERATIONS, FtraceOps, Operation
-from spec.outcomes import Errno, Ok
+from spec.outcomes import Errno, Ok, Pending
 from spec.seeds import Step, parse_operation
 from spec.semantics import PRESETS
 from spec.traces import (
@@ -310,7 +310,7 @@ def test_a_lockstep_with_a_dying_process_is_a_crash_divergence() -> None:
         ),
         (
             """ask(); answer('{"name": "x", "supports": ["fly"]}')""",
-            r"asked for hello: supports\[0\]: expected one of bpf_link_create, .*'fly'",
+            r"asked for hello: supports\[0\]: expected one of await, bpf_link_create, .*'fly'",
         ),
         ("""ask(); answer('{"error": "no kernel"}')""", "asked for hello: it gave up: 'no kernel'"),
         ("ask(); sys.stdout.write('x' * (65 << 20))", "asked for hello: its answer is longer than 64 MiB"),
@@ -439,6 +439,8 @@ step t1 3 to=body
 finish t1
 poke fail alloc 2
 poke_step
+await bpf_link_detach l1
+step t1 to=before:p1 how=sleep
 grace_period rcu_tasks
 """
 
@@ -460,7 +462,7 @@ def test_observations_survive_the_wire() -> None:
     trace = Trace(events, 3)
 
     assert trace == wire.read_trace(wire.read_line(wire.write_line({"trace": wire.encode(trace)})))
-    for outcome in (Ok(), Ok(warn=True), Errno("E2BIG"), Errno("ENODEV", warn=True)):
+    for outcome in (Ok(), Ok(warn=True), Pending(), Errno("E2BIG"), Errno("ENODEV", warn=True)):
         assert outcome == wire.read_outcome(wire.outcome_answer(outcome))
 
 

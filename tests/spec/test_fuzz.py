@@ -81,6 +81,8 @@ step t1 to=body
 finish t1
 poke register_ftrace_function o1
 poke_step
+await bpf_link_detach l1 -> pending
+step t1 to=before:p1 how=sleep -> before:p1
 grace_period rcu_tasks_rude
 """
 

@@ -13,11 +13,26 @@ import pytest
 
 from spec import seeds
 from spec.errors import BadInputError
-from spec.operations import FLAVOURS, KINDS, OPERATIONS, POINTS, SWITCH, Call, Fail, ObserveSite, Operation
-from spec.outcomes import ERRNOS, Errno, Ok
+from spec.operations import (
+    FLAVOURS,
+    HOW,
+    KINDS,
+    OPERATIONS,
+    POINTS,
+    STOPS,
+    STOPS_AT_PROGRAMS,
+    SWITCH,
+    Call,
+    Fail,
+    Finish,
+    ObserveSite,
+    Operation,
+)
+from spec.operations import Step as TaskStep
+from spec.outcomes import ERRNOS, Errno, Ok, Pending
 from spec.seeds import Expectation, Seed, Step, parse_operation, parse_seed, print_operation, print_seed, read_seed
 
-CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS}
+CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS, "how": HOW}
 LETTERS = string.ascii_letters + string.digits + "_.$@*?[]!-"
 EXTREMES = (0, 1, -1, 255, -(1 << 63), (1 << 63) - 1, (1 << 64) - 1)
 HEADER = "world synthetic\nsemantics linux-6.12\n---\n"
@@ -45,7 +60,13 @@ def random_word(rng: random.Random, entry: Any) -> str | None:
 def random_option(rng: random.Random, entry: Any) -> str | int | None:
     if rng.random() < 0.5:
         return None
-    return random_name(rng) if entry.metadata["kind"] is str else random_number(rng)
+    if entry.metadata.get("space") == "point":
+        return random_stop(rng)
+    return random_word(rng, entry) if entry.metadata["kind"] is str else random_number(rng)
+
+
+def random_stop(rng: random.Random) -> str:
+    return rng.choice((*STOPS, f"{rng.choice(STOPS_AT_PROGRAMS)}:{random_name(rng)}"))
 
 
 # Values for a field, by the form that its metadata gives it.
@@ -83,13 +104,15 @@ def random_step(rng: random.Random, kind: type[Operation]) -> Step:
     operation = random_operation(rng, kind)
     if rng.random() < 0.5:
         return Step(operation)
-    if isinstance(operation, Call):
+    if isinstance(operation, Call | Finish):
         return Step(operation, Expectation(words=random_trace(rng)))
+    if isinstance(operation, TaskStep):
+        return Step(operation, Expectation(words=(rng.choice((random_stop(rng), "done", "absent")),)))
     if isinstance(operation, ObserveSite):
         targets = ("nop", "direct:T1", "trampoline:fentry:p1,fexit:p2", "ops:o1", "ftrace_caller", "ftrace_regs_caller")
         return Step(operation, Expectation(words=(rng.choice(targets),)))
     warn = rng.random() < 0.5
-    return Step(operation, Expectation(rng.choice((Ok(warn), Errno(rng.choice(sorted(ERRNOS)), warn)))))
+    return Step(operation, Expectation(rng.choice((Ok(warn), Pending(), Errno(rng.choice(sorted(ERRNOS)), warn)))))
 
 
 @pytest.mark.parametrize("verb", OPERATIONS)
@@ -180,6 +203,13 @@ OPERATION_MISTAKES = [
     ("bpf_prog_load p1 fentry returns=one", "'one' is no number for returns"),
     ("poke", "an operation is missing"),
     ("poke poke", "an operation is missing"),
+    ("step t1 to=nowhere", "'nowhere' is no point: write one of site, image"),
+    ("step t1 to=before", "'before' is no point"),
+    ("step t1 to=body how=now", "unknown how 'now': write one of spin, sleep"),
+    ("step t1 to=body -> 0", "'0' is no place of a task: write a point as in to=POINT, or done"),
+    ("finish t1 -> 0", "'0' is no event of a trace"),
+    ("ftrace_ops o1 -> pending WARN", "'pending WARN' is no outcome"),
+    ("await", "an operation is missing"),
     ("poke_step now", "poke_step does not take 'now'"),
     ("ftrace_ops o1 ->", "nothing is expected behind '->'"),
     ("ftrace_ops o1 -> EBUSY", "'EBUSY' is no outcome: write 0"),

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from properties.systems import naming as systems
 from properties.systems import wire
 from spec import capabilities
-from spec.operations import Operation
+from spec.operations import Finish, Operation, Step
 from spec.system import System
 
 
@@ -34,12 +34,13 @@ def answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
             return {"cost": wire.encode(system.cost())}
         case {"declines": operation}:
             return {"declines": capabilities.declines(system, wire.decode(Operation, operation, "declines"))}
-        case {"console": True}:
-            return {"console": capabilities.console(system)}
-        case {"originals": True}:
-            return {"originals": wire.encode(capabilities.originals(system))}
-        case {"left_over": True}:
-            return {"left_over": capabilities.left_over(system)}
+        case {"step": operation}:
+            return {"step": capabilities.step(system, wire.decode(Step, operation, "step"))}
+        case {"finish": operation}:
+            return {"finish": wire.encode(capabilities.finish(system, wire.decode(Finish, operation, "finish")))}
+        case {"console": True} | {"originals": True} | {"left_over": True}:
+            (name,) = request
+            return {name: wire.encode(getattr(capabilities, name)(system))}
     return {"error": f"no such request: {', '.join(request)}"}
 
 

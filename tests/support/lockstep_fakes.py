@@ -13,10 +13,12 @@ from spec.costs import Cost
 from spec.inventory import Inventory
 from spec.operations import (
     BpfLinkDetach,
+    Finish,
     FtraceSetFilterIp,
     Livepatch,
     Operation,
     RegisterFtraceFunction,
+    Step,
     UnregisterFtraceFunction,
 )
 from spec.outcomes import Errno, Ok, Outcome
@@ -43,6 +45,12 @@ class Honest:
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         return self._inner.call(function, arguments)
+
+    def step(self, operation: Step) -> str:
+        return self._inner.step(operation)
+
+    def finish(self, operation: Finish) -> Trace:
+        return self._inner.finish(operation)
 
     def cost(self) -> Cost:
         return self._inner.cost()

@@ -22,6 +22,9 @@ IS_RETURN: Final = 1 << 63
 COOKIE_INDEX: Final = 8
 AFTER_CALL: Final = "after call"
 EPILOGUE: Final = "epilogue"
+ENTER: Final = "enter"
+RETURNED: Final = "returned"
+EXITED: Final = "exited"
 FEXIT: Final = "fexit"
 
 
@@ -115,6 +118,7 @@ class _Image:
             yield from self._run(run)
         yield Label(EPILOGUE)
         yield from self._call("__bpf_tramp_exit", "im")
+        yield Label(EXITED)
         yield from self._emit.load_slot()
         yield from self._emit.leave("caller")
 
@@ -128,7 +132,7 @@ class _Image:
         yield from self._save_arguments()
         yield from self._ask()
         if plan.calls_original:
-            yield from self._call("__bpf_tramp_enter", "im")
+            yield from self._call("__bpf_tramp_enter", "im", Label(ENTER))
         if plan.sessions:
             for number in range(len(plan.sessions)):
                 yield from emit.put(0, self._frame.cookies - SLOT_BYTES * number)
@@ -156,8 +160,9 @@ class _Image:
             yield from emit.call("lookup_ip")
             yield from emit.result_to(self._frame.ip)
 
-    def _call(self, helper: str, argument: str) -> Iterator[Statement]:
+    def _call(self, helper: str, argument: str, *here: Label) -> Iterator[Statement]:
         yield from self._emit.symbol(self._arguments[0], argument)
+        yield from here
         yield from self._emit.call(helper)
 
     def _restore_arguments(self) -> Iterator[Statement]:
@@ -177,6 +182,7 @@ class _Image:
         yield from emit.put_symbol(f"cookie {link}", frame.run_context)
         yield from emit.symbol(first, f"prog {link}")
         yield from emit.address(second, frame.run_context)
+        yield Label(_name_enter(run))
         yield from emit.call(f"__bpf_prog_enter{gate}")
         yield from emit.keep()
         yield from emit.unless_result(_name_skip(run))
@@ -203,6 +209,7 @@ class _Image:
         for number in range(_count_stacked(self._plan, self._slots)):
             yield from emit.copy(number, self._frame.outgoing - SLOT_BYTES * number)
         yield from emit.call_back() if self._plan.by_stack else emit.call("body")
+        yield Label(RETURNED)
         yield from emit.store_slot()
         yield Label(AFTER_CALL)
         yield from emit.nop()
@@ -210,6 +217,10 @@ class _Image:
 
 def _name_nop(run: LinkRun) -> str:
     return f"{run.list} {run.link}: nop"
+
+
+def _name_enter(run: LinkRun) -> str:
+    return f"{run.list} {run.link}: enter"
 
 
 def _name_skip(run: LinkRun) -> str:
@@ -237,7 +248,10 @@ def assemble(plan: ImagePlan, made: Sequence[Statement], isa: Isa = X86_64) -> T
         tuple(hole for hole in holes if hole.symbol not in labels),
         labels.get(AFTER_CALL),
         labels.get(EPILOGUE),
-        tuple(Skip(run, labels[_name_nop(run)], labels[_name_end(run)]) for run in runs),
+        tuple(Skip(run, labels[_name_nop(run)], labels[_name_end(run)], labels[_name_enter(run)]) for run in runs),
+        labels.get(ENTER),
+        labels.get(RETURNED),
+        labels.get(EXITED),
     )
 
 

@@ -70,11 +70,15 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A run of a program begins with a nop at `at`, which becomes a jump to `behind` when the program is detached."""
+    """A run of a program begins with a nop at `at`, which becomes a jump to `behind` when the program is detached.
+
+    enters: where its program is entered, by a call of __bpf_prog_enter or its kin.
+    """
 
     run: LinkRun
     at: int
     behind: int
+    enters: int
 
 
 class _Part(NamedTuple):
@@ -95,7 +99,8 @@ class Template:
     """Code and its holes, where it is all zeros.
 
     after_call: offset of the nop behind the call of the original, which becomes a jump to `epilogue` on teardown; both
-    None without such a call. skips: of each run, in running order.
+    None without such a call, and so are: enters, the call of __bpf_tramp_enter; returned, the return address of the
+    original; exited, behind the call of __bpf_tramp_exit. skips: of each run, in running order.
     """
 
     code: bytes
@@ -103,6 +108,9 @@ class Template:
     after_call: int | None = None
     epilogue: int | None = None
     skips: tuple[Skip, ...] = ()
+    enters: int | None = None
+    returned: int | None = None
+    exited: int | None = None
 
     @cached_property
     def symbols(self) -> frozenset[str]:

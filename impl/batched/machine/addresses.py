@@ -58,4 +58,7 @@ IMAGES: Final = 0xFFFFFFFFB0000000
 """BPF trampolines."""
 
 STACK: Final = 0xFFFFC90000000000
-"""The task's stack."""
+"""The stack of calls that run to their end."""
+
+TASKS: Final = 0xFFFFC90100000000
+"""Of each task that stands in a call, its stack and the records of its call."""

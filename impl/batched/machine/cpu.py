@@ -11,15 +11,20 @@ from unicorn import UcError, x86_const  # type: ignore[attr-defined]
 from impl.batched.machine.addresses import STOP
 from impl.batched.machine.memory import MemoryRegion
 
-__all__ = ["Cpu", "ExecutionError"]
+__all__ = ["Context", "Cpu", "ExecutionError"]
 
 ARGUMENTS: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RDI", "RSI", "RDX", "RCX", "R8", "R9"))
 PRESERVED: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in "RBX RBP R12 R13 R14 R15".split())
 MARKS: Final = tuple(0x5A5A000000000000 + place for place in range(len(PRESERVED)))
 GIVEN: Final = (*ARGUMENTS, *PRESERVED, x86_const.UC_X86_REG_RSP)
+PLACE: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RIP", "RSP", "RBP"))
 KEPT: Final = (x86_const.UC_X86_REG_RAX, *PRESERVED, x86_const.UC_X86_REG_RSP)
 MOST_INSTRUCTIONS: Final = 1_000_000
 MICROSECONDS: Final = 1_000_000
+
+
+Context = Any
+"""All registers of a task that does not run now."""
 
 
 class ExecutionError(Exception):
@@ -61,7 +66,63 @@ class Cpu:
         if self._read_pc() != STOP:
             after = f"{seconds} seconds" if seconds else f"{MOST_INSTRUCTIONS} instructions"
             raise ExecutionError(f"not back after {after}, at {self._read_pc():#x}")
-        result, *kept = machine.reg_read_batch(KEPT)
+        return self._read_result(stack)
+
+    def map(self, region: MemoryRegion) -> None:
+        """Memory that comes later."""
+        self._machine.mem_map_ptr(region.address, region.size, unicorn.UC_PROT_ALL, region.pointer)
+
+    def begin(self, arguments: Sequence[int], stack: int, start: int) -> Context:
+        """The registers of a task that begins a call as `call` does, with the return address STOP at `stack`."""
+        machine = self._machine
+        machine.reg_write_batch(list(zip(GIVEN, (*arguments, *MARKS, stack), strict=True)))
+        machine.reg_write(x86_const.UC_X86_REG_RIP, start)
+        return machine.context_save()
+
+    def resume(self, context: Context, stops: frozenset[int]) -> tuple[int, int, int]:
+        """Runs a task from where it stands to the next of some addresses; its rip, rsp and rbp there.
+
+        The context is that of the task behind it. ExecutionError as of `call`.
+        """
+        machine = self._machine
+        machine.context_restore(context)
+        machine.ctl_exits_enabled(True)
+        try:
+            if self._read_pc() in stops:
+                self._run_to(stops - {self._read_pc()}, 1)
+            if self._read_pc() not in stops:
+                self._run_to(stops, MOST_INSTRUCTIONS)
+        finally:
+            machine.ctl_exits_enabled(False)
+        machine.context_update(context)
+        found: list[int] = machine.reg_read_batch(PLACE)
+        if found[0] not in stops:
+            raise ExecutionError(f"not back after {MOST_INSTRUCTIONS} instructions, at {found[0]:#x}")
+        return found[0], found[1], found[2]
+
+    def _run_to(self, stops: frozenset[int], count: int) -> None:
+        machine = self._machine
+        machine.ctl_set_exits(sorted(stops))
+        self._forget(stops)
+        try:
+            machine.emu_start(self._read_pc(), 0, 0, count)
+        except UcError as error:
+            raise ExecutionError(f"{error} at {self._read_pc():#x}") from error
+        finally:
+            self._forget(stops)
+
+    def _forget(self, stops: frozenset[int]) -> None:
+        """What was translated when these were no stops goes on beyond them; what is, ends there for ever."""
+        for stop in stops:
+            self._machine.ctl_remove_cache(stop, stop + 1)
+
+    def end(self, context: Context, stack: int) -> int:
+        """What a task that is back at STOP returns; ExecutionError as of `call`."""
+        self._machine.context_restore(context)
+        return self._read_result(stack)
+
+    def _read_result(self, stack: int) -> int:
+        result, *kept = self._machine.reg_read_batch(KEPT)
         if kept != [*MARKS, stack + 8]:
             raise ExecutionError("the stack pointer is another after the call, or a register that C preserves is lost")
         return int(result)

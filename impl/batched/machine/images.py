@@ -27,7 +27,17 @@ from impl.batched.trampolines import FRESH, Trampolines
 from spec.abi import SLOT_BYTES
 from spec.prototypes import Prototype, Shape
 
-__all__ = ["Images", "Pieces", "code_address", "image_object", "normal", "program_symbols"]
+__all__ = [
+    "PROGRAM_BYTES",
+    "Images",
+    "Pieces",
+    "PlacedImage",
+    "code_address",
+    "image_object",
+    "normal",
+    "object_index",
+    "program_symbols",
+]
 
 FEW: Final = 6
 """Up to this number, images are relocated faster one by one."""
@@ -75,13 +85,22 @@ def code_address(number: int) -> int:
 
 
 class Pieces(NamedTuple):
-    """Pieces of the arena: offsets and sizes, in bytes."""
+    """Pieces of the arena: offsets and sizes, in bytes. calls: of an image that serves one function, as _calls."""
 
     where: NDArray[np.int64]
     size: NDArray[np.int64]
+    calls: NDArray[np.bool_]
 
 
-NOTHING: Final = Pieces(np.empty(0, np.int64), np.empty(0, np.int64))
+NOTHING: Final = Pieces(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_))
+
+
+class PlacedImage(NamedTuple):
+    """An image that a task may be in: its address, its code's template, and the numbers of its programs, by link."""
+
+    address: int
+    made: Template
+    programs: tuple[int, ...]
 
 
 class Images:
@@ -91,6 +110,8 @@ class Images:
         self._place = np.zeros(functions.count, np.int32)
         self.size = np.zeros(functions.count, np.uint16)
         self._keys = np.zeros(functions.count, np.uint64)
+        # Whether each function's image calls the original.
+        self._calls = np.zeros(functions.count, np.bool_)
         self._level = level
         self._jmp_sites = jmp_sites and level == "per_function"
         self._arena = arena
@@ -119,7 +140,8 @@ class Images:
             return NOTHING
         replaced = changed[self.size[changed] > 0]
         present = changed[made_of[changed] > 0]
-        old = Pieces(self._place[replaced].astype(np.int64) & ~JUMPED, self.size[replaced].astype(np.int64))
+        places = self._place[replaced].astype(np.int64) & ~JUMPED
+        old = Pieces(places, self.size[replaced].astype(np.int64), self._calls[replaced])
         groups = trampolines.groups
         if groups is None:
             self._place[changed] = self.size[changed] = 0
@@ -170,7 +192,8 @@ class Images:
             if not shared.users:
                 del self._shared[key]
                 freed.append((shared.where, shared.size))
-        return Pieces(*np.array(freed, np.int64).reshape(-1, 2).T)
+        where, size = np.array(freed, np.int64).reshape(-1, 2).T
+        return Pieces(where, size, np.zeros(len(freed), np.bool_))
 
     def _put(self, state: State, where: Indices) -> None:
         """A new image for each of these functions."""
@@ -210,6 +233,7 @@ class Images:
             self._arena.write(places, code)
         self._place[where] = places | (JUMPED if plan.site == "jmp" else 0)
         self.size[where] = len(made.code)
+        self._calls[where] = plan.calls_original
 
     def _make_plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> ImagePlan:
         sets = state.trampolines.sets
@@ -234,6 +258,15 @@ class Images:
         ((content, shape, _),) = self._group(state, where)
         return template(self._make_plan(state, content, state.trampolines.sets.row(content.made_of), shape))
 
+    def placed(self, state: State, index: int) -> PlacedImage | None:
+        """A function's image, if it has one."""
+        if not self.size[index]:
+            return None
+        sets = state.trampolines.sets
+        nodes = sets.row(int(state.trampolines.images(np.array([index]))[0]))
+        programs = tuple(int(sets.node_program[node]) for node in nodes)
+        return PlacedImage(at.IMAGES + self.where(index), self.template_of(state, index), programs)
+
     def release(self, pieces: Pieces) -> None:
         """Frees images that no site calls any more."""
         for size in np.unique(pieces.size).tolist():
@@ -254,6 +287,11 @@ def _relocate(
         own = {name: found if isinstance(found, int) else int(found[place]) for name, found in symbols.items()}
         copies.append(made.relocate(address, own))
     return np.frombuffer(b"".join(copies), np.uint8).reshape(len(copies), -1).copy()
+
+
+def object_index(place: int) -> int:
+    """Which struct bpf_tramp_image the image at a place of the arena has."""
+    return place // int(SMALLEST)
 
 
 def image_object(places: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from impl.batched.machine import addresses as at
 from impl.batched.machine.cpu import Cpu, ExecutionError
-from impl.batched.machine.entries import entry_address
+from impl.batched.machine.entries import entry_address, site_offset
+from impl.batched.machine.images import object_index
 from impl.batched.machine.loading import Loader
 from impl.batched.machine.memory import PAGE, MemoryRegion
 from impl.batched.machine.names import StateNames
@@ -19,10 +20,12 @@ from impl.batched.machine.routines import routines
 from impl.batched.machine.structs import Globals
 from impl.batched.machine.tables import Tables
 from impl.batched.machine.text import Text
+from impl.batched.machine.threads import AtPoint, Thread, list_places, task_memory
 from impl.batched.state import State
 from spec.abi import SYSTEM_V
 from spec.prototypes import Prototype
 from spec.traces import Trace
+from spec.worlds import Function
 
 __all__ = ["EmulatedKernel"]
 
@@ -50,6 +53,7 @@ class EmulatedKernel:
         self._stack = MemoryRegion(at.STACK, STACK_SPACE)
         self._stop = MemoryRegion(at.STOP, PAGE)
         self._vectors = MemoryRegion(at.VECTORS, VECTOR_SPACE)
+        self._task_memory: dict[int, MemoryRegion] = {}
 
     @property
     def regions(self) -> tuple[MemoryRegion, ...]:
@@ -68,9 +72,7 @@ class EmulatedKernel:
         self._tables.begin()
         result = self._enter(entry_address(index), *_pass(function.prototype, arguments))
         words: list[int] = self.recorded().tolist()
-        found, missed = events(words, self._names, function, len(arguments))
-        self.state.ledger.miss(missed)
-        return Trace(found, value(function, result))
+        return self._read(words, function, len(arguments), result)
 
     def calls(self, index: int, vectors: Words) -> tuple[Words, Words]:
         """Runs one function once for each vector of arguments, in a loop inside the emulator.
@@ -95,6 +97,62 @@ class EmulatedKernel:
             start += count
             count = self._count_room(len(records[0]), rows.shape[1])
         return np.concatenate(results), np.concatenate(records)
+
+    def begin(self, index: int, arguments: tuple[int, ...], slot: int) -> Thread:
+        """A task that stands at the site of a function, in the memory of this number."""
+        function = self.state.functions.all[index]
+        if slot not in self._task_memory:
+            self._task_memory[slot] = task_memory(slot)
+            self._cpu.map(self._task_memory[slot])
+        self._prepare(index)
+        region = self._task_memory[slot]
+        thread = Thread(index, len(arguments), region, None, [])
+        registers, stacked = _pass(function.prototype, arguments)
+        words = [at.STOP, *stacked]
+        place = (thread.stack - region.address) // WORD
+        region.u64[place : place + len(words)] = words
+        self._tables.begin(thread.records)
+        thread.saved = self._tables.save()
+        thread.context = self._cpu.begin(registers, thread.stack, at.TEXT + site_offset(index))
+        return thread
+
+    def resume(self, thread: Thread, point: AtPoint | None) -> None:
+        """Lets a task run to a point of its call, or to its return. Raises ExecutionError as `call`."""
+        if thread.returned:
+            return
+        self._prepare(thread.index)
+        if not thread.begun and (point is None or point.kind != "site"):
+            thread.begun, thread.image = True, self.text.placed_image(thread.index)
+        places = frozenset(list_places(thread, point, thread.image)) if point else frozenset[int]()
+        self._tables.restore(thread.saved)
+        stands = False
+        while not stands:
+            rip, rsp, rbp = self._cpu.resume(thread.context, places | {at.STOP})
+            thread.returned = rip == at.STOP
+            stands = thread.returned or (point is not None and thread.stands_at(point, rsp, rbp))
+        thread.saved = self._tables.save()
+        if thread.returned:
+            self._check_settled()
+
+    def end(self, thread: Thread) -> Trace:
+        """The trace of a task whose call is over."""
+        function = self.state.functions.all[thread.index]
+        result = self._cpu.end(thread.context, thread.stack)
+        return self._read(thread.recorded(), function, thread.given, result)
+
+    def _read(self, words: list[int], function: Function, given: int, result: int) -> Trace:
+        """The trace of a call of a function with this number of words; the programs that it missed are entered."""
+        found, missed = events(words, self._names, function, given)
+        self.state.ledger.miss(missed)
+        return Trace(found, value(function, result))
+
+    def references(self, place: int) -> int:
+        """How many tasks are counted by the image at a place of the arena."""
+        return self._tables.references(object_index(place))
+
+    def unload_program(self, number: int) -> None:
+        """Frees a program's code."""
+        self._loader.unload_program(number)
 
     def _count_room(self, recorded: int, width: int) -> int:
         """How many calls fit into memory, if each records at most twice what the first one did."""

@@ -13,8 +13,9 @@ from impl.batched.machine.bodies import body
 from impl.batched.machine.bpf import HELPERS, helper_name
 from impl.batched.machine.entries import entry_address, jump
 from impl.batched.machine.ftrace import ops_caller
-from impl.batched.machine.images import code_address, normal, program_symbols
+from impl.batched.machine.images import PROGRAM_BYTES, code_address, normal, program_symbols
 from impl.batched.machine.memory import MemoryRegion
+from impl.batched.machine.poke import INT3
 from impl.batched.machine.routines import routines
 from impl.batched.machine.structs import OpsObject, ProgramObject
 from impl.batched.machine.text import OPS_BYTES, RAW_BYTES, Text
@@ -58,6 +59,7 @@ class Loader:
         self._ops_loaded: set[int] = set()
         self._raw_loaded = 0
         self._programs_loaded = 0
+        self._unloaded: set[int] = set()
 
     def load(self, index: int) -> None:
         """Loads all code that a call of a function may reach."""
@@ -137,6 +139,17 @@ class Loader:
         for number in numbers:
             self._load_program(self._state.program_numbered[number])
         self._programs_loaded = len(self._state.program_numbered)
+        if self._unloaded:
+            for number in [number for number in self._unloaded if self._state.program_numbered[number].links]:
+                self._unloaded.remove(number)
+                self._load_program(self._state.program_numbered[number])
+                self._text.note([(code_address(number), code_address(number + 1))])
+
+    def unload_program(self, number: int) -> None:
+        """Frees a program's code, which is loaded anew when a link holds the program again."""
+        self._programs.write(code_address(number), bytes([INT3]) * PROGRAM_BYTES)
+        self._text.note([(code_address(number), code_address(number + 1))])
+        self._unloaded.add(number)
 
     def _load_program(self, program: Program) -> None:
         """Writes the program's code, which loads its object and jumps to the code common to all programs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from impl.batched.machine import addresses as at
 from impl.batched.programs import EXTENSION
-from impl.batched.state import Ops, State
+from impl.batched.state import State
 from spec.worlds import Function
 
 __all__ = ["StateNames"]
@@ -27,7 +27,7 @@ class StateNames:
 
     def ops(self, number: int) -> str:
         """An ops, by its code."""
-        return next(ops.name for ops in self._state.ops_list if isinstance(ops, Ops) and ops.code == number)
+        return next(ops.name for ops in self._state.ops.values() if ops.code == number)
 
     def user(self, slot: int) -> str:
         """A user of the graph tracer, by slot."""

@@ -86,7 +86,8 @@ def value(function: Function, word: int) -> int:
 class _Reader:
     """Reads records from the first to the last.
 
-    missed: by program, as PROG-8 counts. _caller: the function that the program which has made a call runs for.
+    missed: by program, as PROG-8 counts. _caller: the number of the program which has made a call, and the function
+    that it runs for.
     """
 
     def __init__(self, words: list[int], names: StateNames) -> None:
@@ -94,7 +95,7 @@ class _Reader:
         self._words = words
         self._names = names
         self._at = 0
-        self._caller: Function | None = None
+        self._caller: tuple[int, Function] | None = None
 
     def _take(self) -> int:
         self._at += 1
@@ -106,22 +107,23 @@ class _Reader:
 
     def events(self, function: Function, given: int) -> Iterator[Event]:
         """Up to the end of this call."""
-        ran = False
+        program = 0
         while self._at < len(self._words) and self._words[self._at] != RETURN:
             tag = self._take()
+            first = self._words[self._at]
             if tag == MISSED:
                 self._count_miss(self._take(), function)
-            elif tag == CALL and ran and self._caller is None:
-                self._caller = function
+            elif tag == CALL and program and self._caller is None:
+                self._caller = program, function
                 yield self._read_call(self._names.function(self._take()))
                 self._caller = None
             else:
                 yield self._read_event(tag, function, given)
-            ran = tag == PROGRAM
+            program = first if tag == PROGRAM else 0
 
     def _count_miss(self, number: int, function: Function) -> None:
         """A program without a target is another one for each function."""
-        if self._names.is_one_program(number) or function is self._caller:
+        if self._names.is_one_program(number) or self._caller == (number, function):
             self.missed[self._names.program(number)[1]] += 1
 
     def _read_event(self, tag: int, function: Function, given: int) -> Event:

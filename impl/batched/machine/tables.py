@@ -15,12 +15,15 @@ from impl.batched.machine.text import Text
 from impl.batched.sites import DIRECT, GRAPH, KLP
 from impl.batched.state import Ops, State
 
-__all__ = ["Tables"]
+__all__ = ["SavedTask", "Tables"]
 
 OBJECT_SPACE: Final = 1 << 26
 HIGH_HALF: Final = np.uint64(0xFFFFFFFF << 32)
 COVERAGE_SPACE: Final = 1 << 27
 WORD: Final = 8
+SavedTask = list[tuple[int, NDArray[np.uint64]]]
+"""Words of the globals, with their places."""
+
 FRESH_FLAGS: Final = np.array([Globals.NEVER_OPENED, 0] * 16, np.uint64)
 
 
@@ -58,13 +61,29 @@ class Tables:
         self._list_users()
         self._set(Globals.SLOT0_RETURNS, int(state.facts.slot0_returns))
 
-    def begin(self) -> None:
-        """Starts a fresh task with an empty trace."""
+    def begin(self, trace: int = at.TRACE) -> None:
+        """Starts a fresh task with an empty trace at this address."""
         for place in (Globals.CURRENT, Globals.CALLING, Globals.DEPTH, Globals.IN_FLIGHT):
             self._set(place, 0)
-        self._set(Globals.TRACE, at.TRACE)
+        self._set(Globals.TRACE, trace)
         start = Globals.FLAGS // WORD
         self.globals.u64[start : start + len(FRESH_FLAGS)] = FRESH_FLAGS
+
+    def save(self) -> SavedTask:
+        """What belongs to the running task alone."""
+        words, flags, frames = Globals.SLOT0_RETURNS // WORD, Globals.FLAGS // WORD, Globals.FRAMES // WORD
+        count = self.get(Globals.DEPTH) * Globals.FRAME_BYTES // WORD
+        parts = ((0, words), (flags, len(FRESH_FLAGS)), (frames, count))
+        return [(start, self.globals.u64[start : start + size].copy()) for start, size in parts]
+
+    def restore(self, saved: SavedTask) -> None:
+        """Another task runs."""
+        for start, words in saved:
+            self.globals.u64[start : start + len(words)] = words
+
+    def references(self, number: int) -> int:
+        """How many tasks a struct bpf_tramp_image counts."""
+        return int(self._objects.u64[number])
 
     def get(self, place: int) -> int:
         """A word of the globals."""

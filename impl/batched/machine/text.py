@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from impl.batched.jit.template import Template
 from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import SITE_BYTES, body_address, branches, fresh_text, jump, site_offset, site_offsets
-from impl.batched.machine.images import Images
+from impl.batched.machine.images import Images, Pieces, PlacedImage
 from impl.batched.machine.memory import MemoryRegion
 from impl.batched.machine.poke import INT3, finish, poke
 from impl.batched.machine.routines import routines
@@ -43,6 +44,7 @@ class Text:
     """The text of one system. A site's target is the low half of an address, with bit 0 set for a jump; 0 is a nop.
 
     written: ranges of code, [low, high), that have changed since `take_written`; None stands for too many to list.
+    put: what becomes of images that no site calls any more; without it they are freed, as no task can be in them.
     """
 
     def __init__(self, state: State, level: str) -> None:
@@ -52,6 +54,7 @@ class Text:
         self._lent: Arena | None = arena
         self.images = arena.region
         self.written: list[tuple[int, int]] | None = []
+        self.put: Callable[[Pieces], None] | None = None
         self._state = state
         self._rows = self.entries.u8[: count * at.FUNCTION_BYTES].reshape(count, at.FUNCTION_BYTES)
         self._rows[:] = fresh_text(count)
@@ -76,8 +79,21 @@ class Text:
         unused = self._image_of.change(self._state)
         self._poke()
         if len(unused.where):
-            self._note(_list_ranges(at.IMAGES, *unused))
-            self._image_of.release(unused)
+            (self.put or self.free)(unused)
+
+    def free(self, pieces: Pieces) -> None:
+        """Images that nobody can reach go."""
+        self.note(_list_ranges(at.IMAGES, pieces.where, pieces.size))
+        self._image_of.release(pieces)
+
+    def patch(self, address: int, code: bytes) -> None:
+        """Code in an image changes."""
+        self.images.write(address, code)
+        self.note([(address, address + len(code))])
+
+    def note(self, ranges: list[tuple[int, int]] | None) -> None:
+        """Code has changed at these ranges, or at too many to list."""
+        self.written = None if ranges is None or self.written is None else self.written + ranges
 
     def take_written(self) -> list[tuple[int, int]] | None:
         """Returns what has changed since the last call."""
@@ -90,7 +106,7 @@ class Text:
         code = jump(place, target)
         if self.entries.read(place, len(code)) != code:
             self.entries.write(place, code)
-            self._note([(place, place + len(code))])
+            self.note([(place, place + len(code))])
 
     def image_sizes(self) -> NDArray[np.uint16]:
         """The size of each function's image in bytes, 0 without one."""
@@ -109,8 +125,9 @@ class Text:
         start = site_offset(index)
         return self.entries.u8[start : start + SITE_BYTES].tobytes()
 
-    def _note(self, ranges: list[tuple[int, int]] | None) -> None:
-        self.written = None if ranges is None or self.written is None else self.written + ranges
+    def placed_image(self, index: int) -> PlacedImage | None:
+        """A function's image, if it has one."""
+        return self._image_of.placed(self._state, index)
 
     def _follow_modules(self) -> None:
         """Entries of modules are written when they are loaded, and become traps when they go."""
@@ -122,7 +139,7 @@ class Text:
         self._rows[changed] = np.where(loaded[changed, None], fresh, INT3)
         self._targets[changed] = 0
         self._loaded = loaded.copy()
-        self._note(None)
+        self.note(None)
 
     def _poke(self) -> None:
         """Patches every site whose instruction changes."""
@@ -134,7 +151,7 @@ class Text:
         code = branches(places, targets[changed])
         finish(poke(self.entries.u8, places, code))
         self._targets = targets
-        self._note(_list_ranges(at.TEXT, places, SITE_BYTES))
+        self.note(_list_ranges(at.TEXT, places, SITE_BYTES))
 
     def _find_targets(self) -> NDArray[np.uint32]:
         """The target of each site (SITE-1 to SITE-5)."""

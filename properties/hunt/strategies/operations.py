@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from properties.hunt.strategies import bpf, ftrace
+from properties.hunt.strategies import bpf, ftrace, tasks
 from properties.hunt.strategies.drawing import (
     LINKS,
     MOST_FUNCTIONS,
@@ -36,7 +36,7 @@ from spec.operations import names_of
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 
-__all__ = ["CONCEPTS", "Beginning", "beginnings", "drawn_for", "operations"]
+__all__ = ["CONCEPTS", "INTERLEAVED_CONCEPTS", "TASKS", "Beginning", "beginnings", "drawn_for", "operations"]
 
 
 def _init_module(draw: DrawFn, at: Setting) -> op.Operation:
@@ -153,6 +153,15 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 }
 """The rules of the machines, but for `faults`: each a choice of operations by weight."""
 
+TASKS = "tasks"
+"""The rule of schedules, which draws more than one operation."""
+
+INTERLEAVED_CONCEPTS = (
+    *(f"{TASKS}_{number}" for number in range(1, 7)),
+    *("programs", "attach", "detach", "batch", "plain", "filters", "direct", "call"),
+)
+"""The rules of the machine that interleaves operations with tasks."""
+
 NARROW = 5
 """Examples of eight."""
 
@@ -219,6 +228,8 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     if probes:
         return Drawn(_probe(draw, at, pick(draw, concerned)))
     drawn = _draw_operations(draw, concept, at)
+    if concept.startswith(TASKS):
+        return Drawn(drawn)
     if isinstance(drawn[-1], op.Settle):
         return Drawn((*drawn, *_call_images(draw, at)))
     return Drawn((*drawn, *_follow(draw, at, drawn[-1])))
@@ -281,6 +292,8 @@ def beginnings(draw: DrawFn) -> Beginning:
 
 
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+    if concept.startswith(TASKS):
+        return tasks.schedule(draw, at)
     if at.inventory.off and rarely(draw, SWITCHED_OFF):
         return (op.FtraceEnabled("1"),)
     if concept == "faults":

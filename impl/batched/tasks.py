@@ -1,0 +1,178 @@
+"""Tasks that stand in the middle of a call, and the operations that wait for them (TASK-*)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from impl.batched.jit.template import Template
+from impl.batched.lifetimes import Lifetimes
+from impl.batched.machine import addresses as at
+from impl.batched.machine.entries import jump
+from impl.batched.machine.kernel import EmulatedKernel
+from impl.batched.machine.text import Text
+from impl.batched.machine.threads import AtPoint, Thread
+from impl.batched.state import Program, State
+from spec import operations as op
+from spec.outcomes import Errno, Ok, Outcome, Pending
+from spec.traces import Trace
+
+__all__ = ["TaskList"]
+
+DONE: Final = "done"
+
+
+@dataclass
+class ListedTask:
+    """A task. point: as seeds write it. program: that it is in. asleep: it does not spin."""
+
+    thread: Thread
+    slot: int
+    point: str = "site"
+    program: Program | None = None
+    asleep: bool = False
+
+    def holds(self) -> set[str]:
+        """TASK-8: the flavours whose grace periods it holds up."""
+        found = set() if self.asleep or self.point == DONE else {"rcu_tasks"}
+        if self.program is not None:
+            found.add("rcu_tasks_trace" if self.program.sleepable else "rcu")
+        return found
+
+
+class TaskList:
+    """tasks: those that were not finished, by name. An operation may wait for them: its flavours, and its answer."""
+
+    def __init__(self, state: State, text: Text, kernel: EmulatedKernel) -> None:
+        self._state, self._text, self._kernel = state, text, kernel
+        self.tasks: dict[str, ListedTask] = {}
+        self._waiting: tuple[set[str], Outcome] | None = None
+        self._lifetimes = Lifetimes(state, text, kernel.unload_program, kernel.references)
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody must be asked."""
+        return bool(self.tasks) or self._waiting is not None
+
+    def begin(self, operation: op.Task) -> Outcome:
+        """A task that stands at the site of a function, which is there."""
+        slot = next(slot for slot in range(len(self.tasks) + 1) if slot not in self._slots())
+        thread = self._kernel.begin(self._state.site(operation.function), operation.arguments, slot)
+        self.tasks[operation.task] = ListedTask(thread, slot)
+        self._text.put = self._lifetimes.put
+        return Ok()
+
+    def step(self, operation: op.Step) -> str:
+        """Lets a task run to a point, or to its end."""
+        standing = self.tasks[operation.task]
+        self._run(standing, operation.to or "")
+        standing.asleep = operation.how == "sleep" and self._may_sleep(standing)
+        self._settle()
+        return standing.point
+
+    def finish(self, operation: op.Finish) -> Trace:
+        """Lets a task run to its end."""
+        standing = self.tasks[operation.task]
+        self._run(standing, "")
+        del self.tasks[operation.task]
+        trace = self._kernel.end(standing.thread)
+        self._settle()
+        return trace
+
+    def judge(self, outcome: Outcome, waits: Mapping[str, int], dropped: Program | None) -> Outcome:
+        """What an operation answers that waits for grace periods; dropped: a program that may have lost its last link.
+
+        Its images were put by now.
+        """
+        if dropped is not None and not dropped.links:
+            self._lifetimes.drop(dropped)
+        held = self._held() & waits.keys()
+        for flavour in waits.keys() - held:
+            self._lifetimes.elapse(flavour)
+        if held:
+            self._waiting = set(waits), outcome
+            return Pending()
+        self._proceed()
+        return outcome
+
+    def wait(self) -> Outcome:
+        """The outcome of the operation that waits, if nothing holds it up any more."""
+        assert self._waiting is not None
+        flavours, outcome = self._waiting
+        if flavours & self._held():
+            return Pending()
+        self._waiting = None
+        self._settle()
+        return outcome
+
+    def elapse(self, operation: op.GracePeriod) -> Outcome:
+        """A grace period is over, if no task holds it up."""
+        if operation.flavour in self._held():
+            return Errno("EBUSY")
+        self._lifetimes.elapse(operation.flavour)
+        return Ok()
+
+    def _run(self, standing: ListedTask, to: str) -> None:
+        kind, _, prog = to.partition(":")
+        program = self._state.programs.get(prog)
+        there = bool(to) and (not prog or program is not None) and (kind != "skip" or self._state.facts.skips_detached)
+        leaves = standing.thread.returned
+        standing.asleep = False
+        self._kernel.resume(standing.thread, AtPoint(kind, program.number if program else 0) if there else None)
+        stands = not standing.thread.returned or (kind == "return" and not leaves)
+        standing.point = to if stands else DONE
+        standing.program = program if stands and kind == "program" else None
+
+    @staticmethod
+    def _may_sleep(standing: ListedTask) -> bool:
+        return standing.point == "body" or (standing.program is not None and standing.program.sleepable)
+
+    def _slots(self) -> set[int]:
+        return {standing.slot for standing in self.tasks.values()}
+
+    def _held(self) -> set[str]:
+        return set().union(*(standing.holds() for standing in self.tasks.values()))
+
+    def _settle(self) -> None:
+        """Goes on with an operation that nothing holds up any more, and frees what can be freed."""
+        if self._waiting is not None and not self._waiting[0] & self._held():
+            for flavour in self._waiting[0]:
+                self._lifetimes.elapse(flavour)
+            self._waiting = set(), self._waiting[1]
+            self._proceed()
+        self._lifetimes.settle()
+        if not self.live:
+            self._lifetimes.end()
+            self._text.put = None
+
+    def _proceed(self) -> None:
+        """An operation is over: what it put and detached is skipped by the tasks that are in its images."""
+        put = self._lifetimes.proceed()
+        facts = self._state.facts
+        for standing in self.tasks.values():
+            image = standing.thread.image
+            if image is None or standing.thread.returned:
+                continue
+            if facts.image_put_skips_fexit and image.address - at.IMAGES in put:
+                skip_fexit(self._text, image.address, image.made)
+            if facts.skips_detached:
+                self._skip_programs(standing.thread)
+
+    def _skip_programs(self, thread: Thread) -> None:
+        """bpf_trampoline_skip_prog(): what was detached from the function is passed over in an image that lives."""
+        assert thread.image is not None
+        sets = self._state.trampolines.sets
+        linked = {int(sets.node_program[node]) for node in sets.row(int(sets.of[thread.index]))}
+        for skip in thread.image.made.skips:
+            if thread.image.programs[skip.run.link] not in linked:
+                place = thread.image.address + skip.at
+                self._text.patch(place, jump(place, thread.image.address + skip.behind))
+
+
+def skip_fexit(text: Text, address: int, made: Template) -> None:
+    """bpf_tramp_image_put(): ip_after_call jumps to the epilogue."""
+    if made.after_call is not None:
+        assert made.epilogue is not None
+        place = address + made.after_call
+        text.patch(place, jump(place, address + made.epilogue))
