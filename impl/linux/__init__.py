@@ -6,7 +6,8 @@ them are wings, each of which imports only those before it:
     host           this machine: its tools, apt, the cache
     architectures  what differs from one processor architecture to the next
     guest          QEMU, the files of a kernel, the agent, and batches of system calls for it
-    bpf, probes    bpf(2); what the kernel shows of ftrace, BPF and its symbols
+    bpf            bpf(2)
+    probes         what the kernel shows of ftrace, BPF and its symbols
     laboratory     our modules, with the functions of a world, and their control
     instruments    measurements that stand beside the runs
 """

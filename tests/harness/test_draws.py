@@ -279,7 +279,9 @@ def test_faults_are_reached_at_once() -> None:
                 found.setdefault(one.point, set()).add(type(two))
 
     attaching = {op.BpfRawTracepointOpen, op.BpfLinkCreate, op.BpfLinkDetach}
-    assert attaching | {op.RegisterFtraceFunction} <= found["register"]
+    registering = {op.RegisterFtraceFunction, op.RegisterFtraceDirectMulti, op.RegisterFtraceGraph, op.Livepatch}
+    assert attaching <= found["register"]
+    assert not found["register"].isdisjoint(registering)
     assert attaching <= found["jit_charge"]
     assert not found["filter"].isdisjoint({op.FtraceSetFilter, op.FtraceSetFilterIp, op.FtraceSetFilterIps})
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "architectures": {"host"},
     "guest": {"host", "architectures"},
     "bpf": {"guest"},
-    "probes": {"architectures", "guest"},
+    "probes": {"architectures", "guest", "bpf"},
     "laboratory": {"host", "architectures", "guest", "probes"},
     "instruments": {"host", "architectures", "guest", "bpf", "probes", "laboratory"},
 }
