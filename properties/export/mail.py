@@ -129,7 +129,9 @@ def _compare_kernel(recording: RecordedSeed, kernel: str) -> str:
     try:
         other = record(setting_of(setting.path, replace(setting.seed, semantics=kernel)))
     except BadInputError as error:
-        return f"{kernel}: {error}"
+        # Nobody who gets the mail has the seed in the same place.
+        place, _, mistake = str(error).removeprefix(f"{setting.path}:").partition(": ")
+        return f"{kernel}: line {place}: {mistake}" if place.isdigit() else f"{kernel}: {error}"
     for here, there in zip(recording.steps, other.steps, strict=True):
         if here.predicted != there.predicted:
             return f"{kernel}: line {here.step.line} gives {there.predicted}"
