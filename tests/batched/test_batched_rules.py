@@ -27,6 +27,14 @@ LINES = {
         bpf_raw_tracepoint_open l4 p4 foo1 -> 0
         call foo1 9 -> fentry:p3 fentry:p1 body fexit:p4 fexit:p2 =9
         site foo1 -> trampoline:fentry:p3,fentry:p1,fexit:p4,fexit:p2""",
+    "SITE-5 another image between two looks": """
+        bpf_prog_load p1 fentry
+        bpf_prog_load p2 fentry
+        bpf_raw_tracepoint_open l1 p1 foo1 -> 0
+        site foo1 -> trampoline:fentry:p1
+        bpf_link_detach l1 -> 0
+        bpf_raw_tracepoint_open l2 p2 foo1 -> 0
+        site foo1 -> trampoline:fentry:p2""",
     "TRAMP-3 a modified return": """
         bpf_prog_load p1 fmod_ret returns=0
         bpf_prog_load p2 fmod_ret returns=-5
