@@ -34,6 +34,7 @@ SYSCALLS = {
     "process_vm_readv": 310,
     "process_vm_writev": 311,
     "bpf": 321,
+    "pidfd_open": 434,
 }
 
 X86_64 = Architecture(
