@@ -138,7 +138,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         holdings=holding.read(),
         fail_nth=open_fail_nth(guest),
     )
-    guest.snapshot()
+    guest.snapshot(symbols.address("rcu_state") + vmlinux.member_offset("rcu_state", "gp_seq"))
     return station
 
 

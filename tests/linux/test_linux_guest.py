@@ -19,6 +19,7 @@ from impl.linux.guest import qemu
 from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Ref, Reply, Struct
 from impl.linux.guest.guest import Guest, GuestDiedError, boot
 from impl.linux.host import tools
+from impl.linux.probes.btf import Btf
 from impl.linux.probes.symbols import parse_kallsyms
 from impl.linux.station import prepare
 from spec.errors import BadInputError
@@ -251,6 +252,35 @@ def test_a_snapshot_is_restored(guest: Guest) -> None:
 
         assert [-ENOENT, 7, 5] == [reply.value for reply in guest.submit(batch)]
         guest.restore()
+
+
+def test_no_grace_period_is_in_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine is stopped and let go again until none is under way; one that has always one is told, and goes on."""
+    told: list[str] = []
+    monitor, states = qemu.Qemu.monitor, iter([5, 6, 8])
+
+    def listen(machine: qemu.Qemu, command: str) -> str:
+        told.append(command.split(" ", maxsplit=1)[0])
+        return monitor(machine, command)
+
+    with closing(boot(kernel_or_skip("linux-6.1"))) as guest:
+        symbols, vmlinux = parse_kallsyms(read(guest, "/proc/kallsyms")), Btf(guest.read("/sys/kernel/btf/vmlinux")[0])
+        sequence = symbols.address("rcu_state") + vmlinux.member_offset("rcu_state", "gp_seq")
+        monkeypatch.setattr(qemu.Qemu, "monitor", listen)
+        guest.snapshot(sequence)
+        guest.restore()
+        assert [told[0], *told[-4:]] == ["stop", "x", "savevm", "cont", "loadvm"]
+
+        told.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(qemu.Qemu, "read_word", lambda _machine, _address: next(states))
+            guest.snapshot(sequence)
+        assert told == ["stop", "cont", "stop", "cont", "stop", "savevm", "cont"]
+
+        guest.patience = 0.5
+        with pytest.raises(BadInputError, match=r"grace period of RCU under way for 0\.5 s"):
+            guest.snapshot(symbols.address("linux_banner") + len("L"))
+        assert read(guest, "/proc/version").startswith(b"Linux")
 
 
 def test_what_is_executed_is_noted() -> None:

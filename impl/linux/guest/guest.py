@@ -33,6 +33,10 @@ __all__ = ["Guest", "GuestDiedError", "boot"]
 SNAPSHOT = "base"
 BOOT_TIMEOUT = 120.0
 PATIENCE = 60.0
+BETWEEN = 0.01
+UNDER_WAY = 3
+"""The bits of a sequence number of grace periods that are its state; 0 if none is under way (kernel/rcu/rcu.h)."""
+
 TAIL_LINES = 60
 PANIC = re.compile(r"Kernel panic - not syncing: .*")
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
@@ -118,9 +122,31 @@ class Guest:
         """What the console printed since the guest was restored."""
         return _decode(self._read_since(self._console_start))
 
-    def snapshot(self) -> None:
-        """Keep the guest's whole state, in place of what was kept before."""
-        self._monitor(f"savevm {SNAPSHOT}")
+    def snapshot(self, grace_periods: int | None = None) -> None:
+        """Keep the guest's whole state, in place of what was kept before.
+
+        grace_periods: the address of the sequence number of RCU's grace periods, in a moment without one the snapshot
+        is taken then. The clock of a guest does not go back with it (cpu_get_ticks in QEMU's system/cpu-timers.c), so
+        that a grace period in the snapshot would have lasted as long as the machine runs, and be told as a stall.
+        """
+        try:
+            if grace_periods is not None:
+                self._stop_between(grace_periods)
+            self._monitor(f"savevm {SNAPSHOT}")
+        finally:
+            if self._alive:
+                self._monitor("cont")
+
+    def _stop_between(self, grace_periods: int) -> None:
+        """Stop the machine while a sequence number's state is that of none under way."""
+        deadline = time.monotonic() + self.patience
+        while time.monotonic() < deadline:
+            self._monitor("stop")
+            if not self._living().read_word(grace_periods) & UNDER_WAY:
+                return
+            self._monitor("cont")
+            time.sleep(BETWEEN)
+        raise BadInputError(f"the kernel had a grace period of RCU under way for {self.patience:g} s without an end")
 
     def restore(self) -> None:
         """Go back to the snapshot; the console's text stays. A guest that died comes back in a new process."""

@@ -97,6 +97,10 @@ class Qemu:
         printed: str = self._execute("human-monitor-command", **{"command-line": command})
         return printed.strip()
 
+    def read_word(self, address: int) -> int:
+        """The eight bytes at a virtual address of the kernel."""
+        return int(self.monitor(f"x /1gx {address:#x}").rpartition(":")[2], 16)
+
     def write_memory(self, address: int, data: bytes) -> None:
         """Store bytes at a virtual address, through QEMU's debugger, which stops the machine meanwhile."""
         try:
