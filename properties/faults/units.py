@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -12,7 +11,6 @@ from typing import Final
 from impl import linux
 from impl.linux.allocations import failed_at
 from impl.linux.observation import EmulatorLimitError
-from impl.linux.probes.leftovers import Leftovers, read_leftovers
 from impl.linux.station import Station
 from impl.linux.system import Linux
 from properties.faults.scenarios import AFTER, POINTS, Scenario
@@ -28,12 +26,6 @@ from spec.system import System
 from spec.worlds import World, synthetic
 
 __all__ = ["Faulted", "FaultsUnit", "Tried"]
-
-SETTLING: Final = 3.0
-"""Seconds in which what is freed after grace periods must have gone."""
-
-SETTLED: Final = 0.5
-"""Seconds after which it mostly has."""
 
 TOLD: Final = 6000
 """Characters of a finding that are kept."""
@@ -81,14 +73,13 @@ class FaultsUnit:
 
 
 class _Trial:
-    """A scenario that is taken again and again. State: what the run without a fault left, and why one was declined."""
+    """A scenario that is taken again and again. State: the last answer, and why one was declined."""
 
     def __init__(self, subject: Subject, scenario: Scenario) -> None:
         self._semantics: Semantics = subject.rules
         self._world: World = like_a_kernel(synthetic(), self._semantics)
         self._station: Station = linux.station_of(subject.kernel, self._world)
         self._scenario = scenario
-        self._left: Leftovers | None = None
         self._answer = ""
         self.declined = ""
 
@@ -134,16 +125,8 @@ class _Trial:
 
     def _find(self, lockstep: Lockstep, fault: str) -> tuple[str, str]:
         """Take the steps, undo them, and look for what is left: aspect and text of a finding, or nothing."""
-        found = self._take_steps(lockstep, fault) or lockstep.undo()
-        if found:
-            return found[0].aspect, str(found[0])
-        inventory = lockstep.inventory
-        undone = not (self.declined or inventory.unclean or inventory.dead or inventory.doubtful)
-        leak = self._look_for_leaks() if undone else ""
-        found = lockstep.close()
-        if found:
-            return found[0].aspect, str(found[0])
-        return ("leak", f"after undoing, other than without the fault: {leak}") if leak else ("", "")
+        found = self._take_steps(lockstep, fault) or lockstep.undo(settle=True) or lockstep.close()
+        return (found[0].aspect, str(found[0])) if found else ("", "")
 
     def _take_steps(self, lockstep: Lockstep, fault: str) -> tuple[Divergence, ...]:
         scenario = self._scenario
@@ -167,16 +150,3 @@ class _Trial:
             if found := lockstep.step(Step(operation)).divergences:
                 return found
         return ()
-
-    def _look_for_leaks(self) -> str:
-        """What is left other than without a fault, when it has had time to go."""
-        guest, symbols = self._station.guest, self._station.symbols
-        deadline = time.monotonic() + SETTLING
-        if self._left is None:
-            time.sleep(SETTLED)
-            self._left = read_leftovers(guest, symbols)
-        left = read_leftovers(guest, symbols)
-        while (more := left.beyond(self._left)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-            left = read_leftovers(guest, symbols)
-        return more

@@ -21,8 +21,6 @@ __all__ = [
     "LoadedProgram",
     "close",
     "close_all",
-    "count_links",
-    "count_programs",
     "create_array",
     "create_kprobe_multi",
     "create_link",
@@ -41,7 +39,7 @@ __all__ = [
 
 # enum bpf_cmd
 MAP_CREATE, PROG_LOAD, GET_INFO, RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
-PROG_NEXT_ID, BTF_FD_BY_ID, BTF_NEXT_ID, LINK_CREATE, LINK_NEXT_ID = 11, 19, 23, 28, 31
+BTF_FD_BY_ID, BTF_NEXT_ID, LINK_CREATE, LINK_NEXT_ID = 19, 23, 28, 31
 MAP_TYPE_ARRAY, MMAPABLE = 2, 1 << 10
 PROG_TYPE_KPROBE, PROG_TYPE_TRACING = 2, 26
 SLEEPABLE = 1 << 4
@@ -259,27 +257,6 @@ def open_btfs(guest: Guest, names: Collection[str]) -> dict[str, int]:
         close_all(guest, [fd for fd, name in there if name not in names])
         more = replies[following].value >= 0
     return found
-
-
-def count_programs(guest: Guest) -> int:
-    """How many programs the kernel has."""
-    return _count(guest, PROG_NEXT_ID)
-
-
-def count_links(guest: Guest) -> int:
-    """How many links the kernel has."""
-    return _count(guest, LINK_NEXT_ID)
-
-
-def _count(guest: Guest, command: int) -> int:
-    found, number = 0, 0
-    while True:
-        batch, attribute = Batch(), _Attribute(12).words(0, number)
-        index = batch.syscall("bpf", command, attribute.build(out=True), attribute.size)
-        reply = guest.submit(batch)[index]
-        if reply.value < 0:
-            return found
-        found, number = found + 1, _read_word(reply.data[0], 4)
 
 
 def _open_btf(batch: Batch, number: int) -> int:
