@@ -20,7 +20,7 @@ from model.trampolines import bpf_trampoline_link_prog, bpf_trampoline_unlink_pr
 from spec import operations as op
 from spec.globs import link_pattern
 
-__all__ = ["bpf_raw_tracepoint_open", "bpf_tracing_link_release", "link_create"]
+__all__ = ["bpf_raw_tracepoint_open", "bpf_tracing_link_release", "link_create", "link_info"]
 
 Target = tuple[str, int | None]
 Targets = tuple[Target, ...]
@@ -42,6 +42,15 @@ def link_create(state: State, operation: op.BpfLinkCreate) -> State:
         raise Refused(state, "EINVAL", "LINK-2")
     cite("LINK-2")
     return _bpf_tracing_prog_attach(state, operation.link, program, function, cookie)
+
+
+def link_info(state: State, name: str) -> str:
+    """LINK-18: BPF_OBJ_GET_INFO_BY_FD of a link, its functions by their names."""
+    cite("LINK-18")
+    program, cookies = state.links[name].program, state.links[name].cookies
+    told = program.multi or state.semantics.single_cookie_told
+    words = {function: cookie % (1 << 64) if told else 0 for function, cookie in cookies.items()}
+    return " ".join([program.kind, *sorted(f"{name}:{word}" if word else name for name, word in words.items())])
 
 
 def _bpf_tracing_prog_attach(

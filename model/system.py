@@ -21,6 +21,7 @@ from model.tasks import Scheduler
 from spec import operations as op
 from spec.alphabet import INTERLEAVED, alphabet
 from spec.border import bordered
+from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
@@ -161,6 +162,11 @@ class Model:
         """IMAGE-3: how the images that sites show reach the original."""
         CITATIONS.set(self._citations)
         return originals(self.state)
+
+    def link_info(self, operation: Linking) -> str:
+        """LINK-18: what a link tells of itself."""
+        CITATIONS.set(self._citations)
+        return links.link_info(self.state, operation.link)
 
     def _count(self, trace: Trace, missed: Counter[str]) -> Trace:
         self._missed += missed

@@ -114,6 +114,9 @@ class BorderedSystem:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.inner)})
+
 
 def resolved(operation: Operation, world: World) -> Operation:
     """The operation with each MODULE:FUNC as the world's unique name of it (NAME-11); mostly it is the operation."""

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Annotated, Any, Final, Protocol
 
 from spec.costs import Cost
-from spec.operations import Finish, Operation, Step
+from spec.operations import BpfLinkCreate, BpfRawTracepointOpen, Finish, Operation, Step
 from spec.reading import one_of
 from spec.sharing import LEVELS
 from spec.system import System
@@ -25,6 +25,8 @@ __all__ = [
     "Declines",
     "LeftOver",
     "Level",
+    "LinkInfo",
+    "Linking",
     "Originals",
     "Sharing",
     "Tasks",
@@ -33,6 +35,7 @@ __all__ = [
     "declines",
     "finish",
     "left_over",
+    "link_info",
     "originals",
     "sharing",
     "step",
@@ -41,6 +44,7 @@ __all__ = [
 
 CountedCosts = frozenset[Annotated[str, one_of(entry.name for entry in fields(Cost))]]
 Level = Annotated[str, one_of(LEVELS)]
+Linking = BpfRawTracepointOpen | BpfLinkCreate
 
 
 class Declines(Protocol):
@@ -100,6 +104,13 @@ class LeftOver(Protocol):
         """
 
 
+class LinkInfo(Protocol):
+    """A system whose links can be asked what they are."""
+
+    def link_info(self, operation: Linking) -> str:
+        """What the link that an operation has just made tells of itself (LINK-18): kind, functions and cookies."""
+
+
 VALUES: Final[Mapping[str, Any]] = {"counts": CountedCosts, "sharing": Level}
 """The types of members that stay the same from the start."""
 
@@ -108,6 +119,7 @@ METHODS: Final[Mapping[str, Any]] = {
     "console": str,
     "originals": dict[str, str],
     "left_over": str,
+    "link_info": str,
     "step": str,
     "finish": Trace,
 }
@@ -159,4 +171,10 @@ def originals(system: System) -> Mapping[str, str]:
 def left_over(system: System) -> str:
     """As LeftOver; a system without it leaves nothing."""
     answer: str = getattr(system, "left_over", str)()
+    return answer
+
+
+def link_info(system: System, operation: Linking) -> str:
+    """As LinkInfo; no system without it is asked."""
+    answer: str = getattr(system, "link_info")(operation)  # noqa: B009  # no member of a System
     return answer

@@ -126,6 +126,10 @@ class Semantics:
     Since 2fcc82411e74 ("bpf, x86: Attach a cookie to fentry/fexit/fmod_ret/lsm."), v5.19.
     """
 
+    single_cookie_told: bool
+    """What a link to one function tells of itself has its cookie (LINK-18). In 7.3.4; the struct bpf_link_info of
+    6.1.192 and 6.12.117 has no place for it, nor has the proposal's."""
+
     tracing_multi: bool
     """One link may attach to many functions. c1d32dea5d46 ("bpf: Add support for tracing multi link"), v7.2; and the
     proposal of 2021."""
@@ -223,6 +227,7 @@ _LINUX_6_1 = Semantics(
     freplace=True,
     fsession=False,
     cookies=True,
+    single_cookie_told=False,
     tracing_multi=False,
     parts_limit=None,
     prog_pins_module=False,
@@ -266,6 +271,7 @@ _LINUX_7_3 = replace(
     max_links=36,
     union_arguments=True,
     fsession=True,
+    single_cookie_told=True,
     tracing_multi=True,
     foreign_direct="EINVAL",
     rude_waits=False,

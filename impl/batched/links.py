@@ -23,7 +23,7 @@ from spec import operations as op
 from spec.globs import link_pattern
 from spec.outcomes import Ok
 
-__all__ = ["create", "detach", "open_raw_tracepoint"]
+__all__ = ["create", "detach", "info", "open_raw_tracepoint"]
 
 UNNAMED: Final = -1
 ERRNOS: Final = ("", "EBUSY", "E2BIG")
@@ -241,6 +241,28 @@ def _put_images(state: State, where: Indices, first: Indices, nodes: NDArray[np.
 def _enter(state: State, link: str, program: Program, where: Indices) -> None:
     program.links += 1
     state.links[link] = Link(program, where.astype(np.int32))
+
+
+def info(state: State, name: str) -> str:
+    """What a link tells of itself: the kind, and the functions with the cookies of its program's nodes."""
+    link = state.links[name]
+    told = link.program.multi or state.facts.single_cookie_told
+    where = link.functions.tolist()
+    cookies = _find_cookies(state, link) if told else [0] * len(where)
+    named = [state.functions.all[index].name for index in where]
+    targets = [f"{name}:{cookie}" if cookie else name for name, cookie in zip(named, cookies, strict=True)]
+    return f"{link.program.kind} {' '.join(sorted(targets))}"
+
+
+def _find_cookies(state: State, link: Link) -> list[int]:
+    """The cookie of a link's program on each of its functions."""
+    sets, cookies = state.trampolines.sets, state.trampolines.cookies
+    if link.program.kind == EXTENSION:
+        return [int(cookies[state.trampolines.extension[index]]) for index in link.functions.tolist()]
+    classes, places = np.unique(sets.of[link.functions], return_inverse=True)
+    nodes = [next(n for n in sets.row(c) if sets.node_program[n] == link.program.number) for c in classes.tolist()]
+    found: list[int] = cookies[nodes][places].tolist()
+    return found
 
 
 def detach(state: State, operation: op.BpfLinkDetach) -> Ok:

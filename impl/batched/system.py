@@ -17,6 +17,7 @@ from impl.batched.state import State
 from impl.batched.tasks import TaskList
 from spec import operations as op
 from spec.alphabet import INTERLEAVED, alphabet
+from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.operations import Operation
@@ -136,6 +137,10 @@ class Batched:
         """Let a task run to its end."""
         assert self._tasks is not None
         return self._tasks.finish(operation)
+
+    def link_info(self, operation: Linking) -> str:
+        """What the link that an operation has just made tells of itself."""
+        return links.info(self.state, operation.link)
 
     def sites(self) -> Mapping[str, Site]:
         """Every site that is not a plain nop."""

@@ -249,6 +249,20 @@ class Attachments:
         self._release(loaded)
         return Errno(errno_name(fd))
 
+    def info(self, link: str) -> str:
+        """What BPF_OBJ_GET_INFO_BY_FD tells of a link (LINK-18), BTF's ids as the functions of the world."""
+        fd, (loaded, *_) = self._links[link]
+        multi = self.run.inventory.programs[loaded.prog].multi
+        try:
+            told = commands.ask_link(self.directory.station.guest, fd, multi=multi)
+        except OSError as error:
+            return f"-{errno_name(-(error.errno or 0))}"
+        kinds = {number: kind for (kind, _), number in ATTACH_TYPES.items()}
+        names = self.directory.names_of_ids(told.btf)
+        targets = {names.get(number, f"{told.btf}:#{number}"): cookie for number, cookie in told.cookies}
+        words = sorted(f"{name}:{cookie}" if cookie else name for name, cookie in targets.items())
+        return " ".join([kinds.get(told.attach_type, f"attach type {told.attach_type}"), *words])
+
     def detach(self, wanted: op.BpfLinkDetach) -> Outcome:
         """Close the link's only descriptor; then programs that nothing else uses."""
         fd, loaded = self._links.pop(wanted.link)

@@ -77,6 +77,12 @@ class Directory:
             return 0
         return self.station.btfs[self.home(function)].functions.get(function.symbol, 0)
 
+    def names_of_ids(self, btf: str) -> dict[int, str]:
+        """The functions of the world by their ids in the BTF of a module, or of `vmlinux`."""
+        world, home = self.station.world, None if btf == "vmlinux" else btf
+        held = (function for function in (*world.functions, *world.others) if self.home(function) == home)
+        return {number: function.name for function in held if (number := self.btf_id(function))}
+
     def btf_fd(self, function: Function) -> int:
         """The descriptor of the BTF of a function's module, 0 for vmlinux's."""
         home = self.home(function)

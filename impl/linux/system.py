@@ -21,6 +21,7 @@ from impl.linux.run import RunState
 from impl.linux.station import Station
 from spec import operations as op
 from spec.alphabet import alphabet
+from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory
@@ -125,6 +126,10 @@ class Linux:
     def originals(self) -> Mapping[str, str]:
         """How the images that sites show reach the original (IMAGE-3)."""
         return self._observer.originals()
+
+    def link_info(self, operation: Linking) -> str:
+        """What the link that an operation has just made tells of itself (LINK-18)."""
+        return self._attachments.info(operation.link)
 
     def left_over(self) -> str:
         """What is left in the kernel's memory, once what undoing leaves is given back, too: programs, ops, filters."""

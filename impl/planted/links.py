@@ -14,7 +14,7 @@ from impl.batched.functions import Indices
 from impl.batched.links import BUSY, TOO_BIG
 from impl.batched.programs import EXTENSION
 from impl.batched.sets import ProgramSets
-from impl.batched.state import Program, State
+from impl.batched.state import Link, Program, State
 from impl.batched.targets import Targets, words
 from impl.batched.trampolines import Trampolines
 from impl.planted.planting import Original, planted
@@ -169,3 +169,18 @@ def e2big_after_ebusy(original: Original, state: State, program: Program, where:
         sets = state.trampolines.sets
         errnos[(errnos == TOO_BIG) & sets.holding(program.number, sets.of[where])] = BUSY
     return errnos
+
+
+@planted(
+    "links._find_cookies",
+    rule="LINK-18",
+    semantics="linux-7.3",
+    minimal="""
+    bpf_prog_load p1 fentry multi
+    bpf_link_create l1 p1 foo1:1 foo2
+    """,
+)
+def info_gives_a_neighbours_cookie(original: Original, state: State, link: Link) -> list[int]:
+    """What a link tells of itself has the cookies in another order than the functions."""
+    found: list[int] = original(state, link)
+    return found[::-1]

@@ -14,6 +14,7 @@ from impl.batched import Batched
 from impl.batched.system import HANDLERS
 from spec import operations as op
 from spec.border import bordered
+from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.operations import Operation
 from spec.outcomes import Outcome
@@ -115,6 +116,11 @@ class PlantedSystem(Batched):
         """Let a task run to its end."""
         with self._bug.in_place():
             return super().finish(operation)
+
+    def link_info(self, operation: Linking) -> str:
+        """What the link that an operation has just made tells of itself."""
+        with self._bug.in_place():
+            return super().link_info(operation)
 
     def cost(self) -> Cost:
         """The totals so far."""

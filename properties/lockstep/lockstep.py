@@ -16,6 +16,7 @@ from properties.lockstep.journal import Journal
 from spec import capabilities
 from spec.alphabet import INTERLEAVED, alphabet
 from spec.border import resolved
+from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory, undo_operations
@@ -56,6 +57,9 @@ class Reference(System, capabilities.Tasks, Protocol):
 
     def originals(self) -> Mapping[str, str]:
         """As spec.capabilities.Originals."""
+
+    def link_info(self, operation: Linking) -> str:
+        """As spec.capabilities.LinkInfo."""
 
     def value(self) -> Hashable:
         """The state as a value: where two are equal, the same operations do the same, costs aside."""
@@ -327,6 +331,7 @@ class Lockstep:
                 _compare_outcomes(outcome, answer, runner.system)
                 or _compare_sites(sites, runner.system.sites())
                 or _compare_originals(model, runner.system, unsure)
+                or _compare_link_info(model, runner.system, step.operation, outcome)
                 or _compare_costs(cost, runner, model)
                 or _compare_expected(step.expected, str(outcome))
             )
@@ -462,6 +467,14 @@ def _compare_originals(model: Reference, system: System, unsure: Collection[str]
         return None
     said, shown = ("\n".join(f"{name} {ways.get(name)}" for name in differing) for ways in (expected, seen))
     return "original", said, shown
+
+
+def _compare_link_info(model: Reference, system: System, operation: Operation, outcome: Outcome) -> Difference | None:
+    """What a link that has just been made tells of itself, where a system can tell."""
+    if not isinstance(operation, Linking) or not isinstance(outcome, Ok) or not hasattr(system, "link_info"):
+        return None
+    expected, seen = model.link_info(operation), capabilities.link_info(system, operation)
+    return ("link", expected, seen) if expected != seen else None
 
 
 def _find_leak(runner: _Runner) -> Difference | None:

@@ -15,13 +15,14 @@ from properties.systems.exec_system import exec_factory
 from properties.systems.guard import SystemCrashError, guarded
 from properties.systems.naming import resolve
 from spec import capabilities
+from spec.border import bordered
 from spec.capabilities import METHODS, VALUES
-from spec.operations import Finish
+from spec.operations import BpfLinkCreate, Finish
 from spec.operations import Step as TaskStep
 from spec.seeds import Step, parse_operation, parse_seed
-from spec.semantics import PRESETS
+from spec.semantics import PRESETS, Semantics
 from spec.system import System, SystemFactory
-from spec.worlds import synthetic
+from spec.worlds import World, synthetic
 from tests.support import lockstep_fakes as fakes
 
 EXAMPLE = Path(__file__).parents[1] / "support" / "example_process.py"
@@ -44,9 +45,11 @@ FACTORIES = [
     fakes.Talks,
     fakes.Shares,
     fakes.Looks,
+    fakes.Tells,
     fakes.Leaks,
     fakes.Capable,
 ]
+LINK = BpfLinkCreate("l1", "p1", (("foo1", None), ("outer", None)))
 SECOND = parse_operation("livepatch foo3")
 
 
@@ -78,6 +81,7 @@ def answers(system: System) -> dict[str, Any]:
         "console": capabilities.console(system),
         "counts": capabilities.counts(system),
         "originals": capabilities.originals(system),
+        "link_info": capabilities.link_info(system, LINK) if hasattr(system, "link_info") else "",
         "left_over": capabilities.left_over(system),
         "sharing": capabilities.sharing(system),
         "step": capabilities.step(system, TaskStep("t1", to="body")),
@@ -102,6 +106,15 @@ def test_every_member_is_compared() -> None:
 def test_a_guarded_system_is_transparent(factory: type) -> None:
     """Every member and capability, present or absent, is that of the system inside."""
     assert answers(made(factory)) == answers(made(guarded(factory, 10.0)))
+
+
+def test_a_guard_finds_what_is_behind_the_border() -> None:
+    """The capabilities of a system that the border wraps, and no others."""
+
+    def behind(world: World, semantics: Semantics) -> System:
+        return bordered(fakes.Tells(world, semantics), world, semantics)
+
+    assert {"link_info", "step", "finish"} == answers(made(guarded(behind, 10.0)))["present"]
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

@@ -338,6 +338,16 @@ def test_how_an_image_reaches_the_original_is_compared() -> None:
     assert lockstep(fakes.Looks, fakes.Honest).run(steps(*lines, "livepatch foo1")) == ()
 
 
+def test_what_a_link_tells_of_itself_is_compared() -> None:
+    """As it has been made, where a system can tell (LINK-18)."""
+    lines = ("bpf_prog_load p1 fexit multi", "bpf_link_create l1 p1 foo2:7 foo1")
+    found = diverge(fakes.TellsKind, *lines)
+
+    assert ("link", "fexit foo1 foo2:7", "fexit") == (found.aspect, found.expected, found.observed)
+    assert "LINK-18" in found.rules
+    assert lockstep(fakes.Tells, fakes.Honest).run(steps(*lines, "bpf_link_create l2 p1 foo1")) == ()
+
+
 @pytest.mark.parametrize(
     ("lines", "settle", "told"),
     [

@@ -34,6 +34,8 @@ def answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
             return {"cost": wire.encode(system.cost())}
         case {"declines": operation}:
             return {"declines": capabilities.declines(system, wire.decode(Operation, operation, "declines"))}
+        case {"link_info": operation}:
+            return {"link_info": capabilities.link_info(system, wire.decode(Operation, operation, "link_info"))}
         case {"step": operation}:
             return {"step": capabilities.step(system, wire.decode(Step, operation, "step"))}
         case {"finish": operation}:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import model
+from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.inventory import Inventory
 from spec.operations import (
@@ -237,6 +238,20 @@ class LooksAtStacks(Looks):
         return dict.fromkeys(super().originals(), "stack")
 
 
+class Tells(Honest):
+    """Tells what its links are."""
+
+    def link_info(self, operation: Linking) -> str:
+        return self._inner.link_info(operation)
+
+
+class TellsKind(Tells):
+    """Tells of a link its kind alone."""
+
+    def link_info(self, operation: Linking) -> str:
+        return super().link_info(operation).partition(" ")[0]
+
+
 class Leaks(Honest):
     """Never frees what a link held."""
 
@@ -253,7 +268,7 @@ class Leaks(Honest):
         return f"+{self._leaked} links" if self._leaked else ""
 
 
-class Capable(Declines, CountsImages, Talks, Shares, Looks, Leaks):
+class Capable(Declines, CountsImages, Talks, Shares, Looks, Tells, Leaks):
     """Has every capability."""
 
     name = "capable"
@@ -295,3 +310,6 @@ class Forgetful(Honest):
 
     def originals(self) -> Mapping[str, str]:
         return self._inner.originals()
+
+    def link_info(self, operation: Linking) -> str:
+        return self._inner.link_info(operation)

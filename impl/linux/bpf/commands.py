@@ -18,7 +18,9 @@ from impl.linux.guest.guest import Guest
 __all__ = [
     "JIT_LIMIT",
     "SLEEPABLE",
+    "LinkInfo",
     "LoadedProgram",
+    "ask_link",
     "close",
     "close_all",
     "create_array",
@@ -45,6 +47,9 @@ PROG_TYPE_KPROBE, PROG_TYPE_TRACING = 2, 26
 SLEEPABLE = 1 << 4
 TRACE_KPROBE_MULTI, KPROBE_MULTI_RETURN = 42, 1
 NAME_BYTES = 16
+
+# offsets in struct bpf_link_info
+LINK_INFO_BYTES, LINK_ATTACH_TYPE, LINK_COUNT, LINK_COOKIE, LINK_IDS, LINK_COOKIES = 64, 16, 20, 32, 32, 48
 
 # offsets in struct bpf_prog_info and struct bpf_btf_info
 PROG_INFO_BYTES, PROG_ID, PROG_TAG, PROG_NR_KSYMS, PROG_KSYMS = 128, 4, 8, 104, 112
@@ -217,6 +222,52 @@ class LoadedProgram:
     address: int
 
 
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """What a link tells of itself. attach_type: one of recorders.ATTACH_TYPES. btf: a module, or `vmlinux`.
+
+    cookies: the BTF id of each function, and its cookie, or 0 where the kernel has no place for it.
+    """
+
+    attach_type: int
+    btf: str
+    cookies: tuple[tuple[int, int], ...]
+
+
+def ask_link(guest: Guest, link: int, *, multi: bool) -> LinkInfo:
+    """BPF_OBJ_GET_INFO_BY_FD: struct bpf_link_info, whose union has `tracing_multi` or `tracing`; OSError."""
+    if not multi:
+        info = _get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0]
+        attach_type, btf, target = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
+        return LinkInfo(attach_type, _name_btf(guest, btf), ((target, _read_quad(info, LINK_COOKIE)),))
+    count = _read_word(_get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0], LINK_COUNT)
+    wanted = _Attribute(LINK_INFO_BYTES).words(LINK_COUNT, count)
+    wanted.pointer(LINK_IDS, Out(4 * count)).pointer(LINK_COOKIES, Out(8 * count))
+    info, ids, cookies = _get_link_info(guest, link, wanted).data
+    attach_type, _, btf = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
+    pairs = zip(struct.unpack(f"<{count}I", ids), struct.unpack(f"<{count}Q", cookies), strict=True)
+    return LinkInfo(attach_type, _name_btf(guest, btf), tuple(pairs))
+
+
+def _get_link_info(guest: Guest, link: int, info: _Attribute) -> Reply:
+    batch = Batch()
+    index = _get_info(batch, link, info)
+    reply = guest.submit(batch)[index]
+    if reply.value < 0:
+        raise OSError(-reply.value, "BPF_OBJ_GET_INFO_BY_FD")
+    return reply
+
+
+def _name_btf(guest: Guest, number: int) -> str:
+    batch = Batch()
+    opened = _open_btf(batch, number)
+    replies = guest.submit(batch)
+    if replies[opened].value < 0:
+        return f"BTF {number}"
+    close_all(guest, [replies[opened].value])
+    return _read_btf_name(replies[opened + 1])
+
+
 def program_info(batch: Batch, program: Descriptor) -> int:
     """BPF_OBJ_GET_INFO_BY_FD; its reply is for loaded_program()."""
     info = _Attribute(PROG_INFO_BYTES).words(PROG_NR_KSYMS, 1).pointer(PROG_KSYMS, Out(8))
@@ -280,6 +331,10 @@ def _get_info(batch: Batch, fd: Descriptor, info: _Attribute) -> int:
 
 def _read_word(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
+
+
+def _read_quad(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 8], "little")
 
 
 def without_jit_charge(batch: Batch, add: Callable[[Batch], int], restore: bytes, limit: int = 1) -> int:
