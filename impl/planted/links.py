@@ -132,7 +132,6 @@ def rollback_keeps_link(original: Original, state: State, program: Program, firs
     minimal="""
     bpf_prog_load p1 fentry multi
     bpf_link_create l1 p1 foo2:1 foo1
-    call foo1 1
     """,
 )
 def cookies_by_btf_id(original: Original, state: State, *rest: Any) -> Targets:

@@ -183,7 +183,7 @@ def ninth_cookie_of_a_program(
     rule="LINK-15",
     origin="range",
     semantics="linux-7.3",
-    minimal=f"bpf_prog_load p1 fentry multi\n{COOKIES}\ncall foo8 1 2 3 4 5 6 7 8",
+    minimal=f"bpf_prog_load p1 fentry multi\n{COOKIES}",
 )
 def cookies_numbered_by_a_byte(
     original: Original, trampolines: Trampolines, nodes: NDArray[np.int32], cookies: NDArray[np.uint64]

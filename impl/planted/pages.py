@@ -96,14 +96,13 @@ def hashes_of_four_pages(original: Original, tables: Tables, mask: NDArray[np.bo
 
 @planted(
     "links._enter",
-    rule="LINK-12",
+    rule="LINK-18",
     origin="range",
     semantics="linux-7.3",
     world=LARGE,
     minimal="""
     bpf_prog_load p1 fentry
     bpf_raw_tracepoint_open l1 p1 many1014
-    bpf_link_detach l1
     """,
 )
 def link_of_four_pages(original: Original, state: State, link: str, program: Program, where: Indices) -> None:
@@ -122,7 +121,6 @@ def link_of_four_pages(original: Original, state: State, link: str, program: Pro
     minimal="""
     bpf_prog_load p1 fentry multi
     bpf_link_create l1 p1 foo1:1 many1:2
-    call foo1 1
     """,
 )
 def ids_of_ten_bits(original: Original, state: State, *rest: Any) -> Targets:

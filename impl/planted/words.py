@@ -164,7 +164,6 @@ def small_return_zero_extended(original: Original, function: Function, word: int
     minimal="""
     bpf_prog_load p1 fentry multi
     bpf_link_create l1 p1 foo1:4294967296
-    call foo1 1
     """,
 )
 def cookies_of_a_batch_in_32_bits(original: Original, *arguments: Any) -> Targets:

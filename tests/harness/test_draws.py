@@ -148,6 +148,7 @@ def test_words_have_the_whole_range() -> None:
     assert any(word < -HALF for word in arguments)
 
 
+@pytest.mark.slow
 def test_a_large_world_is_used_to_its_ends() -> None:
     """Functions and records of each page, several modules, and calls of many functions."""
     world = large()

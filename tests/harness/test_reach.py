@@ -17,7 +17,7 @@ from spec.semantics import PRESETS, Semantics
 from spec.system import SystemFactory
 from spec.worlds import synthetic
 
-LEAST_ROUNDS = 8
+LEAST_ROUNDS = 5
 ROUND = 10
 """Examples. Later ones of a run are mutants of earlier ones, which reach less."""
 
@@ -41,7 +41,7 @@ def test_random_sequences_agree(semantics: Semantics, factories: list[SystemFact
     tally = Tally(semantics)
     machine = machine_for(synthetic(), semantics, factories, tally)
     profile = settings(machine.TestCase.settings, max_examples=ROUND, phases=(Phase.generate, Phase.shrink))
-    for number in range(max(LEAST_ROUNDS, settings().max_examples // ROUND)):
+    for number in range(max(LEAST_ROUNDS, settings().max_examples // (2 * ROUND))):
         run_state_machine_as_test(seed(number)(machine), settings=profile)
     possible = answers(semantics, synthetic())
     reached = [answer for verb, each in possible.items() for answer in each if tally.outcomes[verb, answer]]

@@ -85,7 +85,7 @@ def test_sequential_rounds_are_what_they_are_without_tasks() -> None:
             seen.append(tuple(sorted(f"{verb} {count}" for (verb, _), count in search.tally.outcomes.items())))
         return seen
 
-    with_tasks, without = histories(interleaves=True, rounds=5), histories(interleaves=False, rounds=4)
+    with_tasks, without = histories(interleaves=True, rounds=4), histories(interleaves=False, rounds=3)
 
     assert with_tasks[:3] == without[:3]
     assert any(line.startswith("task ") for line in with_tasks[3])
