@@ -35,6 +35,7 @@ from spec.worlds import World
 __all__ = ["HalfDoneError", "Linux"]
 
 SWITCH = "/proc/sys/kernel/ftrace_enabled"
+COMMON = frozenset({"ftrace_caller", "ftrace_regs_caller"})
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
 
 
@@ -46,6 +47,7 @@ class Linux:
     """A run in a kernel, from the station's snapshot on.
 
     answered: what the last operation answered in which an allocation was made to fail; None if none was.
+    _spared: an operation did without the memory that it was refused.
 
     counts: of the costs only images, and runs that were missed, can be seen of a kernel whose grace periods were made
     short.
@@ -66,6 +68,7 @@ class Linux:
         self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
         self.answered: Outcome | None = None
+        self._spared = False
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
     def declines(self, operation: Operation) -> str:
@@ -86,6 +89,7 @@ class Linux:
             if outcome == Errno("ENOMEM"):
                 _require_same(before, self._observer.sites)
                 return self._try_out(operation)
+            self._spared = self._spared or isinstance(outcome, Ok)
         return outcome
 
     def _try_out(self, operation: Operation) -> Outcome:
@@ -104,7 +108,16 @@ class Linux:
 
     def sites(self) -> Mapping[str, Site]:
         """As they were seen after the last operation."""
-        return self._observer.sites
+        shown = self._observer.sites
+        return {name: self._with_own(name, site) for name, site in shown.items()} if self._spared else shown
+
+    def _with_own(self, name: str, site: Site) -> Site:
+        """The site as if its only ops had the trampoline for which there may have been no memory (FAIL-4)."""
+        if site.count != 1 or site.target not in COMMON:
+            return site
+        inventory = self._run.inventory
+        ops = (f"ops:{each}" for each, record in inventory.ops.items() if record.enabled and record.covers(name))
+        return replace(site, target=next(ops, "ops:klp_ops" if name in inventory.livepatches else "ops:graph_ops"))
 
     def console(self) -> str:
         """What the kernel printed in the last operation."""

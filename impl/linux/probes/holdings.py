@@ -24,6 +24,7 @@ JIT = "bpf_jit_current"
 IMAGES, TRAMPOLINES = "bpf_kallsyms", "ftrace_ops_trampoline_list"
 TABLE, EMPTY, OF_TABLE = "direct_functions", "empty_hash", "alloc_ftrace_hash"
 SLABS, TRACES = "/proc/slabinfo", "/sys/kernel/debug/slab/{}/alloc_traces"
+SHRINK, QUARANTINE = "/sys/kernel/slab/{}/shrink", "kasan_quarantine_remove_cache"
 CACHE = re.compile(r"^(kmalloc-(?:rnd-\d+-)?\d+k?) ", re.MULTILINE)
 SITE = re.compile(r"^ *(\d+) (\w+)", re.MULTILINE)
 ALLOCATES = re.compile(r".*(ftrace|trampoline|tramp_|tracing_(prog|multi|link)|hash_entry).*")
@@ -123,6 +124,9 @@ class HoldingsReader:
         return lambda replies: int.from_bytes(replies[read].data[0], "little")
 
     def _add_objects(self, batch: Batch) -> Callable[[Sequence[Reply]], Counter[str]]:
+        # KASAN keeps what was freed, as if it were in use, until its cache is shrunk (mm/kasan/quarantine.c).
+        for name in self._caches if self._symbols.addresses(QUARANTINE) else ():
+            batch.write_file(SHRINK.format(name), b"1")
         traces = [batch.read_file(TRACES.format(name)) for name in self._caches]
 
         def count(replies: Sequence[Reply]) -> Counter[str]:
