@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from spec.operations import Operation, names_of
 
 __all__ = ["Decliner", "limits_of"]
 
+LOCKDEP = "lock_is_held_type"
+"""What lockdep_assert_held() calls, in a kernel with CONFIG_LOCKDEP."""
+
 NEVER = 1000
 """From so many on a `fail` takes an earlier one back."""
 
@@ -29,6 +32,8 @@ NO_FAIL_NTH = "has no /proc/self/fail-nth: it is built without CONFIG_FAULT_INJE
 HALF_STARTED = "leaves an ops half started at which ftrace died, so that its direct calls are refused as misuse"
 
 UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
+
+UNLOCKED = "asks livepatched neighbours' trampolines without their locks, so that its lockdep warns (DEFECT-27)"
 
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
@@ -265,7 +270,8 @@ class Decliner:
         if self._direct_ops_lives(0):
             return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
-        return self._second_try(program.kind, program.target or operation.function or "") if program else ""
+        target = (program.target if program else None) or operation.function or ""
+        return (self._second_try(program.kind, target) if program else "") or self._ask_neighbours({target}, {target})
 
     def _second_try(self, kind: str, function: str) -> str:
         """An image that did not call the original must now share it with an IPMODIFY user (IPMODIFY-5)."""
@@ -282,15 +288,18 @@ class Decliner:
         program = self._inventory.programs.get(operation.prog)
         if program is None:
             return ""
+        targets = {function.name for function in self.directory.functions_of_link(self._inventory, operation)}
         if not program.multi:
-            return self._second_try(program.kind, operation.targets[0][0])
+            return self._second_try(program.kind, operation.targets[0][0]) or self._ask_neighbours(targets, targets)
         home = self.directory.home_of_link(self._inventory, operation)
         if home not in {None, CORE} and home not in self._inventory.modules:
             return "has no BTF of a module that is not loaded"
         homes = {home, *map(self.directory.home, self.directory.functions_of_link(self._inventory, operation))}
         # An id of another module means something else there (LINK-17); and CORE's functions are vmlinux's in the world.
         mixed = len(homes) > 1 and (CORE in homes or len(homes - {None}) > 1)
-        return "makes links over these two BTFs only where ids of one mean nothing in the other" if mixed else ""
+        if mixed:
+            return "makes links over these two BTFs only where ids of one mean nothing in the other"
+        return self._ask_neighbours(targets, targets)
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
         if self._direct_ops_lives(1):
@@ -300,7 +309,19 @@ class Decliner:
         link = self._inventory.links.get(operation.link)
         if self.run.charge_fails and link and len(link.functions) > 1:
             return "would refuse the charge of each of the link's functions"
-        return ""
+        others = [other for name, other in self._inventory.links.items() if name != operation.link]
+        functions = link.functions if link else frozenset[str]()
+        kept = {name for name in functions if any(name in other.functions for other in others)}
+        return self._ask_neighbours(kept, functions)
+
+    def _ask_neighbours(self, changed: Collection[str], locked: Collection[str]) -> str:
+        """Where an image takes another's place at a site, all of BPF's IPMODIFY sites are asked, locked or not."""
+        inventory = self._inventory
+        watched = bool(self.directory.symbols.addresses(LOCKDEP)) and inventory.semantics.single_direct_ops
+        if not watched or not any(map(inventory.has_image, changed)):
+            return ""
+        asked = filter(inventory.has_image, inventory.ipmodify_users().difference(locked))
+        return UNLOCKED if any(asked) else ""
 
     def _stubs(self, operation: Operation) -> str:
         tramps = {name.text for name in names_of(operation, "names") if name.space == "tramp"}

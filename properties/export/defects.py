@@ -216,6 +216,7 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-24": KnownDefect("closing a tracing_multi link without memory frees images that are in place"),
     "DEFECT-25": KnownDefect("a user of the graph tracer that goes without memory leaves its function covered"),
     "DEFECT-26": KnownDefect("a user of the graph tracer that could not be registered never can be"),
+    "DEFECT-27": KnownDefect("update_ftrace_direct_mod() asks trampolines of neighbours without their locks"),
 }
 
 

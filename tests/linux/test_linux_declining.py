@@ -1,0 +1,65 @@
+"""What a kernel is not asked to do, without a kernel."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from impl.linux.declining import UNLOCKED, Decliner
+from impl.linux.run import RunState
+from spec.inventory import Inventory
+from spec.outcomes import Ok
+from spec.seeds import parse_operation
+from spec.semantics import PRESETS
+from spec.worlds import synthetic
+
+LOADED = ("bpf_prog_load p1 fentry", "bpf_prog_load p2 fexit", "bpf_prog_load p3 fentry multi")
+PATCHED = ("livepatch foo6", "bpf_raw_tracepoint_open l4 p2 foo6")
+ENTRY = "bpf_raw_tracepoint_open l1 p1 foo1"
+
+
+class Directory(SimpleNamespace):
+    """The kernel's symbols, and where functions are."""
+
+    def home(self, _: object) -> None:
+        """Everything is the kernel's own."""
+
+    def home_of_link(self, *_: object) -> None:
+        """So is each link."""
+
+    def functions_of_link(self, inventory: Inventory, wanted: Any) -> list[Any]:
+        """Its functions by name."""
+        return [inventory.world.by_name[name] for name, _ in wanted.targets]
+
+
+def decliner(*lines: str, semantics: str = "linux-7.3", lockdep: bool = True) -> Decliner:
+    """One behind operations that succeeded."""
+    symbols = SimpleNamespace(addresses=lambda name: (1,) if lockdep and name == "lock_is_held_type" else ())
+    run = RunState(Inventory.at_start(synthetic(), PRESETS[semantics]))
+    for line in lines:
+        run.inventory = run.inventory.after(parse_operation(line), Ok())
+    return Decliner(cast("Any", Directory(symbols=symbols, station=SimpleNamespace(own=()))), run, retries=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "declined"),
+    [
+        ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p2 foo1", True),
+        ((*PATCHED, ENTRY), "bpf_link_create l2 p3 foo1 foo2", True),
+        ((*PATCHED, ENTRY, "bpf_raw_tracepoint_open l2 p2 foo1"), "bpf_link_detach l2", True),
+        ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p2 foo2", False),
+        ((*PATCHED, ENTRY), "bpf_link_detach l1", False),
+        ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p1 foo6", False),
+        ((PATCHED[0], ENTRY), "bpf_raw_tracepoint_open l2 p2 foo1", False),
+        ((PATCHED[1], ENTRY), "bpf_raw_tracepoint_open l2 p2 foo1", False),
+    ],
+)
+def test_a_kernel_with_lockdep_is_spared_a_known_warning(before: tuple[str, ...], line: str, *, declined: bool) -> None:
+    """Where an image takes another's place while a neighbour has one and is livepatched (DEFECT-27)."""
+    asked = parse_operation(line)
+
+    assert decliner(*LOADED, *before).reason(asked) == (UNLOCKED if declined else "")
+    assert decliner(*LOADED, *before, lockdep=False).reason(asked) == ""
+    assert decliner(*LOADED[:2], *before, semantics="linux-6.12").reason(asked) == ""
