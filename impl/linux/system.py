@@ -137,8 +137,13 @@ class Linux:
         return Cost(images_alive=alive, missed=dict(self._caller.missed))
 
     def originals(self) -> Mapping[str, str]:
-        """How the images that sites show reach the original (IMAGE-3)."""
-        return self._observer.originals()
+        """How the images that sites show reach the original (IMAGE-3).
+
+        One that found no memory to be made anew goes on taking it from the stack, which is the same place (FAIL-4).
+        """
+        ways = self._observer.originals()
+        shared = self._run.inventory.ipmodify_users()
+        return {name: way if name in shared else "address" for name, way in ways.items()} if self._spared else ways
 
     def link_info(self, operation: Linking) -> str:
         """What the link that an operation has just made tells of itself (LINK-18)."""

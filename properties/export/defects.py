@@ -217,6 +217,7 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-25": KnownDefect("a user of the graph tracer that goes without memory leaves its function covered"),
     "DEFECT-26": KnownDefect("a user of the graph tracer that could not be registered never can be"),
     "DEFECT-27": KnownDefect("update_ftrace_direct_mod() asks trampolines of neighbours without their locks"),
+    "DEFECT-28": KnownDefect("ftrace_set_filter() of a glob answers 0 where it had no memory for all functions"),
 }
 
 

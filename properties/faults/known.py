@@ -23,6 +23,7 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
     KnownFinding("DEFECT-24", "bpf_link_detach ", r"WARNING: .*\bbpf_trampoline_multi_detach\+"),
     KnownFinding("DEFECT-1", "bpf_link_detach ", r"WARNING: .*\bbpf_tracing_link_release\+"),
     KnownFinding("DEFECT-25", "unregister_ftrace_graph ", r"the model says: \w+ nop\n.* says: \w+ \(1\) ops:graph_ops"),
+    KnownFinding("DEFECT-28", r"ftrace_set_(filter|notrace) \w+ [^!]", r"diverges in sites at step \d+: ftrace_set_"),
     KnownFinding("DEFECT-26", "register_ftrace_graph ", r"says:\n +-E(BUSY|EXIST) WARN\n"),
 )
 

@@ -102,6 +102,21 @@ def test_a_known_defect_is_no_finding() -> None:
     assert "" == defect_of(SCENARIO.line, "a site", known)
 
 
+@pytest.mark.parametrize(
+    ("line", "aspect", "defect"),
+    [
+        ("ftrace_set_filter o1 foo*", "sites", "DEFECT-28"),
+        ("ftrace_set_notrace o1 foo1", "sites", "DEFECT-28"),
+        ("ftrace_set_filter o1 !foo*", "sites", ""),
+        ("ftrace_set_filter o1 foo*", "leak", ""),
+        ("ftrace_set_filter_ip o1 foo1", "sites", ""),
+    ],
+)
+def test_a_glob_without_memory_is_known(line: str, aspect: str, defect: str) -> None:
+    """By what the call has left, and nothing else of it."""
+    assert defect == defect_of(line, f"bzImage diverges in {aspect} at step 5: {line}\n  the model says: foo1 nop")
+
+
 def test_every_known_defect_stands_in_the_document() -> None:
     """spec/DEFECTS.md has an entry of its name."""
     text = (ROOT / "spec" / "DEFECTS.md").read_text()

@@ -80,13 +80,17 @@ long massattach_ops_declare(const struct massattach_command *command)
 	for (bit = 0; bit < ARRAY_SIZE(flags_of_bits); bit++)
 		if (bits & (1UL << bit))
 			slot->ops.flags |= flags_of_bits[bit];
-	slots[number] = slot;
 	/*
 	 * Linux 6.1 follows func_hash of an ops that was never initialised in several calls, and oopses. Once ftrace has
 	 * died this is all that the call does.
 	 */
 	error = ftrace_set_filter(&slot->ops, NULL, 0, 1);
-	return error == -ENODEV ? 0 : error;
+	if (error && error != -ENODEV) {
+		kfree(slot);
+		return error;
+	}
+	slots[number] = slot;
+	return 0;
 }
 
 long massattach_ops_filter_ip(const struct massattach_command *command)
