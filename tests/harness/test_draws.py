@@ -231,6 +231,7 @@ def test_only_the_first_units_of_a_setting_begin_narrow() -> None:
     assert [0, 0, 700, 700, 1400, 1400] == [unit.before for unit in islice(search_units(settings), 6)]
 
 
+@pytest.mark.slow
 def test_modules_come_back_to_filters_that_named_them() -> None:
     """A module goes and comes back at once, just when an ops has got a function of it; in a large world each module."""
     found = large_examples()
@@ -245,6 +246,7 @@ def test_modules_come_back_to_filters_that_named_them() -> None:
     assert {"mod1", "mod2", "mod3"} <= again
 
 
+@pytest.mark.slow
 def test_records_of_every_page_are_selected_by_number() -> None:
     """For ops, and for users of the graph tracer."""
     numbers = {record_index(one.glob) or 0 for e in large_examples() for one in e.of(op.FtraceSetFilter)}

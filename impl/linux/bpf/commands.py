@@ -18,8 +18,8 @@ from impl.linux.guest.guest import Guest
 __all__ = [
     "JIT_LIMIT",
     "SLEEPABLE",
-    "LinkInfo",
     "LoadedProgram",
+    "ToldLink",
     "ask_link",
     "close",
     "close_all",
@@ -223,7 +223,7 @@ class LoadedProgram:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkInfo:
+class ToldLink:
     """What a link tells of itself. attach_type: one of recorders.ATTACH_TYPES. btf: a module, or `vmlinux`.
 
     cookies: the BTF id of each function, and its cookie, or 0 where the kernel has no place for it.
@@ -234,19 +234,19 @@ class LinkInfo:
     cookies: tuple[tuple[int, int], ...]
 
 
-def ask_link(guest: Guest, link: int, *, multi: bool) -> LinkInfo:
+def ask_link(guest: Guest, link: int, *, multi: bool) -> ToldLink:
     """BPF_OBJ_GET_INFO_BY_FD: struct bpf_link_info, whose union has `tracing_multi` or `tracing`; OSError."""
     if not multi:
         info = _get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0]
         attach_type, btf, target = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
-        return LinkInfo(attach_type, _name_btf(guest, btf), ((target, _read_quad(info, LINK_COOKIE)),))
+        return ToldLink(attach_type, _name_btf(guest, btf), ((target, _read_quad(info, LINK_COOKIE)),))
     count = _read_word(_get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0], LINK_COUNT)
     wanted = _Attribute(LINK_INFO_BYTES).words(LINK_COUNT, count)
     wanted.pointer(LINK_IDS, Out(4 * count)).pointer(LINK_COOKIES, Out(8 * count))
     info, ids, cookies = _get_link_info(guest, link, wanted).data
     attach_type, _, btf = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
     pairs = zip(struct.unpack(f"<{count}I", ids), struct.unpack(f"<{count}Q", cookies), strict=True)
-    return LinkInfo(attach_type, _name_btf(guest, btf), tuple(pairs))
+    return ToldLink(attach_type, _name_btf(guest, btf), tuple(pairs))
 
 
 def _get_link_info(guest: Guest, link: int, info: _Attribute) -> Reply:
