@@ -164,7 +164,7 @@ class Model:
         return originals(self.state)
 
     def link_info(self, operation: Linking) -> str:
-        """LINK-18: what a link tells of itself."""
+        """LINK-18: a link describes itself."""
         CITATIONS.set(self._citations)
         return links.link_info(self.state, operation.link)
 

@@ -108,7 +108,7 @@ class LinkInfo(Protocol):
     """A system whose links can be asked what they are."""
 
     def link_info(self, operation: Linking) -> str:
-        """What the link that an operation has just made tells of itself (LINK-18): kind, functions and cookies."""
+        """Describe the link that an operation has just made, as it does: kind, functions and cookies (LINK-18)."""
 
 
 VALUES: Final[Mapping[str, Any]] = {"counts": CountedCosts, "sharing": Level}

@@ -127,7 +127,7 @@ class Semantics:
     """
 
     single_cookie_told: bool
-    """What a link to one function tells of itself has its cookie (LINK-18). In 7.3.4; the struct bpf_link_info of
+    """A link to one function describes itself with its cookie (LINK-18). In 7.3.4; the struct bpf_link_info of
     6.1.192 and 6.12.117 has no place for it, nor has the proposal's."""
 
     tracing_multi: bool

@@ -244,7 +244,7 @@ def _enter(state: State, link: str, program: Program, where: Indices) -> None:
 
 
 def info(state: State, name: str) -> str:
-    """What a link tells of itself: the kind, and the functions with the cookies of its program's nodes."""
+    """A link describes itself by its kind, and by its functions with the cookies of its program's nodes."""
     link = state.links[name]
     told = link.program.multi or state.facts.single_cookie_told
     where = link.functions.tolist()

@@ -139,7 +139,7 @@ class Batched:
         return self._tasks.finish(operation)
 
     def link_info(self, operation: Linking) -> str:
-        """What the link that an operation has just made tells of itself."""
+        """Describe the link that an operation has just made, as the link itself does."""
         return links.info(self.state, operation.link)
 
     def sites(self) -> Mapping[str, Site]:

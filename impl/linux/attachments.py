@@ -250,7 +250,7 @@ class Attachments:
         return Errno(errno_name(fd))
 
     def info(self, link: str) -> str:
-        """What BPF_OBJ_GET_INFO_BY_FD tells of a link (LINK-18), BTF's ids as the functions of the world."""
+        """Ask a link by BPF_OBJ_GET_INFO_BY_FD (LINK-18); BTF's ids become the functions of the world."""
         fd, (loaded, *_) = self._links[link]
         multi = self.run.inventory.programs[loaded.prog].multi
         try:

@@ -20,7 +20,7 @@ from spec.operations import Operation, names_of
 __all__ = ["Decliner", "limits_of"]
 
 LOCKDEP = "lock_is_held_type"
-"""What lockdep_assert_held() calls, in a kernel with CONFIG_LOCKDEP."""
+"""A kernel with CONFIG_LOCKDEP has this function, which lockdep_assert_held() calls."""
 
 NEVER = 1000
 """From so many on a `fail` takes an earlier one back."""
@@ -315,7 +315,7 @@ class Decliner:
         return self._ask_neighbours(kept, functions)
 
     def _ask_neighbours(self, changed: Collection[str], locked: Collection[str]) -> str:
-        """Where an image takes another's place at a site, all of BPF's IPMODIFY sites are asked, locked or not."""
+        """All of BPF's IPMODIFY sites are asked, locked or not, when an image takes another's place at a site."""
         inventory = self._inventory
         watched = bool(self.directory.symbols.addresses(LOCKDEP)) and inventory.semantics.single_direct_ops
         if not watched or not any(map(inventory.has_image, changed)):

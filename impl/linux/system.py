@@ -146,7 +146,7 @@ class Linux:
         return {name: way if name in shared else "address" for name, way in ways.items()} if self._spared else ways
 
     def link_info(self, operation: Linking) -> str:
-        """What the link that an operation has just made tells of itself (LINK-18)."""
+        """Describe the link that an operation has just made, as the link itself does (LINK-18)."""
         return self._attachments.info(operation.link)
 
     def left_over(self) -> str:

@@ -180,6 +180,6 @@ def e2big_after_ebusy(original: Original, state: State, program: Program, where:
     """,
 )
 def info_gives_a_neighbours_cookie(original: Original, state: State, link: Link) -> list[int]:
-    """What a link tells of itself has the cookies in another order than the functions."""
+    """A link describes itself with the cookies in another order than the functions."""
     found: list[int] = original(state, link)
     return found[::-1]

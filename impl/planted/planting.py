@@ -118,7 +118,7 @@ class PlantedSystem(Batched):
             return super().finish(operation)
 
     def link_info(self, operation: Linking) -> str:
-        """What the link that an operation has just made tells of itself."""
+        """Describe the link that an operation has just made, as the link itself does."""
         with self._bug.in_place():
             return super().link_info(operation)
 

@@ -470,7 +470,7 @@ def _compare_originals(model: Reference, system: System, unsure: Collection[str]
 
 
 def _compare_link_info(model: Reference, system: System, operation: Operation, outcome: Outcome) -> Difference | None:
-    """What a link that has just been made tells of itself, where a system can tell."""
+    """A link that has just been made describes itself as the model says, where a system can tell."""
     if not isinstance(operation, Linking) or not isinstance(outcome, Ok) or not hasattr(system, "link_info"):
         return None
     expected, seen = model.link_info(operation), capabilities.link_info(system, operation)

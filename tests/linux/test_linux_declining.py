@@ -1,4 +1,4 @@
-"""What a kernel is not asked to do, without a kernel."""
+"""A kernel is not asked to do some things; the reasons need no kernel."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ class LoadedProgram:
 
 @dataclass(frozen=True, slots=True)
 class ToldLink:
-    """What a link tells of itself. attach_type: one of recorders.ATTACH_TYPES. btf: a module, or `vmlinux`.
+    """A link as it describes itself. attach_type: one of recorders.ATTACH_TYPES. btf: a module, or `vmlinux`.
 
     cookies: the BTF id of each function, and its cookie, or 0 where the kernel has no place for it.
     """

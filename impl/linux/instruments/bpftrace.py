@@ -130,7 +130,7 @@ def _has_ended(bench: Bench, process: int) -> bool:
 
 
 def _interrupt(bench: Bench, process: int, attached: frozenset[str]) -> Phase:
-    """Until bpftrace has ended, from the first interrupt that it heeds: 0.17 loses one that comes outside of a wait."""
+    """Interrupt bpftrace until it ends, and count from the one that it heeds: 0.17 loses some outside of its wait."""
     deadline = time.monotonic() + PATIENCE
     start: Reading | None = None
     seconds = 0.0
