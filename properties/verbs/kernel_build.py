@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from impl.linux.guest.building import BuildError, build, configure, fetch_source, require_tools, unmet
+from properties.verbs.options import count_of
 from properties.work.crew import processors
 from spec.errors import BadInputError
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="where source and kernel go: 2.5 GB")
     parser.add_argument("--debug", action="store_true", help="with sanitizers, lockdep and fault injection")
     jobs = "of make (default: one for each processor)"
-    parser.add_argument("--jobs", type=_count, default=processors(), metavar="N", help=jobs)
+    parser.add_argument("--jobs", type=count_of("jobs"), default=processors(), metavar="N", help=jobs)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,9 +58,3 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of jobs: write 1 or more")
-    return int(text)

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +20,6 @@ from properties.kernels.confirmed import known
 from properties.kernels.conformance import RANDOM_SEED
 from properties.kernels.cost_rows import Costs
 from properties.kernels.coverage import write_coverage
-from properties.kernels.nearest import nearest
 from properties.kernels.needs import require_tools
 from properties.kernels.tables import as_json, rule_table, summary_table
 from properties.report import show
@@ -28,6 +28,7 @@ from properties.report.running import run_checks
 from properties.systems.kernels import laboratory_of, without_own
 from properties.systems.naming import KERNELS, OWN_KERNEL, own_files, semantics_named
 from properties.verbs.options import seconds
+from properties.verbs.own_kernel import tell_nearest
 from properties.verbs.publishing import publish_run
 from spec.errors import BadInputError
 
@@ -176,15 +177,13 @@ def _fetch(names: Sequence[str]) -> int:
 
 def _make_job(arguments: argparse.Namespace, console: Console) -> Job:
     """The job of the user's own kernel; a line says whose rules it follows."""
+    tell = partial(show.print_line, console)
     kernel = linux.own(arguments.bzimage, arguments.modules)
     if arguments.semantics:
-        semantics, why = semantics_named(arguments.semantics), "as was said"
+        semantics = semantics_named(arguments.semantics)
+        tell(f"{kernel.name}, release {kernel.release}: semantics {semantics.name}, as was said")
     else:
-        show.print_line(console, f"{kernel.name}, release {kernel.release}: booted, to find whose rules it follows")
-        found = nearest(kernel)
-        semantics, why = found.semantics, str(found)
-    line = f"{kernel.name}, release {kernel.release}: semantics {semantics.name}, {why}"
-    show.print_line(console, line)
+        semantics = tell_nearest(kernel, tell)
     return Job(kernel.name, lambda: kernel, semantics, without_own(laboratory_of(semantics)), known()[semantics.name])
 
 

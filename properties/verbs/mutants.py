@@ -16,7 +16,7 @@ from properties.mutants.subject import Subject
 from properties.mutants.survey import MutantSurvey, make_survey
 from properties.report.show import Screen, log_width, print_line, rich_table
 from properties.systems.naming import KERNELS, OWN_KERNEL
-from properties.verbs.options import add_crew_options, crew_of, seconds
+from properties.verbs.options import add_crew_options, count_of, crew_of, seconds
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
 from spec.errors import BadInputError
 
@@ -47,7 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_own_kernel(parser)
     option("--system", action="append", metavar="S", help="either of them in one word: linux-*, or bzimage:FILE")
     option("--semantics", choices=KERNELS, help="whose rules the kernel of your own follows")
-    option("--sample", type=_count, default=SAMPLE, metavar="N", help="mutants that are made (default: %(default)d)")
+    option(
+        "--sample",
+        type=count_of("mutants"),
+        default=SAMPLE,
+        metavar="N",
+        help="mutants that are made (default: %(default)d)",
+    )
     option("--random-seed", type=int, default=RANDOM_SEED, metavar="S", help="which ones (default: %(default)d)")
     option("--function", metavar="F", help="only of functions whose names match, as *direct*")
     named = "instead of a sample, the bugs whose names match (default: all)"
@@ -137,9 +143,3 @@ def _choose_named(pattern: str, survey: MutantSurvey, tell: Callable[[object], N
         else:
             chosen.append(Chosen(found, bug.name))
     return chosen
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of mutants: write one above 0")
-    return int(text)

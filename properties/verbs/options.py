@@ -10,7 +10,7 @@ from pathlib import Path
 
 from properties.work.crew import Crew, processors
 
-__all__ = ["SYSTEM_TIME_LIMIT", "add_crew_options", "crew_of", "join_or_start", "length", "seconds"]
+__all__ = ["SYSTEM_TIME_LIMIT", "add_crew_options", "count_of", "crew_of", "join_or_start", "length", "seconds"]
 
 SYSTEM_TIME_LIMIT = 10.0
 """Seconds that a plug-in may take for one answer."""
@@ -30,7 +30,7 @@ def seconds(text: str) -> float:
 def add_crew_options(parser: argparse.ArgumentParser) -> None:
     """Declare who does the work."""
     jobs = "processes that work at the same time (default: one for each processor)"
-    parser.add_argument("--jobs", type=_positive, default=processors(), metavar="N", help=jobs)
+    parser.add_argument("--jobs", type=count_of("processes"), default=processors(), metavar="N", help=jobs)
     scheduler = "have the work done by the cluster whose dask scheduler is there, such as tcp://host:8786"
     parser.add_argument("--scheduler", metavar="ADDRESS", help=scheduler)
     tls = "authority, certificate and key, as PEM files, of a cluster that speaks TLS"
@@ -64,16 +64,15 @@ def _warn(sentence: str) -> None:
     sys.stderr.write(f"{sentence}\n")
 
 
-def length(text: str) -> int:
-    """A number of operations."""
-    return _count(text, "operations")
+def count_of(things: str) -> Callable[[str], int]:
+    """A reader of numbers above 0; things: what is counted."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and int(text) > 0):
+            raise argparse.ArgumentTypeError(f"'{text}' is no number of {things}: write one above 0")
+        return int(text)
+
+    return read
 
 
-def _positive(text: str) -> int:
-    return _count(text, "processes")
-
-
-def _count(text: str, things: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of {things}: write one above 0")
-    return int(text)
+length = count_of("operations")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from properties.systems.naming import OWN_KERNEL, own_files
@@ -27,6 +28,10 @@ def add_own_kernel(parser: argparse._ActionsContainer, action: Literal["append",
     )
 
 
+def _write(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def find_semantics(name: str) -> str:
     """The preset nearest to a kernel of the user's own, for which modules can be compiled."""
     # What drives a virtual machine is loaded where one is wanted.
@@ -35,14 +40,14 @@ def find_semantics(name: str) -> str:
     return tell_nearest(linux.own(*own_files(name))).name
 
 
-def tell_nearest(kernel: Kernel) -> Semantics:
+def tell_nearest(kernel: Kernel, tell: Callable[[str], None] = _write) -> Semantics:
     """The preset nearest to a kernel, found by trying; lines say that it is booted, and which, and how near."""
     from properties.kernels.nearest import nearest  # noqa: PLC0415 - the same
 
     title = f"{kernel.name}, release {kernel.release}"
-    sys.stderr.write(f"{title}: booted, to find whose rules it follows\n")
+    tell(f"{title}: booted, to find whose rules it follows")
     found = nearest(kernel)
-    sys.stderr.write(f"{title}: semantics {found.semantics.name}, {found}\n")
+    tell(f"{title}: semantics {found.semantics.name}, {found}")
     return found.semantics
 
 

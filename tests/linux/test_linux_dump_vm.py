@@ -198,6 +198,7 @@ def test_the_verb(system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         check_image(found, Attaching(tuple(found["attach_order"])))
 
 
+@pytest.mark.vm
 def test_a_kernel_of_ones_own_is_dumped(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """--bzimage: the rules that predict are found by trying, and no modules need be compiled."""
     kernel = kernel_or_skip("linux-6.12")
