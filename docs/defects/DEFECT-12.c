@@ -39,8 +39,6 @@ struct place {
 	const char *function;
 };
 
-static const struct place fentry = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "bpf_fentry_test1" };
-
 /* What was expected and what is seen: the first difference ends the program. */
 
 #define PART static __attribute__((unused)) /* a seed uses some of these functions, and few use all */
@@ -388,6 +386,8 @@ PART long test_run(int program)
 
 	return bpf(BPF_PROG_TEST_RUN, &attr, sizeof(attr));
 }
+
+static const struct place fentry = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "bpf_fentry_test1" };
 
 /* bpf_get_func_arg() of a fentry program, with an index of 64 bits in r2. */
 static void ask(uint64_t index)

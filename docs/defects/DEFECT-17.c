@@ -44,8 +44,6 @@ struct place {
 	const char *function;
 };
 
-static const struct place fentry = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "bpf_fentry_test1" };
-
 /* What was expected and what is seen: the first difference ends the program. */
 
 #define PART static __attribute__((unused)) /* a seed uses some of these functions, and few use all */
@@ -393,6 +391,8 @@ PART long test_run(int program)
 
 	return bpf(BPF_PROG_TEST_RUN, &attr, sizeof(attr));
 }
+
+static const struct place fentry = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "bpf_fentry_test1" };
 
 static const struct place lsm = { BPF_PROG_TYPE_LSM, BPF_LSM_MAC, "bpf_lsm_syslog" };
 

@@ -218,6 +218,15 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-26": KnownDefect("a user of the graph tracer that could not be registered never can be"),
     "DEFECT-27": KnownDefect("update_ftrace_direct_mod() asks trampolines of neighbours without their locks"),
     "DEFECT-28": KnownDefect("ftrace_set_filter() of a glob answers 0 where it had no memory for all functions"),
+    "DEFECT-31": KnownDefect(
+        "a program on rcu_read_unlock_special calls itself without end",
+        template="endless-unlock.c",
+        seen={
+            "6.1.192": "the program ends with 0.",
+            "6.12.117": "the program ends with 0.",
+            "7.3.4": "no answer within 100 s; on bpf_fentry_test1 instead, the program ends with 0.",
+        },
+    ),
 }
 
 

@@ -15,6 +15,9 @@ from tests.support.stations import KERNELS, kernel_or_skip
 
 pytestmark = pytest.mark.vm
 
+PATIENCE = 100
+"""Seconds, on a slow machine that has other work."""
+
 REPORTS = Path(__file__).parents[2] / "docs/defects"
 
 
@@ -23,7 +26,7 @@ def run(guest: Exports, number: str, scratch: Path, *words: str) -> Ended | None
     program = scratch / number
     assert compile_c(REPORTS / f"{number}.c", program, "-pthread") == ""
     try:
-        return guest.run_file(program, words=words, timeout=100)
+        return guest.run_file(program, words=words, timeout=PATIENCE)
     except GuestDiedError:
         return None
 
@@ -40,6 +43,19 @@ def test_programs_that_no_seed_can_say(kernel: str, tmp_path: Path) -> None:
 
     assert (freed is not None and freed.status == 0) == (kernel == "linux-7.3"), freed
     assert wide is None or (wide.status != 0 and "argument 0x100000000" in wide.output), wide
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_program_that_calls_itself_without_end(kernel: str, tmp_path: Path) -> None:
+    """DEFECT-31: 7.3 never answers again."""
+    guest = Exports(kernel_or_skip(kernel))
+    try:
+        ended = run(guest, "DEFECT-31", tmp_path)
+    finally:
+        guest.close()
+
+    assert (ended is None) == (kernel == "linux-7.3"), ended
+    assert ended is None or (ended.status, ended.output) == (0, "attached\n")
 
 
 @pytest.mark.parametrize(

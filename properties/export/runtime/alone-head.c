@@ -25,8 +25,6 @@ struct place {
 	const char *function;
 };
 
-static const struct place fentry = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "bpf_fentry_test1" };
-
 {% include "core.c" %}
 
 {% include "btf.c" %}

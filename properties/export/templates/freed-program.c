@@ -15,6 +15,8 @@
  */
 {% include "alone-head.c" %}
 
+static const struct place fentry = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "bpf_fentry_test1" };
+
 static const struct place lsm = { BPF_PROG_TYPE_LSM, BPF_LSM_MAC, "bpf_lsm_syslog" };
 
 static struct attached sleeper;

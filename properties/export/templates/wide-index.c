@@ -11,6 +11,8 @@
  */
 {% include "alone-head.c" %}
 
+static const struct place fentry = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "bpf_fentry_test1" };
+
 /* bpf_get_func_arg() of a fentry program, with an index of 64 bits in r2. */
 static void ask(uint64_t index)
 {
