@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from properties.proofs.image_files import parse_image
+from properties.proofs.image_files import parse_image, read_image
 from properties.proofs.judging import DETACHING, NO_PLACE, judge, variants
 from properties.prover.detaching import while_detaching
 from properties.prover.goal import Goal
@@ -20,6 +21,7 @@ from tests.support.prove_images import NOP, Trampoline, file_of, goal_of, long, 
 
 GOAL = goal_of(long(7), *of_kinds("fentry", "fmod_ret", "fsession", "fexit"))
 SHARED = goal_of(long(2), *of_kinds("fexit", "fexit"), shares_ipmodify=True)
+NOTED = sorted((Path(__file__).parents[1] / "support/images").glob("linux-*.json"))
 OTHER_NOPS = bytes.fromhex("66900f1f00")
 
 
@@ -62,6 +64,19 @@ def test_what_is_noted_is_what_is_found(goal: Goal, skips: bool) -> None:
     assert patches == detaching.image.patches
     assert "proved" == detaching.prove().outcome
     assert ("proved", True) == ((judged := judge(told, "x.json")).outcome, judged.detaching)
+
+
+@pytest.mark.parametrize("path", NOTED, ids=lambda path: path.stem)
+def test_what_running_kernels_note(path: Path) -> None:
+    """6.1 and 6.12 one place, 7.3 one for each program; they are where they are looked for."""
+    dump = read_image(path)
+    (_, detaching) = variants(dump)
+    patched = while_detaching(dump.image, dump.goal, X86_64)
+
+    assert dump.noted is not None
+    assert (3 if dump.kernel.startswith("7") else 1) == len(dump.noted)
+    assert patched == (detaching.image, detaching.goal)
+    assert "proved" == detaching.prove().outcome
 
 
 @pytest.mark.parametrize("skips", [False, True])

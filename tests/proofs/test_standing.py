@@ -32,7 +32,7 @@ from properties.prover.x86_64 import X86_64
 from tests.support.jit_mutants import CONFIGURATIONS, LENIENT, Mutant, mutants
 
 IMAGES = sorted((Path(__file__).parents[2] / "properties/proofs/images").glob("*.json"))
-ARM = sorted((Path(__file__).parents[1] / "support/images").glob("*.json"))
+ARM = sorted((Path(__file__).parents[1] / "support/images").glob("arm64.*.json"))
 BY_NAME = {configuration.name: configuration for configuration in CONFIGURATIONS}
 PROGRAM_RETURNS = (0, 0, 1, 1 << 32)
 FEW = 3
@@ -197,7 +197,7 @@ def test_by_brute_force_some() -> None:
 def test_by_brute_force(configuration: Any) -> None:
     """Of nine images, at each instruction, with each subset of jumps, by execution: nothing is broken."""
     goal = while_detaching(configuration.goal())
-    found = list(executed(configuration.image(), goal, goal.known, FEW))
+    found = list(executed(configuration.image(), goal, goal.known, 1))
     print(f"{configuration.name}: {len(found)} executions")
 
     assert {""} == {broken for *_, broken in found}
