@@ -25,6 +25,7 @@ __all__ = [
     "ImageFile",
     "Kind",
     "Options",
+    "PatchEntry",
     "ProgramEntry",
     "TypeEntry",
     "parse_image_file",
@@ -114,14 +115,26 @@ class ProgramEntry(Struct, frozen=True, omit_defaults=True):
     sleepable: bool | None = None
 
 
+class PatchEntry(Struct, frozen=True, omit_defaults=True):
+    """A place that the kernel noted when it built the image: there it will put a jump while tasks are in it.
+
+    off: from the image's start. target: of the jump. pointer: the struct bpf_prog that it jumps over
+    (bpf_trampoline_skip_prog()); without one it is the jump behind the original (bpf_tramp_image_put()).
+    """
+
+    off: Annotated[int, Meta(ge=0)]
+    target: Address
+    pointer: Address | None = None
+
+
 class ImageFile(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The object of one file; other members are ignored. Those with a default may be missing.
 
     attach_order: kinds in the order of attaching. cookies: of the links, in that order. function_prologue_bytes: from
     function_address on; the site is at fentry_offset. used_bytes: of image_hex through its last `ret`. programs: by
     name, not in the order of attaching. enabled_functions: what it shows of the function, without ends of lines. im:
-    the struct bpf_tramp_image. counters: per-CPU variables in which the kernel counts calls, by name; without them they
-    are where the image counts first.
+    the struct bpf_tramp_image; patches: all places that it notes. counters: per-CPU variables in which the kernel
+    counts calls, by name; without them they are where the image counts first.
     """
 
     arch: Text = "x86-64"
@@ -154,6 +167,7 @@ class ImageFile(Struct, frozen=True, omit_defaults=True, kw_only=True):
     programs: Annotated[tuple[ProgramEntry, ...], Meta(max_length=MOST_PROGRAMS)]
     cookies: Annotated[tuple[Address, ...], Meta(max_length=MOST_PROGRAMS)] | None = None
     im: Address | None = None
+    patches: Annotated[tuple[PatchEntry, ...], Meta(max_length=MOST_PROGRAMS)] | None = None
     counters: dict[Text, Address] = {}
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 IMAGES: Final = Path(__file__).with_name("images")
+COUNTED: Final = ("proved", "refuted", "undecided", "instructions", "obligations", "time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,12 @@ class _Case:
 def matrix_is_proved(level: Level, target: Target = X86) -> CheckResult:
     """The generator's images of every arity and kind do what their goals say, on every path and for all values."""
     matrix = prove_cells(f"{target.architecture.name}, {level}", cells(level, target))
+    stands, jumps = matrix.standing
     told = _count_obligations([proof.verdict for proof in matrix.proofs], matrix.seconds)
+    told += f", a task at any of {stands:,} instructions and any of {jumps:,} jumps put in"
     lines = (line for proof in (*matrix.fallen, *matrix.undecided) for line in proof.lines)
-    result = _conclude([proof.verdict for proof in matrix.proofs], told, lines, "images", matrix.table())
-    proofs = tuple(proof.told(level) for proof in matrix.proofs)
-    return replace(result, headline=target is X86 and level == LEVELS[0], proofs=proofs)
+    result = _conclude([proof.verdict for proof in matrix.proofs], told, lines, "proofs", matrix.table())
+    return replace(result, headline=target is X86 and level == LEVELS[0], proofs=matrix.told(level))
 
 
 def images_are_proved(folder: Path) -> CheckResult:
@@ -135,7 +137,7 @@ def _count_obligations(verdicts: Sequence[Proved], seconds: float) -> str:
 
 def _tabulate(cases: Sequence[_Case], title: str, groups: str) -> Grid:
     """One line for each group, as its images are and while programs are detached."""
-    counted = (Column(heading, right=True) for heading in ("proved", "refuted", "undecided", "obligations", "time"))
+    counted = (Column(heading, right=True) for heading in COUNTED)
 
     def place(case: _Case) -> tuple[str, bool]:
         return case.group, case.detaching
@@ -147,6 +149,7 @@ def _tabulate(cases: Sequence[_Case], title: str, groups: str) -> Grid:
 def _make_line(name: str, detaching: bool, cases: Sequence[_Case]) -> Line:
     outcomes = [case.verdict.outcome for case in cases]
     counts = (str(outcomes.count(outcome)) for outcome in ("proved", "refuted", "undecided"))
+    stands = sum(case.verdict.figures.stands for case in cases)
     decided = sum(sum(case.verdict.obligations.values()) for case in cases)
     spent = f"{1000 * sum(case.seconds for case in cases):,.0f} ms"
-    return Line((name, "while detached" if detaching else "as it is", *counts, f"{decided:,}", spent))
+    return Line((name, "while detached" if detaching else "as it is", *counts, f"{stands:,}", f"{decided:,}", spent))

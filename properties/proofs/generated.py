@@ -18,7 +18,7 @@ from properties.prover.steps import RETURNED_EARLY, skipped
 from properties.prover.x86_64 import X86_64
 from spec.prototypes import Prototype
 
-__all__ = ["bound", "generated", "goal_of", "while_detaching"]
+__all__ = ["bound", "generated", "goal_of", "list_patches", "while_detaching"]
 
 # Offsets in the kernel's text, which each architecture has elsewhere.
 IMAGE: Final = 0x40010000
@@ -119,10 +119,11 @@ def bound(made: Template, goal: Goal, architecture: Architecture = X86_64) -> Im
         symbols[f"cookie {place}"] = program.cookie or 0
     code = made.relocate(address, symbols)
     # An instruction that does not belong to the image follows it.
-    return Image(address, code + b"\xcc" * len(architecture.nop), len(code), tuple(_list_patches(made, goal, address)))
+    return Image(address, code + b"\xcc" * len(architecture.nop), len(code), tuple(list_patches(made, goal, address)))
 
 
-def _list_patches(made: Template, goal: Goal, address: int) -> list[Patch]:
+def list_patches(made: Template, goal: Goal, address: int) -> list[Patch]:
+    """The places at which a template is patched, as its maker noted them, in an image at an address."""
     names = {(run.program, run.list): skipped(run) for run in _list_runs(goal)}
     found = [
         Patch(address + skip.at, address + skip.behind, names[skip.run.link, skip.run.list])

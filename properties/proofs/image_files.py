@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from properties.prover.architecture import Architecture
 from properties.prover.architectures import ARCHITECTURES
+from properties.prover.detaching import NotedPlace
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
 from properties.prover.lift import lifter
@@ -47,7 +48,10 @@ IPMODIFY: Final = re.compile(r"\S+(?: \[\S+\])? +\([0-9]+\)(?: R|  ) I")
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """An image from a file: where it is from, what was attached, and what is to be proved of it."""
+    """An image from a file: where it is from, what was attached, and what is to be proved of it.
+
+    noted: the places that the kernel patches while programs are detached, if the file tells.
+    """
 
     file: str
     kernel: str
@@ -56,6 +60,7 @@ class Dump:
     architecture: Architecture
     image: Image
     goal: Goal
+    noted: tuple[NotedPlace, ...] | None = None
 
 
 def read_image(path: Path) -> Dump:
@@ -72,7 +77,14 @@ def _dump(image: ImageFile, file: str) -> Dump:
     try:
         architecture = _architecture(image)
         return Dump(
-            file, image.kernel, image.function, image.kinds, architecture, _image(image, architecture), _goal(image)
+            file,
+            image.kernel,
+            image.function,
+            image.kinds,
+            architecture,
+            _image(image, architecture),
+            _goal(image),
+            None if image.patches is None else tuple(_list_noted(image, architecture)),
         )
     except _MistakeError as mistake:
         raise BadInputError(str(mistake), file) from mistake
@@ -129,6 +141,22 @@ def _demand_helpers(goal: Goal) -> None:
     for step in steps(goal):
         if all(target is None for target in step.targets):
             raise _MistakeError(f"calls: has no {step.name}, which an image of {step.place} must call")
+
+
+def _list_noted(image: ImageFile, architecture: Architecture) -> Iterator[NotedPlace]:
+    """Lists the places that the kernel noted, which do not overlap."""
+    size, taken = len(architecture.nop), set[int]()
+    for index, patch in enumerate(image.patches or ()):
+        field = f"patches[{index}]"
+        place = range(patch.off, patch.off + size)
+        if place.stop > image.used_bytes:
+            raise _MistakeError(f"{field}.off: must be in the image, with the {size} bytes of a jump")
+        if not 0 <= patch.target - image.image_address < image.used_bytes:
+            raise _MistakeError(f"{field}.target: must be in the image")
+        if not taken.isdisjoint(place):
+            raise _MistakeError(f"{field}.off: must not be in another place that is patched")
+        taken.update(place)
+        yield NotedPlace(image.image_address + patch.off, patch.target, patch.pointer)
 
 
 def _prototype(image: ImageFile) -> Prototype:

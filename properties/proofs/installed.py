@@ -16,9 +16,10 @@ from impl.batched.machine.entries import body_addresses, entry_addresses
 from impl.batched.machine.images import image_object, program_symbols
 from impl.batched.machine.routines import routines
 from impl.batched.state import Program as Loaded
+from properties.proofs.generated import list_patches
 from properties.prover.goal import Goal, Program
 from properties.prover.image import Image, Patch
-from properties.prover.steps import skipped
+from properties.prover.steps import RETURNED_EARLY, skipped
 from properties.prover.x86_64 import X86_64
 from spec.abi import SLOT_BYTES, SYSTEM_V
 from spec.prototypes import Prototype, Type
@@ -32,8 +33,8 @@ ANY_ARITY = Prototype((LONG,) * len(SYSTEM_V.arguments), LONG)
 def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
     """Each image that is in place, once, with the name of the first function that has it.
 
-    When an image could not be replaced as a program left, its goal is that of an image that is being detached: it has
-    all of its programs, and jumps over the runs of those that have left.
+    The goal is that of an image whose programs are being detached while tasks are in it, as the system's kernel patches
+    it then. When an image could not be replaced as a program left, it has jumps over the runs of those that have left.
     """
     seen: set[int] = set()
     for index in np.flatnonzero(system.text.image_sizes()).tolist():
@@ -52,16 +53,21 @@ def installed(system: Batched) -> Iterator[tuple[str, Image, Goal]]:
 
 
 def _list_patches(system: Batched, index: int, address: int, goal: Goal) -> tuple[Patch, ...]:
-    """Lists the runs of programs that are in the image, but no longer in the function's lists (IMAGE-2)."""
-    trampolines = system.state.trampolines
+    """Lists the places that the kernel patches: before each program, or behind the original (TASK-4, TASK-5).
+
+    In any kernel it is before those that are in the image, but no longer in the function's lists (IMAGE-2).
+    """
+    trampolines, facts = system.state.trampolines, system.state.facts
     linked = set(_list_programs(system, int(trampolines.sets.of[index])))
     made_of = _list_programs(system, int(trampolines.images(np.array([index]))[0]))
-    names = {(run.program, run.list): skipped(run) for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)}
-    return tuple(
-        Patch(address + skip.at, address + skip.behind, names[skip.run.link, skip.run.list])
-        for skip in system.text.template_of(index).skips
-        if made_of[skip.run.link] not in linked
-    )
+    wanted = {
+        (run.program, run.list): skipped(run)
+        for run in (*goal.fentry, *goal.fmod_ret, *goal.fexit)
+        if facts.skips_detached or made_of[run.program] not in linked
+    }
+    behind = {RETURNED_EARLY} if facts.image_put_skips_fexit else set()
+    places = list_patches(system.text.template_of(index), goal, address)
+    return tuple(patch for patch in places if patch.name in behind.union(wanted.values()))
 
 
 def _restore_nops(image: Image) -> Image:

@@ -13,12 +13,12 @@ from typing import Final
 
 from properties.proofs.image_files import Dump, parse_image
 from properties.prover.architecture import Architecture
-from properties.prover.detaching import while_detaching
+from properties.prover.detaching import UnplacedError, while_detaching
 from properties.prover.goal import Goal, Reading
 from properties.prover.image import Image
 from properties.prover.proving import prove
 from properties.prover.show import summary
-from properties.prover.verdicts import Outcome, Verdict
+from properties.prover.verdicts import Figures, Outcome, Verdict
 from properties.prover.x86_64 import X86_64
 from spec.abi import SLOT_BYTES
 from spec.prototypes import Prototype, Type
@@ -32,27 +32,32 @@ __all__ = [
     "Words",
     "cleared",
     "judge",
-    "lacks_place",
     "variants",
 ]
 
 DETACHING: Final = "while programs are detached"
-NO_PLACE: Final = "undecided: the place that the kernel patches then is not found"
+NO_PLACE: Final = "the place that the kernel patches then is not found"
 CLEARED_BYTES: Final = 4
 WORST: Final[tuple[Outcome, ...]] = ("refuted", "undecided")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One state of an image, and its goal then. name: DETACHING, or empty for the image as it was built."""
+    """One state of an image, and its goal then. name: DETACHING, or empty for the image as it was built.
+
+    lacks: why nothing can be proved of it.
+    """
 
     name: str
     image: Image
     goal: Goal
     architecture: Architecture
+    lacks: str = ""
 
     def prove(self, *, thorough: bool = False) -> Verdict:
         """Proves that the image meets its goal."""
+        if self.lacks:
+            return Verdict("undecided", {}, Figures(0, 0, 0, 0), {}, reason=self.lacks)
         return prove(self.image, self.goal, thorough=thorough, architecture=self.architecture)
 
 
@@ -102,8 +107,6 @@ def judge(text: str, file: str) -> Judgement:
     dump = parse_image(text, file)
     found = variants(dump)
     outcome, told = _prove_all(found)
-    if outcome == "proved" and lacks_place(found):
-        outcome, told = "undecided", f"{DETACHING}: {NO_PLACE}"
     words = _judge_words(found)
     return Judgement(file, dump.function, outcome, told, len(found) > 1, words, time.process_time() - before)
 
@@ -112,13 +115,11 @@ def variants(dump: Dump, reading: Reading = "width") -> tuple[Variant, ...]:
     """The image as it is and, if the kernel patches it while tasks are in it, as it is then."""
     goal = dump.goal.read(reading)
     built = Variant("", dump.image, goal, dump.architecture)
-    patched = while_detaching(dump.image, goal, dump.architecture)
+    try:
+        patched = while_detaching(dump.image, goal, dump.architecture, dump.noted)
+    except UnplacedError as error:
+        return built, replace(built, name=DETACHING, lacks=f"{NO_PLACE}: {error}")
     return (built,) if patched is None else (built, Variant(DETACHING, *patched, dump.architecture))
-
-
-def lacks_place(found: Sequence[Variant]) -> bool:
-    """Whether a patched variant is missing: every kernel patches an image that calls the original."""
-    return len(found) == 1 and found[0].goal.calls_original
 
 
 def _prove_all(found: Iterable[Variant]) -> tuple[Outcome, str]:

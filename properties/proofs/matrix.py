@@ -1,6 +1,7 @@
 """The proof matrix: generated images of every arity and every kind of program, each proved.
 
-It is made at each sharing level, and of each architecture that the generator and the prover know.
+It is made at each sharing level, and of each architecture that the generator and the prover know. Each image is proved
+as it is, and while a task is in it and programs are being detached.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Final, Literal
 
 from impl.batched.jit import arm64, x86_64
 from impl.batched.jit.isa import Isa
-from properties.proofs.generated import generated
+from properties.proofs.generated import generated, while_detaching
 from properties.prover.architecture import Architecture
 from properties.prover.arm64 import ARM64
 from properties.prover.goal import Goal, Kind, Program
 from properties.prover.image import Image
 from properties.prover.proving import prove
 from properties.prover.show import counterexample_lines, summary
-from properties.prover.verdicts import Verdict
+from properties.prover.verdicts import Outcome, Verdict
 from properties.prover.x86_64 import X86_64
 from properties.report.grid import Column, Grid, Line
 from properties.report.results import ProofCell
@@ -46,6 +47,11 @@ Level = Literal["per_function", "per_shape", "generic"]
 LEVELS: Final[tuple[Level, ...]] = ("per_function", "per_shape", "generic")
 ARITIES: Final = range(13)
 """All that an image may have: MAX_BPF_FUNC_ARGS is 12."""
+
+DETACHED: Final = "while detached"
+"""The column of all kinds while programs are detached."""
+
+WORST: Final[tuple[Outcome, ...]] = ("refuted", "undecided", "proved")
 
 KINDS: Final[Mapping[str, tuple[Kind, ...]]] = {
     "fentry": ("fentry",),
@@ -87,15 +93,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A cell and its verdict. seconds: of the processor that the proof took."""
+    """A cell and its verdict. seconds: of the processor that the proof took. detaching: while programs are detached."""
 
     cell: Cell
     verdict: Verdict
     seconds: float
+    detaching: bool = False
 
     def __str__(self) -> str:
-        cell = self.cell
-        return f"{cell.kind}, {cell.served} arguments: {summary(self.verdict)}"
+        cell, when = self.cell, f", {DETACHED}" if self.detaching else ""
+        return f"{cell.kind}, {cell.served} arguments{when}: {summary(self.verdict)}"
 
     @property
     def lines(self) -> list[str]:
@@ -104,15 +111,10 @@ class Proof:
         shown = counterexample_lines(found, cell.image, cell.goal, cell.architecture) if found is not None else ()
         return [str(self), *(f"  {line}" for line in shown)]
 
-    def told(self, level: Level) -> ProofCell:
-        """The cell of the report's matrix."""
-        place = self.cell.architecture.name, level, self.cell.served, self.cell.kind
-        return ProofCell(*place, self.verdict.outcome, 1000 * self.seconds)
-
 
 @dataclass(frozen=True)
 class Matrix:
-    """What came of some cells. name: which they are, for its table."""
+    """What came of some cells, each proved as it is and while detached. name: which they are, for its table."""
 
     name: str
     proofs: tuple[Proof, ...]
@@ -142,20 +144,50 @@ class Matrix:
         """The time of all proofs."""
         return sum(proof.seconds for proof in self.proofs)
 
+    @property
+    def standing(self) -> tuple[int, int]:
+        """At how many instructions a task was thought to stand, and how many jumps were thought to be put in."""
+        figures = [proof.verdict.figures for proof in self.proofs if proof.detaching]
+        return sum(one.stands for one in figures), sum(one.places for one in figures)
+
+    def told(self, level: Level) -> tuple[ProofCell, ...]:
+        """The cells of the report's matrix."""
+        return tuple(
+            ProofCell(found[0].cell.architecture.name, level, served, column, *_sum_up(found))
+            for served, columns in self._rows.items()
+            for column, found in columns.items()
+        )
+
     def table(self) -> Grid:
-        """Arity by kind: the verdict, and the milliseconds of the proof."""
-        columns = (Column("arguments", right=True), *(Column(kind, right=True, wrap="never") for kind in KINDS))
-        arities = sorted({proof.cell.arity for proof in self.proofs})
-        return Grid(f"proofs of generated images, {self.name}", columns, tuple(map(self._line, arities)))
+        """Arity by kind, and all kinds while detached: the worst verdict, and the milliseconds of the proofs."""
+        names = (*KINDS, DETACHED)
+        columns = (Column("arguments", right=True), *(Column(name, right=True, wrap="never") for name in names))
+        lines = (
+            Line((served, *(_tell(found[name]) if name in found else "" for name in names)))
+            for served, found in self._rows.items()
+        )
+        return Grid(f"proofs of generated images, {self.name}", columns, tuple(lines))
 
-    def _line(self, arity: int) -> Line:
-        found = {proof.cell.kind: proof for proof in self.proofs if proof.cell.arity == arity}
-        served = next(iter(found.values())).cell.served
-        return Line((served, *(_told(found[kind]) if kind in found else "" for kind in KINDS)))
+    @cached_property
+    def _rows(self) -> Mapping[str, Mapping[str, Sequence[Proof]]]:
+        """The proofs by arity and column."""
+        rows: dict[str, dict[str, list[Proof]]] = {}
+        for proof in sorted(self.proofs, key=lambda proof: (proof.cell.arity, proof.detaching)):
+            column = DETACHED if proof.detaching else proof.cell.kind
+            rows.setdefault(proof.cell.served, {}).setdefault(column, []).append(proof)
+        return rows
 
 
-def _told(proof: Proof) -> str:
-    return f"{proof.verdict.outcome} {1000 * proof.seconds:.1f} ms"
+def _sum_up(proofs: Sequence[Proof]) -> tuple[Outcome, float]:
+    """The worst verdict, and the milliseconds."""
+    outcomes = {proof.verdict.outcome for proof in proofs}
+    worst = next(outcome for outcome in WORST if outcome in outcomes)
+    return worst, 1000 * sum(proof.seconds for proof in proofs)
+
+
+def _tell(proofs: Sequence[Proof]) -> str:
+    outcome, milliseconds = _sum_up(proofs)
+    return f"{outcome} {milliseconds:.1f} ms"
 
 
 def long(arity: int) -> Prototype:
@@ -183,11 +215,13 @@ def _cell(arity: int, kind: str, level: Level, target: Target) -> Cell:
 
 
 def prove_cells(name: str, wanted: Iterable[Cell], *, thorough: bool = False) -> Matrix:
-    """Proves each cell. thorough: z3 decides every obligation."""
-    return Matrix(name, tuple(_proof(cell, thorough=thorough) for cell in wanted))
+    """Proves each cell, as it is and while detached. thorough: z3 decides every obligation."""
+    both = ((cell, detaching) for cell in wanted for detaching in (False, True))
+    return Matrix(name, tuple(_proof(cell, thorough=thorough, detaching=detaching) for cell, detaching in both))
 
 
-def _proof(cell: Cell, *, thorough: bool) -> Proof:
+def _proof(cell: Cell, *, thorough: bool, detaching: bool) -> Proof:
     start = time.process_time()
-    verdict = prove(cell.image, cell.goal, thorough=thorough, architecture=cell.architecture)
-    return Proof(cell, verdict, time.process_time() - start)
+    goal = while_detaching(cell.goal) if detaching else cell.goal
+    verdict = prove(cell.image, goal, thorough=thorough, architecture=cell.architecture)
+    return Proof(cell, verdict, time.process_time() - start, detaching)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from properties.proofs.image_files import Dump, read_image
-from properties.proofs.judging import DETACHING, NO_PLACE, Variant, lacks_place, variants
+from properties.proofs.judging import Variant, variants
 from properties.prover.explaining import essential
 from properties.prover.goal import Reading
 from properties.prover.show import counterexample_lines, summary
@@ -99,19 +99,15 @@ def _tell(path: Path, reading: Reading, thorough: bool) -> Told:
         dump = read_image(path)
     except BadInputError as error:
         return Told(BAD_INPUT, (), str(error))
-    found = variants(dump, reading)
     lines: list[str] = []
     statuses = {PROVED}
-    for variant in found:
+    for variant in variants(dump, reading):
         title = f"{dump.file}: {variant.name}" if variant.name else _describe(dump)
         verdict = variant.prove(thorough=thorough)
         lines += _describe_verdict(title, variant, verdict)
         statuses.add(STATUS[verdict.outcome])
         if REFUTED in statuses:
             break
-    if statuses == {PROVED} and lacks_place(found):
-        lines.append(f"{dump.file}: {DETACHING}: {NO_PLACE}")
-        statuses.add(UNDECIDED)
     return Told(next(status for status in WORST if status in statuses), tuple(lines))
 
 

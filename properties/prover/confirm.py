@@ -1,6 +1,7 @@
 """Executes a counterexample in unicorn, under the same obligations, to see that what the prover says happens.
 
-The image runs one instruction at a time; callees are not executed: they return what the counterexample says.
+The image runs one instruction at a time; callees are not executed: they return what the counterexample says. What the
+kernel patches it patches while the task stands at an instruction, as late as it can matter.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from properties.prover.machine import (
     NO_LOAD,
     NO_STALE,
     NO_STORE,
+    NOP_THERE,
     ONLY_GENERAL,
     STACK_POINTER,
+    WHOLE_PLACES,
     BrokenError,
     Departure,
     instruction_limit,
@@ -77,7 +80,10 @@ def confirm(
 
 
 class Emulation:
-    """One execution. As a Machine, it shows the obligations numbers."""
+    """One execution. As a Machine, it shows the obligations numbers.
+
+    stands: where the task stands while the image is patched; without it, the first place that is patched.
+    """
 
     def __init__(
         self,
@@ -88,6 +94,7 @@ class Emulation:
         values: Mapping[str, int],
         *,
         suspect: int | None = None,
+        stands: int | None = None,
     ) -> None:
         self.architecture = architecture
         self._suspect = suspect
@@ -99,6 +106,14 @@ class Emulation:
         self._unknowns = Unknowns(values, claim.symbols)
         self._top = self._unknowns.value(architecture.convention.stack_pointer, 64)
         self._regions = [(region, self._evaluate(region.base)) for region in claim.frame.regions]
+        patches = [patch for patch in image.patches if patch.name in claim.patches]
+        self._within = image.within(patches, architecture)
+        self._misplaced = image.misplaced(patches, architecture)
+        self._patches = tuple(patch for patch in patches if self._unknowns.value(patch.name, 1))
+        self._stops = {patch.at for patch in self._patches} if stands is None else {stands}
+        self.stands: int | None = None
+        self._places = {patch.at: patch.name for patch in patches}
+        self._passed: dict[str, int] = {}
         self._path: list[int] = []
         self._accesses: list[tuple[bool, int, int]] = []
         self._written = claim.written
@@ -141,17 +156,14 @@ class Emulation:
             # For a word of the stack, the culprit is what wrote the first byte that differs.
             first = ((got ^ expected) & -(got ^ expected)).bit_length() - 1
             culprit = self._writers.get((name, place + first // 8 if name == STACK else 0))
-        return Counterexample(obligation, self.at, self._unknowns.values, tuple(self._path), got, expected, culprit)
+        patches = () if self.stands is None else self._patches
+        return Counterexample(
+            obligation, self.at, self._unknowns.values, tuple(self._path), got, expected, culprit, self.stands, patches
+        )
 
     def _set_up(self) -> None:
-        code = bytearray(self._image.code)
-        for patch in self._image.patches:
-            if patch.name in self._claim.patches and self._unknowns.value(patch.name, 1):
-                jump = self.architecture.jump(patch.at, patch.target)
-                start = patch.at - self._image.address
-                code[start : start + len(jump)] = jump
-        self._map(self._image.address, len(code))
-        self._machine.mem_write(self._image.address, bytes(code))
+        self._map(self._image.address, len(self._image.code))
+        self._machine.mem_write(self._image.address, self._image.code)
         self._map(self._top - STACK_PAGES * PAGE, 2 * STACK_PAGES * PAGE)
         for region, base in self._regions:
             self._map(base + region.low, region.high - region.low)
@@ -197,6 +209,15 @@ class Emulation:
         """Runs one instruction of the image, and judges it by the rules of the frame."""
         self.at = pc
         self._path.append(pc)
+        if pc in self._within:
+            raise BrokenError(WHOLE_PLACES)
+        if pc in self._misplaced:
+            raise BrokenError(NOP_THERE)
+        if pc in self._stops and self.stands is None:
+            self._patch(pc)
+        if pc in self._places:
+            name = self._places[pc]
+            self._passed[name] = int(self.stands is not None and self._unknowns.value(name, 1))
         limit = instruction_limit(self._image)
         if len(self._path) > limit:
             raise BrokenError(f"the image is left within {limit} instructions")
@@ -216,6 +237,16 @@ class Emulation:
             self._judge(before, pc)
         if others != self._read_others():
             raise BrokenError(ONLY_GENERAL)
+
+    def _patch(self, pc: int) -> None:
+        """Patches the image while the task stands at an instruction."""
+        self.stands = pc
+        self._image = self._image.patched(self._patches, self.architecture)
+        self._machine.mem_write(self._image.address, self._image.code)
+        # The emulator does not see that what it has translated is other code now.
+        self._machine.ctl_remove_cache(self._image.address, self._image.address + len(self._image.code))
+        for patch in self._patches:
+            self._known.pop(patch.at, None)
 
     def _read_others(self) -> list[object]:
         """Reads what the suspect must not change."""
@@ -298,8 +329,8 @@ class Emulation:
     # As a Machine.
 
     def symbol(self, name: str, bits: int) -> int:
-        """See Machine."""
-        return self._unknowns.value(name, bits)
+        """See Machine. What is patched behind a task does not concern it."""
+        return self._passed[name] if name in self._passed else self._unknowns.value(name, bits)
 
     def register(self, name: str) -> int:
         """See Machine."""

@@ -2,6 +2,11 @@
 
 Trampolines branch forward only; merging where branches meet keeps the number of states, and so the time, linear in the
 number of programs.
+
+A place that the kernel may patch while a task is in the image is an open branch: there, and nowhere else, it matters
+whether the kernel has been there. Where each is come to once at most, and no instruction begins within one, the states
+at an instruction are all in which a task may stand there, whatever was patched before, and what follows is all that may
+come of it, whatever is patched then.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from properties.prover.claims import Claim
 from properties.prover.decider import Decider
 from properties.prover.image import Image
 from properties.prover.lift import lifter
-from properties.prover.machine import InfeasibleError, SplitError, instruction_limit
+from properties.prover.machine import NOP_THERE, WHOLE_PLACES, InfeasibleError, SplitError, instruction_limit
 from properties.prover.operations import LiftedInstruction, Op, OpKind
 from properties.prover.paths import Path
 from properties.prover.state import PathState
@@ -51,7 +56,10 @@ class UndecidedError(Exception):
 
 
 class Executor:
-    """One proof's execution. left: how many paths, after merging, have left the image as they should."""
+    """One proof's execution. left: how many paths, after merging, have left the image as they should.
+
+    stands: the instructions that control comes to. places: what the kernel may patch.
+    """
 
     def __init__(self, image: Image, claim: Claim, architecture: Architecture, *, thorough: bool) -> None:
         self._demands = claim.demands
@@ -69,7 +77,12 @@ class Executor:
         self._start, self._end = image.address, image.end
         self._lifter = lifter(architecture)
         self._patches = {patch.at: patch for patch in image.patches if patch.name in claim.patches}
-        lean = self._lifter.lean(image.code, image.address, image.used, frozenset(self._patches))
+        self._within = image.within(self._patches.values(), architecture)
+        self._misplaced = image.misplaced(self._patches.values(), architecture)
+        self._again: int | None = None
+        self.stands: set[int] = set()
+        self.places = frozenset(self._patches)
+        lean = self._lifter.lean(image.code, image.address, image.used, self.places)
         self._known = dict(lean.instructions)
         self._joins = lean.targets.union(patch.target for patch in self._patches.values())
         self._limit = instruction_limit(image)
@@ -85,6 +98,9 @@ class Executor:
                 self._advance(state)
         if not self.left:
             raise UndecidedError("no path leaves the image")
+        if self._again is not None:
+            at = self._again - self._image.address
+            raise UndecidedError(f"control comes to the place at +{at:#x} again, which may be patched by then")
 
     def _make_first(self, claim: Claim) -> PathState:
         places = self._lifter.registers
@@ -161,8 +177,7 @@ class Executor:
         self.at = at = state.pc
         if not state.index:
             self._count(state)
-            patch = self._patches.get(at)
-            if patch is not None and self._branch(state, symbol(patch.name, 1), patch.target):
+            if self._patches and self._jump_patched(state, at):
                 return True
         instruction = self._known.get(at) or self._fetch(at)
         if instruction.unmodelled:
@@ -171,8 +186,22 @@ class Executor:
             raise UndecidedError(reason, model)
         return self._execute(state, instruction)
 
+    def _jump_patched(self, state: PathState, at: int) -> bool:
+        """Takes the jump that may be at an address, where the kernel patches the image: as _branch()."""
+        if at in self._within:
+            self._machine.demand(WHOLE_PLACES, 0)
+        patch = self._patches.get(at)
+        if patch is None:
+            return False
+        self._machine.demand(NOP_THERE, int(at not in self._misplaced))
+        if at in state.passed:
+            self._again = at
+        state.passed |= {at}
+        return self._branch(state, symbol(patch.name, 1), patch.target)
+
     def _count(self, state: PathState) -> None:
         self.instructions += 1
+        self.stands.add(state.pc)
         state.instructions += 1
         if self.instructions > INSTRUCTIONS:
             raise UndecidedError(f"more than {INSTRUCTIONS} instructions over all paths")

@@ -18,12 +18,14 @@ __all__ = [
     "ALIGNED",
     "FRAME_BYTES",
     "NEAR",
+    "NOP_THERE",
     "NO_FAULT",
     "NO_LOAD",
     "NO_STALE",
     "NO_STORE",
     "ONLY_GENERAL",
     "STACK_POINTER",
+    "WHOLE_PLACES",
     "AccessRegion",
     "BrokenError",
     "Departure",
@@ -123,6 +125,8 @@ STACK_POINTER = "the stack pointer stays in the frame"
 ALIGNED = "the stack pointer is aligned after every instruction"
 ONLY_GENERAL = "nothing but general registers and flags is written"
 NO_FAULT = "no instruction faults"
+NOP_THERE = "a place that is patched has its nop until then"
+WHOLE_PLACES = "no instruction begins within a place that is patched"
 
 
 def stack_within(top: Value, address: Value, low: int, last: int) -> Value:

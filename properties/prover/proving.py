@@ -58,5 +58,12 @@ def _conclude(
     outcome: Outcome, executor: Executor, counterexample: Counterexample | None = None, reason: str | None = None
 ) -> Verdict:
     decider = executor.decider
-    figures = Figures(decider.plain, decider.solver.asked, executor.left, executor.instructions)
+    figures = Figures(
+        decider.plain,
+        decider.solver.asked,
+        executor.left,
+        executor.instructions,
+        len(executor.stands),
+        len(executor.stands & executor.places),
+    )
     return Verdict(outcome, dict(decider.obligations), figures, executor.bindings, counterexample, reason)

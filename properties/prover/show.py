@@ -11,9 +11,10 @@ from typing import Any
 from properties.prover.architecture import Architecture
 from properties.prover.explaining import origin
 from properties.prover.goal import Goal
-from properties.prover.image import Image
+from properties.prover.image import Image, Patch
+from properties.prover.steps import PATCHED
 from properties.prover.tools import disassembler
-from properties.prover.verdicts import Counterexample, Verdict
+from properties.prover.verdicts import Counterexample, Figures, Verdict
 
 __all__ = ["counterexample_lines", "summary"]
 
@@ -29,12 +30,19 @@ UNLISTED = 8
 def summary(verdict: Verdict) -> str:
     """A verdict in one line."""
     if verdict.outcome == "proved":
-        times = sum(verdict.obligations.values())
-        solved = f", {verdict.figures.asked} by z3" if verdict.figures.asked else ""
-        return f"proved, {len(verdict.obligations)} obligations in {times} places{solved}"
+        figures, times = verdict.figures, sum(verdict.obligations.values())
+        solved = f", {figures.asked} by z3" if figures.asked else ""
+        return f"proved, {len(verdict.obligations)} obligations in {times} places{solved}{_tell_jumps(figures)}"
     if verdict.counterexample is not None:
         return f"refuted: {verdict.counterexample.obligation}"
     return f"undecided: {verdict.reason}"
+
+
+def _tell_jumps(figures: Figures) -> str:
+    if not figures.places:
+        return ""
+    jumps = "1 jump" if figures.places == 1 else f"any of {figures.places} jumps"
+    return f", from each of {figures.stands} instructions, with {jumps} put in at any time"
 
 
 def counterexample_lines(found: Counterexample, image: Image, goal: Goal, architecture: Architecture) -> Iterator[str]:
@@ -42,13 +50,23 @@ def counterexample_lines(found: Counterexample, image: Image, goal: Goal, archit
     if found.got is not None and found.expected is not None:
         got, expected = (_show_value(value, found, goal, architecture) for value in (found.got, found.expected))
         yield f"it is {got}, and must be {expected}"
-    if found.values:
+    if found.stands is not None:
+        yield f"as a task stands at +{found.stands - image.address:#06x} while the kernel patches"
+        yield from (f"  {_show_patch(patch, image)}" for patch in found.patches)
+    values = {name: value for name, value in found.values.items() if not name.startswith(PATCHED)}
+    if values:
         yield "where"
-    width = max((len(name) for name in found.values), default=0)
-    for name, value in sorted(found.values.items()):
+    width = max((len(name) for name in values), default=0)
+    for name, value in sorted(values.items()):
         yield f"  {name:{width}}  {value:#x}"
     yield "in"
-    yield from (f"  {line}" for line in _list_instructions(found, image, _name_addresses(goal), architecture))
+    executed = image.patched(found.patches, architecture)
+    yield from (f"  {line}" for line in _list_instructions(found, executed, _name_addresses(goal), architecture))
+
+
+def _show_patch(patch: Patch, image: Image) -> str:
+    name = patch.name.removeprefix(PATCHED)
+    return f"+{patch.at - image.address:#06x}  {name}, to +{patch.target - image.address:#06x}"
 
 
 def _show_value(value: int, found: Counterexample, goal: Goal, architecture: Architecture) -> str:

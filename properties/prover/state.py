@@ -30,7 +30,7 @@ class PathState:
     undefined. departure: by which kind of instruction control has left the image last. floor: the offset of the stack
     pointer before the instruction; pointer: the stack pointer that was judged then, if it was; accesses: what of the
     stack the instruction has used. cases: what terms are equal to on this path, where they
-    had to be numbers.
+    had to be numbers. passed: the places that the kernel patches to which the path has come.
     """
 
     __slots__ = (
@@ -41,6 +41,7 @@ class PathState:
         "index",
         "instructions",
         "label",
+        "passed",
         "path",
         "pc",
         "pointer",
@@ -68,6 +69,7 @@ class PathState:
         self.instructions = 0
         self.written = Written()
         self.undefined: dict[int, int] = {}
+        self.passed: frozenset[int] = frozenset()
         self.departure: Departure = "jump"
 
     def fork(self, path: Path) -> PathState:
@@ -77,7 +79,7 @@ class PathState:
         other.index, other.temporaries = self.index, self.temporaries.copy()
         other.floor, other.pointer = self.floor, self.pointer
         other.label, other.instructions, other.cases = self.label, self.instructions, self.cases.copy()
-        other.undefined = self.undefined.copy()
+        other.undefined, other.passed = self.undefined.copy(), self.passed
         other.departure, other.written = self.departure, self.written
         return other
 
@@ -110,6 +112,7 @@ class PathState:
         self.written = self.written.merged(other.written, here)
         for at, count in other.undefined.items():
             self.undefined[at] = max(count, self.undefined.get(at, 0))
+        self.passed |= other.passed
         self.progress = _merge_progress(self.progress, other.progress, here)
         self.instructions = max(self.instructions, other.instructions)
         self.label = (*self.label, *(step for step in other.label if step not in self.label))

@@ -14,6 +14,7 @@ __all__ = [
     "COUNT",
     "DETACHED",
     "FUNCTION",
+    "PATCHED",
     "RETURNED_EARLY",
     "ImageStep",
     "Target",
@@ -29,8 +30,11 @@ CALLER = "the caller's return address"
 BODY = "the body's address"
 COUNT = "the number of slots"
 FUNCTION = "the function's address"
-RETURNED_EARLY = "patched: jump behind the fexit programs"
-DETACHED = "patched: jump over "
+PATCHED = "patched: "
+"""Symbols that begin so are 1 if the kernel has patched a place when control comes to it."""
+
+RETURNED_EARLY = f"{PATCHED}jump behind the fexit programs"
+DETACHED = f"{PATCHED}jump over "
 
 
 def skipped(run: Run) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from properties.prover.architecture import Architecture
-from properties.prover.steps import BODY, CALLER
+from properties.prover.steps import BODY, CALLER, PATCHED
 
 __all__ = ["BEGINNING", "Unknowns", "register_name", "undefined_name"]
 
@@ -15,7 +15,6 @@ BEGINNING = "the beginning"
 """The step before the first instruction."""
 
 OR = " or "
-PATCHED = "patched: "
 
 
 def register_name(register: str, steps: tuple[str, ...]) -> str:

@@ -74,6 +74,11 @@ def check_image(found: Mapping[str, Any], attaching: Attaching) -> None:
     assert found["im"] in heap_of(found) or not {"fexit", "fmod_ret", "fsession"} & set(attaching.kinds)
     assert {one["pointer"] for one in found["programs"]} <= heap_of(found)
     assert len(attaching.kinds) == len({one["pointer"] for one in found["programs"]})
+    pointers = {program["name"].split("_", 3)[3]: program["pointer"] for program in found["programs"]}
+    jumps = [patch.get("pointer") for patch in found["patches"]]
+    # Of each run that is skipped, or the one behind the original.
+    original = any(call["sym"] == "__bpf_tramp_enter" for call in found["calls"])
+    assert jumps in ([pointers[name] for name in running_order(attaching.kinds)], [None] * original)
     assert [False] * len(attaching.kinds) == [one["sleepable"] for one in found["programs"]]
     assert list(attaching.kinds) == found["attach_order"]
     assert json.loads(encode(attaching.attached.options)) == found["options"]

@@ -9,6 +9,7 @@ import pytest
 
 from impl.linux.architectures.x86_64 import X86_64
 from impl.linux.instruments.image_files import Attached, DumpedTrampoline, image_file
+from impl.linux.instruments.objects import NotedJump
 from impl.linux.probes.disassembly import Helpers, Original, ProgramCall, disassemble
 from impl.linux.probes.symbols import Symbols, Table
 from spec.errors import BadInputError
@@ -137,6 +138,10 @@ def test_image_file() -> None:
         lines=tuple(lines),
         programs={0xFFFFFFFFC000064C: 0xFFFFC900000AD000},
         im=0xFFFF888004A78000,
+        jumps=(
+            NotedJump(COOKIE_6_12[0] + 16, COOKIE_6_12[0] + 97, 0xFFFFC900000AD000),
+            NotedJump(COOKIE_6_12[0] + 96, 97),
+        ),
     )
     attached = Attached(("fentry",), Options(cookie=True), (0x1122334455667788,), sleepable=False)
     image = image_file(X86_64, ("6.12", "6.12.117+deb12-amd64"), attached, trampoline, symbols)
@@ -182,6 +187,10 @@ def test_image_file() -> None:
         ],
         "cookies": ["0x1122334455667788"],
         "im": "0xffff888004a78000",
+        "patches": [
+            {"off": 16, "target": "0xffffffffc00007e1", "pointer": "0xffffc900000ad000"},
+            {"off": 96, "target": "0x61"},
+        ],
     }
     assert list(expected.items()) == list(document.items())
     assert image == parse_image_file(print_image_file(image), "x.json")

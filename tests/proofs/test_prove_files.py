@@ -407,8 +407,8 @@ def test_an_image_without_a_place_to_patch_is_undecided() -> None:
 
     assert "proved" == judge(ARM[0].read_text(), "x.json").outcome
     assert ("proved", True) == (whole.outcome, whole.detaching)
-    assert ("undecided", False) == (cut.outcome, cut.detaching)
-    assert cut.told == f"{DETACHING}: {NO_PLACE}"
+    assert ("undecided", True) == (cut.outcome, cut.detaching)
+    assert cut.told == f"{DETACHING}: undecided: {NO_PLACE}: there is no nop behind the original"
 
 
 def test_what_no_file_here_has() -> None:

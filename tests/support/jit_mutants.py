@@ -118,7 +118,7 @@ def mutants(configuration: Configuration) -> Iterator[Mutant]:
     made = statements(plan)
     seen = {template(plan)}
     for kind, edit in EDITS.items():
-        wanted = while_detaching(goal) if kind == "place to patch" else goal
+        wanted = while_detaching(goal) if kind in WHILE_DETACHING else goal
         for name, edited in edit(made):
             mutated = assemble(plan, edited, LENIENT)
             image = bound(mutated, goal)
@@ -396,6 +396,36 @@ def _patched(made: Made) -> Iterator[Edit]:
                 yield f"{one.name} too late", [*made[:place], made[place + 1], one, *made[place + 2 :]]
 
 
+def _jumps_in(made: Made) -> Iterator[Edit]:
+    """A jump that the kernel puts in goes where another would have to: to the exit of a program, behind tramp_exit."""
+    for one in made:
+        if isinstance(one, Label) and one.name.endswith("behind"):
+            run = one.name.removesuffix("behind")
+            yield f"{run}exit without enter", _moved(made, one, f"{run}not entered")
+        elif isinstance(one, Label) and one.name == "epilogue":
+            for other in ("exited", "fexit"):
+                yield f"epilogue at {other}", _moved(made, one, other)
+
+
+def _moved(made: Made, label: Label, other: str) -> Made:
+    """A label is where another is."""
+    rest = [one for one in made if one != label]
+    place = rest.index(Label(other))
+    return [*rest[:place], label, *rest[place:]]
+
+
+def _jumped_way(made: Made) -> Iterator[Edit]:
+    """The jump behind the fexit programs goes to an epilogue of its own, and only this one has a mistake."""
+    if Label("epilogue") not in made:
+        return
+    place = made.index(Label("epilogue"))
+    own: Made = [one for one in made[place:] if isinstance(one, Instruction)]
+    rest = [one for one in made if one != Label("epilogue")]
+    for edit in (_offsets, _registers, _halves, _missing, _repeated, _symbols, _returns):
+        for name, edited in edit(own):
+            yield f"{name}, on the jumped way", [*rest, Label("epilogue"), *edited]
+
+
 def _slots(made: Made) -> Iterator[Edit]:
     """A generic image's return slot lies at a fixed place, or is looked for with another number."""
     for place, one in _instructions(made, r"rcx \* 8"):
@@ -404,6 +434,9 @@ def _slots(made: Made) -> Iterator[Edit]:
         yield _text(made, place, one.text.replace("* 8", "* 4"))
         yield _text(made, place, one.text.replace("rcx * 8", "rdx * 8"))
 
+
+WHILE_DETACHING: Final = frozenset({"place to patch", "jump put in", "jumped way"})
+"""Classes of mistakes that matter only while programs are detached."""
 
 EDITS: Final[dict[str, Callable[[Made], Iterator[Edit]]]] = {
     "wrong offset": _offsets,
@@ -441,5 +474,7 @@ EDITS: Final[dict[str, Callable[[Made], Iterator[Edit]]]] = {
     "frame record": _inserted(("mov qword ptr [rbp], rax",), "^call "),
     "order of programs": _order,
     "place to patch": _patched,
+    "jump put in": _jumps_in,
+    "jumped way": _jumped_way,
     "return slot": _slots,
 }

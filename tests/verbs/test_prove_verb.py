@@ -115,7 +115,8 @@ def test_a_place_to_patch_that_is_not_found(mutated: Write, capsys: pytest.Captu
     assert 3 == status
     assert printed[0].endswith("places")
     assert printed[1].endswith(
-        "while programs are detached: undecided: the place that the kernel patches then is not found"
+        "while programs are detached: undecided: the place that the kernel patches then is not found: "
+        "there is no nop behind the original"
     )
 
 

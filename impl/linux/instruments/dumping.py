@@ -35,7 +35,7 @@ from impl.linux.guest.batch import Batch, Ref, Reply
 from impl.linux.guest.errnos import errno_name
 from impl.linux.guest.guest import Guest, GuestDiedError
 from impl.linux.instruments.image_files import Attached, DumpedTrampoline, image_file
-from impl.linux.instruments.objects import KernelObjects
+from impl.linux.instruments.objects import KernelObjects, NotedJump
 from impl.linux.probes.btf import VMLINUX_BTF, Btf
 from impl.linux.probes.disassembly import disassemble, helpers
 from impl.linux.probes.enabled import parse_enabled_functions
@@ -133,10 +133,14 @@ class _ImagePlace:
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """Addresses of programs, by their ids, and of images, by their trampolines' keys; as far as they were found."""
+    """Addresses of programs, by their ids, and of images, by their trampolines' keys; as far as they were found.
+
+    jumps: what images note, by their addresses.
+    """
 
     programs: Mapping[int, int]
     images: Mapping[int, int]
+    jumps: Mapping[int, tuple[NotedJump, ...]]
 
 
 class _WarnedError(Exception):
@@ -263,7 +267,8 @@ class Dumper:
         symbols = self._symbols.with_module("bpf", _list_symbols(attached, places, attaching))
         built = [place for place in places if isinstance(place, _ImagePlace)]
         pointers = self._objects.programs(program.id for place in built for program in place.attached.programs)
-        objects = _Objects(pointers, self._objects.images([place.key for place in built]))
+        noted = self._objects.images([place.key for place in built])
+        objects = _Objects(pointers, noted, self._objects.jumps(list(noted.values())))
         return [
             self._check_image(place, images[place.image], symbols, attaching, objects)
             if isinstance(place, _ImagePlace)
@@ -304,6 +309,7 @@ class Dumper:
             place.lines,
             {one.address: objects.programs[one.id] for one in place.attached.programs if one.id in objects.programs},
             objects.images.get(place.key),
+            objects.jumps.get(objects.images.get(place.key, 0)),
         )
         release = self._guest.kernel.release
         names = kernel_of(self.name, release), release

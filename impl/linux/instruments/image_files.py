@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from impl.linux.architectures import Architecture
+from impl.linux.instruments.objects import NotedJump
 from impl.linux.probes.enabled import parse_enabled_functions
 from impl.linux.probes.symbols import Symbols
-from spec.images import HEAP, Address, CallEntry, Code, ImageFile, Options, ProgramEntry, TypeEntry
+from spec.images import HEAP, Address, CallEntry, Code, ImageFile, Options, PatchEntry, ProgramEntry, TypeEntry
 from spec.prototypes import Prototype, Type
 
 __all__ = ["Attached", "DumpedTrampoline", "image_file"]
@@ -34,8 +35,8 @@ class DumpedTrampoline:
 
     declaration: the function's prototype in C. start, prologue: the function's address and first 16 bytes. image, code:
     the image's address, and its bytes through its last `ret` at least. lines: the function's of enabled_functions.
-    programs: the struct bpf_prog of each program by the address that is called; im: the struct bpf_tramp_image; as far
-    as they were found.
+    programs: the struct bpf_prog of each program by the address that is called; im: the struct bpf_tramp_image; jumps:
+    what it notes; as far as they were found.
     """
 
     function: str
@@ -49,6 +50,7 @@ class DumpedTrampoline:
     lines: tuple[str, ...]
     programs: Mapping[int, int]
     im: int | None
+    jumps: tuple[NotedJump, ...] | None = None
 
 
 def image_file(
@@ -94,7 +96,14 @@ def image_file(
         programs=_find_programs(calls, trampoline.programs, sleepable=attached.sleepable),
         cookies=None if attached.cookies is None else tuple(map(Address, attached.cookies)),
         im=None if trampoline.im is None else Address(trampoline.im),
+        patches=None if trampoline.jumps is None else tuple(_list_patches(trampoline.image, trampoline.jumps)),
     )
+
+
+def _list_patches(image: int, jumps: Iterable[NotedJump]) -> Iterator[PatchEntry]:
+    for jump in jumps:
+        pointer = None if jump.program is None else Address(jump.program)
+        yield PatchEntry(jump.at - image, Address(jump.target), pointer)
 
 
 def _find_calls(

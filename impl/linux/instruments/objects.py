@@ -8,7 +8,8 @@ these variables tells nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from functools import cached_property
+from typing import Final, NamedTuple
 
 from impl.linux.guest.guest import Guest
 from impl.linux.probes.btf import Btf
@@ -16,7 +17,7 @@ from impl.linux.probes.symbols import Symbols
 from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
 
-__all__ = ["KernelObjects"]
+__all__ = ["KernelObjects", "NotedJump"]
 
 PROGRAMS: Final = "prog_idr"
 TABLES: Final = ("trampoline_table", "trampoline_key_table")
@@ -31,6 +32,20 @@ TAG_BITS: Final = 3
 IS_NODE: Final = 2
 SMALLEST_NODE: Final = 4096
 LARGEST_STRUCT: Final = 512
+IMAGE: Final = "bpf_tramp_image"
+SKIP: Final = "bpf_tramp_skip"
+MOST_SKIPS: Final = 256
+
+
+class NotedJump(NamedTuple):
+    """A place in an image at which its kernel will put a jump while tasks are in the image, and where that goes.
+
+    program: the struct bpf_prog that it jumps over; None: it jumps from behind the original to the epilogue.
+    """
+
+    at: int
+    target: int
+    program: int | None = None
 
 
 class KernelObjects:
@@ -75,6 +90,48 @@ class KernelObjects:
                 else:
                     wanted[key] = _word(content, link)
         return {key: image for key, image in found.items() if image}
+
+    def jumps(self, images: Sequence[int]) -> dict[int, tuple[NotedJump, ...]]:
+        """What each struct bpf_tramp_image notes; nothing of a kernel that notes neither kind of jump."""
+        return self._read_skips(images) if self._skip_layout else self._read_epilogues(images)
+
+    @cached_property
+    def _skip_layout(self) -> tuple[int, int, int, int, int] | None:
+        """Where an image has the number of its skips, and the skips; and in one program, place and target."""
+        try:
+            number, first = (self._offset(IMAGE, name) for name in ("nr_skips", "skips"))
+            program, nop, target = (self._offset(SKIP, name) for name in ("prog", "nop", "target"))
+        except BadInputError:
+            return None
+        return number, first, program, nop, target
+
+    def _read_skips(self, images: Sequence[int]) -> dict[int, tuple[NotedJump, ...]]:
+        assert self._skip_layout is not None
+        number, first, program, nop, target = self._skip_layout
+        size = max(program, nop, target) + SLOT_BYTES
+        counts = [count & 0xFFFFFFFF for count in self._read_words([image + number for image in images])]
+        starts = self._read_words([image + first for image in images])
+        if any(count > MOST_SKIPS for count in counts):
+            raise BadInputError(f"an image of this kernel has {max(counts)} skips, which are more than programs")
+        spans = zip(starts, counts, strict=True)
+        places = [start + size * place for start, count in spans for place in range(count)]
+        read = iter(self._guest.read_memory([(place, size) for place in places]))
+        found = {}
+        for image, count in zip(images, counts, strict=True):
+            entries = [next(read) for _ in range(count)]
+            found[image] = tuple(
+                NotedJump(_word(entry, nop), _word(entry, target), _word(entry, program)) for entry in entries
+            )
+        return found
+
+    def _read_epilogues(self, images: Sequence[int]) -> dict[int, tuple[NotedJump, ...]]:
+        try:
+            after, epilogue = (self._offset(IMAGE, name) for name in ("ip_after_call", "ip_epilogue"))
+        except BadInputError:
+            return {}
+        words = self._read_words([image + offset for image in images for offset in (after, epilogue)])
+        pairs = zip(images, words[::2], words[1::2], strict=True)
+        return {image: (NotedJump(at, target),) if at else () for image, at, target in pairs}
 
     def _locate_trampoline(self) -> tuple[int, int, int]:
         """The places, in struct bpf_trampoline, of its link in the table, of its key and of its image."""
