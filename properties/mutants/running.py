@@ -40,8 +40,12 @@ def run_mutants(
     *,
     budget: float,
     random_seed: int,
+    fixed_seconds: float = FIXED_SECONDS,
 ) -> Iterator[MutantRecord]:
-    """Judge mutants; their records, as they are done. budget: seconds of each one's search."""
+    """Judge mutants; their records, as they are done.
+
+    budget: seconds of each one's search. fixed_seconds: for its fixed runs before that; 0 leaves them out.
+    """
     waiting = iter(chosen)
 
     def take() -> tuple[Chosen, MutantUnit] | None:
@@ -51,11 +55,11 @@ def run_mutants(
         mutant = each.mutant
         runs = tuple(run.name for run in survey.runs_of(mutant.block))
         changes = ((mutant.address, mutant.new),)
-        unit = MutantUnit(subject, changes, runs, FIXED_SECONDS, budget, _derive_seed(random_seed, mutant))
+        unit = MutantUnit(subject, changes, runs, fixed_seconds, budget, _derive_seed(random_seed, mutant))
         return each, unit
 
     kernel = subject.kernel
-    for each, unit, outcome in crew.outcomes(take, FIXED_SECONDS + budget + LIMIT_SECONDS):
+    for each, unit, outcome in crew.outcomes(take, fixed_seconds + budget + LIMIT_SECONDS):
         judged, seconds = (outcome.value, outcome.seconds) if isinstance(outcome, Done) else (outcome.told, 0.0)
         yield make_record(
             each.mutant,
