@@ -20,6 +20,9 @@ __all__ = ["FIXED_SECONDS", "Chosen", "run_mutants"]
 FIXED_SECONDS = 45.0
 """For the fixed runs of a mutant, the shortest first; search comes then."""
 
+ACCEPTED_SECONDS = 15.0
+"""For those of a mutant that may survive: what kills others does so in their first runs."""
+
 LIMIT_SECONDS = 600.0
 """Beside both, a mutant may take so long: guests are booted, and those that hang are waited for."""
 
@@ -44,7 +47,8 @@ def run_mutants(
 ) -> Iterator[MutantRecord]:
     """Judge mutants; their records, as they are done.
 
-    budget: seconds of each one's search. fixed_seconds: for its fixed runs before that; 0 leaves them out.
+    budget: seconds of each one's search. fixed_seconds: for its fixed runs before that; 0 leaves them out. One that may
+    survive is not searched for, and has less time.
     """
     waiting = iter(chosen)
 
@@ -54,8 +58,11 @@ def run_mutants(
             return None
         mutant = each.mutant
         runs = tuple(run.name for run in survey.runs_of(mutant.block))
+        accepted = not each.name and bool(reason_for(mutant))
         changes = ((mutant.address, mutant.new),)
-        unit = MutantUnit(subject, changes, runs, fixed_seconds, budget, _derive_seed(random_seed, mutant))
+        seconds = min(fixed_seconds, ACCEPTED_SECONDS) if accepted else fixed_seconds
+        searched = 0.0 if accepted else budget
+        unit = MutantUnit(subject, changes, runs, seconds, searched, _derive_seed(random_seed, mutant))
         return each, unit
 
     kernel = subject.kernel
