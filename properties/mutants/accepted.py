@@ -7,6 +7,7 @@ another build of the same code; and rules, for changes that can be seen nowhere,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,16 +40,18 @@ class Accepted:
 class AcceptingRule:
     """Mutants of any function that a glob matches. Patterns match as a whole.
 
-    target: of the callee; text: of the instruction; here: of something that is called in its block.
+    target: of the callee; text: of the instruction; here and behind: of something that is called in its block, and in
+    the one behind it.
     """
 
-    change: Change
+    changes: tuple[Change, ...]
     reason: Reason
     why: str
     function: str = "*"
     target: str = ""
     text: str = ""
     here: str = ""
+    behind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,14 @@ def _is_same(each: Accepted, mutant: Mutant) -> bool:
 
 def _matches(rule: AcceptingRule, mutant: Mutant) -> bool:
     return (
-        rule.change == mutant.change
+        mutant.change in rule.changes
         and fnmatchcase(mutant.stem, rule.function)
         and (not rule.target or re.fullmatch(rule.target, mutant.target) is not None)
         and (not rule.text or re.fullmatch(rule.text, mutant.text) is not None)
-        and (not rule.here or any(re.fullmatch(rule.here, callee) for callee in mutant.near[0]))
+        and _is_called(rule.here, mutant.near[:1])
+        and _is_called(rule.behind, mutant.near[2:])
     )
+
+
+def _is_called(pattern: str, near: Sequence[tuple[str, ...]]) -> bool:
+    return not pattern or any(re.fullmatch(pattern, callee) for callees in near for callee in callees)

@@ -20,6 +20,9 @@ __all__ = ["FIXED_SECONDS", "Chosen", "run_mutants"]
 FIXED_SECONDS = 45.0
 """For the fixed runs of a mutant, the shortest first; search comes then."""
 
+ACCEPTED_SECONDS = 15.0
+"""For those of a mutant that may survive: what kills others does so in their first runs."""
+
 LIMIT_SECONDS = 600.0
 """Beside both, a mutant may take so long: guests are booted, and those that hang are waited for."""
 
@@ -40,8 +43,13 @@ def run_mutants(
     *,
     budget: float,
     random_seed: int,
+    fixed_seconds: float = FIXED_SECONDS,
 ) -> Iterator[MutantRecord]:
-    """Judge mutants; their records, as they are done. budget: seconds of each one's search."""
+    """Judge mutants; their records, as they are done.
+
+    budget: seconds of each one's search. fixed_seconds: for its fixed runs before that; 0 leaves them out. One that may
+    survive is not searched for, and has less time.
+    """
     waiting = iter(chosen)
 
     def take() -> tuple[Chosen, MutantUnit] | None:
@@ -50,12 +58,15 @@ def run_mutants(
             return None
         mutant = each.mutant
         runs = tuple(run.name for run in survey.runs_of(mutant.block))
+        accepted = not each.name and bool(reason_for(mutant))
         changes = ((mutant.address, mutant.new),)
-        unit = MutantUnit(subject, changes, runs, FIXED_SECONDS, budget, _derive_seed(random_seed, mutant))
+        seconds = min(fixed_seconds, ACCEPTED_SECONDS) if accepted else fixed_seconds
+        searched = 0.0 if accepted else budget
+        unit = MutantUnit(subject, changes, runs, seconds, searched, _derive_seed(random_seed, mutant))
         return each, unit
 
     kernel = subject.kernel
-    for each, unit, outcome in crew.outcomes(take, FIXED_SECONDS + budget + LIMIT_SECONDS):
+    for each, unit, outcome in crew.outcomes(take, fixed_seconds + budget + LIMIT_SECONDS):
         judged, seconds = (outcome.value, outcome.seconds) if isinstance(outcome, Done) else (outcome.told, 0.0)
         yield make_record(
             each.mutant,

@@ -10,7 +10,7 @@ from typing import Final
 from properties.kernels.needs import require_tools
 from properties.mutants.named import find_named, named_like
 from properties.mutants.records import MutantRecord, exit_status, mutants_table, summary, write_records
-from properties.mutants.running import Chosen, run_mutants
+from properties.mutants.running import FIXED_SECONDS, Chosen, run_mutants
 from properties.mutants.sampling import eligible, in_function, sample
 from properties.mutants.subject import Subject
 from properties.mutants.survey import MutantSurvey, make_survey
@@ -60,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--named", nargs="?", const="*", metavar="NAME", help=named)
     budget = "to search for each that no fixed run has killed (default: %(default)g)"
     option("--budget", type=seconds, default=BUDGET, metavar="SECONDS", help=budget)
+    search = "leave the fixed runs out: what search finds by itself"
+    option("--only-search", action="store_true", help=search)
     json = "where each mutant is written as a line of JSON (default: %(default)s)"
     option("--json", type=Path, default=Path("build/mutants.jsonl"), metavar="FILE", help=json)
     add_crew_options(parser)
@@ -85,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
         survey = make_survey(subject, crew, tell)
         chosen = _choose(arguments, survey, tell)
 
-        budget, random_seed = arguments.budget, arguments.random_seed
-        for record in run_mutants(subject, survey, chosen, crew, budget=budget, random_seed=random_seed):
+        budgets = {"budget": arguments.budget, "fixed_seconds": 0.0 if arguments.only_search else FIXED_SECONDS}
+        for record in run_mutants(subject, survey, chosen, crew, random_seed=arguments.random_seed, **budgets):
             records.append(record)
             print_line(console, f"{len(records)}/{len(chosen)} {record}")
             write_records(records, arguments.json)

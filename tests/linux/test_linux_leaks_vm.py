@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -71,3 +72,13 @@ def test_what_is_not_freed_is_found(station: Station) -> None:
     (found,) = left_by(station, ALL)
     assert "in kallsyms: bpf_trampoline_" in found.observed
     assert " bytes of JIT memory" in found.observed
+
+
+def test_records_and_their_pages_are_counted(station: Station) -> None:
+    """A module that comes and goes leaves as many as there were; more of them are told."""
+    assert [] == left_by(station, "delete_module mod1\ninit_module mod1\n")
+
+    before = station.holding.read()
+    more = replace(before, records={name: number + 2 for name, number in before.records.items()})
+    assert "+2 groups of pages of records\n+2 pages of records\n+2 records" == more.beyond(before)
+    assert min(before.records.values()) > 0

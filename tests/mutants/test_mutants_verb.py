@@ -142,7 +142,7 @@ def test_accepted_survivors_are_known_again() -> None:
     one = made_mutant(function="ftrace_check_record.isra.0", code="0123456789ab")
     lock = made_mutant(5, target="mutex_lock")
     file = AcceptedFile(
-        (AcceptingRule(Change.CALL, "concurrency only", "a second task", target="mutex_(un)?lock"),),
+        (AcceptingRule((Change.CALL,), "concurrency only", "a second task", target="mutex_(un)?lock"),),
         (Accepted("ftrace_check_record", "0123456789ab", Change.CALL, "equivalent", "the same"),),
     )
 
@@ -152,6 +152,18 @@ def test_accepted_survivors_are_known_again() -> None:
     assert "" == file.reason_for(replace(one, change=Change.STORE))
     assert "concurrency only" == file.reason_for(lock)
     assert "" == file.reason_for(replace(lock, target="mutex_lock_nested"))
+
+
+def test_a_rule_speaks_of_what_is_called_nearby() -> None:
+    """In the mutant's block, or in the one behind it; and of each of its changes."""
+    jump = made_mutant(0, Change.NEVER, text="jne 0x10", near=(("a",), ("b",), ("__mutex_init", "c")))
+    both = (Change.NEVER, Change.INVERTED)
+
+    def reason(**places: str) -> str:
+        return AcceptedFile((AcceptingRule(both, "equivalent", "the same", **places),), ()).reason_for(jump)
+
+    assert "equivalent" == reason(here="a", behind="__mutex_.*") == reason(function="function0")
+    assert ["", "", ""] == [reason(here="b"), reason(behind="b"), reason(text="je .*")]
 
 
 def test_the_file_of_accepted_survivors() -> None:

@@ -1,4 +1,4 @@
-"""What the kernel holds for ftrace and BPF: memory of the JIT, names, links, and objects of its allocators.
+"""What the kernel holds for ftrace and BPF: memory of the JIT, names, links, records, and objects of its allocators.
 
 Names that kallsyms has of BPF's programs and images and of ops' own trampolines are read from the lists that it walks,
 which takes no search of all symbols. Who allocated an object is known where the kernel was booted with slub_debug=U.
@@ -15,6 +15,7 @@ from impl.linux.bpf.commands import first_link
 from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.guest import Guest
 from impl.linux.probes.btf import Btf
+from impl.linux.probes.ringbuffer import ROOT
 from impl.linux.probes.symbols import Symbols
 from spec.abi import SLOT_BYTES
 
@@ -23,10 +24,12 @@ __all__ = ["Holdings", "HoldingsReader"]
 JIT = "bpf_jit_current"
 IMAGES, TRAMPOLINES = "bpf_kallsyms", "ftrace_ops_trampoline_list"
 TABLE, EMPTY, OF_TABLE = "direct_functions", "empty_hash", "alloc_ftrace_hash"
+RECORDS, COUNTED = f"{ROOT}/dyn_ftrace_total_info", ("records", "pages of records", "groups of pages of records")
 SLABS, TRACES = "/proc/slabinfo", "/sys/kernel/debug/slab/{}/alloc_traces"
 SHRINK, QUARANTINE = "/sys/kernel/slab/{}/shrink", "kasan_quarantine_remove_cache"
 CACHE = re.compile(r"^(kmalloc-(?:rnd-\d+-)?\d+k?) ", re.MULTILINE)
 SITE = re.compile(r"^ *(\d+) (\w+)", re.MULTILINE)
+NUMBER = re.compile(r"-?\d+")
 ALLOCATES = re.compile(r".*(ftrace|trampoline|tramp_|tracing_(prog|multi|link)|hash_entry).*")
 """Functions whose allocations are counted; inlined ones count as the function that they are in."""
 
@@ -47,18 +50,21 @@ NAME_BYTES = 512
 class Holdings:
     """jit: bytes that are charged. names: how often kallsyms has each. linked: whether a link has an id.
 
-    objects: how many there are by the function that allocated them; but for the two of the kernel's table of direct
-    calls, once it has one. What the kernel does not tell is 0 or empty.
+    records: how many there are, and the pages and groups that they are kept in. objects: how many there are by the
+    function that allocated them; but for the two of the kernel's table of direct calls, once it has one. What the
+    kernel does not tell is 0 or empty.
     """
 
     jit: int
     names: Mapping[str, int]
     linked: bool
+    records: Mapping[str, int]
     objects: Mapping[str, int]
 
     def beyond(self, before: Holdings) -> str:
         """What there is more, or less, than before, a line each; empty if nothing is."""
         lines = [*_differ("in kallsyms: {}", before.names, self.names)]
+        lines += _differ("{}", before.records, self.records)
         lines += _differ("allocated by {}", before.objects, self.objects)
         if self.jit != before.jit:
             lines.append(f"{self.jit - before.jit:+} bytes of JIT memory")
@@ -72,6 +78,14 @@ def _differ(what: str, before: Mapping[str, int], after: Mapping[str, int]) -> I
         more = after.get(name, 0) - before.get(name, 0)
         if more:
             yield f"{more:+} {what.format(name)}"
+
+
+def _count_records(told: Reply) -> Mapping[str, int]:
+    """The numbers of the first line; those behind it are times."""
+    if told.value < 0:
+        return {}
+    numbers = NUMBER.findall(told.data[0].decode().partition("\n")[0])
+    return dict(zip(COUNTED, map(int, numbers), strict=True))
 
 
 def _read_size(cache: str) -> int:
@@ -95,13 +109,15 @@ class HoldingsReader:
         batch = Batch()
         link = first_link(batch)
         jit = self._add_jit(batch)
+        records = batch.read_file(RECORDS)
         objects = self._add_objects(batch)
         table = self._add_table(batch)
         replies = self._guest.submit(batch)
         names = Counter((*self._name_images(), *self._name_trampolines()))
         counted = objects(replies)
         counted[OF_TABLE] -= self._count_table(table(replies))
-        return Holdings(jit(replies), names, replies[link].value >= 0, +counted)
+        told = _count_records(replies[records])
+        return Holdings(jit(replies), names, replies[link].value >= 0, told, +counted)
 
     def _find_caches(self) -> Sequence[str]:
         """The caches of kmalloc() of which the kernel tells who allocates."""
