@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 from unittest.mock import patch
 
@@ -16,16 +17,18 @@ from impl.batched.machine.entries import SITE_BYTES, site_offsets
 from impl.batched.machine.kernel import EmulatedKernel
 from impl.batched.machine.routines import Routines, routines
 from impl.batched.machine.tables import Tables
-from impl.batched.state import State
+from impl.batched.state import GraphUser, State
+from impl.batched.system import Batched
 from impl.planted.miscompiling import miscompiled
-from impl.planted.planting import Original, planted
+from impl.planted.planting import Origin, Original, planted
 from spec import operations as op
+from spec.outcomes import Outcome
 
 
 @planted(
     "graph._unite",
     rule="GRAPH-2",
-    origin="#10 38b14061947f",
+    origin=Origin(10, "38b14061947f", "ftrace: Fix accounting of adding subops to a manager ops"),
     semantics="linux-6.12",
     minimal="""
     register_ftrace_graph g1 filter=foo1
@@ -40,7 +43,7 @@ def subops_accounting(original: Original, some: Mask, more: Mask) -> Any:
 @planted(
     "machine.kernel.EmulatedKernel.call",
     rule="GRAPH-2",
-    origin="#35 d2a68c4effd8",
+    origin=Origin(35, "d2a68c4effd8", "x86/ftrace: Do not call function graph from dynamic trampolines"),
     semantics="linux-6.12",
     minimal="""
     register_ftrace_graph g1 filter=foo1
@@ -73,7 +76,7 @@ def graph_from_dyn_tramp(original: Original, kernel: EmulatedKernel, index: int,
 @planted(
     "machine.tables.Tables._cover_graph",
     rule="GRAPH-4",
-    origin="#34 ff205766dbbe",
+    origin=Origin(34, "ff205766dbbe", "ftrace: Fix function_graph tracer interaction with BPF trampoline"),
     semantics="linux-6.12",
     minimal="""
     register_ftrace_graph g1
@@ -94,7 +97,7 @@ def graph_vs_tramp(original: Original, tables: Tables) -> Any:
 @planted(
     "machine.loading.routines",
     rule="GRAPH-4",
-    origin="#39",
+    origin=Origin(39, "c8c9b1d2d5b4", "fgraph: Fix set_graph_notrace with setting TRACE_GRAPH_NOTRACE_BIT"),
     semantics="linux-6.12",
     minimal="""
     register_ftrace_graph g1 notrace=foo1
@@ -123,6 +126,7 @@ def graph_depth_off_by_one(original: Original) -> Routines:
 @planted(
     op.UnregisterFtraceGraph,
     rule="GRAPH-3",
+    origin=Origin(0, "b4df7ca88af9", "function_graph: Use a simple LRU for fgraph_array index number"),
     semantics="linux-6.12",
     minimal="""
     register_ftrace_graph g1
@@ -136,3 +140,96 @@ def graph_slots_reused_at_once(original: Original, state: State, operation: op.U
     """The slot released last is the next one that is taken."""
     original(state, operation)
     state.graph.free.rotate(1)
+
+
+@planted(
+    "graph._join",
+    rule="GRAPH-12",
+    origin=Origin(9, "04a80a34c22f", "ftrace: Properly merge notrace hashes"),
+    semantics="linux-6.12",
+    minimal="""
+    register_ftrace_graph g1 filter=foo1
+    register_ftrace_graph g2 filter=foo1
+    """,
+)
+def notrace_merge(original: Original, state: State, user: GraphUser) -> Any:
+    """What graph_ops does not trace is what the filters of its users have in common, not their notrace hashes.
+
+    Two users of one function silence it for both.
+    """
+    joined = original(state, user)
+    graph = state.graph
+    return replace(joined, notrace_hash=graph.filter_hash & user.filter_hash) if graph.users else joined
+
+
+@planted(
+    "system.Batched._carry_out",
+    rule="GRAPH-12",
+    origin=Origin(0, "0ae6b8ce200d", "ftrace: Fix accounting of subop hashes"),
+    semantics="linux-7.3",
+    minimal="""
+    register_ftrace_graph g1 filter=foo1
+    set_ftrace_notrace g1 foo1
+    """,
+)
+def subop_hashes(original: Original, system: Batched, operation: op.Operation) -> Outcome:
+    """graph_ops unites the filters of its users and intersects their notrace hashes, each by itself.
+
+    Which functions a user wants depends on both of its hashes: more functions are patched than are traced.
+    """
+    with patch.object(system.state, "facts", replace(system.state.facts, graph_rebuilds=False)):
+        outcome: Outcome = original(system, operation)
+    return outcome
+
+
+@planted(
+    "machine.tables.Tables._cover_graph",
+    rule="GRAPH-2",
+    origin=Origin(36, "23a8e8441a0a", "ftrace: Have function graph only trace based on global_ops filters"),
+    semantics="linux-6.12",
+    minimal="""
+    register_ftrace_graph g1 filter=foo2
+    ftrace_ops o1
+    ftrace_ops o2
+    register_ftrace_function o1
+    register_ftrace_function o2
+    call foo1 1
+    """,
+)
+def graph_ignores_global_filter(original: Original, tables: Tables) -> Any:
+    """Where ftrace_ops_list_func() runs for other ops, the graph tracer's function runs too, whatever its filter."""
+    return original(tables) | bool(tables.state.graph.users)
+
+
+@planted(
+    "machine.tables.Tables._list_users",
+    rule="GRAPH-4",
+    origin=Origin(0, "9cd2992f2d6c", "fgraph: Have set_graph_notrace only affect function_graph tracer"),
+    semantics="linux-6.12",
+    minimal="""
+    register_ftrace_graph g1 notrace=foo1
+    register_ftrace_graph g2
+    call foo1 1
+    """,
+)
+def notrace_silences_every_user(original: Original, tables: Tables) -> None:
+    """set_graph_notrace of one user of the graph tracer silences the others in these functions too."""
+    graph = tables.state.graph
+    silent = reduce(np.logical_or, (user.notrace for user in graph.users), empty_hash(tables.state.functions))
+    with patch.object(graph, "users", [replace(user, notrace=silent) for user in graph.users]):
+        original(tables)
+
+
+@planted(
+    op.RegisterFtraceGraph,
+    rule="GRAPH-2",
+    origin=Origin(0, "789a8cff8d2d", "ftrace: Fix function profiler's filtering functionality"),
+    semantics="linux-6.12",
+    minimal="""
+    register_ftrace_graph g1 filter=foo1
+    register_ftrace_graph g2 filter=foo2
+    """,
+)
+def second_user_unfiltered(original: Original, state: State, operation: op.RegisterFtraceGraph) -> None:
+    """A second user, as the function profiler was, has an ops of its own that never gets the filter."""
+    original(state, replace(operation, filter=None) if state.graph.users else operation)

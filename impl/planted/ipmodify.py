@@ -9,13 +9,13 @@ from impl.batched.faults import Refused
 from impl.batched.functions import Indices
 from impl.batched.jit.plan import ImagePlan
 from impl.batched.state import Program, State
-from impl.planted.planting import Original, planted
+from impl.planted.planting import Origin, Original, planted
 
 
 @planted(
     "links._refuse_second_try",
     rule="IPMODIFY-6",
-    origin="#24 3e9a18e1c3e9",
+    origin=Origin(24, "3e9a18e1c3e9", "ftrace: bpf: Fix IPMODIFY + DIRECT in modify_ftrace_direct()"),
     semantics="linux-7.3",
     minimal="""
     livepatch foo1
@@ -65,7 +65,7 @@ def batch_has_a_second_try(_original: Original, _state: State, _program: Program
 @planted(
     "links._refuse_second_try",
     rule="FAIL-3",
-    origin="#52",
+    origin=Origin(52),
     semantics="linux-7.3",
     minimal="""
     livepatch foo1

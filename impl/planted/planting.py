@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from inspect import cleandoc
+from inspect import cleandoc, getdoc
 from pkgutil import resolve_name
-from typing import Any, Final
+from typing import Any, Final, Literal
 from unittest.mock import patch
 
 from impl.batched import Batched
@@ -24,33 +24,60 @@ from spec.sites import Site
 from spec.traces import Trace
 from spec.worlds import World
 
-__all__ = ["LARGE", "Original", "Planted", "planted"]
+__all__ = ["LARGE", "Origin", "Original", "Planted", "planted"]
 
 Original = Callable[..., Any]
+Breach = Literal["rule", "range"]
 SMALL: Final = "synthetic"
 LARGE: Final = "synthetic-1500"
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
-    """A factory of systems with one bug.
+class Origin:
+    """Where a historical bug comes from.
 
-    rule: the one that is broken. origin: its number among the historical bugs of the fact sheet, section F, and its
-    commit; `rule` for a mere breach of one; `range` for one that only values, functions or numbers show that are few
-    among all. semantics: where it matters. minimal: the shortest lines of a seed that show it, in the world of this
-    name. target: the function of impl.batched that `flaw` replaces, which gets it as its first argument; or the
-    operation whose handler it replaces.
+    number: the one that the fact sheet's section F gives it, 0 for one that is not there. commit, subject: of what
+    mended it upstream; both are empty for a contract of the kernel's that no known commit broke.
+    """
+
+    number: int = 0
+    commit: str = ""
+    subject: str = ""
+
+    def __str__(self) -> str:
+        """The number and the commit, as far as there are."""
+        return " ".join([f"#{self.number}"] * bool(self.number) + [self.commit] * bool(self.commit))
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A factory of systems with one bug. The docstring of its flaw is a paragraph that says what is wrong.
+
+    rule: the one that is broken. origin: of a historical bug; `rule` for a mere breach of one; `range` for one that
+    only values, functions or numbers show that are few among all. semantics: where it matters. minimal: the shortest
+    lines of a seed that show it, in the world of this name. target: the function of impl.batched that `flaw` replaces,
+    which gets it as its first argument; or the operation whose handler it replaces.
     """
 
     name: str
     rule: str
-    origin: str
+    origin: Origin | Breach
     semantics: str
     sharing: str
     minimal: tuple[str, ...]
     target: str | type[Operation] = field(repr=False)
     flaw: Original = field(repr=False)
     world: str = SMALL
+
+    @property
+    def about(self) -> str:
+        """What is wrong, in a paragraph."""
+        return getdoc(self.flaw) or ""
+
+    @property
+    def mended(self) -> Origin | None:
+        """The origin of a historical bug that a commit mended."""
+        return self.origin if isinstance(self.origin, Origin) and self.origin.commit else None
 
     def __call__(self, world: World, semantics: Semantics) -> PlantedSystem:
         """A System with the bug, behind the border."""
@@ -134,7 +161,7 @@ def planted(
     rule: str,
     semantics: str,
     minimal: str,
-    origin: str = "rule",
+    origin: Origin | Breach = "rule",
     sharing: str = LEVELS[0],
     world: str = SMALL,
 ) -> Callable[[Original], Planted]:

@@ -15,7 +15,7 @@ from impl.batched.machine.text import Text
 from impl.batched.machine.threads import Thread
 from impl.batched.state import Program
 from impl.batched.tasks import TaskList
-from impl.planted.planting import Original, planted
+from impl.planted.planting import Origin, Original, planted
 from spec.outcomes import Outcome
 from spec.semantics import Semantics
 
@@ -44,7 +44,7 @@ def program_freed_on_the_way(_original: Original, _facts: Semantics, program: Pr
 @planted(
     "lifetimes.image_waits",
     rule="TASK-10",
-    origin="#58 e21aa341785c",
+    origin=Origin(58, "e21aa341785c", "bpf: Fix fexit trampoline."),
     semantics="linux-7.3",
     minimal="""
     bpf_prog_load p1 fexit
@@ -64,7 +64,7 @@ def image_freed_under_a_sleeper(original: Original, calls_original: bool) -> lis
 @planted(
     "lifetimes.image_waits",
     rule="TASK-10",
-    origin="#60",
+    origin=Origin(60, "e21aa341785c", "bpf: Fix fexit trampoline."),
     semantics="linux-7.3",
     minimal="""
     bpf_prog_load p1 fexit
@@ -85,7 +85,7 @@ def missing_first_rcu_tasks(original: Original, calls_original: bool) -> list[st
 @planted(
     "lifetimes.image_waits",
     rule="TASK-10",
-    origin="#61",
+    origin=Origin(61, "e21aa341785c", "bpf: Fix fexit trampoline."),
     semantics="linux-7.3",
     minimal="""
     bpf_prog_load p1 fexit
@@ -106,6 +106,7 @@ def missing_last_rcu_tasks(original: Original, calls_original: bool) -> list[str
 @planted(
     "lifetimes.image_waits",
     rule="TASK-10",
+    origin=Origin(0, "e21aa341785c", "bpf: Fix fexit trampoline."),
     semantics="linux-7.3",
     minimal="""
     bpf_prog_load p1 fentry sleepable
@@ -125,6 +126,7 @@ def missing_rcu_tasks_trace(original: Original, calls_original: bool) -> list[st
 @planted(
     "tasks.skip_fexit",
     rule="TASK-5",
+    origin=Origin(0, "e21aa341785c", "bpf: Fix fexit trampoline."),
     semantics="linux-6.12",
     minimal="""
     bpf_prog_load p1 fexit
@@ -159,7 +161,7 @@ def living_image_runs_what_has_left(_original: Original, _tasks: TaskList, _thre
 @planted(
     "machine.images.image_object",
     rule="TASK-10",
-    origin="#63 19d3c179a377",
+    origin=Origin(63, "19d3c179a377", "bpf, arm64: Fix trampoline for BPF_TRAMP_F_CALL_ORIG"),
     semantics="linux-7.3",
     minimal="""
     bpf_prog_load p1 fexit
@@ -182,7 +184,7 @@ def tasks_counted_in_another_image(original: Original, places: NDArray[np.int64]
 @planted(
     "lifetimes.Lifetimes.put",
     rule="TASK-10",
-    origin="#68 4121d4481b72",
+    origin=Origin(68, "4121d4481b72", "bpf: Synchronize dispatcher update with bpf_dispatcher_xdp_func"),
     semantics="linux-7.3",
     minimal="""
     bpf_prog_load p1 fentry
@@ -207,7 +209,7 @@ def image_written_at_the_second_update(original: Original, lifetimes: Lifetimes,
 @planted(
     "lifetimes.program_waits",
     rule="TASK-10",
-    origin="ef1b808e3b7c",
+    origin=Origin(0, "ef1b808e3b7c", "bpf: Fix UAF via mismatching bpf_prog/attachment RCU flavors"),
     semantics="linux-7.3",
     minimal="""
     bpf_prog_load p1 fentry sleepable
@@ -303,3 +305,23 @@ def last_detach_waits_for_nobody(
     """A direct ops is unregistered without a wait for tasks that are on their way from its site."""
     answer: Outcome = original(tasks, outcome, {}, dropped)
     return answer
+
+
+@planted(
+    "lifetimes.image_waits",
+    rule="TASK-10",
+    origin=Origin(0, "05d57f1793fb", "bpf: Fix trampoline usage in preempt"),
+    semantics="linux-7.3",
+    minimal="""
+    bpf_prog_load p1 fentry
+    bpf_prog_load p2 fentry
+    bpf_raw_tracepoint_open l1 p1 foo1
+    task t1 foo1 1
+    step t1 to=image
+    bpf_raw_tracepoint_open l2 p2 foo1
+    finish t1
+    """,
+)
+def image_freed_under_a_preempted_task(original: Original, calls_original: bool) -> list[str]:
+    """An update frees the old image at once, though a task was preempted in it."""
+    return original(calls_original) if calls_original else []

@@ -16,7 +16,7 @@ from impl.batched.jit.template import Template
 from impl.batched.state import State
 from impl.batched.targets import Targets
 from impl.batched.trampolines import Trampolines
-from impl.planted.planting import LARGE, Original, planted
+from impl.planted.planting import LARGE, Origin, Original, planted
 from spec import operations as op
 from spec.abi import SLOT_BYTES, Slot
 from spec.worlds import Function
@@ -143,7 +143,7 @@ def second_struct_on_the_stack(original: Original, plan: ImagePlan) -> Template:
 @planted(
     "machine.kernel.value",
     rule="ARG-5",
-    origin="#88",
+    origin=Origin(88, "fd2e08128944", "riscv, bpf: Sign extend struct ops return values properly"),
     semantics="linux-6.12",
     world=LARGE,
     minimal="call many15 1 2 3 4 5 6 7 -300",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from inspect import getdoc
 
 from impl.planted import PLANTED, Planted
 from model import system as model
@@ -42,8 +41,9 @@ def _draw(bug: Planted, world: World) -> PlantedRecord:
     seed = Seed(world.name, semantics.name, tuple(map(Step, operations)))
     # The model cites rules for functions in the order of a set.
     difference = replace(divergence.told(seed), rules=tuple(sorted(divergence.rules)))
-    about = bug.name, bug.rule, bug.origin, bug.semantics, bug.sharing, getdoc(bug.flaw) or ""
-    return PlantedRecord(*about, difference, before, expected, observed)
+    about = bug.name, bug.rule, str(bug.origin), bug.semantics, bug.sharing, bug.about
+    subject = bug.mended.subject if bug.mended else ""
+    return PlantedRecord(*about, difference, before, expected, observed, subject)
 
 
 def _diverge(bug: Planted, world: World, operations: Sequence[Operation]) -> Divergence:

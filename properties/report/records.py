@@ -253,7 +253,8 @@ class PlanRecord:
 class PlantedRecord:
     """A planted bug: the members of Planted, the divergence of its shortest steps, and what sites call there.
 
-    before: on both sides, before the last step; expected and observed: of the model, and with the bug, after it.
+    subject: of the commit in its origin, if there is one. before: on both sides, before the last step; expected and
+    observed: of the model, and with the bug, after it.
     """
 
     name: str
@@ -266,6 +267,7 @@ class PlantedRecord:
     before: Picture
     expected: Picture
     observed: Picture
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
