@@ -71,6 +71,11 @@ class Linux:
         self._spared = False
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
+    @property
+    def fails_nth(self) -> bool:
+        """Whether the kernel has /proc/self/fail-nth."""
+        return self._station.fail_nth is not None
+
     def declines(self, operation: Operation) -> str:
         """Why the kernel is not asked to do this now."""
         return self._decliner.reason(operation)
