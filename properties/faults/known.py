@@ -38,6 +38,12 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
         r"\benter_record < match_records[.\w]* < ftrace_set_hash\b",
     ),
     KnownFinding("DEFECT-26", "register_ftrace_graph ", r"says:\n +-E(BUSY|EXIST) WARN\n"),
+    KnownFinding(
+        "DEFECT-30",
+        "register_ftrace_graph ",
+        r"WARNING: .*\btracepoint_probe_unregister\+",
+        r"\btracepoint_probe_register < tracing_start_sched_switch\b",
+    ),
     KnownFinding("DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in sites at step \d+: set_ftrace_", HASHES),
 )
 

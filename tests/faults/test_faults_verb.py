@@ -131,6 +131,16 @@ def test_a_filter_without_memory_is_known(line: str, aspect: str, where: str, de
     assert defect == defect_of(line, told, where)
 
 
+def test_a_probe_of_the_scheduler_without_memory_is_known() -> None:
+    """By its warning when the user goes, after the fault of its start."""
+    told = "unregister_ftrace_graph g1\n 0 WARN\n WARNING: kernel/tracepoint.c:369 at tracepoint_probe_unregister+0x7b4"
+    where = "tracepoint_add_func < tracepoint_probe_register < tracing_start_sched_switch < graph_trace_init"
+
+    assert "DEFECT-30" == defect_of("register_ftrace_graph g1", told, where)
+    assert "" == defect_of("register_ftrace_graph g1", told, "alloc_ftrace_hash < add_first_hash")
+    assert "" == defect_of("unregister_ftrace_graph g1", told, where)
+
+
 def test_every_known_defect_stands_in_the_document() -> None:
     """spec/DEFECTS.md has an entry of its name."""
     text = (ROOT / "spec" / "DEFECTS.md").read_text()
