@@ -23,6 +23,7 @@ __all__ = [
     "CountedCosts",
     "Counts",
     "Declines",
+    "FailsNth",
     "LeftOver",
     "Level",
     "LinkInfo",
@@ -33,6 +34,7 @@ __all__ = [
     "console",
     "counts",
     "declines",
+    "fails_nth",
     "finish",
     "left_over",
     "link_info",
@@ -87,6 +89,14 @@ class Sharing(Protocol):
         """One of spec.sharing.LEVELS."""
 
 
+class FailsNth(Protocol):
+    """A system in which any allocation of an operation can be made to fail (FAIL-4)."""
+
+    @property
+    def fails_nth(self) -> bool:
+        """Whether it can here."""
+
+
 class Originals(Protocol):
     """A system whose images can be looked into."""
 
@@ -111,7 +121,7 @@ class LinkInfo(Protocol):
         """Describe the link that an operation has just made, as it does: kind, functions and cookies (LINK-18)."""
 
 
-VALUES: Final[Mapping[str, Any]] = {"counts": CountedCosts, "sharing": Level}
+VALUES: Final[Mapping[str, Any]] = {"counts": CountedCosts, "sharing": Level, "fails_nth": bool}
 """The types of members that stay the same from the start."""
 
 METHODS: Final[Mapping[str, Any]] = {
@@ -177,4 +187,10 @@ def left_over(system: System) -> str:
 def link_info(system: System, operation: Linking) -> str:
     """As LinkInfo; no system without it is asked."""
     answer: str = getattr(system, "link_info")(operation)  # noqa: B009  # no member of a System
+    return answer
+
+
+def fails_nth(system: System) -> bool:
+    """As FailsNth; a system without it has no allocations."""
+    answer: bool = getattr(system, "fails_nth", False)
     return answer

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, TypeVar
 
 from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Reply
@@ -44,8 +45,8 @@ ALLOCATORS: Final = re.compile(
     r"|_*alloc_(?:frozen_)?page|_*alloc_frozen|prepare_alloc_page|_*get_free_page|get_zeroed_page|_*folio_alloc"
     r"|_*alloc_percpu|pcpu_|_*vmap_|_*vm_area_alloc)\w*(?:\.\w+)*"
 )
-CALLERS: Final = 4
-"""Functions that are told of an allocation: the one that made it, and its callers."""
+SYSTEM_CALL: Final = re.compile(r"do_syscall_64|el0_svc\w*")
+"""What the callers of every allocation end with."""
 
 Added = TypeVar("Added")
 
@@ -120,7 +121,7 @@ class Allocations:
 
 
 def failed_at(console: str) -> str:
-    """Where the allocation failed that a console tells of: the function that made it, and its callers; perhaps empty.
+    """Where the allocation failed that a console tells of, or nothing: the function that made it, and all its callers.
 
     A kernel says nothing of an allocation with __GFP_NOWARN.
     """
@@ -130,5 +131,5 @@ def failed_at(console: str) -> str:
 def _find_callers(lines: Sequence[str]) -> list[str]:
     at = next((place for place, line in enumerate(lines) if INJECTED in line), len(lines))
     matches = (STACK.fullmatch(line) for line in lines[at:])
-    names = [match[1] for match in matches if match]
-    return [name for name in names if not ALLOCATORS.fullmatch(name)][:CALLERS]
+    names = takewhile(lambda name: not SYSTEM_CALL.fullmatch(name), (match[1] for match in matches if match))
+    return [name for name in names if not ALLOCATORS.fullmatch(name)]

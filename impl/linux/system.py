@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from impl.linux.allocations import Allocations
@@ -36,6 +36,12 @@ __all__ = ["HalfDoneError", "Linux"]
 
 SWITCH = "/proc/sys/kernel/ftrace_enabled"
 COMMON = frozenset({"ftrace_caller", "ftrace_regs_caller"})
+LACKING = {"ENOMEM"}
+"""How an operation fails that cannot get memory."""
+
+LOAD_LACKING = LACKING | {"EINVAL", "ENOTSUPP"}
+"""As which BPF_PROG_LOAD may tell it, without a struct for the program, or memory for its code."""
+
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
 
 
@@ -71,6 +77,11 @@ class Linux:
         self._spared = False
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
 
+    @property
+    def fails_nth(self) -> bool:
+        """Whether the kernel has /proc/self/fail-nth."""
+        return self._station.fail_nth is not None
+
     def declines(self, operation: Operation) -> str:
         """Why the kernel is not asked to do this now."""
         return self._decliner.reason(operation)
@@ -86,7 +97,7 @@ class Linux:
             self._allocations.disarm()
         if self._allocations.failed:
             self._allocations.failed, self.answered = False, outcome
-            if outcome == Errno("ENOMEM"):
+            if isinstance(outcome, Errno) and not outcome.warn and outcome.name in _lacking(operation):
                 _require_same(before, self._observer.sites)
                 return self._try_out(operation)
             self._spared = self._spared or isinstance(outcome, Ok)
@@ -290,12 +301,17 @@ class Linux:
         return next((name for name, record in records if record.slot == slot), f"slot{slot}")
 
 
+def _lacking(operation: Operation) -> Collection[str]:
+    """The errors by which an operation may say that it could not get memory (FAIL-4)."""
+    return LOAD_LACKING if isinstance(operation, op.BpfProgLoad) else LACKING
+
+
 def _require_same(before: Mapping[str, Site], after: Mapping[str, Site]) -> None:
-    """HalfDoneError names each site that an operation left in another state, though it failed with -ENOMEM."""
+    """HalfDoneError names each site that an operation left in another state, though it failed for lack of memory."""
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     if names:
         told = "; ".join(f"{name} {before.get(name, 'nop')}, then {after.get(name, 'nop')}" for name in names)
-        raise HalfDoneError(f"-ENOMEM, and yet changed: {told}")
+        raise HalfDoneError(f"failed for lack of memory, and yet changed: {told}")
 
 
 def _outcome(value: int) -> Outcome:

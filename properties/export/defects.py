@@ -218,6 +218,8 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-26": KnownDefect("a user of the graph tracer that could not be registered never can be"),
     "DEFECT-27": KnownDefect("update_ftrace_direct_mod() asks trampolines of neighbours without their locks"),
     "DEFECT-28": KnownDefect("ftrace_set_filter() of a glob answers 0 where it had no memory for all functions"),
+    "DEFECT-29": KnownDefect("closing set_ftrace_filter keeps the old filter where it had no memory, and tells nobody"),
+    "DEFECT-30": KnownDefect("a probe of the scheduler that found no memory is taken away with a WARN"),
     "DEFECT-31": KnownDefect(
         "a program on rcu_read_unlock_special calls itself without end",
         template="endless-unlock.c",

@@ -12,23 +12,47 @@ __all__ = ["KNOWN", "KnownFinding", "defect_of"]
 
 @dataclass(frozen=True, slots=True)
 class KnownFinding:
-    """operation: the beginning of its line; told: something in the finding's text. Both are regular expressions."""
+    """operation: the beginning of its line; told: something in the finding's text; where: something in its call chain.
+
+    All are regular expressions; an empty `where` is for findings that show themselves who is to blame, and for faults
+    of which the kernel tells no chain.
+    """
 
     defect: str
     operation: str
     told: str
+    where: str = ""
 
+
+HASHES: Final = r"\b_*ftrace_hash_move_and_update_\w+(\.\w+)* < (.* < )?ftrace_regex_release\b"
+"""Where a file of filters is closed, and the hash that was written is put in place of the old one."""
 
 KNOWN: Final[tuple[KnownFinding, ...]] = (
     KnownFinding("DEFECT-24", "bpf_link_detach ", r"WARNING: .*\bbpf_trampoline_multi_detach\+"),
     KnownFinding("DEFECT-1", "bpf_link_detach ", r"WARNING: .*\bbpf_tracing_link_release\+"),
     KnownFinding("DEFECT-25", "unregister_ftrace_graph ", r"the model says: \w+ nop\n.* says: \w+ \(1\) ops:graph_ops"),
-    KnownFinding("DEFECT-28", r"ftrace_set_(filter|notrace) \w+ [^!]", r"diverges in sites at step \d+: ftrace_set_"),
+    KnownFinding(
+        "DEFECT-28",
+        r"ftrace_set_(filter|notrace) \w+ [^!]",
+        r"diverges in sites at step \d+: ftrace_set_",
+        r"\benter_record < match_records[.\w]* < ftrace_set_hash\b",
+    ),
     KnownFinding("DEFECT-26", "register_ftrace_graph ", r"says:\n +-E(BUSY|EXIST) WARN\n"),
+    KnownFinding(
+        "DEFECT-30",
+        "register_ftrace_graph ",
+        r"WARNING: .*\btracepoint_probe_unregister\+",
+        r"\btracepoint_probe_register < tracing_start_sched_switch\b",
+    ),
+    KnownFinding("DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in sites at step \d+: set_ftrace_", HASHES),
 )
 
 
-def defect_of(operation: str, told: str, known: Iterable[KnownFinding] = KNOWN) -> str:
+def defect_of(operation: str, told: str, where: str, known: Iterable[KnownFinding] = KNOWN) -> str:
     """The defect that a finding shows; empty if it is none of them."""
-    found = (each.defect for each in known if re.match(each.operation, operation) and re.search(each.told, told))
-    return next(found, "")
+    return next((each.defect for each in known if _shows(each, operation, told, where)), "")
+
+
+def _shows(each: KnownFinding, operation: str, told: str, where: str) -> bool:
+    """Whether all three match."""
+    return all((re.match(each.operation, operation), re.search(each.told, told), re.search(each.where, where)))

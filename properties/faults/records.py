@@ -19,6 +19,9 @@ __all__ = ["FaultRecord", "exit_status", "faults_table", "make_records", "summar
 
 NO_MEMORY = "-ENOMEM"
 STALL = "stall"
+NEXT = " < "
+SHOWN = 4
+"""Functions of a call chain that are shown; the file has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,15 @@ class FaultRecord:
     seed: str
     seconds: float
 
+    @property
+    def place(self) -> str:
+        """The function whose allocation failed, and the nearest of its callers."""
+        return NEXT.join(self.where.split(NEXT)[:SHOWN])
+
     def __str__(self) -> str:
         after = f" after {'; '.join(self.before)}" if self.before else ""
         fault = f"fail {self.fault}" if self.fault else "no fault"
-        where = f" ({self.where})" if self.where else ""
+        where = f" ({self.place})" if self.where else ""
         defect = f" {self.defect}" if self.defect else ""
         return f"{self.verdict}{defect}: {fault}{where}, {self.operation}{after}\n{self.told}".rstrip()
 
@@ -61,7 +69,7 @@ def make_records(
     tried = () if isinstance(outcome, str) else outcome.tried
     empty = Tried("", "", "", "", lost or declined, "")
     for each in tried or (empty,):
-        defect = defect_of(scenario.line, each.told) if each.aspect else ""
+        defect = defect_of(scenario.line, each.told, each.where) if each.aspect else ""
         verdict: Literal["agrees", "known", "finding", "declined", "lost"] = "agrees"
         if each.aspect:
             verdict = "lost" if each.aspect == STALL else "known" if defect else "finding"

@@ -35,9 +35,9 @@ TOLD: Final = 6000
 class Tried:
     """A scenario with one fault.
 
-    fault: the words behind `fail`, empty for none. where: the function whose allocation failed and its callers, as far
-    as the kernel tells. answer: of the operation in which it failed; empty if it made no such allocation. aspect and
-    told: of a finding, empty if there is none. seed: what was done, as text.
+    fault: the words behind `fail`, empty for none. where: the function whose allocation failed and all its callers, as
+    far as the kernel tells. answer: of the operation in which it failed; empty if it made no such allocation. aspect
+    and told: of a finding, empty if there is none. seed: what was done, as text.
     """
 
     fault: str

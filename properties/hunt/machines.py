@@ -58,6 +58,7 @@ class LockstepMachine(RuleBasedStateMachine):
             witness=self.witness,
         )
         self.supports = self.lockstep.supports
+        self.fails_nth = self.lockstep.fails_nth
         self.wide = False
         self.failed = False
         self.settles = False

@@ -201,6 +201,11 @@ class Lockstep:
         return tuple(runner.name for runner in self._running)
 
     @property
+    def fails_nth(self) -> bool:
+        """Whether each allocation of an operation can be made to fail in one of the systems."""
+        return any(capabilities.fails_nth(runner.system) for runner in self._running)
+
+    @property
     def able(self) -> tuple[int, ...]:
         """The places of the systems, of those that have not diverged, that have tasks which stand in calls."""
         return tuple(runner.place for runner in self._running if runner.system.supports >= INTERLEAVED)

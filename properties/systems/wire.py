@@ -4,7 +4,7 @@ These are the requests; `docs/exec-protocol.md` shows a whole exchange.
 
     {"hello": {"protocol": 1, "world": ..., "semantics": {...}, "functions": [...]}}   first, and once
         -> {"name": "...", "supports": ["ftrace_ops", ...]}            the verbs that it can carry out
-           and perhaps "counts", "sharing", and "answers": ["declines", ...]     its capabilities
+           and perhaps "counts", "sharing", "fails_nth", and "answers": ["declines", ...]     its capabilities
     {"apply": {"verb": "ftrace_ops", "ops": "o1", ...}} -> {"outcome": "0" or "-EBUSY", "warn": false}
     {"call": {"function": "foo2", "arguments": [1, 2]}} -> {"trace": {"events": [...], "value": 3}}
     {"sites": true}                                     -> {"sites": {"foo2": {"count": 1, ...}, ...}}
@@ -107,6 +107,7 @@ class HelloAnswer(Struct, frozen=True):
     supports: frozenset[Annotated[str, one_of(OPERATIONS)]]
     counts: CountedCosts | None = None
     sharing: Level | None = None
+    fails_nth: bool | None = None
     answers: frozenset[Annotated[str, one_of(METHODS)]] = frozenset()
 
 

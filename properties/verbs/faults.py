@@ -107,5 +107,5 @@ def _save_findings(records: Sequence[FaultRecord], directory: Path | None) -> li
 
 
 def _save(record: FaultRecord, directory: Path) -> Path:
-    comments = (record.told, f"faults, fail {record.fault}: {record.where}" if record.fault else "faults, without one")
+    comments = (record.told, f"faults, fail {record.fault}: {record.place}" if record.fault else "faults, without one")
     return save_seed(parse_seed(record.seed, "a finding"), record.aspect, comments, directory)

@@ -94,27 +94,51 @@ def test_a_verdict_follows_from_what_was_tried(outcome: Faulted | str, verdicts:
 
 
 def test_a_known_defect_is_no_finding() -> None:
-    """It is known by its operation and its text."""
-    known = (KnownFinding("DEFECT-1", "unlivepatch", "use-after"),)
+    """It is known by its operation, its text, and where a chain is named by that."""
+    known = (KnownFinding("DEFECT-1", "unlivepatch", "use-after"), KnownFinding("DEFECT-2", "livepatch", "", "< at"))
 
-    assert "DEFECT-1" == defect_of(SCENARIO.line, FINDING.told, known)
-    assert "" == defect_of("livepatch foo1", FINDING.told, known)
-    assert "" == defect_of(SCENARIO.line, "a site", known)
+    assert "DEFECT-1" == defect_of(SCENARIO.line, FINDING.told, "", known)
+    assert "DEFECT-2" == defect_of("livepatch foo1", "", "alloc < at", known)
+    assert "" == defect_of("livepatch foo1", FINDING.told, "alloc < elsewhere", known)
+    assert "" == defect_of(SCENARIO.line, "a site", "alloc < at", known)
+
+
+GLOB = "add_ftrace_hash_entry_direct < enter_record < match_records < ftrace_set_hash < ftrace_set_filter"
+PUT = "__ftrace_hash_move < ftrace_hash_move_and_update_subops.isra.0 < ftrace_regex_release < __fput"
+REBUILT = "add_first_hash.constprop.0 < rebuild_hashes < ftrace_hash_move_and_update_subops < ftrace_regex_release"
 
 
 @pytest.mark.parametrize(
-    ("line", "aspect", "defect"),
+    ("line", "aspect", "where", "defect"),
     [
-        ("ftrace_set_filter o1 foo*", "sites", "DEFECT-28"),
-        ("ftrace_set_notrace o1 foo1", "sites", "DEFECT-28"),
-        ("ftrace_set_filter o1 !foo*", "sites", ""),
-        ("ftrace_set_filter o1 foo*", "leak", ""),
-        ("ftrace_set_filter_ip o1 foo1", "sites", ""),
+        ("ftrace_set_filter o1 foo*", "sites", GLOB, "DEFECT-28"),
+        ("ftrace_set_notrace o1 foo1", "sites", GLOB, "DEFECT-28"),
+        ("ftrace_set_filter o1 foo*", "sites", "alloc_ftrace_hash < ftrace_set_hash", ""),
+        ("ftrace_set_filter o1 foo*", "sites", "", ""),
+        ("ftrace_set_filter o1 !foo*", "sites", GLOB, ""),
+        ("ftrace_set_filter o1 foo*", "leak", GLOB, ""),
+        ("ftrace_set_filter_ip o1 foo1", "sites", GLOB, ""),
+        ("set_ftrace_filter g1 foo2", "sites", PUT, "DEFECT-29"),
+        ("set_ftrace_notrace g1 foo2", "sites", REBUILT, "DEFECT-29"),
+        ("set_ftrace_filter g1 foo2", "sites", "alloc_ftrace_hash < ftrace_regex_open", ""),
+        ("set_ftrace_filter g1 foo2", "leak", PUT, ""),
     ],
 )
-def test_a_glob_without_memory_is_known(line: str, aspect: str, defect: str) -> None:
-    """By what the call has left, and nothing else of it."""
-    assert defect == defect_of(line, f"bzImage diverges in {aspect} at step 5: {line}\n  the model says: foo1 nop")
+def test_a_filter_without_memory_is_known(line: str, aspect: str, where: str, defect: str) -> None:
+    """By what the call has left, and by the functions that lost the error, and nothing else of it."""
+    told = f"bzImage diverges in {aspect} at step 5: {line}\n  the model says: foo1 nop"
+
+    assert defect == defect_of(line, told, where)
+
+
+def test_a_probe_of_the_scheduler_without_memory_is_known() -> None:
+    """By its warning when the user goes, after the fault of its start."""
+    told = "unregister_ftrace_graph g1\n 0 WARN\n WARNING: kernel/tracepoint.c:369 at tracepoint_probe_unregister+0x7b4"
+    where = "tracepoint_add_func < tracepoint_probe_register < tracing_start_sched_switch < graph_trace_init"
+
+    assert "DEFECT-30" == defect_of("register_ftrace_graph g1", told, where)
+    assert "" == defect_of("register_ftrace_graph g1", told, "alloc_ftrace_hash < add_first_hash")
+    assert "" == defect_of("unregister_ftrace_graph g1", told, where)
 
 
 def test_every_known_defect_stands_in_the_document() -> None:

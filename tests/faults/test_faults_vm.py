@@ -79,4 +79,4 @@ def test_a_defect_is_found_and_known(debian: Subject, line: str, before: int, de
     """By the run without memory for hashes, and by no other."""
     faulted = take(debian, line, before)
 
-    assert [("hash", defect)] == [(t.fault, defect_of(line, t.told)) for t in faulted.tried if t.aspect]
+    assert [("hash", defect)] == [(t.fault, defect_of(line, t.told, t.where)) for t in faulted.tried if t.aspect]

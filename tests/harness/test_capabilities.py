@@ -84,6 +84,7 @@ def answers(system: System) -> dict[str, Any]:
         "link_info": capabilities.link_info(system, LINK) if hasattr(system, "link_info") else "",
         "left_over": capabilities.left_over(system),
         "sharing": capabilities.sharing(system),
+        "fails_nth": capabilities.fails_nth(system),
         "step": capabilities.step(system, TaskStep("t1", to="body")),
         "finish": capabilities.finish(system, Finish("t1")),
         "close": system.close(),

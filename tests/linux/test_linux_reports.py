@@ -125,6 +125,8 @@ Call Trace:
  ftrace_set_hash+0x1c4/0x3a0
  ftrace_set_filter_ips+0x5c/0x80
  massattach_write+0x12a/0x3b0 [massattach]
+ do_syscall_64+0x82/0x190
+ entry_SYSCALL_64_after_hwframe+0x77/0x7f
  </TASK>"""
 
 
@@ -181,8 +183,8 @@ def test_what_a_kernel_says_of_itself_is_no_report(line: str) -> None:
 
 @pytest.mark.parametrize("shown", [str, stamped])
 def test_the_place_of_an_allocation_is_its_caller(shown: type[str]) -> None:
-    """Of the stack behind should_fail_ex() neither the allocators count nor what the unwinder is not sure of."""
+    """And the callers of that, to the system call: neither allocators nor what the unwinder is not sure of."""
     told = failed_at(shown(f"{ALLOCATION}\n"))
 
-    assert "alloc_ftrace_hash < ftrace_add_mod < ftrace_set_hash < ftrace_set_filter_ips" == told
+    assert "alloc_ftrace_hash < ftrace_add_mod < ftrace_set_hash < ftrace_set_filter_ips < massattach_write" == told
     assert "" == failed_at(TRACE)

@@ -224,6 +224,12 @@ class Shares(Sharing):
     sharing = "per_shape"
 
 
+class Fails(Honest):
+    """Lets any allocation fail."""
+
+    fails_nth = True
+
+
 class Looks(Honest):
     """Tells how its images reach the original."""
 
@@ -268,7 +274,7 @@ class Leaks(Honest):
         return f"+{self._leaked} links" if self._leaked else ""
 
 
-class Capable(Declines, CountsImages, Talks, Shares, Looks, Tells, Leaks):
+class Capable(Declines, CountsImages, Talks, Shares, Fails, Looks, Tells, Leaks):
     """Has every capability."""
 
     name = "capable"

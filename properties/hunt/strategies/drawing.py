@@ -56,7 +56,8 @@ class Setting:
     """What a maker draws from: what exists, whose rules, and which operations the systems can carry out.
 
     past: the operations so far, without those that only observe. wide: from the whole world and the whole range, and
-    not from what is there to meet alone; most flaws show where few things meet often.
+    not from what is there to meet alone; most flaws show where few things meet often. fails_nth: each allocation of an
+    operation can be made to fail.
     """
 
     inventory: Inventory
@@ -64,6 +65,7 @@ class Setting:
     supports: frozenset[type[op.Operation]]
     past: tuple[op.Operation, ...] = ()
     wide: bool = True
+    fails_nth: bool = False
 
     @cached_property
     def recent(self) -> tuple[str, ...]:

@@ -174,8 +174,18 @@ REACH_POINTS = {
     "filter": ("filters", "direct", "attach"),
     "register": ("attach", "batch", "batch", "detach", "ipmodify", "plain", "direct"),
     "patch": ("attach", "batch", "detach", "ipmodify", "plain", "direct", "graph", "filters"),
+    "nth": ("attach", "batch", "detach", "ipmodify", "plain", "direct", "graph", "filters", "modules"),
 }
-"""The concepts whose operations reach each point of FAIL-1."""
+"""The concepts whose operations reach each point of FAIL-1, or allocate."""
+
+MOST_ALLOCATIONS = 40
+"""Operations of a few functions make no more, but for the first user of the graph tracer."""
+
+KNOWN_WITHOUT_MEMORY = (
+    *(op.BpfLinkDetach, op.FtraceSetFilter, op.FtraceSetNotrace, op.SetFtraceFilter),
+    *(op.SetFtraceNotrace, op.RegisterFtraceGraph, op.UnregisterFtraceGraph),
+)
+"""Where a fault ends a run: DEFECT-1, -24, -25, -26, -28 and -29, which `faults` tries one by one."""
 
 MEETING = frozenset({op.Livepatch, op.BpfProgLoad, op.BpfRawTracepointOpen})
 ON_GRAPH = (op.RegisterFtraceGraph, op.UnregisterFtraceGraph, *ftrace.GRAPH_FILES)
@@ -222,7 +232,7 @@ def drawn_for(draw: DrawFn, concept: str) -> Drawn:
     Often a call follows, of a function that the last one named: what an operation did shows in traces too.
     """
     machine = draw(st.runner())
-    at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past, machine.wide)
+    at = Setting(machine.inventory, machine.semantics, machine.supports, machine.past, machine.wide, machine.fails_nth)
     concerned = _list_concerned(machine.fell, at) if machine.fell else ()
     probes: bool = bool(concerned) and draw(st.booleans())
     if probes:
@@ -296,6 +306,8 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return tasks.schedule(draw, at)
     if at.inventory.off and rarely(draw, SWITCHED_OFF):
         return (op.FtraceEnabled("1"),)
+    if concept == "faults" and at.fails_nth and draw(st.booleans()):
+        return _without_memory(draw, at)
     if concept == "faults":
         fault = _fail(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, _reaching(draw, at, fault.point), at))
@@ -306,6 +318,13 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
     if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
         return _meet_livepatch(draw, at)
     return (_draw_from(draw, concept, at),)
+
+
+def _without_memory(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """An operation, and one of its allocations that fails; not where it is known what a kernel makes of that."""
+    operation = _draw_from(draw, _reaching(draw, at, "nth"), at)
+    known = isinstance(operation, KNOWN_WITHOUT_MEMORY)
+    return (op.Fail("nth", draw(st.integers(1, MOST_ALLOCATIONS))), bpf.attach(draw, at) if known else operation)
 
 
 def _reaching(draw: DrawFn, at: Setting, point: str) -> str:

@@ -49,7 +49,7 @@ static long apply(struct livepatch *livepatch)
 		return error;
 	error = register_ftrace_function(&livepatch->ops);
 	if (error)
-		ftrace_set_filter_ip(&livepatch->ops, livepatch->address, 1, 0);
+		ftrace_free_filter(&livepatch->ops);
 	return error;
 }
 
@@ -75,13 +75,14 @@ long massattach_livepatch(const struct massattach_command *command)
 	return error;
 }
 
+/* Taking the address from the filter, as klp_unpatch_func() does, may lack memory, and then the filter is lost. */
 static long revert(struct livepatch *livepatch)
 {
 	long error = unregister_ftrace_function(&livepatch->ops);
 
 	if (error)
 		return error;
-	ftrace_set_filter_ip(&livepatch->ops, livepatch->address, 1, 0);
+	ftrace_free_filter(&livepatch->ops);
 	list_del(&livepatch->others);
 	kfree(livepatch);
 	return 0;
