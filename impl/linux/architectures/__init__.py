@@ -27,6 +27,8 @@ class Meaning(Enum):
     """What an instruction of a BPF trampoline image does, as far as that tells which programs the image calls."""
 
     CALL = auto()
+    ROOM = auto()
+    """It does nothing, and gives way to a SKIP when a program is detached; or it stands elsewhere."""
     SKIP = auto()
     """It jumps behind a program, as bpf_trampoline_skip_prog() lets it do."""
     ARGUMENT = auto()
