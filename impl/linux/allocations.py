@@ -18,6 +18,7 @@ from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Reply
 from impl.linux.guest.guest import Guest
 from impl.linux.injection import Injector
 from impl.linux.probes.reports import without_stamps
+from impl.linux.threads import PROMISED, AgentThread, Threads
 from spec.operations import Fail
 
 __all__ = ["Allocations", "failed_at", "open_fail_nth"]
@@ -70,6 +71,8 @@ class Allocations:
     """Of one run. armed: which allocation of the next operation fails, 0 for none; hashes: those of hashes do.
 
     failed: one has failed.
+
+    threads: tasks stand, so that the operation is carried out in a thread; held: one that they hold up.
     """
 
     guest: Guest
@@ -78,12 +81,16 @@ class Allocations:
     armed: int = 0
     hashes: bool = False
     failed: bool = False
+    threads: Threads | None = None
+    held: AgentThread | None = None
 
     def submit(self, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
         """Have what is added to a batch carried out, with the fault if it is armed; what add() returned, and replies.
 
         The same count goes on in a further batch of the operation, if it was not used up.
         """
+        if self.threads is not None:
+            return self._submit_beside(self.threads, add)
         if self.hashes:
             return self._submit_without_hashes(add)
         batch = Batch()
@@ -110,6 +117,16 @@ class Allocations:
         self.failed = not points
         self.hashes = not self.failed
         return added, replies
+
+    def _submit_beside(self, threads: Threads, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
+        """What is added is one entry. One that is held up has answered PROMISED until it has an end."""
+        batch = Batch()
+        added = add(batch)
+        assert isinstance(added, int), "beside tasks an operation is one call"
+        thread = threads.start(batch, added)
+        value = threads.wait(thread)
+        self.held = thread if value is None else None
+        return added, (Reply(PROMISED if value is None else value, 0, ()),)
 
     def _write(self, batch: Batch, number: int) -> None:
         text = str(number).encode()

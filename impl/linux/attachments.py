@@ -62,6 +62,20 @@ class Attachments:
     _nested: dict[str, int] = field(default_factory=dict)
     _missed: Counter[int] = field(default_factory=Counter)
 
+    def apply(
+        self, operation: op.BpfProgLoad | op.BpfRawTracepointOpen | op.BpfLinkCreate | op.BpfLinkDetach
+    ) -> Outcome:
+        """Carry out an operation on programs and links."""
+        match operation:
+            case op.BpfProgLoad():
+                return self.load(operation)
+            case op.BpfRawTracepointOpen():
+                return self.open(operation)
+            case op.BpfLinkCreate():
+                return self.create(operation)
+            case op.BpfLinkDetach():
+                return self.detach(operation)
+
     def load(self, declared: op.BpfProgLoad) -> Outcome:
         """BPF_PROG_LOAD; without a target for a function that takes any program of the kind, as a trial."""
         if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
@@ -152,6 +166,14 @@ class Attachments:
     def _entry(self, declared: op.BpfProgLoad) -> int:
         return self._nested.setdefault(declared.prog, len(self._nested))
 
+    def program_at(self, address: int) -> str | None:
+        """The program whose code is at an address, or was there last."""
+        return next((one.prog for one in reversed(self.numbered) if one and one.address == address), None)
+
+    def keep_promise(self, promised: int, fd: int) -> None:
+        """The descriptor of a link whose making was held up is known."""
+        self._links = {name: (fd if held == promised else held, one) for name, (held, one) in self._links.items()}
+
     def callees(self) -> Iterable[tuple[int, int]]:
         """Of each program that calls a function: the entry of the map's header, and the address, 0 for none."""
         for prog, entry in self._nested.items():
@@ -163,10 +185,9 @@ class Attachments:
     def add_misses(self, batch: Batch) -> Callable[[Sequence[Reply]], Counter[str]]:
         """Add questions to a batch; the replies tell how often each program was missed since they were last asked.
 
-        Only programs that call a function can be running already.
+        Only programs that call a function can be running already, and those in which a task stands.
         """
-        calling = (one for one in self._loaded.values() if one.code.nested is not None)
-        asked = [(one, commands.read_misses(batch, one.fd)) for one in calling]
+        asked = [(one, commands.read_misses(batch, one.fd)) for one in self._loaded.values() if self._may_run(one)]
 
         def read(replies: Sequence[Reply]) -> Counter[str]:
             found = Counter[str]()
@@ -177,6 +198,11 @@ class Attachments:
             return +found
 
         return read
+
+    def _may_run(self, one: Loaded) -> bool:
+        program = self.run.inventory.programs.get(one.prog)
+        once = program is not None and (program.multi or program.target is not None)
+        return one.code.nested is not None or (self.run.interleaved and once)
 
     def open(self, wanted: op.BpfRawTracepointOpen) -> Outcome:
         """BPF_RAW_TRACEPOINT_OPEN, or with a cookie BPF_LINK_CREATE (LINK-1)."""

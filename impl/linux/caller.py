@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from impl.linux.attachments import Attachments
 from impl.linux.bpf.recorders import RunRecord
 from impl.linux.directory import Directory
-from impl.linux.guest.batch import Batch
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Command
 from impl.linux.laboratory.sources import UNKNOWN
@@ -45,33 +45,49 @@ class Caller:
         address = self.directory.address(name)
         if address <= 1:
             return Trace((), None)
-        station = self.directory.station
         batch = Batch()
-        batch.write_file(CONTROL, control.pack(Command.CLEAR))
-        station.recorder.clear(batch)
-        for entry, callee in self.attachments.callees():
-            station.recorder.set_nested(batch, entry, callee)
+        self.add_start(batch)
         batch.write_file(CONTROL, control.call(address, self.directory.prototype(name), arguments))
+        read = self.add_reads(batch, name)
+        replies = self.directory.station.guest.submit(batch, TIMEOUT)
+        return fold(read(replies), name)
+
+    def add_start(self, batch: Batch) -> None:
+        """Forget what was recorded, and say what programs call."""
+        recorder = self.directory.station.recorder
+        batch.write_file(CONTROL, control.pack(Command.CLEAR))
+        recorder.clear(batch)
+        for entry, callee in self.attachments.callees():
+            recorder.set_nested(batch, entry, callee)
+
+    def add_reads(self, batch: Batch, name: str) -> Callable[[Sequence[Reply]], list[Mark]]:
+        """Read what was recorded since add_start() of a call of a function, or of a part of it."""
+        station = self.directory.station
         log, runs = batch.read_file(CONTROL), station.recorder.read(batch)
         pages = station.graph.add_reads(batch, station.formats)
         misses = self.attachments.add_misses(batch)
-        replies = station.guest.submit(batch, TIMEOUT)
-        with legible():
-            records = control.decode(replies[log].data[0])
-            recording = station.recorder.recording(station.guest, replies[runs])
-            if records.lost or recording.runs > len(recording.records):
-                raise LostRecordsError(f"a call of {name}: {records.lost} records of the module, {recording.runs} runs")
-            self.missed += misses(replies)
-            marks = [
-                *_mark((record.time, self._read_record(record)) for record in records.records),
-                *_mark((record.time, self._read_run(record)) for record in recording.records),
-            ]
-            for user, traced in pages(replies).items():
-                events = (event for page in traced for event in page.events)
-                marks += _mark((event.time, self._read_event(user, event)) for event in events)
-            return fold(marks, name)
 
-    def _read_record(self, record: control.Record) -> Thing:
+        def read(replies: Sequence[Reply]) -> list[Mark]:
+            with legible():
+                records = control.decode(replies[log].data[0])
+                recording = station.recorder.recording(station.guest, replies[runs])
+                if records.lost or recording.runs > len(recording.records):
+                    many = f"{records.lost} records of the module, {recording.runs} runs"
+                    raise LostRecordsError(f"a call of {name}: {many}")
+                self.missed += misses(replies)
+                ran = [record for record in records.records if not isinstance(record, control.ParkRecord)]
+                marks = [
+                    *_mark((record.time, self._read_record(record)) for record in ran),
+                    *_mark((record.time, self._read_run(record)) for record in recording.records),
+                ]
+                for user, traced in pages(replies).items():
+                    events = (event for page in traced for event in page.events)
+                    marks += _mark((event.time, self._read_event(user, event)) for event in events)
+                return marks
+
+        return read
+
+    def _read_record(self, record: control.Run) -> Thing:
         match record:
             case control.OpsCallRecord():
                 return OpsCall(self.ops(record.slot))

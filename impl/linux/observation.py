@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 from impl.linux.architectures import SiteCode
 from impl.linux.directory import NOWHERE, Directory
@@ -14,6 +15,7 @@ from impl.linux.guest.guest import Guest
 from impl.linux.laboratory.tuning import untaint
 from impl.linux.probes.disassembly import Disassembly, ProgramCall, disassemble
 from impl.linux.probes.enabled import EnabledFunction, direct_functions, parse_enabled_functions, site_of
+from impl.linux.probes.records import RecordReader
 from impl.linux.probes.reports import Kind, parse_reports
 from impl.linux.probes.tracefs import ENABLED
 from spec.errors import BadInputError
@@ -70,17 +72,41 @@ class Observer:
     _ways: dict[int, str] = field(default_factory=dict)
     _entries_of: dict[str, int] = field(default_factory=dict)
     _codes: dict[str, SiteCode] = field(default_factory=dict)
+    _trampolines: Mapping[int, str] = field(default_factory=dict)
 
-    def add(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
-        """Add the reads to a batch; what is returned makes `sites` of the reply, and says whether the kernel warned."""
+    def add(self, batch: Batch, *, locked: bool = False) -> Callable[[Sequence[Reply]], bool]:
+        """Add the reads to a batch; what is returned makes `sites` of the reply, and says whether the kernel warned.
+
+        locked: an operation waits that has ftrace's lock, which whoever reads enabled_functions needs, too.
+        """
+        if locked:
+            return self._add_locked(batch)
         enabled, tainted = batch.read_file(ENABLED), batch.read_file(TAINTED)
 
         def read(replies: Sequence[Reply]) -> bool:
             with legible():
+                self._trampolines = {}
                 self._observe(parse_enabled_functions(replies[enabled].data[0].decode()))
             return self._has_warned(int(replies[tainted].data[0]))
 
         return read
+
+    def _add_locked(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
+        tainted = batch.read_file(TAINTED)
+
+        def read(replies: Sequence[Reply]) -> bool:
+            with legible():
+                station = self.directory.station
+                reader = RecordReader(station.guest, self.directory.symbols, station.vmlinux)
+                self._trampolines = reader.trampolines()
+                self._observe(reader.enabled_functions())
+            return self._has_warned(int(replies[tainted].data[0]))
+
+        return read
+
+    def entry(self, function: str) -> int:
+        """What the site of a function calls directly, as it was seen last: an image, or a trampoline; 0 for none."""
+        return self._entries_of.get(function, 0)
 
     @property
     def _guest(self) -> Guest:
@@ -171,7 +197,9 @@ class Observer:
 
     def _spell(self, addresses: set[int], functions: Sequence[EnabledFunction]) -> dict[int, str]:
         """How each address is spelled; the code of all images is read in one frame."""
-        known = {f.trampoline.at.address: self._spell_ops(f.trampoline.func.symbol) for f in functions if f.trampoline}
+        shown = {f.trampoline.at.address: f.trampoline.func.symbol for f in functions if f.trampoline}
+        callbacks = chain(self._trampolines.items(), shown.items())
+        known = {at: self._spell_ops(callback) for at, callback in callbacks}
         spelled = {
             address: text for address in addresses if (text := known.get(address) or self._spell_symbol(address))
         }

@@ -21,7 +21,7 @@ class RunState:
     inventory: what exists by the kernel's answers; nothing that can be observed is answered from it. charge_fails: the
     next charge for an image's memory will be refused. failing: the other points that will fail when the kernel comes by
     them. quiet: ops whose notrace hash holds every function that the kernel has beside the world's. stubs: the numbers
-    of direct trampolines, by name.
+    of direct trampolines, by name. interleaved: there was a task.
     """
 
     inventory: Inventory
@@ -29,6 +29,7 @@ class RunState:
     failing: set[str] = field(default_factory=set)
     quiet: set[str] = field(default_factory=set)
     stubs: dict[str, int] = field(default_factory=dict)
+    interleaved: bool = False
 
     def follow_quiet(self, operation: Operation, outcome: Outcome, foreign: Collection[str]) -> None:
         """Note which ops are quiet after an operation. foreign: the symbols of the kernel's other records."""

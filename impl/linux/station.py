@@ -18,7 +18,7 @@ from impl.linux.guest.packages import Kernel
 from impl.linux.injection import SYMBOLS
 from impl.linux.laboratory import control
 from impl.linux.laboratory.build import CORE, Modules, build
-from impl.linux.laboratory.tuning import shorten_grace_periods
+from impl.linux.laboratory.tuning import can_preempt, shorten_grace_periods
 from impl.linux.probes.btf import BTF_FILES, VMLINUX_BTF, Btf
 from impl.linux.probes.disassembly import Helpers, helpers
 from impl.linux.probes.holdings import Holdings, HoldingsReader
@@ -44,7 +44,7 @@ class Station:
     own: functions of the world that the kernel itself has, or its BTF names; foreign: the symbols of its other ftrace
     records. btfs and btf_fds: by module, None for vmlinux. symbols: with our modules as they were loaded first. taint:
     what the kernel's mask holds when nothing went wrong. holdings: what there is at the snapshot. fail_nth: a
-    descriptor of /proc/self/fail-nth, or None.
+    descriptor of /proc/self/fail-nth, or None. preempts: whether tasks that spin can be preempted.
     """
 
     guest: Guest
@@ -66,11 +66,17 @@ class Station:
     holding: HoldingsReader
     holdings: Holdings
     fail_nth: int | None
+    preempts: bool
 
     @property
     def injects(self) -> bool:
         """Whether the kernel has every function that can be made to fail (FAIL-1)."""
         return all(self.symbols.addresses(symbol) for symbol in SYMBOLS)
+
+    @property
+    def vmlinux(self) -> Btf:
+        """The kernel's own BTF."""
+        return self.btfs[None]
 
     def left_over(self) -> str:
         """What there is beyond the snapshot, once all that was put off is done; empty if nothing is."""
@@ -137,6 +143,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         holding=holding,
         holdings=holding.read(),
         fail_nth=open_fail_nth(guest),
+        preempts=can_preempt(guest),
     )
     guest.snapshot(symbols.address("rcu_state") + vmlinux.member_offset("rcu_state", "gp_seq"))
     return station

@@ -10,6 +10,7 @@ from impl.linux.attachments import Attachments
 from impl.linux.bpf import commands
 from impl.linux.caller import Caller
 from impl.linux.declining import Decliner, limits_of
+from impl.linux.declining_tasks import TaskDecliner
 from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
@@ -19,8 +20,9 @@ from impl.linux.laboratory.control import CONTROL, Command, Numbers
 from impl.linux.observation import Observer, Spelling
 from impl.linux.run import RunState
 from impl.linux.station import Station
+from impl.linux.tasks import TaskThreads
 from spec import operations as op
-from spec.alphabet import alphabet
+from spec.alphabet import INTERLEAVED, alphabet
 from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
@@ -41,6 +43,8 @@ LACKING = {"ENOMEM"}
 
 LOAD_LACKING = LACKING | {"EINVAL", "ENOTSUPP"}
 """As which BPF_PROG_LOAD may tell it, without a struct for the program, or memory for its code."""
+NO_THREAD = (op.Task, op.GracePeriod, op.Await, op.BpfProgLoad)
+"""What never waits for a task, or does so in threads of its own."""
 
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
 
@@ -53,7 +57,8 @@ class Linux:
     """A run in a kernel, from the station's snapshot on.
 
     answered: what the last operation answered in which an allocation was made to fail; None if none was.
-    _spared: an operation did without the memory that it was refused.
+    _spared: an operation did without the memory that it was refused. known: whether it declines what is known to end
+    the kernel while a task stands (DEFECT-17).
 
     counts: of the costs only images, and runs that were missed, can be seen of a kernel whose grace periods were made
     short.
@@ -61,10 +66,10 @@ class Linux:
 
     counts = frozenset({"images_alive", "missed"})
 
-    def __init__(self, station: Station, world: World, semantics: Semantics) -> None:
+    def __init__(self, station: Station, world: World, semantics: Semantics, *, known: bool = True) -> None:
         station.fresh()
         self.name = station.kernel.name
-        self.supports = alphabet(semantics)
+        self.supports = alphabet(semantics) | INTERLEAVED
         self._station = station
         self._run = RunState(Inventory.at_start(world, semantics))
         self._directory = Directory.of(station)
@@ -76,6 +81,16 @@ class Linux:
         self.answered: Outcome | None = None
         self._spared = False
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
+        self._tasks = TaskThreads(
+            self._directory,
+            self._run,
+            self._attachments,
+            self._allocations,
+            self._caller,
+            self._observer.entry,
+            semantics.skips_detached,
+        )
+        self._task_decliner = TaskDecliner(self._directory, self._run, self._tasks, known)
 
     @property
     def fails_nth(self) -> bool:
@@ -84,7 +99,7 @@ class Linux:
 
     def declines(self, operation: Operation) -> str:
         """Why the kernel is not asked to do this now."""
-        return self._decliner.reason(operation)
+        return self._task_decliner.reason(operation) or self._decliner.reason(operation)
 
     def apply(self, operation: Operation) -> Outcome:
         """Have one operation carried out, and look.
@@ -104,10 +119,14 @@ class Linux:
         return outcome
 
     def _try_out(self, operation: Operation) -> Outcome:
+        beside = bool(self._tasks.tasks) and not isinstance(operation, NO_THREAD)
+        self._allocations.threads = self._tasks.threads if beside else None
         with self._injector.failing(self._run.failing, operation):
             outcome = self._carry_out(operation)
+        if beside:
+            outcome = self._tasks.judge(outcome)
         batch = Batch()
-        observed = self._observer.add(batch)
+        observed = self._observer.add(batch, locked=self._tasks.pends)
         warned = observed(self._station.guest.submit(batch))
         if warned:
             outcome = replace(outcome, warn=True)
@@ -137,6 +156,19 @@ class Linux:
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         """Run one function to its return."""
         trace = self._caller.call(function, arguments)
+        self._observer.check()
+        return trace
+
+    def step(self, operation: op.Step) -> str:
+        """Let a task run to a point."""
+        at = self._tasks.step(operation)
+        self._observer.check()
+        return at
+
+    def finish(self, operation: op.Finish) -> Trace:
+        """Let a task run to its end."""
+        trace = self._tasks.finish(operation)
+        self._run.inventory = self._run.inventory.after(operation, Ok())
         self._observer.check()
         return trace
 
@@ -177,14 +209,10 @@ class Linux:
             case op.Fail():
                 self._arm(operation)
                 return Ok()
-            case op.BpfProgLoad():
-                return self._attachments.load(operation)
-            case op.BpfRawTracepointOpen():
-                return self._attachments.open(operation)
-            case op.BpfLinkCreate():
-                return self._attachments.create(operation)
-            case op.BpfLinkDetach():
-                return self._attachments.detach(operation)
+            case op.BpfProgLoad() | op.BpfRawTracepointOpen() | op.BpfLinkCreate() | op.BpfLinkDetach():
+                return self._attachments.apply(operation)
+            case op.Task() | op.GracePeriod() | op.Await():
+                return self._tasks.apply(operation)
             case op.RegisterFtraceGraph() | op.UnregisterFtraceGraph():
                 return self._graph_user(operation)
             case op.SetFtraceFilter() | op.SetFtraceNotrace() | op.SetGraphFunction() | op.SetGraphNotrace():

@@ -3,7 +3,7 @@
 A frame is one block of memory; offsets count from its start. It holds, without gaps and little endian:
 
     header    u32 magic, bytes sent, bytes in the guest's memory (those not sent are zero), and how many of each follow
-    entries   u32 kind, u32 system call number, u64 six arguments
+    entries   u8 kind, thread, whether it is idle, 0, u32 system call number, u64 six arguments
     pointers  u32 at, u32 target: before the batch runs, the address of the byte `target` is stored at `at`
     refs      u32 entry, u32 at, u32 of, u32 width: before `entry` runs, `width` bytes of the result of `of` go to `at`
     outs      u32 entry, u32 at, u32 size: after `entry` has run, these bytes become part of its reply
@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 __all__ = ["AT_FDCWD", "Batch", "Out", "Ref", "Reply", "Struct", "parse_replies"]
 
 HEADER = struct.Struct("<8I")
-ENTRY = struct.Struct("<2I6Q")
+ENTRY = struct.Struct("<4BI6Q")
 POINTER = struct.Struct("<2I")
 REF = struct.Struct("<4I")
 OUT = struct.Struct("<3I")
@@ -32,7 +32,7 @@ SIZE = struct.Struct("<I")
 
 MAGIC = 0x6D617331
 AT_FDCWD = -100
-SYSCALL, READ_FILE, WRITE_FILE, READ_MEMORY, SPAWN = range(5)
+SYSCALL, READ_FILE, WRITE_FILE, READ_MEMORY, SPAWN, JOIN = range(6)
 ARGUMENTS_AT = 8
 
 
@@ -81,11 +81,13 @@ Argument = int | Buffer | Ref
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """syscall: its name; empty if the entry is of another kind."""
+    """syscall: its name; empty if the entry is of another kind. thread: one more than its thread's number, or 0."""
 
     kind: int
     syscall: str
     arguments: tuple[Argument, ...]
+    thread: int = 0
+    idle: bool = False
 
 
 @dataclass(slots=True)
@@ -181,6 +183,18 @@ class Batch:
         argv = Struct(bytes(8 * len(words) + 8), pointers)
         return self._add(SPAWN, "", (words[0], argv, _terminate(output) if output else 0, int(wait)))
 
+    def in_thread(self, index: int, number: int, *, idle: bool = False) -> None:
+        """Let a thread carry out an entry, a system call or a write to a file, while later entries go on.
+
+        The entry's value is the id of the thread, or -errno; it has no output. number: by which the thread is joined,
+        below 64. An idle thread runs when no other wants to.
+        """
+        self._entries[index] = replace(self._entries[index], thread=number + 1, idle=idle)
+
+    def join(self, number: int, milliseconds: int) -> int:
+        """What a thread's entry answered, or -EINPROGRESS after these milliseconds. Its number is free again."""
+        return self._add(JOIN, "", (number, milliseconds))
+
     def _add(self, kind: int, syscall: str, arguments: tuple[Argument, ...]) -> int:
         self._entries.append(_Entry(kind, syscall, arguments))
         return len(self._entries) - 1
@@ -223,7 +237,7 @@ def parse_replies(body: bytes) -> tuple[Reply, ...]:
 def _encode_entry(tables: _Tables, index: int, entry: _Entry, syscalls: Mapping[str, int]) -> bytes:
     number = syscalls[entry.syscall] if entry.syscall else 0
     values = [tables.argument(index, position, argument) for position, argument in enumerate(entry.arguments)]
-    return ENTRY.pack(entry.kind, number, *values, *[0] * (6 - len(values)))
+    return ENTRY.pack(entry.kind, entry.thread, entry.idle, 0, number, *values, *[0] * (6 - len(values)))
 
 
 def _encode_tables(tables: _Tables, starts: Mapping[str, int]) -> bytes:

@@ -25,8 +25,11 @@ from spec.prototypes import MODULUS, Prototype
 
 __all__ = [
     "CONTROL",
+    "DONE",
     "ENCODINGS",
     "OPS_SLOTS",
+    "PARKED",
+    "RUNNING",
     "STUBS",
     "BeginRecord",
     "BodyRecord",
@@ -35,7 +38,9 @@ __all__ = [
     "Log",
     "Numbers",
     "OpsCallRecord",
+    "ParkRecord",
     "Record",
+    "Run",
     "ValueRecord",
     "call",
     "decode",
@@ -62,6 +67,8 @@ STACK_WORDS = 32
 """Like STUBS and OPS_SLOTS a number of module/sizes.h."""
 
 REMOVE, RESET = 1, 2
+RUNNING, PARKED, DONE = range(3)
+"""The enum state of module/park.c."""
 
 
 Command = IntEnum(
@@ -69,12 +76,13 @@ Command = IntEnum(
     "CLEAR WARN OOPS CALL "
     "OPS_DECLARE OPS_FILTER_IP OPS_FILTER_IPS OPS_FILTER OPS_NOTRACE OPS_FREE OPS_REGISTER OPS_UNREGISTER "
     "DIRECT_REGISTER DIRECT_UNREGISTER DIRECT_MODIFY MULTI_REGISTER MULTI_UNREGISTER MULTI_MODIFY "
-    "HASH_ADD HASH_DEL HASH_MOD LIVEPATCH UNLIVEPATCH HOLD SETTLE",
+    "HASH_ADD HASH_DEL HASH_MOD LIVEPATCH UNLIVEPATCH HOLD SETTLE "
+    "PARK_BEGIN PARK_CALL PARK_STEP PARK_WAIT PARK_LOOK GRACE_PERIOD",
     start=0,
 )
 """Places in the table `verbs` of module/core.c."""
 
-RecordKind = IntEnum("RecordKind", "BODY PATCHED OPS DIRECT VALUE BEGIN")
+RecordKind = IntEnum("RecordKind", "BODY PATCHED OPS DIRECT VALUE BEGIN PARK")
 """The enum massattach_kind of module/massattach.h."""
 
 
@@ -142,7 +150,25 @@ class ValueRecord:
     value: int
 
 
-Record = BodyRecord | OpsCallRecord | DirectRecord | BeginRecord | ValueRecord
+@dataclass(frozen=True, slots=True)
+class ParkRecord:
+    """Where the task in a slot was, when that was asked.
+
+    at: the address where it stood last. state: RUNNING, PARKED or DONE. depth: its read sections of RCU there.
+    holdout: RCU tasks waits for it.
+    """
+
+    time: int
+    slot: int
+    at: int
+    state: int
+    depth: int
+    holdout: bool
+
+
+Run = BodyRecord | OpsCallRecord | DirectRecord | BeginRecord | ValueRecord
+Record = Run | ParkRecord
+"""Run: what happened in a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +188,17 @@ def pack(command: Command, *words: int, text: str = "") -> bytes:
     return COMMAND_HEADER.pack(command, len(words)) + packed + text.encode()
 
 
-def call(address: int, prototype: Prototype | None, arguments: tuple[int, ...]) -> bytes:
+def call(address: int, prototype: Prototype | None, arguments: tuple[int, ...], slot: int | None = None) -> bytes:
     """The command that calls a function with one argument a slot, converted as a C caller does it (ARG-2, ARG-3).
 
-    Without a prototype as many arguments are passed as there are registers for them.
+    Without a prototype as many arguments are passed as there are registers for them. slot: of the task that the writer
+    becomes, so that it stops at points.
     """
     registers, stack = _place_arguments(prototype, arguments) if prototype else (_pad(arguments[: len(REGISTERS)]), ())
     if len(stack) > STACK_WORDS:
         raise BadInputError(f"a call with {len(stack)} words on the stack cannot be made: {STACK_WORDS} is the most")
-    return pack(Command.CALL, address, *registers, *stack)
+    words = (address, *registers, *stack)
+    return pack(Command.CALL, *words) if slot is None else pack(Command.PARK_CALL, slot, *words)
 
 
 def encode(operation: op.Operation, numbers: Numbers) -> bytes:
@@ -261,6 +289,9 @@ def _make_record(kind: RecordKind, time: int, number: int, ip: int, words: tuple
     if kind is RecordKind.VALUE:
         (value,) = words
         return ValueRecord(time, ip, value)
+    if kind is RecordKind.PARK:
+        state, depth, holdout = words
+        return ParkRecord(time, number, ip, state, depth, bool(holdout))
     return BodyRecord(time, number, kind is RecordKind.PATCHED, words)
 
 

@@ -9,8 +9,15 @@ from impl.linux.guest.guest import Guest
 from impl.linux.probes.btf import Btf
 from impl.linux.probes.symbols import Symbols
 
-__all__ = ["shorten_grace_periods", "untaint"]
+__all__ = ["can_preempt", "preempt", "shorten_grace_periods", "untaint"]
 
+PREEMPTION = "/sys/kernel/debug/sched/preempt"
+FULL = {
+    PREEMPTION: b"full",
+    "/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress": b"1",
+    "/sys/module/rcupdate/parameters/rcu_task_stall_timeout": b"0",
+    "/proc/sys/kernel/watchdog": b"0",
+}
 FLAVOURS = ("rcu_tasks", "rcu_tasks_rude")
 WAITS = {"gp_sleep": 0, "init_fract": 1}
 """Jiffies that a grace period of RCU tasks sleeps before it looks for laggards; 0 and 1 are the least."""
@@ -28,6 +35,22 @@ def shorten_grace_periods(guest: Guest, symbols: Symbols, vmlinux: Btf) -> None:
     for address in (address for flavour in FLAVOURS for address in symbols.addresses(flavour)):
         for name, value in WAITS.items():
             guest.poke(address + vmlinux.member_offset("rcu_tasks", name), struct.pack("<i", value))
+
+
+def can_preempt(guest: Guest) -> bool:
+    """Whether preempt() has tasks preempted in the kernel: by its setting, or as the kernel was built."""
+    batch = Batch()
+    dynamic, version = batch.read_file(PREEMPTION), batch.read_file("/proc/version")
+    replies = guest.submit(batch)
+    return replies[dynamic].value > 0 or b" PREEMPT " in replies[version].data[0]
+
+
+def preempt(guest: Guest) -> None:
+    """Let tasks be preempted wherever they spin, and nobody mind that one does so for long."""
+    batch = Batch()
+    for path, value in FULL.items():
+        batch.write_file(path, value)
+    guest.submit(batch)
 
 
 def untaint(guest: Guest, symbols: Symbols, taint: int) -> None:

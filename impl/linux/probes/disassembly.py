@@ -24,7 +24,13 @@ class Helpers:
 
     prog_enter: frozenset[int]
     prog_exit: frozenset[int]
-    tramp: frozenset[int]
+    tramp_enter: frozenset[int]
+    tramp_exit: frozenset[int]
+
+    @property
+    def tramp(self) -> frozenset[int]:
+        """Those at begin and end."""
+        return self.tramp_enter | self.tramp_exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,8 @@ def helpers(symbols: Symbols) -> Helpers:
         names = symbols.kernel.by_name
         return frozenset(start for name, starts in names.items() if name.startswith(prefix) for start in starts)
 
-    return Helpers(starting("__bpf_prog_enter"), starting("__bpf_prog_exit"), starting("__bpf_tramp_"))
+    names = ("__bpf_prog_enter", "__bpf_prog_exit", "__bpf_tramp_enter", "__bpf_tramp_exit")
+    return Helpers(*map(starting, names))
 
 
 def disassemble(architecture: Architecture, address: int, code: bytes, known: Helpers) -> Disassembly:

@@ -54,7 +54,7 @@ def read_image(address: int, code: bytes) -> Iterator[ImageInstruction]:
         number = _read_number(name, operands)
         leaves = name == "jmp" and not address <= (number or 0) < address + len(code)
         listed = name == "movabs" or (number is not None and (name == "call" or leaves))
-        yield ImageInstruction(at - address, size, _classify(name, operands), number, name if listed else "")
+        yield ImageInstruction(at - address, size, _classify(name, operands, size), number, name if listed else "")
         if name == "ret" or leaves:
             return
     raise BadInputError(f"the trampoline image at {address:#x} has no end in its {len(code)} bytes")
@@ -94,11 +94,13 @@ def _judge_flow(name: str, operands: str) -> Flow:
     return Flow.PADDING if is_padding else Flow.NEXT
 
 
-def _classify(name: str, operands: str) -> Meaning:
+def _classify(name: str, operands: str, size: int) -> Meaning:
     if name == "call":
         return Meaning.CALL
     if name == "jmp":
         return Meaning.SKIP
+    if name == "nop" and size == CALL_BYTES:
+        return Meaning.ROOM
     if operands.startswith(("rdi, ", "edi, ")):
         return Meaning.ARGUMENT
     if operands.startswith("qword ptr [rbp") and operands.endswith(", rdi"):

@@ -14,15 +14,17 @@ from impl.linux.host.tools import run
 
 __all__ = ["build"]
 
-SOURCE = Path(__file__).with_name("agent.c")
-FLAGS = ("-static", "-O2", "-Wall", "-s")
+UNITS = tuple(Path(__file__).with_name(name) for name in ("agent.c", "threads.c"))
+HEADER = Path(__file__).with_name("threads.h")
+FLAGS = ("-static", "-pthread", "-O2", "-Wall", "-s")
 
 
 def build(architecture: Architecture) -> bytes:
     """The program."""
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join((architecture.name, *FLAGS)).encode()).hexdigest()[:16]
+    texts = b"\0".join(source.read_bytes() for source in (*UNITS, HEADER))
+    key = hashlib.sha256(texts + " ".join((architecture.name, *FLAGS)).encode()).hexdigest()[:16]
     return cache.entry(f"agent-{key}", lambda made: _compile(architecture, made)).joinpath("agent").read_bytes()
 
 
 def _compile(architecture: Architecture, directory: Path) -> None:
-    run(architecture.compiler, [*FLAGS, "-o", directory / "agent", SOURCE])
+    run(architecture.compiler, [*FLAGS, "-o", directory / "agent", *UNITS])

@@ -23,9 +23,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "threads.h"
+
 enum { CHANNEL = 3, KCORE = 4 }; /* the agent's own descriptors; from 5 on they are the harness's */
 
-enum kind { SYSCALL, READ_FILE, WRITE_FILE, READ_MEMORY, SPAWN };
+enum kind { SYSCALL, READ_FILE, WRITE_FILE, READ_MEMORY, SPAWN, JOIN };
 
 struct header {
 	uint32_t magic, sent, size; /* bytes on the wire, and bytes in memory: the rest is zero */
@@ -33,7 +35,8 @@ struct header {
 };
 
 struct entry {
-	uint32_t kind, number;
+	uint8_t kind, thread, idle, unused; /* thread: 0, or one more than the number of a thread that carries it out */
+	uint32_t number;
 	uint64_t argument[6];
 };
 
@@ -269,10 +272,46 @@ static int64_t carry_out(const struct entry *entry)
 		return read_memory(a[0], a[1]);
 	case SPAWN:
 		return spawn((const char *)a[0], (char *const *)a[1], (const char *)a[2], a[3]);
+	case JOIN:
+		return join_thread(a[0], a[1]);
 	}
 	errno = EPROTO;
 	die("unknown entry");
 	return 0;
+}
+
+/* Runs beside all others, so that it may not touch the reply. */
+static int64_t carry_out_beside(const void *entry)
+{
+	const uint64_t *a = ((const struct entry *)entry)->argument;
+
+	if (((const struct entry *)entry)->kind == SYSCALL)
+		return call(((const struct entry *)entry)->number, a);
+	return write_file((const char *)a[0], (const void *)a[1], a[2], a[3]);
+}
+
+static void resolve_pointers(char *base)
+{
+	const struct header *header = (const struct header *)base;
+	const struct entry *entries = (const struct entry *)(header + 1);
+	const struct pointer *pointers = (const struct pointer *)(entries + header->entries);
+
+	for (uint32_t i = 0; i < header->pointers; i++)
+		*(uint64_t *)(base + pointers[i].at) = (uint64_t)(base + pointers[i].target);
+}
+
+/* A thread works in a copy of the frame, which is never given back: a snapshot forgets it. */
+static int64_t begin_thread(const struct entry *entry)
+{
+	size_t size = ((const struct header *)frame)->size;
+	char *copy = map(NULL, 0, size);
+
+	errno = EPROTO;
+	if (entry->kind != SYSCALL && entry->kind != WRITE_FILE)
+		die("an entry that no thread can carry out");
+	memcpy(copy, frame, size);
+	resolve_pointers(copy);
+	return start_thread(entry->thread - 1, entry->idle, carry_out_beside, copy + ((const char *)entry - frame));
 }
 
 static void run_frame(void)
@@ -286,8 +325,7 @@ static void run_frame(void)
 	const struct out *outs_end = out + header->outs;
 	int64_t values[header->entries + 1];
 
-	for (uint32_t i = 0; i < header->pointers; i++)
-		*(uint64_t *)(frame + pointers[i].at) = (uint64_t)(frame + pointers[i].target);
+	resolve_pointers(frame);
 	for (uint32_t i = 0; i < header->entries; i++) {
 		struct result result = { 0 };
 		size_t place = reply.used;
@@ -297,7 +335,7 @@ static void run_frame(void)
 			memcpy(frame + ref->at, &values[ref->of], ref->width);
 		append(&result, sizeof(result));
 		start = now();
-		values[i] = result.value = carry_out(&entries[i]);
+		values[i] = result.value = entries[i].thread ? begin_thread(&entries[i]) : carry_out(&entries[i]);
 		result.nanoseconds = now() - start;
 		result.buffers = entries[i].kind == READ_FILE || entries[i].kind == READ_MEMORY;
 		for (; out < outs_end && out->entry == i; out++, result.buffers++) {

@@ -15,6 +15,7 @@
 #include <linux/string.h>
 
 #include "massattach.h"
+#include "park.h"
 
 #define LONGEST (4UL << 20)
 
@@ -38,15 +39,16 @@ static long oops(const struct massattach_command *command)
 	return READ_ONCE(*(long *)8);
 }
 
-/* A verb is a place in this table; `least` is the number of words without which it cannot run. */
+/* A verb is a place in this table; `least` is the number of words without which it cannot run. `beside`: others go on. */
 static const struct {
 	massattach_verb *run;
 	u32 least;
+	bool beside;
 } verbs[] = {
-	{ clear, 0 },
+	{ clear, 0, true },
 	{ warn, 0 },
 	{ oops, 0 },
-	{ massattach_call, 1 + MASSATTACH_REGISTERS },
+	{ massattach_call, 1 + MASSATTACH_REGISTERS, true },
 	{ massattach_ops_declare, 2 },
 	{ massattach_ops_filter_ip, 3 },
 	{ massattach_ops_filter_ips, 2 },
@@ -68,6 +70,12 @@ static const struct {
 	{ massattach_unlivepatch, 1 },
 	{ massattach_hold, 2 },
 	{ massattach_settle, 0 },
+	{ massattach_park_begin, 2, true },
+	{ massattach_park_call, 2 + MASSATTACH_REGISTERS, true },
+	{ massattach_park_step, 3, true },
+	{ massattach_park_wait, 2, true },
+	{ massattach_park_look, 0, true },
+	{ massattach_grace_period, 1, true },
 };
 
 struct header {
@@ -87,6 +95,8 @@ static long run(struct header *header, size_t size)
 		return -EINVAL;
 	command.text = (char *)header + head;
 	command.length = size - head;
+	if (verbs[header->verb].beside)
+		return verbs[header->verb].run(&command);
 	mutex_lock(&one_at_a_time);
 	value = verbs[header->verb].run(&command);
 	mutex_unlock(&one_at_a_time);
@@ -127,6 +137,8 @@ static int __init massattach_init(void)
 		error = massattach_livepatch_init();
 	if (!error)
 		error = massattach_calls_init();
+	if (!error)
+		error = massattach_points_init();
 	if (!error)
 		error = massattach_functions_init();
 	if (!error && !proc_create("massattach", 0600, NULL, &operations))

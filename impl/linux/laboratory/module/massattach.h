@@ -17,7 +17,7 @@
 
 struct ftrace_ops;
 
-/* Kinds of records; BEGIN announces a call that a body or a program makes, and VALUE ends each call. */
+/* Kinds of records; BEGIN announces a call that a body or a program makes, VALUE ends each call, PARK tells of a task. */
 enum massattach_kind {
 	MASSATTACH_BODY = 1,
 	MASSATTACH_PATCHED,
@@ -25,6 +25,7 @@ enum massattach_kind {
 	MASSATTACH_DIRECT,
 	MASSATTACH_VALUE,
 	MASSATTACH_BEGIN,
+	MASSATTACH_PARK,
 };
 
 extern u64 massattach_reached;
@@ -68,6 +69,8 @@ massattach_verb massattach_multi_register, massattach_multi_unregister, massatta
 massattach_verb massattach_hash_add, massattach_hash_del, massattach_hash_mod;
 massattach_verb massattach_livepatch, massattach_unlivepatch;
 massattach_verb massattach_call, massattach_hold, massattach_settle;
+massattach_verb massattach_park_begin, massattach_park_call, massattach_park_step, massattach_park_wait,
+	massattach_park_look, massattach_grace_period;
 
 int massattach_livepatch_init(void);
 int massattach_calls_init(void);

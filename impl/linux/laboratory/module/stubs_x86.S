@@ -34,6 +34,7 @@ SYM_START(massattach_enter, SYM_L_GLOBAL, SYM_A_ALIGN)
 	mov	ADDRESS_AT(%rbx), %rax
 	ANNOTATE_RETPOLINE_SAFE
 	call	*%rax
+SYM_INNER_LABEL(massattach_returned, SYM_L_GLOBAL)
 	mov	-8(%rbp), %rbx
 	leave
 	RET

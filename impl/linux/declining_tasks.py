@@ -1,0 +1,109 @@
+"""What a kernel is not asked to do with tasks that stand in calls, or beside them, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from impl.linux.directory import Directory
+from impl.linux.run import RunState
+from impl.linux.tasks import StandingTask, TaskThreads
+from spec import operations as op
+from spec.inventory import Inventory
+from spec.operations import Operation
+
+__all__ = ["TaskDecliner"]
+
+ATTACHING = (op.BpfRawTracepointOpen, op.BpfLinkCreate)
+
+OWN = "calls none of the kernel's own functions in a task: their bodies keep no records"
+
+NOT_PREEMPTED = "does not preempt tasks that spin: it is built without CONFIG_PREEMPT and CONFIG_PREEMPT_DYNAMIC"
+
+SETTLES = "settles only when no task stands in a call, since it waits for all grace periods"
+
+SEVERAL = "has this program once for each function, so that a task in one of them keeps no other from running (TASK-6)"
+
+FREED = "frees a program that a task is on its way to, and then calls it (DEFECT-17)"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDecliner:
+    """known: whether to leave out what is known to end the kernel (DEFECT-17)."""
+
+    directory: Directory
+    run: RunState
+    tasks: TaskThreads
+    known: bool
+
+    @property
+    def _inventory(self) -> Inventory:
+        return self.run.inventory
+
+    def reason(self, operation: Operation) -> str:
+        """Why the operation is declined in the present state; empty if it is not."""
+        match operation:
+            case op.Task():
+                return self._begin(operation)
+            case op.Step():
+                return self._step(operation)
+            case op.Settle() if self.tasks.tasks:
+                return SETTLES
+            case op.BpfRawTracepointOpen() | op.BpfLinkCreate():
+                return self._attach(operation.prog)
+            case op.BpfLinkDetach():
+                return self._detach(operation)
+        return ""
+
+    def _begin(self, operation: op.Task) -> str:
+        if operation.function in self.directory.station.own:
+            return OWN
+        return "" if self.directory.station.preempts else NOT_PREEMPTED
+
+    def _step(self, operation: op.Step) -> str:
+        """A task that would stand in a program of which there may be several in truth."""
+        place, _, prog = (operation.to or "").partition(":")
+        program = self._inventory.programs.get(prog)
+        if place != "program" or program is None or program.multi or program.target is not None:
+            return ""
+        functions = {name for link in self._inventory.links.values() if link.prog == prog for name in link.functions}
+        return SEVERAL if program.calls or len(functions) > 1 else ""
+
+    def _attach(self, prog: str) -> str:
+        program = self._inventory.programs.get(prog)
+        once = program is None or program.multi or program.target is not None
+        stood_in = any(task.program == prog for task in self.tasks.tasks.values())
+        return SEVERAL if stood_in and not once else ""
+
+    def _detach(self, operation: op.BpfLinkDetach) -> str:
+        link = self._inventory.links.get(operation.link)
+        if link is None or not self.known or self._inventory.semantics.programs_wait_for_tasks:
+            return ""
+        program = self._inventory.programs[link.prog]
+        if program.multi or program.target is not None:
+            return ""
+        (function,) = link.functions
+        stay = any(function in other.functions for other in self._inventory.links.values() if other is not link)
+        heading = (task for task in self.tasks.tasks.values() if self._reaches(task, function, link.prog))
+        return FREED if any(stay or task.asleep for task in heading) else ""
+
+    def _reaches(self, task: StandingTask, function: str, prog: str) -> bool:
+        """Whether a task that is in the function's image may come to the program, once its image was put."""
+        calls = task.points.get(f"before:{prog}", ())
+        least = task.place + (task.program == prog)
+        if task.function != function or not any(place >= least for place in calls):
+            return False
+        behind = min(task.points.get("after-body", (0,)))
+        skipped = self._inventory.programs[prog].kind == "fexit" and task.place <= behind
+        return not skipped or any(self._is_fmod_ret(name) for name in self._ahead(task))
+
+    @staticmethod
+    def _ahead(task: StandingTask) -> Iterator[str]:
+        for point, places in task.points.items():
+            kind, _, prog = point.partition(":")
+            if kind == "before" and max(places) >= task.place:
+                yield prog
+
+    def _is_fmod_ret(self, prog: str) -> bool:
+        program = self._inventory.programs.get(prog)
+        return program is not None and program.kind == "fmod_ret"
