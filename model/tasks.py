@@ -67,7 +67,7 @@ class Parked:
         found = set() if self.asleep or self.trace else {"rcu_tasks"}
         if self.program:
             sleepable = self.running.state.programs[self.program].sleepable
-            found.add("rcu_tasks_trace" if sleepable else "rcu")
+            found |= {"rcu_tasks_trace"} if sleepable else {"rcu", "rcu_tasks_trace"}
         return frozenset(found)
 
     def put(self, images: Mapping[str, Image]) -> None:

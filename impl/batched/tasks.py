@@ -37,7 +37,7 @@ class ListedTask:
         """TASK-8: the flavours whose grace periods it holds up."""
         found = set() if self.asleep or self.point == DONE else {"rcu_tasks"}
         if self.program is not None:
-            found.add("rcu_tasks_trace" if self.program.sleepable else "rcu")
+            found |= {"rcu_tasks_trace"} if self.program.sleepable else {"rcu", "rcu_tasks_trace"}
         return found
 
 

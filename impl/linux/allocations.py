@@ -17,7 +17,7 @@ from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Reply
 from impl.linux.guest.guest import Guest
 from impl.linux.injection import Injector
 from impl.linux.probes.reports import without_stamps
-from impl.linux.threads import PROMISED, Thread, Threads
+from impl.linux.threads import PROMISED, AgentThread, Threads
 from spec.operations import Fail
 
 __all__ = ["Allocations", "failed_at", "open_fail_nth"]
@@ -81,7 +81,7 @@ class Allocations:
     hashes: bool = False
     failed: bool = False
     threads: Threads | None = None
-    held: Thread | None = None
+    held: AgentThread | None = None
 
     def submit(self, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
         """Have what is added to a batch carried out, with the fault if it is armed; what add() returned, and replies.

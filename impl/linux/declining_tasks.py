@@ -89,7 +89,9 @@ class TaskDecliner:
 
     def _reaches(self, task: StandingTask, function: str, prog: str) -> bool:
         """Whether a task that is in the function's image may come to the program, once its image was put."""
-        if task.function != function or not any(place >= task.place for place in task.points.get(f"before:{prog}", ())):
+        calls = task.points.get(f"before:{prog}", ())
+        least = task.place + (task.program == prog)
+        if task.function != function or not any(place >= least for place in calls):
             return False
         behind = min(task.points.get("after-body", (0,)))
         skipped = self._inventory.programs[prog].kind == "fexit" and task.place <= behind

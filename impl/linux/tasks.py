@@ -17,7 +17,7 @@ from impl.linux.laboratory.control import CONTROL, PARKED, Command
 from impl.linux.laboratory.tuning import preempt
 from impl.linux.probes.points import Points, image_points
 from impl.linux.run import RunState
-from impl.linux.threads import PROMISED, Thread, Threads, add_look, read_parks
+from impl.linux.threads import PROMISED, AgentThread, Threads, add_look, read_parks
 from impl.linux.timeline import Mark, fold
 from spec import operations as op
 from spec.errors import BadInputError
@@ -85,7 +85,7 @@ class TaskThreads:
     skips: bool
     tasks: dict[str, StandingTask] = field(default_factory=dict)
     threads: Threads = field(init=False)
-    _pending: Thread | None = None
+    _pending: AgentThread | None = None
     _answer: int | None = None
     _prepared: bool = False
 

@@ -36,12 +36,14 @@ LOOKS: Final = 4
 
 PATIENCE: Final = 60.0
 STACK: Final = "/proc/1/task/{}/stack"
-WAITS: Final = re.compile(r"\b(?:synchronize_(?:s?rcu|rcu_\w+)|__?wait_rcu_gp|wait_rcu_\w+|\w*rcu_tasks\w*)\b|_rcu_")
+WAITS: Final = re.compile(r"synchronize_s?rcu|wait_rcu|rcu_tasks")
+"""Functions that wait for a grace period."""
+
 TRACING: Final = re.compile(r"rcu_tasks_trace|srcu")
 
 
 @dataclass(slots=True)
-class Thread:
+class AgentThread:
     """One that was started. number: by which it is joined; id: the kernel's."""
 
     number: int
@@ -57,10 +59,10 @@ class Threads:
 
     guest: Guest
     tracing: Callable[[], bool]
-    late: list[Thread] = field(default_factory=list)
+    late: list[AgentThread] = field(default_factory=list)
     _used: set[int] = field(default_factory=set)
 
-    def start(self, batch: Batch, index: int) -> Thread:
+    def start(self, batch: Batch, index: int) -> AgentThread:
         """Have a batch carried out whose entry is for a thread."""
         number = next(number for number in range(FIRST, LAST + 1) if number not in self._used)
         batch.in_thread(index, number)
@@ -68,9 +70,9 @@ class Threads:
         if started < 0:
             raise BadInputError(f"the guest starts no thread: {errno_name(started)}")
         self._used.add(number)
-        return Thread(number, started)
+        return AgentThread(number, started)
 
-    def wait(self, thread: Thread) -> int | None:
+    def wait(self, thread: AgentThread) -> int | None:
         """What a thread answers; None if a task holds it up."""
         looks, deadline = 0, time.monotonic() + PATIENCE
         while looks < LOOKS:
@@ -87,7 +89,7 @@ class Threads:
         """Forget late threads that are done."""
         self.late = [thread for thread in self.late if self._look(thread)[0] == -errno.EINPROGRESS]
 
-    def _look(self, thread: Thread) -> tuple[int, bool]:
+    def _look(self, thread: AgentThread) -> tuple[int, bool]:
         """What a thread answered, and whether a task holds it up if it has not."""
         batch = Batch()
         joined = batch.join(thread.number, LOOK)

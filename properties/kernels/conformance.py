@@ -21,7 +21,7 @@ from properties.kernels.directed import linux_directed
 from properties.kernels.evidence import Collected, Difference, Evidence
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
-from properties.runs.corpus import FixedRun, seeds
+from properties.runs.corpus import FixedRun, interleaved, seeds
 from properties.runs.directed import directed
 from properties.systems.kernels import laboratory_of, like_a_kernel
 from spec.border import bordered
@@ -42,7 +42,9 @@ def fixed_runs(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
     Where a world had to be changed for the kernel, the seed's expectations are dropped: they may not hold.
     """
     worlds: dict[str, World] = {}
-    for run in sorted((*seeds(semantics), *directed(semantics)), key=lambda run: run.world.name):
+    for run in sorted(
+        (*seeds(semantics), *interleaved(semantics), *directed(semantics)), key=lambda run: run.world.name
+    ):
         world = worlds.setdefault(run.world.name, like_a_kernel(run.world, semantics))
         changed = [f.attributes for f in world.functions] != [f.attributes for f in run.world.functions]
         yield FixedRun(run.name, world, _drop_expectations(run.seed) if changed else run.seed)

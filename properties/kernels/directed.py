@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from properties.kernels.directed_tasks import TASK_RUNS, a_sleepable_program_waits
 from properties.runs.corpus import FixedRun, fixed_run, seeds_under_every_preset
 from spec.laboratory import BESIDE
 from spec.semantics import Semantics
@@ -23,7 +24,8 @@ def linux_directed(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
     """Every run that these semantics can take: seeds first, which expect the same of every kernel."""
     yield from seeds_under_every_preset(SEEDS, lab, semantics)
     marked = lab.by_name["sleepy1"].attributes
-    for make in (*_RUNS, _sleepable_programs if marked else _fmod_ret_up_to_the_limit):
+    chosen = (_sleepable_programs, a_sleepable_program_waits) if marked else (_fmod_ret_up_to_the_limit,)
+    for make in (*_RUNS, *TASK_RUNS, *chosen):
         if steps := list(make(semantics)):
             yield fixed_run(make.__name__.lstrip("_"), lab, semantics, steps)
 

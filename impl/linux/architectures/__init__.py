@@ -144,7 +144,7 @@ class Architecture:
     leave_at_once: code for the beginning of a function, by the function's address, what it is to return, an address
     within 2 GiB of it, and which bits of the byte there the code is to set.
 
-    The C files that know an architecture are laboratory/module/stubs_ARCH.S and laboratory/module/sizes.h.
+    The files that know an architecture are stubs_ARCH.S, park_ARCH.S, points_ARCH.c and sizes.h of laboratory/module.
     """
 
     name: str

@@ -15,6 +15,7 @@
 #include <linux/string.h>
 
 #include "massattach.h"
+#include "park.h"
 
 #define LONGEST (4UL << 20)
 
@@ -137,7 +138,7 @@ static int __init massattach_init(void)
 	if (!error)
 		error = massattach_calls_init();
 	if (!error)
-		error = massattach_park_init();
+		error = massattach_points_init();
 	if (!error)
 		error = massattach_functions_init();
 	if (!error && !proc_create("massattach", 0600, NULL, &operations))

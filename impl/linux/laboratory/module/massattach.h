@@ -74,7 +74,6 @@ massattach_verb massattach_park_begin, massattach_park_call, massattach_park_ste
 
 int massattach_livepatch_init(void);
 int massattach_calls_init(void);
-int massattach_park_init(void);
 
 /* In the generated functions.c: tells the kernel which functions fmod_ret and sleepable programs may attach to. */
 int massattach_functions_init(void);

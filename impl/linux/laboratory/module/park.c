@@ -2,23 +2,20 @@
 /*
  * Tasks that stand at a chosen instruction of a call.
  *
- * A debug register stops the task there; the handler sends it to massattach_park_stub(), in which it spins, so that it
- * may be preempted and has not left in the eyes of RCU tasks, or sleeps. cpu_dr7 stays 0: a text_poke() that saw it would
- * put the registers aside, and then restore what it knows of them, which is nothing.
+ * points_SRCARCH.c stops the task there, and park_SRCARCH.S calls massattach_park_stay(), in which it spins, so that it may
+ * be preempted and has not left in the eyes of RCU tasks, or sleeps.
  */
-#include <linux/kdebug.h>
-#include <linux/module.h>
+#include <linux/jiffies.h>
+#include <linux/minmax.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
-#include <linux/smp.h>
 #include <linux/string.h>
 #include <linux/wait.h>
-#include <asm/debugreg.h>
 
 #include "massattach.h"
+#include "park.h"
 
 #define TASKS 4
-#define POINTS 4
 
 enum state { RUNNING, PARKED, DONE };
 
@@ -28,16 +25,13 @@ struct park {
 	enum state state;
 	bool sleeps, leaves;
 	u64 at, base, passed;
-	u64 points[POINTS];
+	u64 points[MASSATTACH_POINTS];
 	int depth;
 };
 
 static struct park parks[TASKS];
 static DECLARE_WAIT_QUEUE_HEAD(moved);
 static DECLARE_WAIT_QUEUE_HEAD(leave);
-
-void massattach_park_stub(void);
-asmlinkage u64 massattach_park_stay(void);
 
 static struct park *own(void)
 {
@@ -53,73 +47,50 @@ static bool wants(const struct park *park, u64 address)
 {
 	int i;
 
-	for (i = 0; i < POINTS; i++)
+	for (i = 0; i < MASSATTACH_POINTS; i++)
 		if (address && park->points[i] == address)
 			return true;
 	return false;
 }
 
-static void write_registers(void *data)
-{
-	const u64 *points = data;
-	unsigned long enabled = 0;
-	int i;
-
-	for (i = 0; i < POINTS; i++)
-		if (points[i])
-			enabled |= 2UL << (2 * i); /* global, execution, one byte */
-	set_debugreg(0UL, 7);
-	set_debugreg((unsigned long)points[0], 0);
-	set_debugreg((unsigned long)points[1], 1);
-	set_debugreg((unsigned long)points[2], 2);
-	set_debugreg((unsigned long)points[3], 3);
-	set_debugreg(enabled, 7);
-}
-
 static void arm(struct park *park, const u64 *points, u32 count)
 {
 	memset(park->points, 0, sizeof(park->points));
-	memcpy(park->points, points, sizeof(*points) * min_t(u32, count, POINTS));
-	on_each_cpu(write_registers, park->points, 1);
+	memcpy(park->points, points, sizeof(*points) * min_t(u32, count, MASSATTACH_POINTS));
+	massattach_points_arm(park->points);
 }
 
-/* Whether this is the task's own call, and not one that is made in it: an image keeps the stack pointer of its entry. */
-static bool of_own_call(const struct park *park, const struct pt_regs *regs)
+bool massattach_park_wants(u64 address)
 {
-	if (!park->base)
-		return true;
-	return regs->sp >= park->base - 8 || (regs->bp >= park->base - 16 && regs->bp <= park->base);
-}
-
-static int debugged(struct notifier_block *block, unsigned long event, void *data)
-{
-	struct pt_regs *regs = ((struct die_args *)data)->regs;
-	struct park *park;
 	int i;
 
-	if (event != DIE_DEBUG || user_mode(regs))
-		return NOTIFY_DONE;
-	for (i = 0; i < TASKS && !wants(&parks[i], regs->ip); i++)
-		;
-	if (i == TASKS)
-		return NOTIFY_DONE;
-	regs->flags |= X86_EFLAGS_RF;
-	park = own();
-	if (!park || !wants(park, regs->ip) || !of_own_call(park, regs) || !(regs->flags & X86_EFLAGS_IF))
-		return NOTIFY_STOP;
-	if (park->passed == regs->ip) {
+	for (i = 0; i < TASKS; i++)
+		if (wants(&parks[i], address))
+			return true;
+	return false;
+}
+
+/* An image keeps the stack pointer of its entry as the frame; calls that are made in the task's own are below it. */
+bool massattach_park_stops(u64 address, u64 stack, u64 frame)
+{
+	struct park *park = own();
+
+	if (!park || !wants(park, address))
+		return false;
+	if (park->base && stack < park->base - 8 && (frame < park->base - 16 || frame > park->base))
+		return false;
+	if (park->passed == address) {
 		park->passed = 0;
-		return NOTIFY_STOP;
+		return false;
 	}
 	if (!park->base)
-		park->base = regs->sp;
-	park->at = regs->ip;
-	regs->ip = (unsigned long)massattach_park_stub;
-	return NOTIFY_STOP;
+		park->base = stack;
+	park->at = address;
+	return true;
 }
 
 /* Called by the stub; where the task goes on. */
-asmlinkage u64 massattach_park_stay(void)
+u64 massattach_park_stay(void)
 {
 	struct park *park = own();
 
@@ -137,11 +108,11 @@ asmlinkage u64 massattach_park_stay(void)
 
 static long stand_by(u64 slot, u64 milliseconds)
 {
-	static const u64 none[POINTS];
+	static const u64 none[MASSATTACH_POINTS];
 	struct park *park = &parks[slot];
 	long left = wait_event_timeout(moved, READ_ONCE(park->state) != RUNNING, msecs_to_jiffies(milliseconds));
 
-	arm(park, none, POINTS);
+	arm(park, none, MASSATTACH_POINTS);
 	return left ? 0 : -ETIMEDOUT;
 }
 
@@ -211,21 +182,4 @@ long massattach_park_look(const struct massattach_command *command)
 		massattach_record(MASSATTACH_PARK, i, parks[i].at, ARRAY_SIZE(words), words);
 	}
 	return 0;
-}
-
-static struct notifier_block block = { .notifier_call = debugged, .priority = 0x7fffffff };
-
-/* The kernel's own handler has the highest priority, too, and ends the chain: it has to come after ours. */
-MASSATTACH_IMPORT(hw_breakpoint_exceptions_nb);
-
-int massattach_park_init(void)
-{
-	struct notifier_block *theirs = (struct notifier_block *)address_of_hw_breakpoint_exceptions_nb;
-	int error = unregister_die_notifier(theirs);
-
-	if (!error)
-		error = register_die_notifier(&block);
-	if (!error)
-		error = register_die_notifier(theirs);
-	return error;
 }

@@ -1,0 +1,75 @@
+"""Tasks that stand in calls, on real kernels (TASK-*): what the seeds expect of each, and what is seen beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from impl.linux.station import Station
+from impl.linux.system import Linux
+from properties.lockstep.lockstep import Lockstep
+from properties.runs.corpus import FixedRun, fixed_run, interleaved
+from spec.border import bordered
+from spec.semantics import PRESETS, Semantics
+from spec.system import System
+from spec.worlds import World
+from tests.support.stations import KERNELS
+
+pytestmark = pytest.mark.vm
+
+LAST_DETACH = (
+    "bpf_prog_load p1 fentry",
+    "bpf_raw_tracepoint_open l1 p1 foo1 -> 0",
+    "task t1 foo1 1 -> 0",
+    "step t1 to=image -> image",
+)
+
+
+def lockstep(station: Station, world: World, semantics: Semantics, *, known: bool = True) -> Lockstep:
+    """The model, and a run of the station's kernel."""
+
+    def make(world: World, semantics: Semantics) -> System:
+        return bordered(Linux(station, world, semantics, known=known), world, semantics)
+
+    return Lockstep(world, semantics, [make])
+
+
+def take(run: FixedRun, station: Station) -> int:
+    """Take the steps of a run as far as the kernel does not decline one; how many these were."""
+    semantics = PRESETS[run.seed.semantics]
+    together = lockstep(station, station.world, semantics)
+    taken = 0
+    for step in run.seed.steps:
+        if together.declined(step.operation):
+            break
+        assert not together.step(step).divergences
+        taken += 1
+    assert not together.undo(settle=True)
+    assert not together.close()
+    return taken
+
+
+@pytest.mark.parametrize("name", sorted({run.name for k in KERNELS for run in interleaved(PRESETS[k])}))
+def test_what_tasks_see_is_what_the_seeds_say(station: Station, name: str) -> None:
+    """Every seed of tasks, with what it expects and what the model says."""
+    semantics = PRESETS[station.kernel.name]
+    run = next((run for run in interleaved(semantics) if run.name == name), None)
+    if run is None:
+        pytest.skip(f"{name} is not of {semantics.name}")
+
+    assert take(run, station) >= 6
+
+
+def test_a_detach_waits_where_the_kernel_does(station: Station) -> None:
+    """What holds the first instruction of an image lets the last detach wait on 6.x, and is passed over on 7.3."""
+    semantics = PRESETS[station.kernel.name]
+    waits = not semantics.programs_wait_for_tasks
+    detach = "bpf_link_detach l1"
+    rest = (
+        [f"{detach} -> pending", "site foo1 -> nop", "finish t1 -> fentry:p1 body =1", f"await {detach} -> 0"]
+        if waits
+        else [f"{detach} -> 0", "finish t1 -> body =1"]
+    )
+
+    run = fixed_run("last-detach", station.world, semantics, [*LAST_DETACH, *rest])
+
+    assert take(run, station) == len(run.seed.steps)
