@@ -51,9 +51,12 @@ def system(world: World, semantics: Semantics) -> System:
     return factory(semantics.name)(world, semantics)
 
 
-def factory(name: str) -> SystemFactory:
-    """The factory of one of Debian's kernels (packages.fetch); its first system boots it, and fetches it before."""
-    return _factory(lambda: fetch(name))
+def factory(name: str, *, known: bool = True) -> SystemFactory:
+    """The factory of one of Debian's kernels (packages.fetch); its first system boots it, and fetches it before.
+
+    known: it declines what is known to end the kernel while a task stands (DEFECT-17).
+    """
+    return _factory(lambda: fetch(name), known=known)
 
 
 def own(bzimage: Path, modules: Path | None) -> Kernel:
@@ -71,9 +74,10 @@ def own_factory(kernel: Kernel) -> SystemFactory:
     return _factory(lambda: kernel)
 
 
-def _factory(files: Callable[[], Kernel]) -> SystemFactory:
+def _factory(files: Callable[[], Kernel], *, known: bool = True) -> SystemFactory:
     def make(world: World, semantics: Semantics) -> System:
-        return bordered(Linux(station_of(files(), world), world, semantics), world, semantics)
+        run = Linux(station_of(files(), world), world, semantics, known=known)
+        return bordered(run, world, semantics)
 
     return make
 

@@ -88,6 +88,7 @@ class Linux:
             self._allocations,
             self._caller,
             self._observer.entry,
+            self._observer.check,
             semantics.skips_detached,
         )
         self._task_decliner = TaskDecliner(self._directory, self._run, self._tasks, known)

@@ -74,6 +74,7 @@ class TaskThreads:
     """The tasks of a run by name, and the operation that waits for one: its thread, and what it is.
 
     entry: the address of the image that a function's site shows, or of what it has in its place; 0 for none.
+    check: raises what the kernel complains of. skips: it passes over programs that were detached.
     """
 
     directory: Directory
@@ -82,6 +83,7 @@ class TaskThreads:
     allocations: Allocations
     caller: Caller
     entry: Callable[[str], int]
+    check: Callable[[], None]
     skips: bool
     tasks: dict[str, StandingTask] = field(default_factory=dict)
     threads: Threads = field(init=False)
@@ -122,7 +124,7 @@ class TaskThreads:
         stood = batch.write_file(CONTROL, control.pack(Command.PARK_WAIT, slot, STANDS))
         parks = add_look(batch)
         replies = self._submit(batch)
-        _require(replies, (armed, called, stood))
+        self._require(replies, (armed, called, stood))
         park = read_parks(replies[parks].data[0])[slot]
         if park.state != PARKED or park.at != site:
             raise BadInputError(f"a task that calls {operation.function} does not come to its site at {site:#x}")
@@ -190,7 +192,7 @@ class TaskThreads:
         read = self.caller.add_reads(batch, task.function)
         looked = add_look(batch)
         replies = self._submit(batch)
-        _require(replies, (stepped,))
+        self._require(replies, (stepped,))
         task.marks += read(replies)
         parks = read_parks(replies[looked].data[0])
         stands = parks[task.slot].state == PARKED
@@ -204,7 +206,7 @@ class TaskThreads:
     def _join(self, slot: int) -> None:
         batch = Batch()
         joined = batch.join(slot, JOIN)
-        _require(self._submit(batch), (joined,))
+        self._require(self._submit(batch), (joined,))
 
     def _find_points(self, function: str) -> Points:
         """The points of the image that the site of a function leads to now."""
@@ -256,14 +258,15 @@ class TaskThreads:
     def _slots(self) -> set[int]:
         return {task.slot for task in self.tasks.values()}
 
+    def _require(self, replies: Sequence[Reply], entries: Sequence[int]) -> None:
+        """A task that does not come to its point may have met its end, of which the kernel then tells."""
+        for value in (replies[entry].value for entry in entries):
+            if value < 0:
+                self.check()
+                raise BadInputError(f"a task cannot be led to a point: {errno_name(value)}")
+
     def _submit(self, batch: Batch) -> tuple[Reply, ...]:
         return self.directory.station.guest.submit(batch)
-
-
-def _require(replies: Sequence[Reply], entries: Sequence[int]) -> None:
-    for entry in entries:
-        if replies[entry].value < 0:
-            raise BadInputError(f"a task cannot be led to a point: {errno_name(replies[entry].value)}")
 
 
 def _outcome(value: int) -> Outcome:

@@ -59,6 +59,22 @@ def test_what_tasks_see_is_what_the_seeds_say(station: Station, name: str) -> No
     assert take(run, station) >= 6
 
 
+def test_a_freed_program_ends_the_kernel(station: Station) -> None:
+    """DEFECT-17: 6.x calls a program that it has freed, and is not asked to; a kernel that waits for tasks goes on."""
+    semantics = PRESETS[station.kernel.name]
+    lines = (
+        *("bpf_prog_load p1 fentry",),
+        *("bpf_raw_tracepoint_open l1 p1 foo1", "bpf_prog_load p3 fentry", "bpf_raw_tracepoint_open l3 p3 foo1"),
+        *("task t1 foo1 1", "step t1 to=before:p3", "bpf_link_detach l1", "grace_period rcu"),
+    )
+    run = fixed_run("freed", station.world, semantics, [*lines, "finish t1"])
+    together = lockstep(station, station.world, semantics, known=False)
+    found = together.run(run.seed.steps)
+
+    assert [one.aspect for one in found] == ([] if semantics.programs_wait_for_tasks else ["crash"])
+    assert take(run, station) == (len(lines) + 1 if semantics.programs_wait_for_tasks else len(lines) - 2)
+
+
 def test_a_detach_waits_where_the_kernel_does(station: Station) -> None:
     """What holds the first instruction of an image lets the last detach wait on 6.x, and is passed over on 7.3."""
     semantics = PRESETS[station.kernel.name]

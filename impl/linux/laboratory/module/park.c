@@ -5,6 +5,8 @@
  * points_SRCARCH.c stops the task there, and park_SRCARCH.S calls massattach_park_stay(), in which it spins, so that it may
  * be preempted and has not left in the eyes of RCU tasks, or sleeps.
  */
+#include <linux/jiffies.h>
+#include <linux/minmax.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/string.h>

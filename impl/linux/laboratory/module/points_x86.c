@@ -7,6 +7,7 @@
  */
 #include <linux/kdebug.h>
 #include <linux/moduleparam.h>
+#include <linux/ptrace.h>
 #include <linux/smp.h>
 #include <asm/debugreg.h>
 
