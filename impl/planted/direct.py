@@ -100,10 +100,9 @@ def growth_always_waits(_original: Original, _direct: DirectFunctions, added: in
     origin=Origin(0, "7d5b7cad79da", "ftrace: Use direct_ops hash in unregister_ftrace_direct"),
     semantics="linux-6.1",
     minimal="""
-    ftrace_ops o1
-    ftrace_set_filter_ip o1 foo2
-    register_ftrace_direct_multi o1 T1
     register_ftrace_direct foo1 T1
+    bpf_prog_load p1 fentry
+    bpf_raw_tracepoint_open l1 p1 foo2
     unregister_ftrace_direct foo1 T1
     """,
 )

@@ -164,7 +164,7 @@ def emptied_filter_means_nothing(
 
 @planted(
     "system.Batched._carry_out",
-    rule="FILTER-8",
+    rule="FILTER-9",
     origin=Origin(8, "82cc4fc2e70e", "ftrace: Fix removing of second function probe"),
     semantics="linux-6.12",
     minimal="""
@@ -228,7 +228,7 @@ def reloaded_module_uncounted(original: Original, state: State, operation: op.In
     minimal="""
     ftrace_ops o1
     ftrace_ops o2
-    ftrace_ops o3
+    ftrace_ops o3 save_regs
     register_ftrace_function o1
     register_ftrace_function o2
     fail patch

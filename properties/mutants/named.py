@@ -16,7 +16,7 @@ from impl.linux.architectures import Change
 from impl.linux.instruments.mutants import Mutant
 from spec.errors import BadInputError
 
-__all__ = ["NAMED", "MutantPlace", "NamedMutant", "find_named", "named_like"]
+__all__ = ["NAMED", "MutantPlace", "NamedMutant", "find_named", "kernels_with", "named_like"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ def named_like(pattern: str) -> tuple[NamedMutant, ...]:
     if not found:
         raise BadInputError(f"no bug is named '{pattern}': write one of {', '.join(bug.name for bug in NAMED)}")
     return found
+
+
+def kernels_with(planted: str) -> tuple[str, ...]:
+    """The kernels on which a mutant that is like a planted bug was killed, each once."""
+    return tuple(dict.fromkeys(kernel for bug in NAMED if bug.planted == planted for kernel in bug.kernels))
 
 
 def find_named(bug: NamedMutant, mutants: Iterable[Mutant]) -> Mutant | None:
@@ -137,7 +142,7 @@ NAMED: Final[tuple[NamedMutant, ...]] = (
         "failed-register-spoils-ops",
         "56b3c85e153b",
         "ftrace: Fix BPF fexit with livepatch",
-        "",
+        "failed-register-spoils-ops",
         NEWER,
         (
             MutantPlace(
@@ -161,7 +166,7 @@ NAMED: Final[tuple[NamedMutant, ...]] = (
     ),
     NamedMutant(
         "module-regs-flag",
-        "",
+        "8a224ffb3f52",
         "ftrace: Setup correct FTRACE_FL_REGS flags for module",
         "module-regs-flag",
         NEWER,
@@ -242,7 +247,7 @@ NAMED: Final[tuple[NamedMutant, ...]] = (
         "saved-run-ctx",
         "6764e767f4af",
         "bpf: Assign bpf_tramp_run_ctx::saved_run_ctx before recursion check.",
-        "",
+        "saved-run-ctx-late",
         NEWER,
         (MutantPlace("__bpf_prog_enter_recur", Change.STORE, text=rf"mov qword ptr \[{REGISTER} \+ 8\], {REGISTER}"),),
     ),

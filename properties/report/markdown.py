@@ -53,10 +53,20 @@ def bench_summary(figures: BenchRecord) -> str:
 def power_summary(power: PowerRecord) -> str:
     """A line for each planted bug."""
     rows = (
-        ("❌" if bug.aspect is None else "✅", bug.bug, bug.aspect or "not found", f"{bug.steps:,}", str(bug.shrunk))
+        (
+            "❌" if bug.aspect is None else "✅",
+            bug.bug,
+            bug.aspect or "not found",
+            f"{bug.steps:,}",
+            f"{bug.seconds:.1f} s",
+            str(bug.shrunk),
+            str(bug.shortest),
+            ", ".join(bug.kernels),
+        )
         for bug in power.bugs
     )
-    return f"## Planted bugs\n\n{_table(('', 'bug', 'found in', 'operations', 'shrunk to'), rows)}\n"
+    headings = ("", "bug", "found in", "operations", "time", "shrunk to", "shortest", "killed in")
+    return f"## Planted bugs\n\n{_table(headings, rows)}\n"
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

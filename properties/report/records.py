@@ -179,7 +179,10 @@ BenchRecord = tuple[FigureRecord, ...]
 
 @dataclass(frozen=True, slots=True)
 class FoundBug:
-    """How a planted bug was found; aspect: None if it was not. steps: until then; shrunk: those of its seed."""
+    """How a planted bug was found; aspect: None if it was not. steps: until then; shrunk: those of its seed.
+
+    shortest: of the least seed that is known. kernels: on which a mutant that is like it was killed.
+    """
 
     bug: str
     aspect: str | None
@@ -187,6 +190,8 @@ class FoundBug:
     steps: Count = 0
     shrunk: Count = 0
     seed: str = ""
+    shortest: Count = 0
+    kernels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

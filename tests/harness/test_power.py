@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
@@ -13,10 +15,12 @@ from rich.table import Table
 
 from impl import batched
 from impl.planted import PLANTED, SYSTEMS, Planted
+from impl.planted.planting import Origin
 from properties.hunt.findings import Found
 from properties.hunt.units import SearchUnit
 from properties.lockstep.coverage import Tally
 from properties.lockstep.lockstep import Lockstep
+from properties.mutants.named import NAMED, kernels_with
 from properties.report.records import FoundBug, PowerRecord
 from properties.systems.naming import world_named
 from properties.verbs.publishing import publish_power
@@ -35,6 +39,11 @@ ENDLESS = 1_000_000_000
 Hunts = Mapping[str, Errand[SearchUnit]]
 TABLE = Path("build/power.txt")
 WIDTH = 140
+
+MENDED_SEVERAL = {
+    "e21aa341785c": "each wait and each patch by which an image outlives the tasks in it was missing before",
+}
+"""Commits of several bugs, and why."""
 
 each_bug = pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
 
@@ -96,15 +105,44 @@ def test_no_bug_stays_behind(bug: Planted) -> None:
 
 
 def test_there_are_enough_bugs() -> None:
-    """At least 25, half of them historical, and 25 behind ranges, with names of their own, over all semantics."""
-    near = [bug for bug in PLANTED if bug.origin != "range"]
-    historical = [bug for bug in near if bug.origin != "rule"]
+    """At least 60 historical ones, most with a commit, and 25 behind ranges, of all semantics, with own names."""
+    historical = [bug for bug in PLANTED if isinstance(bug.origin, Origin)]
+    ranged = [bug for bug in PLANTED if bug.origin == "range"]
 
-    assert len(near) >= 25
-    assert 2 * len(historical) >= len(near)
-    assert len(PLANTED) >= 25 + len(near)
+    assert len(historical) >= 60
+    assert len([bug for bug in historical if bug.mended]) >= 55
+    assert len(ranged) >= 25
     assert len(PLANTED) == len({bug.name for bug in PLANTED})
     assert set(PRESETS) == {bug.semantics for bug in PLANTED}
+
+
+@each_bug
+def test_a_historical_bug_has_its_origin(bug: Planted) -> None:
+    """A commit of twelve digits and its subject, or else a number; and every bug has a paragraph."""
+    assert bug.about.endswith(".")
+    if isinstance(bug.origin, Origin):
+        assert bool(bug.origin.commit) == bool(bug.origin.subject)
+        assert bug.origin.number or bug.origin.commit
+        assert not bug.origin.commit or re.fullmatch("[0-9a-f]{12}", bug.origin.commit)
+
+
+def test_no_origin_is_there_twice() -> None:
+    """Each number is one bug's, and each commit, but for those that mended several."""
+    origins = [bug.origin for bug in PLANTED if isinstance(bug.origin, Origin)]
+    numbers = Counter(origin.number for origin in origins if origin.number)
+    commits = Counter(origin.commit for origin in origins if origin.commit)
+
+    assert {1} == set(numbers.values())
+    assert set(MENDED_SEVERAL) == {commit for commit, count in commits.items() if count > 1}
+
+
+def test_named_mutants_and_planted_bugs_agree() -> None:
+    """A mutant that is like a planted bug has the same origin."""
+    planted = {bug.name: bug for bug in PLANTED}
+    alike = [(mutant, planted[mutant.planted].mended) for mutant in NAMED if mutant.planted]
+
+    assert [m.commit for m, _ in alike] == [mended.commit if mended else "" for _, mended in alike]
+    assert [m.subject for m, mended in alike if mended] == [mended.subject for _, mended in alike if mended]
 
 
 @pytest.mark.power
@@ -144,22 +182,23 @@ def is_minimal(bug: Planted, hunts: Hunts) -> bool:
 
 
 def power_table(hunts: Hunts) -> Table:
-    headings = ("bug", "rule", "origin", "semantics", "found in", "seconds", "steps", "shrunk", "minimal")
+    headings = ("bug", "rule", "origin", "semantics", "found in", "seconds", "steps", "shrunk", "minimal", "killed in")
     table = Table(title=f"planted bugs, random seed {RANDOM_SEED}")
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place > 4 else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if 4 < place < 9 else "left", no_wrap=True)
     for bug in PLANTED:
-        table.add_row(
-            bug.name, bug.rule, bug.origin, bug.semantics, *_told(found_by(hunts, bug)), str(len(bug.minimal))
-        )
+        about = bug.name, bug.rule, str(bug.origin), bug.semantics
+        killed = " ".join(kernel.removeprefix("linux-") for kernel in kernels_with(bug.name))
+        table.add_row(*about, *_told(found_by(hunts, bug)), str(len(bug.minimal)), killed)
     return table
 
 
 def _record(bug: Planted, found: Found | None) -> FoundBug:
+    known = {"shortest": len(bug.minimal), "kernels": kernels_with(bug.name)}
     if found is None:
-        return FoundBug(bug.name, None)
+        return FoundBug(bug.name, None, **known)
     counted = found.steps_to_find, len(found.seed.steps)
-    return FoundBug(bug.name, found.divergence.aspect, found.seconds, *counted, print_seed(found.seed))
+    return FoundBug(bug.name, found.divergence.aspect, found.seconds, *counted, print_seed(found.seed), **known)
 
 
 def _told(found: Found | None) -> tuple[str, str, str, str]:

@@ -46,6 +46,7 @@ __all__ = [
     "set_filter_of",
     "set_notrace",
     "switch",
+    "take_out",
     "unlivepatch",
     "unregister",
     "unregister_direct",
@@ -163,6 +164,19 @@ def cover_all(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
         return (op.RegisterFtraceFunction(name),)
     made = op.FtraceOps(fresh(draw, OPS, at.inventory.ops), save_regs=draw(st.booleans()))
     return made, op.RegisterFtraceFunction(made.ops)
+
+
+def take_out(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """Of several functions that an ops traces one leaves its filter; without such an ops one is made."""
+    name = _ops(draw, at, lambda record: record.enabled and not record.direct and len(record.filter) > 1)
+    record = at.inventory.ops.get(name) if name else None
+    if name and record and len(record.filter) > 1:
+        return (op.FtraceSetFilterIp(name, pick_any(draw, record.filter), remove=True),)
+    made = op.FtraceOps(fresh(draw, OPS, at.inventory.ops))
+    functions = tuple(dict.fromkeys((*some_functions(draw, at), a_function(draw, at))))
+    filled = op.FtraceSetFilterIps(made.ops, functions)
+    leaves = op.FtraceSetFilterIp(made.ops, pick_any(draw, functions), remove=True)
+    return made, filled, op.RegisterFtraceFunction(made.ops), leaves
 
 
 def unregister(draw: DrawFn, at: Setting) -> op.Operation:

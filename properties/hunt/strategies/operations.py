@@ -17,6 +17,7 @@ from properties.hunt.strategies import bpf, ftrace, tasks
 from properties.hunt.strategies.drawing import (
     LINKS,
     MOST_FUNCTIONS,
+    OPS,
     PROGRAMS,
     UNKNOWN,
     Maker,
@@ -28,6 +29,7 @@ from properties.hunt.strategies.drawing import (
     functions_of,
     pick,
     rarely,
+    unused,
 )
 from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
@@ -187,6 +189,10 @@ KNOWN_WITHOUT_MEMORY = (
 )
 """Where a fault ends a run: DEFECT-1, -24, -25, -26, -28 and -29, which `faults` tries one by one."""
 
+TAKEN_OUT = 12
+"""Of so many draws of filters one takes a function out of several."""
+
+FILTERING = frozenset({op.FtraceOps, op.FtraceSetFilterIp, op.FtraceSetFilterIps, op.RegisterFtraceFunction})
 MEETING = frozenset({op.Livepatch, op.BpfProgLoad, op.BpfRawTracepointOpen})
 ON_GRAPH = (op.RegisterFtraceGraph, op.UnregisterFtraceGraph, *ftrace.GRAPH_FILES)
 
@@ -251,16 +257,22 @@ def _follow(draw: DrawFn, at: Setting, last: op.Operation) -> tuple[op.Operation
         return ()
     if isinstance(last, ON_GRAPH) and draw(st.booleans()):
         return (_nested_call(draw, at),)
-    named = (*covered_functions(last), *at.recent[:1])
+    named = (*_taken_out(last), *covered_functions(last), *at.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
     return _call_of(named[0], draw, at) if follows else ()
+
+
+def _taken_out(last: op.Operation) -> tuple[str, ...]:
+    """A function that has just left a filter: its site must no longer call the ops."""
+    return (last.function,) if isinstance(last, op.FtraceSetFilterIp) and last.remove else ()
 
 
 def _list_concerned(fell: op.Operation, at: Setting) -> tuple[str, ...]:
     """The functions that an operation which failed was about, some of those that are there."""
     named = (name.text for name in names_of(fell) if name.space == "function")
     linked = at.inventory.links[fell.link].functions if isinstance(fell, op.BpfLinkDetach) else ()
-    there = (name for name in dict.fromkeys((*named, *linked)) if at.inventory.loaded(name))
+    met = at.recent if isinstance(fell, op.RegisterFtraceFunction) else ()
+    there = (name for name in dict.fromkeys((*named, *linked, *met)) if at.inventory.loaded(name))
     return tuple(islice(there, MOST_FUNCTIONS))
 
 
@@ -310,9 +322,13 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return _without_memory(draw, at)
     if concept == "faults":
         fault = _fail(draw, at)
+        if fault.point == "patch" and at.supports >= FILTERING and rarely(draw, 4):
+            return _die_beside_others(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, _reaching(draw, at, fault.point), at))
     if concept == "programs" and rarely(draw, 24):
         return _fill(draw, at)
+    if concept == "filters" and at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
+        return ftrace.take_out(draw, at)
     if concept == "modules" and {op.DeleteModule, op.InitModule} <= at.supports and rarely(draw, 3):
         return _reload(draw, at)
     if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
@@ -325,6 +341,14 @@ def _without_memory(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     operation = _draw_from(draw, _reaching(draw, at, "nth"), at)
     known = isinstance(operation, KNOWN_WITHOUT_MEMORY)
     return (op.Fail("nth", draw(st.integers(1, MOST_ALLOCATIONS))), bpf.attach(draw, at) if known else operation)
+
+
+def _die_beside_others(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """Ftrace dies as an ops is registered where two others are: what they share is called afterwards."""
+    names = tuple(islice(unused(OPS, at.inventory.ops), 3))
+    made = tuple(op.FtraceOps(name, save_regs=name == names[-1]) for name in names)
+    *others, last = (op.RegisterFtraceFunction(name) for name in names)
+    return (*made, *others, op.Fail("patch"), last, _call_if_there(draw, at, a_function(draw, at)))
 
 
 def _reaching(draw: DrawFn, at: Setting, point: str) -> str:
