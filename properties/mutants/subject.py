@@ -19,8 +19,8 @@ from spec.worlds import World
 
 __all__ = ["Subject"]
 
-TELLS_OBJECTS = "slub_debug=U,kmalloc-32,kmalloc-64"
-"""So that the kernel tells who allocated entries of hashes, hashes, and what is as large: leaks of them are seen."""
+TELLS_OBJECTS = "slub_debug=U,kmalloc-32,kmalloc-64,kmalloc-1k,kmalloc-2k"
+"""So that the kernel tells who allocated entries of hashes, hashes, images, their programs, and what is as large."""
 
 PATIENCE = 25.0
 """Seconds that a mutant may take for an answer: what the kernel itself does takes a few."""

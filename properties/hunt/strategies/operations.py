@@ -178,6 +178,7 @@ REACH_POINTS = {
 """The concepts whose operations reach each point of FAIL-1."""
 
 MEETING = frozenset({op.Livepatch, op.BpfProgLoad, op.BpfRawTracepointOpen})
+LOSING = frozenset({op.BpfProgLoad, op.BpfRawTracepointOpen, op.BpfLinkDetach, op.Settle})
 ON_GRAPH = (op.RegisterFtraceGraph, op.UnregisterFtraceGraph, *ftrace.GRAPH_FILES)
 
 
@@ -296,6 +297,8 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return tasks.schedule(draw, at)
     if at.inventory.off and rarely(draw, SWITCHED_OFF):
         return (op.FtraceEnabled("1"),)
+    if concept == "faults" and at.supports >= LOSING and rarely(draw, 4) and (found := _lose_program(draw, at)):
+        return found
     if concept == "faults":
         fault = _fail(draw, at)
         return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, _reaching(draw, at, fault.point), at))
@@ -306,6 +309,17 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
     if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
         return _meet_livepatch(draw, at)
     return (_draw_from(draw, concept, at),)
+
+
+def _lose_program(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """An image loses a program, and there is no memory for the next one: what stays in place must not be freed."""
+    function = a_function(draw, at)
+    attached = tuple(bpf.attach_new(draw, at, function, 2))
+    links = tuple(each.link for each in attached if isinstance(each, op.BpfRawTracepointOpen | op.BpfLinkCreate))
+    if len(links) < 2:
+        return ()
+    fails = op.Fail("jit_charge", pick(draw, (1, 1, 1, 2)))
+    return (*attached, fails, op.BpfLinkDetach(pick(draw, links)), op.Settle(), *_call_of(function, draw, at))
 
 
 def _reaching(draw: DrawFn, at: Setting, point: str) -> str:
