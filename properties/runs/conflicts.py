@@ -58,9 +58,6 @@ def _direct_call_is_taken(s: Semantics) -> Lines:
         if s.hash_direct:
             yield f"update_ftrace_direct_add hash {' '.join(f'wide{n}=T2' for n in range(1, MANY + 1))} -> -EINVAL"
         yield "unregister_ftrace_direct_multi one T1 -> 0"
-    if s.growth_waits:
-        # 6.1 exchanges its table several times in one call, and frees the last one alone.
-        return
     yield "register_ftrace_direct_multi all T2 -> 0"
     for number in TAKEN:
         yield f"call wide{number} 1"
