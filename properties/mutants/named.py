@@ -100,6 +100,9 @@ JUST = "(.*; )?"
 """Whatever comes before the last instruction."""
 
 REGISTER = r"[er]\w+"
+SAME_ADDRESS = rf"cmp {REGISTER}, qword ptr \[{REGISTER} \+ 0x10\]"
+"""An address is compared with that of an entry of a hash."""
+
 ALL: Final = ("linux-6.1", "linux-6.12", "linux-7.3")
 NEWER: Final = ALL[1:]
 
@@ -258,5 +261,106 @@ NAMED: Final[tuple[NamedMutant, ...]] = (
         "",
         ("linux-6.1",),
         (MutantPlace("bpf_trampoline_update", Change.CALL, target="set_memory_rw"),),
+    ),
+    NamedMutant(
+        "subops-duplicates",
+        "8eb4b09e0bbd",
+        "ftrace: Do not add duplicate entries in subops manager ops",
+        "",
+        ("linux-7.3",),
+        (
+            MutantPlace("append_hash", Change.NEVER, text="je .*", before=rf"{JUST}{SAME_ADDRESS}"),
+            MutantPlace("add_next_hash", Change.NEVER, text="je .*", before=rf"{JUST}{SAME_ADDRESS}"),
+        ),
+    ),
+    NamedMutant(
+        "modify-forgets-descriptor",
+        "8a141dd7f706",
+        "ftrace: Fix modify_ftrace_direct.",
+        "",
+        ("linux-6.1",),
+        (MutantPlace("modify_ftrace_direct", Change.STORE, text=rf"mov qword ptr \[{REGISTER} \+ 0x10\], {REGISTER}"),),
+    ),
+    NamedMutant(
+        "startup-leaks-trampoline",
+        "",
+        "ftrace: Free the trampoline when ftrace_startup() fails",
+        "",
+        ALL,
+        (MutantPlace("ftrace_startup", Change.CALL, target="ftrace_trampoline_free"),),
+    ),
+    NamedMutant(
+        "del-leaks-table",
+        "",
+        "a table of direct functions that was replaced is freed (SETTLE-1)",
+        "",
+        ("linux-7.3",),
+        (MutantPlace("update_ftrace_direct_del", Change.CALL, target="call_rcu_tasks"),),
+    ),
+    NamedMutant(
+        "recursion-runs",
+        "ca06f55b9002",
+        "bpf: Add per-program recursion prevention mechanism",
+        "",
+        ALL,
+        (MutantPlace("__bpf_prog_enter_recur", Change.NEVER, text="jne .*", there="bpf_prog_inc_misses_counter"),),
+    ),
+    NamedMutant(
+        "misses-not-counted",
+        "9ed9e9ba2337",
+        "bpf: Count the number of times recursion was prevented",
+        "",
+        ALL,
+        (MutantPlace("__bpf_prog_enter_recur", Change.CALL, target="bpf_prog_inc_misses_counter"),),
+    ),
+    NamedMutant(
+        "graph-ignores-filter",
+        "c132be2c4fcc",
+        "function_graph: Have the instances use their own ftrace_ops for filtering",
+        "",
+        NEWER,
+        (MutantPlace("function_graph_enter*", Change.NEVER, text="je .*", here="ftrace_ops_test"),),
+    ),
+    NamedMutant(
+        "frame-not-skipped",
+        "",
+        "an image that has called the original returns to its caller, and not to the body (IMAGE-3)",
+        "",
+        ALL,
+        (
+            MutantPlace("*arch_prepare_bpf_trampoline", Change.ALWAYS, text="je .*", there="emit_return"),
+            MutantPlace("*arch_prepare_bpf_trampoline", Change.ALWAYS, text="je .*", there="cpu_wants_rethunk"),
+        ),
+    ),
+    NamedMutant(
+        "site-not-skipped",
+        "",
+        "an image calls the original behind the site that led to it (IMAGE-3)",
+        "",
+        NEWER,
+        (
+            MutantPlace("__arch_prepare_bpf_trampoline", Change.NEVER, text="jne .*", there="is_endbr"),
+            MutantPlace(
+                "__arch_prepare_bpf_trampoline",
+                Change.ALWAYS,
+                text="je .*",
+                before=r"mov qword ptr \[rsp.*\], \w+; mov dword ptr \[rsp.*\], eax",
+            ),
+        ),
+    ),
+    NamedMutant(
+        "frame-too-wide-for-a-byte",
+        "473e3150e30a",
+        "bpf, x86: allow function arguments up to 12 for TRACING",
+        "",
+        ("linux-7.3",),
+        (
+            MutantPlace(
+                "__arch_prepare_bpf_trampoline",
+                Change.ALWAYS,
+                text="jbe .*",
+                before=rf"lea {REGISTER}, \[{REGISTER} \+ 0x80\]; cmp {REGISTER}, 0xff",
+            ),
+        ),
     ),
 )

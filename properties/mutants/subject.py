@@ -19,8 +19,11 @@ from spec.worlds import World
 
 __all__ = ["Subject"]
 
-TELLS_OBJECTS = "slub_debug=U,kmalloc-32,kmalloc-64"
-"""So that the kernel tells who allocated entries of hashes, hashes, and what is as large: leaks of them are seen."""
+TELLS_OBJECTS = "slub_debug=U,kmalloc-32,kmalloc-64,kmalloc-2k"
+"""So that the kernel tells who allocated entries of hashes, hashes, the programs of an image, and what is as large.
+
+Images themselves go by kfree_rcu(), for which nobody can wait in older kernels.
+"""
 
 PATIENCE = 25.0
 """Seconds that a mutant may take for an answer: what the kernel itself does takes a few."""

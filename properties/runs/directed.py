@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from properties.runs.conflicts import CONFLICTS, CONFLICTS_OF_MANY
 from properties.runs.corpus import FixedRun, fixed_run
 from spec.prototypes import Prototype
 from spec.semantics import Semantics
@@ -23,9 +24,9 @@ def directed(semantics: Semantics) -> Iterator[FixedRun]:
     """Every run that these semantics can take."""
     small, large = synthetic(), wide(WIDE)
     runs = (
-        *((make.__name__.lstrip("_"), small, make(semantics)) for make in _SYNTHETIC),
+        *((make.__name__.lstrip("_"), small, make(semantics)) for make in (*_SYNTHETIC, *CONFLICTS)),
         *((f"limit_of_{kind}", small, _limit(kind, semantics)) for kind in _kinds(semantics)),
-        *((make.__name__.lstrip("_"), large, make(semantics)) for make in _WIDE),
+        *((make.__name__.lstrip("_"), large, make(semantics)) for make in (*_WIDE, *CONFLICTS_OF_MANY)),
     )
     for name, world, lines in runs:
         if steps := list(lines):

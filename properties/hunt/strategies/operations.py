@@ -194,6 +194,7 @@ TAKEN_OUT = 12
 
 FILTERING = frozenset({op.FtraceOps, op.FtraceSetFilterIp, op.FtraceSetFilterIps, op.RegisterFtraceFunction})
 MEETING = frozenset({op.Livepatch, op.BpfProgLoad, op.BpfRawTracepointOpen})
+LOSING = frozenset({op.BpfProgLoad, op.BpfRawTracepointOpen, op.BpfLinkDetach, op.Settle})
 ON_GRAPH = (op.RegisterFtraceGraph, op.UnregisterFtraceGraph, *ftrace.GRAPH_FILES)
 
 
@@ -320,6 +321,8 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return (op.FtraceEnabled("1"),)
     if concept == "faults" and at.fails_nth and draw(st.booleans()):
         return _without_memory(draw, at)
+    if concept == "faults" and at.supports >= LOSING and rarely(draw, 4) and (found := _lose_program(draw, at)):
+        return found
     if concept == "faults":
         fault = _fail(draw, at)
         if fault.point == "patch" and at.supports >= FILTERING and rarely(draw, 4):
@@ -349,6 +352,17 @@ def _die_beside_others(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     made = tuple(op.FtraceOps(name, save_regs=name == names[-1]) for name in names)
     *others, last = (op.RegisterFtraceFunction(name) for name in names)
     return (*made, *others, op.Fail("patch"), last, _call_if_there(draw, at, a_function(draw, at)))
+
+
+def _lose_program(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """An image loses a program, and there is no memory for the next one: what stays in place must not be freed."""
+    function = a_function(draw, at)
+    attached = tuple(bpf.attach_new(draw, at, function, 2))
+    links = tuple(each.link for each in attached if isinstance(each, op.BpfRawTracepointOpen | op.BpfLinkCreate))
+    if len(links) < 2:
+        return ()
+    fails = op.Fail("jit_charge", pick(draw, (1, 1, 1, 2)))
+    return (*attached, fails, op.BpfLinkDetach(pick(draw, links)), op.Settle(), *_call_of(function, draw, at))
 
 
 def _reaching(draw: DrawFn, at: Setting, point: str) -> str:
