@@ -83,6 +83,7 @@ class Decliner:
             op.SetGraphFunction: self._graph_list,
             op.SetGraphNotrace: self._graph_list,
             op.Livepatch: self._livepatch,
+            op.Unlivepatch: self._unlivepatch,
             op.BpfProgLoad: self._load,
             op.BpfRawTracepointOpen: self._open,
             op.BpfLinkCreate: self._link,
@@ -253,7 +254,10 @@ class Decliner:
     def _livepatch(self, operation: op.Livepatch) -> str:
         if operation.function in self.directory.station.own:
             return f"has no patched body ({PATCHED}) for a function of the kernel's own"
-        return ""
+        return self._ask_neighbours({operation.function}, {operation.function})
+
+    def _unlivepatch(self, operation: op.Unlivepatch) -> str:
+        return self._ask_neighbours({operation.function}, {operation.function})
 
     def _load(self, operation: op.BpfProgLoad) -> str:
         if operation.kind == "freplace":
