@@ -55,13 +55,14 @@ class CallingRun(NamedTuple):
 class Running:
     """One function being called.
 
-    state: the present one; began: that at the site. caller: the program that made the call, or a call around it; None
-    where none did. words: the argument words. stops: whether it does so at points. events: those so far. sessions: what
-    session programs wrote into their cookies. image: the one that runs.
+    state: the present one of this function, present: that of others; began: that at the site. caller: the program that
+    made the call, or a call around it; None where none did. words: the argument words. stops: whether it does so at
+    points. events: those so far. sessions: what session programs wrote into their cookies. image: the one that runs.
     """
 
     task: TaskStruct
     state: State
+    present: State
     began: State
     caller: CallingRun | None
     function: Function
@@ -117,7 +118,8 @@ def begin(
     cite("TRACE-1", "ARG-1", "ARG-2", "ARG-3", "ARG-5")
     prototype = function.prototype
     words = prototype.words(arguments) if prototype else tuple(word % MODULUS for word in arguments)
-    return Running(task, state, state, caller, function, words, stops)
+    shown = state.former.get(function.name, state)
+    return Running(task, shown, state, shown, caller, function, words, stops)
 
 
 def run(running: Running) -> Stops[Trace]:
@@ -283,13 +285,13 @@ def _bpf_prog_inc_misses_counter(running: Running, program: Program) -> None:
 
 def _call_from_program(running: Running, program: Program) -> None:
     """PROG-5: the call that a program makes, unless it runs inside such a call."""
-    callee = running.state.loaded(program.calls) if program.calls and not running.caller else None
+    callee = running.present.loaded(program.calls) if program.calls and not running.caller else None
     if callee is None:
         return
     cite("PROG-5")
     zeros = (0,) * (len(callee.prototype.slots) if callee.prototype else 0)
     caller = CallingRun(program.prog, running.function.name)
-    trace = _call(running.task, running.state, caller, callee.name, zeros)
+    trace = _call(running.task, running.present, caller, callee.name, zeros)
     running.events.append(NestedCall(callee.name, trace))
 
 
@@ -354,7 +356,7 @@ def _call_callees(running: Running) -> int:
         if not running.state.loaded(callee.function):
             continue
         arguments = tuple(running.words[number] if source == "slot" else number for source, number in callee.arguments)
-        trace = _call(running.task, running.state, running.caller, callee.function, arguments)
+        trace = _call(running.task, running.present, running.caller, callee.function, arguments)
         running.events.append(NestedCall(callee.function, trace))
         total += trace.value or 0
     return total

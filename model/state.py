@@ -166,6 +166,10 @@ class Pass:
     times: int = 1
 
 
+UNCOUNTED = frozenset({"world", "semantics", "cost", "former"})
+"""What is no part of the state's value, or is told elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Everything.
@@ -175,6 +179,7 @@ class State:
     BTF it is for, None for vmlinux's (LINK-17). untraced: modules that were loaded after ftrace's death (DEAD-2).
     unloads: how many were unloaded. parts: the proposal's (LINK-11). armed: how often each point that is to fail must
     still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between operations.
+    former: functions of which calls still do as in another state, while text is patched (POKE-2).
     """
 
     world: World
@@ -197,6 +202,7 @@ class State:
     unloads: int = 0
     armed: Mapping[str, int] = field(default_factory=dict)
     passes: tuple[Pass, ...] = ()
+    former: Mapping[str, State] = field(default_factory=dict)
     off: bool = False
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
@@ -224,7 +230,7 @@ class State:
 
     def value(self) -> Hashable:
         """All that what comes depends on, costs aside; with the order in which things came to be (GRAPH-12)."""
-        parts = (getattr(self, each.name) for each in fields(self) if each.name not in {"world", "semantics", "cost"})
+        parts = (getattr(self, each.name) for each in fields(self) if each.name not in UNCOUNTED)
         return tuple(map(_freeze, parts))
 
     def with_ops(self, key: str, ops: Ops) -> State:

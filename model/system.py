@@ -12,6 +12,7 @@ from model.calls import call
 from model.endings import Refused, Warned
 from model.faults import fail
 from model.poke import ftrace_run_update_code
+from model.poking import Poker
 from model.regs import settle_regs
 from model.rules import CITATIONS, Citations, cite
 from model.settling import originals, settle
@@ -19,7 +20,7 @@ from model.sites import sites
 from model.state import State, initial
 from model.tasks import Scheduler
 from spec import operations as op
-from spec.alphabet import INTERLEAVED, alphabet
+from spec.alphabet import STOPPING, alphabet
 from spec.border import bordered
 from spec.capabilities import Linking
 from spec.costs import Cost
@@ -95,8 +96,9 @@ class Model:
 
     def __init__(self, world: World, semantics: Semantics) -> None:
         self.state = initial(world, semantics)
-        self.supports = alphabet(semantics) | INTERLEAVED
+        self.supports = alphabet(semantics) | STOPPING
         self._tasks = Scheduler()
+        self._poker = Poker()
         self._citations = Citations()
         self._missed = Counter[str]()
 
@@ -106,13 +108,27 @@ class Model:
         match operation:
             case op.Task():
                 return self._tasks.begin(self.state, operation)
+            case op.Poke():
+                return self._begin_poke(operation)
+            case op.PokeStep():
+                return self._go_on(self._poker.go_on)
             case op.Await():
-                return self._tasks.wait()
+                return self._go_on(self._poker.end) if self._poker else self._tasks.wait()
             case op.GracePeriod():
                 return self._tasks.elapse(operation)
         before = self.state
         self.state, outcome = step(before, operation)
         return self._tasks.judge(before, self.state, operation, outcome) if self._tasks else outcome
+
+    def _begin_poke(self, operation: op.Poke) -> Outcome:
+        before = self.state
+        after, outcome = step(before, operation.operation)
+        self.state, answer = self._poker.begin(before, after, operation.operation, outcome)
+        return answer
+
+    def _go_on(self, move: Callable[[State], tuple[State, Outcome]]) -> Outcome:
+        self.state, outcome = move(self.state)
+        return outcome
 
     def sites(self) -> Mapping[str, Site]:
         """Every site that is not a plain nop."""
@@ -151,6 +167,8 @@ class Model:
 
     def value(self) -> Hashable:
         """The state as a value, without its costs."""
+        if self._poker:
+            return self.state.value(), self._poker.value()
         return (self.state.value(), self._tasks.value(self.state)) if self._tasks else self.state.value()
 
     def images(self, level: str) -> int:

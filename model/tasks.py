@@ -211,7 +211,8 @@ class Scheduler:
     def _go_on(self, state: State, name: str, to: str | None) -> None:
         parked = self._tasks[name]
         task = parked.running.task
-        parked.running.state, task.busy = state, self.busy(name)
+        parked.running.state = parked.running.present = state
+        task.busy = self.busy(name)
         task.kept = self._kept()
         parked.go_on(to)
 

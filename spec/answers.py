@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from spec.abi import SLOT_BYTES
-from spec.alphabet import INTERLEAVED, alphabet
+from spec.alphabet import STOPPING, alphabet
 from spec.operations import OPERATIONS
 from spec.semantics import Semantics
 from spec.worlds import World
@@ -52,6 +52,8 @@ ALWAYS = {
     "task": "0,-EEXIST,-ENOENT,-EAGAIN,-EOPNOTSUPP",
     "await": "0,pending,-EBADF",
     "grace_period": "0,-EBUSY",
+    "poke": "0,pending,-EBADF,-EOPNOTSUPP",
+    "poke_step": "0,pending,-EBADF",
 }
 ATTACHING = ("bpf_raw_tracepoint_open", "bpf_link_create")
 
@@ -62,7 +64,7 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
     Beside tasks, operations may also be pending or not carried out (TASK-7, NAME-14, NAME-15), of which only what is
     usual stands here.
     """
-    known = alphabet(semantics) | INTERLEAVED
+    known = alphabet(semantics) | STOPPING
     found = {verb: set(texts.split(",")) for verb, texts in ALWAYS.items() if OPERATIONS[verb] in known}
     found["unregister_ftrace_function"].add("pending")
     if not semantics.single_direct_ops:

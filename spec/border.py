@@ -43,6 +43,28 @@ NOT_BESIDE_TASKS = (
     op.Fail,
 )
 BESIDE_PENDING = (op.Task, op.GracePeriod)
+POKED = (
+    op.FtraceSetFilterIp,
+    op.FtraceSetFilterIps,
+    op.FtraceSetFilter,
+    op.FtraceSetNotrace,
+    op.RegisterFtraceFunction,
+    op.UnregisterFtraceFunction,
+    op.RegisterFtraceDirect,
+    op.UnregisterFtraceDirect,
+    op.ModifyFtraceDirect,
+    op.RegisterFtraceDirectMulti,
+    op.UnregisterFtraceDirectMulti,
+    op.ModifyFtraceDirectMulti,
+    op.UpdateFtraceDirectAdd,
+    op.UpdateFtraceDirectDel,
+    op.UpdateFtraceDirectMod,
+    op.BpfRawTracepointOpen,
+    op.BpfLinkCreate,
+    op.BpfLinkDetach,
+)
+"""What may stop while it patches (NAME-17)."""
+
 MOST_TASKS = 2
 
 
@@ -132,9 +154,8 @@ def refusal(operation: Operation, inventory: Inventory) -> Errno | None:
 
 def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     """The Harness rules that refuse the operation, in the order in which they are checked."""
-    if isinstance(operation, op.Await):
-        if operation.operation != s.pending:
-            yield Errno("EBADF", harness="NAME-15")
+    if isinstance(operation, op.Await | op.PokeStep):
+        yield from _goes_on_with_nothing(operation, s)
         return
     if s.pending is not None and not isinstance(operation, BESIDE_PENDING):
         yield _not_carried_out("NAME-15")
@@ -152,6 +173,14 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
     check = _MISUSES.get(type(operation))
     if check is not None:
         yield from check(operation, s)
+
+
+def _goes_on_with_nothing(operation: op.Await | op.PokeStep, s: Inventory) -> Iterator[Errno]:
+    if isinstance(operation, op.PokeStep):
+        if not isinstance(s.pending, op.Poke):
+            yield Errno("EBADF", harness="NAME-17")
+    elif operation.operation != s.pending:
+        yield Errno("EBADF", harness="NAME-15")
 
 
 def _outlives_module(operation: op.InitModule | op.DeleteModule, s: Inventory) -> bool:
@@ -206,11 +235,13 @@ def _names_in_use(s: Inventory) -> Mapping[str, Collection[str]]:
 
 def _disturbs_tasks(operation: Operation, s: Inventory) -> bool:
     """Whether the operation belongs to no comparison while a task is in the middle of a call."""
+    return _moves_extension(operation, s) or isinstance(operation, NOT_BESIDE_TASKS)
+
+
+def _moves_extension(operation: Operation, s: Inventory) -> bool:
     if isinstance(operation, ATTACHING):
         return s.programs[operation.prog].kind == "freplace"
-    if isinstance(operation, op.BpfLinkDetach):
-        return s.programs[s.links[operation.link].prog].kind == "freplace"
-    return isinstance(operation, NOT_BESIDE_TASKS)
+    return isinstance(operation, op.BpfLinkDetach) and s.programs[s.links[operation.link].prog].kind == "freplace"
 
 
 def _begin_task(operation: op.Task, s: Inventory) -> Iterator[Errno]:
@@ -218,8 +249,23 @@ def _begin_task(operation: op.Task, s: Inventory) -> Iterator[Errno]:
         yield Errno("ENOENT", harness="NAME-16")
     if len(s.tasks) >= MOST_TASKS:
         yield Errno("EAGAIN", harness="NAME-16")
-    if s.armed or s.off or s.was_off or s.dead or s.unclean:
+    if _is_disturbed(s):
         yield _not_carried_out("NAME-16")
+    if isinstance(s.pending, op.Poke):
+        yield _not_carried_out("NAME-17")
+
+
+def _poke(operation: op.Poke, s: Inventory) -> Iterator[Errno]:
+    inner = operation.operation
+    yield from _refusals(inner, s)
+    ipmodify = any(s.ops[name.text].ipmodify for name in names_of(inner, "uses") if name.space == "ops")
+    if s.tasks or not isinstance(inner, POKED) or ipmodify or _moves_extension(inner, s) or _is_disturbed(s):
+        yield _not_carried_out("NAME-17")
+
+
+def _is_disturbed(s: Inventory) -> bool:
+    """Whether something may fail or has failed, or was turned off, so that nothing is to stop in the middle."""
+    return bool(s.armed or s.off or s.was_off or s.dead or s.unclean)
 
 
 def _not_carried_out(rule: str) -> Errno:
@@ -348,4 +394,5 @@ _MISUSES: dict[type[Operation], Callable[[Any, Inventory], Iterator[Errno]]] = {
     op.UpdateFtraceDirectDel: _update_del,
     op.UpdateFtraceDirectMod: _update_mod,
     op.Task: _begin_task,
+    op.Poke: _poke,
 }

@@ -106,7 +106,8 @@ class Inventory:
     is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). unsure: functions whose
     trampolines may share their sites with an IPMODIFY user that is not there (IPMODIFY-2, IPMODIFY-4). dead: ftrace has
     died, or may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back
-    everything. tasks: those that were not finished. pending: the operation that waits for one of them.
+    everything. tasks: those that were not finished. pending: the operation that waits for one of them,
+    or a Poke, which is in the middle of patching text.
     """
 
     world: World
@@ -142,9 +143,10 @@ class Inventory:
     def after(self, operation: op.Operation, outcome: Outcome) -> Inventory:
         """The inventory after an operation that gave this outcome."""
         if isinstance(outcome, Errno):
-            return _follow_failure(self, operation, outcome)
+            begun = operation.operation if isinstance(operation, op.Poke) else operation
+            return _follow_failure(self, begun, outcome)
         pends = isinstance(outcome, Pending)
-        if pends and isinstance(operation, op.Await):
+        if pends and isinstance(operation, op.Await | op.PokeStep):
             return self
         after = _HANDLERS[type(operation)](self, operation, outcome)
         dies = outcome.warn and (self.was_off or isinstance(operation, op.FtraceEnabled))
@@ -501,6 +503,8 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.Task: lambda s, o, _: s.changed(tasks={**s.tasks, o.task: o}),
     op.Finish: lambda s, o, _: s.changed(tasks=_without(s.tasks, {o.task})),
     op.Await: lambda s, _, __: s.changed(pending=None),
+    op.Poke: lambda s, o, outcome: _HANDLERS[type(o.operation)](s, o.operation, outcome),
+    op.PokeStep: lambda s, _, __: s.changed(pending=None),
     op.GracePeriod: lambda s, _, __: s,
 }
 

@@ -473,14 +473,14 @@ class Finish(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Poke(Operation):
-    """Begins an operation but stops at every text-patching step."""
+    """Begins an operation, which stops behind each synchronisation of text patching (POKE-1)."""
 
     operation: Operation = nested()  # noqa: RUF009 - a field, as the others
 
 
 @dataclass(frozen=True, slots=True)
 class PokeStep(Operation):
-    """One more text-patching step."""
+    """Lets an operation that was begun so go on to where it stops next, or to its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What an operation answers: Ok, or Errno, and whether the kernel warned; or Pending, where it waits for a task."""
+"""What an operation answers: Ok, or Errno, and whether the kernel warned; or Pending, where it does not end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Errno:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The operation has taken effect, and waits for a task that holds a grace period up (TASK-7)."""
+    """The operation has taken effect, and waits for a task (TASK-7), or stops while it patches text (POKE-1)."""
 
     warn: bool = False
 

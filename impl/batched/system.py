@@ -16,12 +16,12 @@ from impl.batched.machine.text import Text
 from impl.batched.state import State
 from impl.batched.tasks import TaskList
 from spec import operations as op
-from spec.alphabet import INTERLEAVED, alphabet
+from spec.alphabet import INTERLEAVED, POKING, alphabet
 from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.operations import Operation
-from spec.outcomes import Ok, Outcome
+from spec.outcomes import Ok, Outcome, Pending
 from spec.semantics import Semantics
 from spec.sharing import LEVELS
 from spec.sites import Site
@@ -84,16 +84,21 @@ class Batched:
     def __init__(self, world: World, semantics: Semantics, sharing: str = LEVELS[0]) -> None:
         self.name = f"batched:{sharing}"
         # An image that serves several functions cannot be patched for one of them.
-        self.supports = alphabet(semantics) | (INTERLEAVED if sharing == LEVELS[0] else frozenset())
+        self.supports = alphabet(semantics) | POKING | (INTERLEAVED if sharing == LEVELS[0] else frozenset())
         self.state = State(functions_of(world), semantics, sharing)
         self.text = Text(self.state, sharing)
         self._lines = EnabledFunctions(self.state)
         self._tasks: TaskList | None = None
+        self._poked: Outcome | None = None
         self._cost: tuple[tuple[int, int], Cost] | None = None
         self._sites: tuple[int, Mapping[str, Site]] | None = None
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out, whole or not at all."""
+        if isinstance(operation, op.Poke):
+            return self._begin_poke(operation)
+        if self._poked is not None and type(operation) in POKING:
+            return self._go_on(self._poked, to_end=isinstance(operation, op.Await))
         if type(operation) in INTERLEAVED:
             return self._interleave(operation)
         if self._tasks is not None and self._tasks.live:
@@ -110,6 +115,20 @@ class Batched:
             self.state.dead, outcome = True, Ok(warn=True)
         self.text.follow()
         return outcome
+
+    def _begin_poke(self, operation: op.Poke) -> Outcome:
+        """Carry one operation out as far as its first stop; its books are those of its end (POKE-1)."""
+        self.text.stop_in_next()
+        outcome = self._carry_out(operation.operation)
+        return self._go_on(outcome, to_end=False)
+
+    def _go_on(self, outcome: Outcome, *, to_end: bool) -> Outcome:
+        """The next stop of a poke, or what its operation answers."""
+        while stands := self.text.advance():
+            if not to_end:
+                break
+        self._poked = outcome if stands else None
+        return Pending() if stands else outcome
 
     def _apply_beside(self, tasks: TaskList, operation: Operation) -> Outcome:
         """Carry one operation out while tasks stand in calls."""

@@ -1,7 +1,7 @@
 """Planted bugs: historical ones, and breaches of one rule, each a small override of `batched`.
 
-Some take tasks that stand in the middle of a call (`tasks`). Some are behind a range: only few values (`words`), many
-of one thing (`numbers`) or a large world (`pages`) show them.
+Some take tasks that stand in the middle of a call (`tasks`), or calls in the middle of patching (`poking`). Some are
+behind a range: only few values (`words`), many of one thing (`numbers`) or a large world (`pages`) show them.
 
 The harness is believed because it finds them. Each is a factory, so `--system impl.planted.ftrace:tramp_not_restored`
 names one. Nothing here may import model or properties.
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from impl.planted import direct, ftrace, graph, images, ipmodify, links, numbers, pages, programs, tasks, words
+from impl.planted import direct, ftrace, graph, images, ipmodify, links, numbers, pages, poking, programs, tasks, words
 from impl.planted.planting import Planted
 
 __all__ = ["PLANTED", "SYSTEMS", "Planted"]
 
 _PLACES: Mapping[str, Planted] = {
     f"{module.__name__}:{name}": bug
-    for module in (ftrace, direct, graph, ipmodify, links, programs, images, tasks, words, numbers, pages)
+    for module in (ftrace, direct, graph, ipmodify, links, programs, images, tasks, words, numbers, pages, poking)
     for name, bug in vars(module).items()
     if isinstance(bug, Planted)
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
@@ -20,8 +21,8 @@ EXAMPLES = 20
 
 
 def measures() -> list[Measure]:
-    """The figure of a step."""
-    return [lockstep_step]
+    """The figures of a step."""
+    return [lockstep_step, interleaved_step]
 
 
 def lockstep_step() -> Figure:
@@ -29,14 +30,8 @@ def lockstep_step() -> Figure:
 
     A step is an operation; those that undo an example at its end are steps too.
     """
-    machine = machine_for(world_named("synthetic"), semantics_named(SEMANTICS), [resolve("batched")])
-
-    class Busy(machine):  # type: ignore[misc, valid-type]
-        steps = 0
-
-        def teardown(self) -> None:
-            super().teardown()
-            Busy.steps += len(self.lockstep.history)
+    machine = _machine()
+    counting = _counting(machine)
 
     class Idle(machine):  # type: ignore[misc, valid-type]
         steps = 0
@@ -44,9 +39,38 @@ def lockstep_step() -> Figure:
         def execute(self, operations: tuple[Operation, ...]) -> None:
             Idle.steps += len(operations)
 
-    busy, idle = taking_turns(7, partial(_machine_time, Busy), partial(_machine_time, Idle))
-    ratio = (busy / Busy.steps) / (idle / Idle.steps)
+    busy, idle = taking_turns(7, partial(_machine_time, counting), partial(_machine_time, Idle))
+    ratio = (busy / counting.steps) / (idle / Idle.steps)
     return Figure("a lockstep step, slower than an empty machine's", ratio, 2, "lower", "times")
+
+
+def interleaved_step() -> Figure:
+    """A step where tasks stand in calls and operations stop while they patch text, against one where all run through.
+
+    Both with the drawing of it.
+    """
+    apart, through = _counting(_machine(interleaved=True)), _counting(_machine())
+    interleaved, sequential = taking_turns(7, partial(_machine_time, apart), partial(_machine_time, through))
+    ratio = (interleaved / apart.steps) / (sequential / through.steps)
+    return Figure("an interleaved step, slower than a sequential one", ratio, 4, "lower", "times")
+
+
+def _machine(*, interleaved: bool = False) -> type[LockstepMachine]:
+    world, semantics = world_named("synthetic"), semantics_named(SEMANTICS)
+    return machine_for(world, semantics, [resolve("batched")], interleaved=interleaved)
+
+
+def _counting(machine: type[LockstepMachine]) -> Any:
+    """The machine, whose `steps` are those of all its examples."""
+
+    class Counting(machine):  # type: ignore[misc, valid-type]
+        steps = 0
+
+        def teardown(self) -> None:
+            super().teardown()
+            Counting.steps += len(self.lockstep.history)
+
+    return Counting
 
 
 def _machine_time(machine: type[LockstepMachine]) -> float:

@@ -14,13 +14,13 @@ from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, cost_lines, site_lines
 from properties.lockstep.journal import Journal
 from spec import capabilities
-from spec.alphabet import INTERLEAVED, alphabet
+from spec.alphabet import INTERLEAVED, STOPPING, alphabet
 from spec.border import resolved
 from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory, undo_operations
-from spec.operations import OPERATIONS, Call, Finish, ObserveSite, Operation, Settle, Task
+from spec.operations import OPERATIONS, Call, Finish, ObserveSite, Operation, Poke, Settle, Task
 from spec.operations import Step as TaskStep
 from spec.outcomes import Ok, Outcome
 from spec.seeds import Expectation, Step, print_operation
@@ -140,6 +140,8 @@ class _Runner:
         if type(operation) not in self.system.supports:
             runs = ": it runs every call to its end" if type(operation) in INTERLEAVED else ""
             return f"does not support '{operation.verb}'{runs}"
+        if isinstance(operation, Poke):
+            return self.declines(operation.operation)
         return capabilities.declines(self.system, operation)
 
 
@@ -183,7 +185,7 @@ class Lockstep:
         self._diverged: list[System] = []
         self._harness = ""
         supported = (runner.system.supports for runner in self._running)
-        self.supports = (alphabet(semantics) | INTERLEAVED).intersection(*supported)
+        self.supports = (alphabet(semantics) | STOPPING).intersection(*supported)
         self.undone_from: int | None = None
 
     def _start(self, place: int, factory: SystemFactory) -> _Runner:
@@ -398,7 +400,9 @@ class Lockstep:
 def check_step(step: Step, world: World, semantics: Semantics) -> None:
     """UnsupportedError if these semantics lack the operation, or the world what it observes."""
     operation = step.operation
-    if type(operation) not in INTERLEAVED and type(operation) not in alphabet(semantics):
+    if isinstance(operation, Poke):
+        check_step(Step(operation.operation), world, semantics)
+    elif type(operation) not in STOPPING and type(operation) not in alphabet(semantics):
         raise UnsupportedError(f"'{operation.verb}' does not exist in the semantics {semantics.name}")
     if isinstance(operation, TaskStep) and (operation.to is None or operation.count > 1):
         raise UnsupportedError("'step': only points mean the same everywhere: write to=POINT, and no number")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spec.alphabet import INTERLEAVED, alphabet
+from spec.alphabet import STOPPING, alphabet
 from spec.seeds import Seed, parse_seed, read_seed
 from spec.semantics import Semantics
 from spec.worlds import World, synthetic
@@ -71,7 +71,7 @@ def interleaved(semantics: Semantics) -> Iterator[FixedRun]:
 
 def seeds_under_every_preset(folder: Path, world: World, semantics: Semantics) -> Iterator[FixedRun]:
     """The seeds of a folder in this world under these semantics, as far as these have their operations."""
-    supported = alphabet(semantics) | INTERLEAVED
+    supported = alphabet(semantics) | STOPPING
     for path in sorted(folder.glob("*.seed")):
         seed = replace(read_seed(path), world=world.name, semantics=semantics.name)
         if all(type(step.operation) in supported for step in seed.steps):

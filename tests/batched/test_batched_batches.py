@@ -11,7 +11,7 @@ import pytest
 
 from impl.batched import Batched, generic, per_function, per_shape
 from impl.batched.system import HANDLERS
-from spec.alphabet import INTERLEAVED
+from spec.alphabet import STOPPING
 from spec.operations import Operation
 from spec.outcomes import Errno, Ok
 from spec.prototypes import Prototype
@@ -202,4 +202,4 @@ def test_every_operation_of_the_alphabet_is_supported() -> None:
         system = per_function(synthetic(), semantics)
         observed: set[type[Operation]] = {type(parse_operation(line)) for line in ("call foo1 1", "site foo1")}
 
-        assert system.supports - observed - INTERLEAVED <= set(HANDLERS)
+        assert system.supports - observed - STOPPING <= set(HANDLERS)

@@ -177,7 +177,7 @@ def test_expected_traces_and_targets(line: str, *, agrees: bool) -> None:
     ("line", "semantics", "mistake"),
     [
         ("register_ftrace_direct foo1 T1", "linux-7.3", "'register_ftrace_direct' does not exist in the semantics"),
-        ("poke_step", "linux-7.3", "'poke_step' does not exist in the semantics linux-7.3"),
+        ("poke register_ftrace_direct foo1 T1", "linux-7.3", "'register_ftrace_direct' does not exist in the"),
         ("task t1 foo1", "linux-7.3", "'task': foo1 takes 1 words"),
         ("task t1 nowhere", "linux-7.3", "'task': the world synthetic has no function 'nowhere'"),
         ("step t1 3", "linux-7.3", "'step': only points mean the same everywhere: write to=POINT"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import unicorn
 from unicorn import UcError, x86_const  # type: ignore[attr-defined]
 
 from impl.batched.machine.addresses import STOP
+from impl.batched.machine.entries import SITE_BYTES
 from impl.batched.machine.memory import MemoryRegion
+from impl.batched.machine.stopping import emulate
 
 __all__ = ["Context", "Cpu", "ExecutionError"]
 
@@ -21,6 +23,8 @@ PLACE: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RIP"
 KEPT: Final = (x86_const.UC_X86_REG_RAX, *PRESERVED, x86_const.UC_X86_REG_RSP)
 MOST_INSTRUCTIONS: Final = 1_000_000
 MICROSECONDS: Final = 1_000_000
+BREAKPOINT: Final = 3
+WORD: Final = 8
 
 
 Context = Any
@@ -42,6 +46,31 @@ class Cpu:
         for region in self._regions:
             machine.mem_map_ptr(region.address, region.size, unicorn.UC_PROT_ALL, region.pointer)
         self._machine = machine
+        self._hook: int | None = None
+        self._vector: Mapping[int, bytes] = {}
+        self._lost = ""
+
+    def catch(self, vector: Mapping[int, bytes]) -> None:
+        """Handles the traps at these addresses, where the instructions are about to be; others remain faults."""
+        self._vector = vector
+        if vector and self._hook is None:
+            self._hook = self._machine.hook_add(unicorn.UC_HOOK_INTR, self._trap)
+        elif not vector and self._hook is not None:
+            self._machine.hook_del(self._hook)
+            self._hook = None
+
+    def _trap(self, machine: Any, number: int, _data: object) -> None:
+        place = self._read_pc() - 1
+        if number != BREAKPOINT or place not in self._vector:
+            self._lost = f"a trap at {place:#x}"
+            machine.emu_stop()
+            return
+        target, pushes = emulate(self._vector[place], place)
+        if pushes:
+            stack = int(machine.reg_read(x86_const.UC_X86_REG_RSP)) - WORD
+            machine.reg_write(x86_const.UC_X86_REG_RSP, stack)
+            machine.mem_write(stack, (place + SITE_BYTES).to_bytes(WORD, "little"))
+        machine.reg_write(x86_const.UC_X86_REG_RIP, target)
 
     def written(self, ranges: list[tuple[int, int]] | None) -> None:
         """Drops translations of code that has changed at these ranges, [low, high), or anywhere if None."""
@@ -58,11 +87,14 @@ class Cpu:
         without what C preserves. To count instructions takes longer than a short call, to wait longer than a long one.
         """
         machine = self._machine
+        self._lost = ""
         machine.reg_write_batch(list(zip(GIVEN, (*arguments, *MARKS, stack), strict=True)))
         try:
             machine.emu_start(function, STOP, seconds * MICROSECONDS, 0 if seconds else MOST_INSTRUCTIONS)
         except UcError as error:
             raise ExecutionError(f"{error} at {self._read_pc():#x}") from error
+        if self._lost:
+            raise ExecutionError(self._lost)
         if self._read_pc() != STOP:
             after = f"{seconds} seconds" if seconds else f"{MOST_INSTRUCTIONS} instructions"
             raise ExecutionError(f"not back after {after}, at {self._read_pc():#x}")

@@ -162,6 +162,7 @@ class EmulatedKernel:
         self._loader.load(index)
         self._tables.follow()
         self._cpu.written(self.text.take_written())
+        self._cpu.catch(self.text.vector)
 
     def _enter(self, function: int, registers: list[int], stacked: list[int], *, seconds: int = 0) -> int:
         """Calls code with these registers and words on the stack; the return register."""

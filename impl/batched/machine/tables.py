@@ -45,17 +45,18 @@ class Tables:
         self.regions = (self.globals, self._loaded, self._slots, self._direct, self._coverage, self._objects)
         self._slots.u8[: self._count] = state.functions.slots[:-1]
         self._masks = 0
-        self._version = -1
+        self._version: tuple[int, bool] | None = None
 
     def follow(self) -> None:
         """Brings the tables up to the state."""
         state = self.state
-        if self._version == state.version:
+        version = state.version, self.text.is_late
+        if self._version == version:
             return
-        self._version = state.version
+        self._version = version
         self._masks = 0
         self._loaded.u8[: self._count] = state.sites.loaded[:-1]
-        direct = self.text.direct()
+        direct = self.text.shown_direct()
         self._direct.u64[: self._count] = np.where(direct, direct | HIGH_HALF, np.uint64(0))
         self._list_ops(direct != 0)
         self._list_users()

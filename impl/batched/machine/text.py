@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -13,10 +13,11 @@ from impl.batched.jit.template import Template
 from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import SITE_BYTES, body_address, branches, fresh_text, jump, site_offset, site_offsets
-from impl.batched.machine.images import Images, Pieces, PlacedImage
+from impl.batched.machine.images import NOTHING, Images, Pieces, PlacedImage
 from impl.batched.machine.memory import MemoryRegion
 from impl.batched.machine.poke import INT3, finish, poke
 from impl.batched.machine.routines import routines
+from impl.batched.machine.stopping import SteppedPoke, passages
 from impl.batched.sites import DIRECT
 from impl.batched.state import State
 
@@ -34,6 +35,7 @@ MOST_SPARE: Final = 4
 SPARE_BYTES: Final = 1 << 25
 LOW_HALF: Final = (1 << 32) - 1
 ALONE: Final = 1
+NO_TRAPS: Final[Mapping[int, bytes]] = {}
 
 
 _SPARE: Final[list[Arena]] = []
@@ -44,6 +46,7 @@ class Text:
     """The text of one system. A site's target is the low half of an address, with bit 0 set for a jump; 0 is a nop.
 
     written: ranges of code, [low, high), that have changed since `take_written`; None stands for too many to list.
+    unused: images that no site calls any more once a poke that stops is over.
     put: what becomes of images that no site calls any more; without it they are freed, as no task can be in them.
     """
 
@@ -62,6 +65,10 @@ class Text:
         self._loaded = state.sites.loaded[:count].copy()
         self._image_of = Images(state.functions, level, arena, jmp_sites=state.facts.jmp_sites)
         self._version = state.version
+        self._stepped: SteppedPoke | None = None
+        self._stops = False
+        self._former = np.zeros(0, np.uint32)
+        self.unused = NOTHING
 
     def close(self) -> None:
         """The next system may use this memory, whose pages have been touched."""
@@ -72,14 +79,45 @@ class Text:
 
     def follow(self) -> None:
         """Brings text up to the state: builds images, pokes sites, then frees images that no site calls."""
+        stops, self._stops = self._stops, False
         if self._version == self._state.version:
             return
         self._version = self._state.version
         self._follow_modules()
         unused = self._image_of.change(self._state)
+        if stops:
+            self.unused = unused
+            self._begin_poke()
+            return
         self._poke()
         if len(unused.where):
             (self.put or self.free)(unused)
+
+    def stop_in_next(self) -> None:
+        """Lets the next `follow` stop behind each phase of its poke (POKE-1)."""
+        self._stops = True
+        self._former = self.direct()
+
+    def advance(self) -> bool:
+        """Goes to the next stop of a poke that stops; whether there is one, or all is done."""
+        if self._stepped is None:
+            return False
+        if self._stepped.advance():
+            return True
+        self._stepped = None
+        if len(self.unused.where):
+            self.free(self.unused)
+        return False
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a poke stops before entries are changed in place."""
+        return self._stepped is not None and self._stepped.late
+
+    @property
+    def vector(self) -> Mapping[int, bytes]:
+        """The instructions that a poke which stops is about to write, by their addresses."""
+        return self._stepped.vector if self._stepped is not None else NO_TRAPS
 
     def free(self, pieces: Pieces) -> None:
         """Images that nobody can reach go."""
@@ -153,6 +191,18 @@ class Text:
         self._targets = targets
         self.note(_list_ranges(at.TEXT, places, SITE_BYTES))
 
+    def _begin_poke(self) -> None:
+        """Begins to patch every site whose instruction changes; the first to `advance` comes to its first stop."""
+        old, new, entries = self._targets, self._find_targets(), self.direct()
+        direct = (self._former != 0) & (old == self._former) & (entries != 0) & (new == entries)
+        caller = np.uint32(routines().address["ftrace_regs_caller"] & LOW_HALF)
+        self._targets = new
+        self._stepped = SteppedPoke(self.entries, passages(old, new, direct, caller), self._synchronize)
+
+    def _synchronize(self, places: NDArray[np.int64]) -> None:
+        """text_poke_sync(): every processor drops what it has read of these sites."""
+        self.note(_list_ranges(at.TEXT, places, SITE_BYTES))
+
     def _find_targets(self) -> NDArray[np.uint32]:
         """The target of each site (SITE-1 to SITE-5)."""
         sites = self._state.sites
@@ -172,6 +222,13 @@ class Text:
         raw = np.where(entries > 0, own, np.uint32(0))
         found = np.where(entries == BPF, self._image_of.targets(), raw)
         return np.where(self._state.sites.direct[:-1], found, np.uint32(0))
+
+    def shown_direct(self) -> NDArray[np.uint32]:
+        """The same as calls find it, while a poke stops before entries are changed in place (POKE-3)."""
+        entries = self.direct()
+        if not self.is_late:
+            return entries
+        return np.where((self._former != 0) & (entries != 0), self._former, entries)
 
 
 def _list_ranges(base: int, places: NDArray[np.int64], size: NDArray[np.int64] | int) -> list[tuple[int, int]] | None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from properties.hunt.strategies import bpf, ftrace, tasks
+from properties.hunt.strategies import bpf, ftrace, pokes, tasks
 from properties.hunt.strategies.drawing import (
     LINKS,
     MOST_FUNCTIONS,
@@ -33,6 +33,7 @@ from properties.hunt.strategies.drawing import (
 )
 from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
+from spec.alphabet import POKING
 from spec.inventory import Inventory
 from spec.operations import names_of
 from spec.seeds import print_operation
@@ -158,8 +159,12 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
 TASKS = "tasks"
 """The rule of schedules, which draws more than one operation."""
 
+POKES = "pokes"
+"""The rule of operations that stop while they patch text."""
+
 INTERLEAVED_CONCEPTS = (
     *(f"{TASKS}_{number}" for number in range(1, 7)),
+    POKES,
     *("programs", "attach", "detach", "batch", "plain", "filters", "direct", "call"),
 )
 """The rules of the machine that interleaves operations with tasks."""
@@ -315,19 +320,16 @@ def beginnings(draw: DrawFn) -> Beginning:
 
 
 def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+    if isinstance(at.inventory.pending, op.Poke) and concept != "call":
+        return pokes.go_on(draw, at)
     if concept.startswith(TASKS):
         return tasks.schedule(draw, at)
+    if concept == POKES:
+        return _stop(draw, at)
     if at.inventory.off and rarely(draw, SWITCHED_OFF):
         return (op.FtraceEnabled("1"),)
-    if concept == "faults" and at.fails_nth and draw(st.booleans()):
-        return _without_memory(draw, at)
-    if concept == "faults" and at.supports >= LOSING and rarely(draw, 4) and (found := _lose_program(draw, at)):
-        return found
     if concept == "faults":
-        fault = _fail(draw, at)
-        if fault.point == "patch" and at.supports >= FILTERING and rarely(draw, 4):
-            return _die_beside_others(draw, at)
-        return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, _reaching(draw, at, fault.point), at))
+        return _draw_fault(draw, at)
     if concept == "programs" and rarely(draw, 24):
         return _fill(draw, at)
     if concept == "filters" and at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
@@ -337,6 +339,18 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
     if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
         return _meet_livepatch(draw, at)
     return (_draw_from(draw, concept, at),)
+
+
+def _draw_fault(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """An injected failure, and nearly always an operation that meets it."""
+    if at.fails_nth and draw(st.booleans()):
+        return _without_memory(draw, at)
+    if at.supports >= LOSING and rarely(draw, 4) and (found := _lose_program(draw, at)):
+        return found
+    fault = _fail(draw, at)
+    if fault.point == "patch" and at.supports >= FILTERING and rarely(draw, 4):
+        return _die_beside_others(draw, at)
+    return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, _reaching(draw, at, fault.point), at))
 
 
 def _without_memory(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
@@ -363,6 +377,15 @@ def _lose_program(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
         return ()
     fails = op.Fail("jit_charge", pick(draw, (1, 1, 1, 2)))
     return (*attached, fails, op.BpfLinkDetach(pick(draw, links)), op.Settle(), *_call_of(function, draw, at))
+
+
+def _stop(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """An operation that stops while it patches, once all tasks are finished, where systems can stop."""
+    if not at.supports >= POKING or at.inventory.pending is not None:
+        return tasks.schedule(draw, at)
+    chosen = pick(draw, pokes.CONCEPTS)
+    stopping = pokes.stopping(draw, at, _draw_from(draw, chosen if chosen != "batch" or at.batch else "attach", at))
+    return (*map(op.Finish, at.inventory.tasks), *stopping)
 
 
 def _reaching(draw: DrawFn, at: Setting, point: str) -> str:
