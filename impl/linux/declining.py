@@ -13,7 +13,7 @@ from impl.linux.laboratory.control import OPS_SLOTS, STUBS
 from impl.linux.probes.tracefs import Limits
 from impl.linux.run import RunState
 from spec import operations as op
-from spec.globs import matcher, record_index, without_bang
+from spec.globs import libbpf_matcher, link_pattern, matcher, record_index, without_bang
 from spec.inventory import Inventory
 from spec.operations import Operation, names_of
 
@@ -34,6 +34,8 @@ HALF_STARTED = "leaves an ops half started at which ftrace died, so that its dir
 UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
 
 UNLOCKED = "asks livepatched neighbours' trampolines without their locks, so that its lockdep warns (DEFECT-27)"
+
+UNTAKEN = "warns where a frame of the graph tracer returns that fprobes did not take (DEFECT-29)"
 
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
@@ -216,6 +218,8 @@ class Decliner:
             return reason
         if operation.user in self._inventory.graph_users:
             return ""
+        if reason := self._meets_returns():
+            return reason
         if operation.function and operation.depth:
             return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
         filters = [operation.filter] if operation.filter else []
@@ -266,6 +270,19 @@ class Decliner:
         shared = self._inventory.semantics.single_direct_ops
         return self._dead and shared and len(self._inventory.links) > beside
 
+    def _kprobe(self, operation: op.BpfLinkCreate) -> str:
+        """A pattern among the functions of a fprobe's link selects by symbols."""
+        patterns = (pattern for text, _ in operation.targets if (pattern := link_pattern(text)))
+        foreign = self.directory.station.foreign
+        loud = (pattern for pattern in patterns if any(map(libbpf_matcher(pattern.glob), foreign)))
+        return next((f"has functions outside of the world that '{pattern.glob}' selects" for pattern in loud), "")
+
+    def _meets_returns(self) -> str:
+        """The user of fprobes at returns, if it is there first, is that of slot 0."""
+        programs, kprobes = self._inventory.programs, self._inventory.kprobes.values()
+        first = any(programs[link.prog].kind == "kretprobe" for link in kprobes)
+        return UNTAKEN if first and self._inventory.semantics.fprobes_shared else ""
+
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
         if self._direct_ops_lives(0):
             return UNSEEN_DEATH
@@ -288,6 +305,8 @@ class Decliner:
         program = self._inventory.programs.get(operation.prog)
         if program is None:
             return ""
+        if program.kind in op.KPROBES:
+            return self._kprobe(operation)
         targets = {function.name for function in self.directory.functions_of_link(self._inventory, operation)}
         if not program.multi:
             return self._second_try(program.kind, operation.targets[0][0]) or self._ask_neighbours(targets, targets)
@@ -302,6 +321,8 @@ class Decliner:
         return self._ask_neighbours(targets, targets)
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
+        if operation.link in self._inventory.kprobes:
+            return ""
         if self._direct_ops_lives(1):
             return UNSEEN_DEATH
         if self._dead and not self._inventory.semantics.single_direct_ops and not self._keeps_a_program(operation.link):
