@@ -13,7 +13,7 @@ from impl.linux.laboratory.control import OPS_SLOTS, STUBS
 from impl.linux.probes.tracefs import Limits
 from impl.linux.run import RunState
 from spec import operations as op
-from spec.globs import libbpf_matcher, link_pattern, matcher, record_index, without_bang
+from spec.globs import matcher, record_index, without_bang
 from spec.inventory import Inventory
 from spec.operations import Operation, names_of
 
@@ -270,13 +270,6 @@ class Decliner:
         shared = self._inventory.semantics.single_direct_ops
         return self._dead and shared and len(self._inventory.links) > beside
 
-    def _kprobe(self, operation: op.BpfLinkCreate) -> str:
-        """A pattern among the functions of a fprobe's link selects by symbols."""
-        patterns = (pattern for text, _ in operation.targets if (pattern := link_pattern(text)))
-        foreign = self.directory.station.foreign
-        loud = (pattern for pattern in patterns if any(map(libbpf_matcher(pattern.glob), foreign)))
-        return next((f"has functions outside of the world that '{pattern.glob}' selects" for pattern in loud), "")
-
     def _meets_returns(self) -> str:
         """The user of fprobes at returns, if it is there first, is that of slot 0."""
         programs, kprobes = self._inventory.programs, self._inventory.kprobes.values()
@@ -306,7 +299,7 @@ class Decliner:
         if program is None:
             return ""
         if program.kind in op.KPROBES:
-            return self._kprobe(operation)
+            return ""
         targets = {function.name for function in self.directory.functions_of_link(self._inventory, operation)}
         if not program.multi:
             return self._second_try(program.kind, operation.targets[0][0]) or self._ask_neighbours(targets, targets)

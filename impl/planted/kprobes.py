@@ -22,7 +22,6 @@ from impl.planted.planting import Original, planted
     bpf_link_create j1 k1 foo1
     bpf_link_create j2 k1 foo2
     bpf_link_detach j1
-    site foo1
     """,
 )
 def shared_fprobes_never_shrink(original: Original, state: State, kprobes: list[Kprobe]) -> Mask:
@@ -36,13 +35,12 @@ def shared_fprobes_never_shrink(original: Original, state: State, kprobes: list[
 
 @planted(
     "kprobes._list_addresses",
-    rule="KPROBE-8",
+    rule="KPROBE-10",
     origin="rule",
     semantics="linux-6.12",
     minimal="""
     bpf_prog_load k1 kprobe
     bpf_link_create j1 k1 foo2:1 foo1*:2
-    call foo1 0
     """,
 )
 def cookies_follow_the_order_of_addresses(original: Original, state: State, targets: Any) -> Any:

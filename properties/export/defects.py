@@ -218,6 +218,9 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-26": KnownDefect("a user of the graph tracer that could not be registered never can be"),
     "DEFECT-27": KnownDefect("update_ftrace_direct_mod() asks trampolines of neighbours without their locks"),
     "DEFECT-28": KnownDefect("ftrace_set_filter() of a glob answers 0 where it had no memory for all functions"),
+    "DEFECT-29": KnownDefect(
+        "fprobes at returns warn where a frame of the graph tracer returns that they did not take"
+    ),
 }
 
 

@@ -59,11 +59,18 @@ def attach(draw: DrawFn, at: Setting) -> op.Operation:
 
 def _functions(draw: DrawFn, at: Setting) -> tuple[str, ...]:
     functions = tuple(dict.fromkeys(some_functions(draw, at)))
-    if rarely(draw, 4):
-        return (*functions, pick(draw, GLOBS))
+    if rarely(draw, 3):
+        glob = pick(draw, GLOBS)
+        return (*(functions if rarely(draw, 8) else _not_selected(at, functions, glob)), glob)
     if rarely(draw, 12):
         return (*functions, pick(draw, (functions[0], UNKNOWN)))
     return functions
+
+
+def _not_selected(at: Setting, functions: tuple[str, ...], glob: str) -> tuple[str, ...]:
+    """Those that a pattern does not select: of a function that stands twice the cookies are in doubt (NAME-17)."""
+    selected = {name for name, _ in at.inventory.kprobe_targets(((glob, None),))}
+    return tuple(name for name in functions if name not in selected)
 
 
 def detach(draw: DrawFn, at: Setting) -> op.Operation:
