@@ -11,10 +11,11 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from model import kprobes
 from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
 from model.sites import has_direct_ops
-from model.state import GRAPH_OPS, Image, Node, Program, State, klp_ops
+from model.state import FPROBE_OPS, GRAPH_OPS, Image, Node, Program, State, klp_ops
 from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
@@ -127,29 +128,51 @@ def run(running: Running) -> Stops[Trace]:
     if running.stops:
         yield "site"
         running.began = running.state
-    frame = _ftrace_ops_list_func(running)
+    hooks = _ftrace_ops_list_func(running)
     word = yield from _run_direct(running)
-    if frame:
-        fgraph_return(running.state, running.task.stack, frame, running.events)
+    for hook in reversed(hooks):
+        _run_hook(running, hook, word)
     if running.stops:
         yield "return"
     return Trace(tuple(running.events), running.returns.extend(word))
 
 
-def _ftrace_ops_list_func(running: Running) -> Frame | None:
-    """TRACE-1: every ops that covers the site, newest first; the frame that the graph tracer pushed."""
-    frame = None
+Hook = Frame | str
+"""What stands in the place of a return address: a frame of the graph tracer, or the fprobe of a link (KPROBE-7)."""
+
+
+def _ftrace_ops_list_func(running: Running) -> list[Hook]:
+    """TRACE-1: every ops that covers the site, newest first; what has hooked the return, the innermost one last."""
+    hooks: list[Hook] = []
     if running.state.off or running.function.module in running.state.untraced:
-        return None
+        return hooks
     for key in running.state.ops_list:
         ops = running.state.ops[key]
         if not ops.covers(running.function.name):
             continue
         if key == GRAPH_OPS:
             frame = function_graph_enter(running.state, running.task.stack, running.function.name, running.events)
+            hooks += [frame] if frame else []
+        elif key == FPROBE_OPS:
+            running.events += kprobes.fprobe_entry(running.state, running.function, running.words)
+        elif link := kprobes.link_of(running.state, key):
+            if running.state.kprobes[link].program.kind == "kretprobe":
+                hooks.append(link)
+            else:
+                running.events += kprobes.handler(running.state, link, running.function, running.words)
         elif not ops.direct and ops.label == key:
             running.events.append(OpsCall(key))
-    return frame
+    return hooks
+
+
+def _run_hook(running: Running, hook: Hook, word: int) -> None:
+    """KPROBE-7: a return that was hooked."""
+    function, seen = running.function, (running.width(word),)
+    if isinstance(hook, str):
+        running.events += kprobes.handler(running.state, hook, function, seen)
+        return
+    told = kprobes.fprobe_return(running.state, function, seen)
+    fgraph_return(running.state, running.task.stack, hook, running.events, told)
 
 
 def _run_direct(running: Running) -> Stops[int]:

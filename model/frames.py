@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from model.rules import cite
-from model.state import GraphUser, State, ftrace_ops_test
+from model.state import FPROBE_USER, GraphUser, State, ftrace_ops_test
 from spec.traces import Event, GraphEntry, GraphReturn
 
 __all__ = ["Frame", "ShadowStack", "fgraph_return", "function_graph_enter"]
@@ -41,13 +42,20 @@ def function_graph_enter(state: State, stack: ShadowStack, function: str, events
     taken = frozenset(
         name
         for name, user in _sort_by_slot(state)
-        if _is_asked(state, user, function) and _trace_graph_entry(stack, name, user, function, events)
+        if _is_asked(state, user, function) and _enter_user(stack, name, user, function, events)
     )
     if not taken:
         return None
     cite("GRAPH-5")
     stack.depth += 1
     return Frame(function, stack.depth - 1, taken)
+
+
+def _enter_user(stack: ShadowStack, name: str, user: GraphUser, function: str, events: list[Event]) -> bool:
+    """KPROBE-5: the fprobes' user takes the frame if one of them is on the function; others by GRAPH-4."""
+    if name == FPROBE_USER:
+        return function in user.filter_hash
+    return _trace_graph_entry(stack, name, user, function, events)
 
 
 def _is_asked(state: State, user: GraphUser, function: str) -> bool:
@@ -85,13 +93,18 @@ def _ftrace_graph_addr(stack: ShadowStack, name: str, user: GraphUser, function:
     return True
 
 
-def fgraph_return(state: State, stack: ShadowStack, frame: Frame, events: list[Event]) -> None:
-    """GRAPH-5, GRAPH-8: the return of a frame, for the users that took it, and for slot 0's."""
+def fgraph_return(
+    state: State, stack: ShadowStack, frame: Frame, events: list[Event], probes: Iterable[Event] = ()
+) -> None:
+    """GRAPH-5, GRAPH-8: the return of a frame, for its users, and for slot 0's; probes: the events of fprobes."""
     stack.depth -= 1
     for name, user in _sort_by_slot(state):
         took = name in frame.taken
         # Bit 0 marks the frame, so that slot 0's user is called for the frames that other users took.
         if not took and (user.slot or len(state.graph_users) == 1):
+            continue
+        if name == FPROBE_USER:
+            events += probes if took else ()
             continue
         if not took:
             cite("GRAPH-8")

@@ -18,7 +18,10 @@ from spec import operations as op
 from spec.globs import record_index, without_bang
 
 __all__ = [
+    "add_subops",
+    "change_subops",
     "register_ftrace_graph",
+    "remove_subops",
     "set_ftrace_filter",
     "set_ftrace_notrace",
     "set_graph_function",
@@ -44,12 +47,28 @@ def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> St
     if not state.graph_slots:
         raise Refused(state, "EBUSY" if state.semantics.graph_users == 1 else "ENOSPC", "GRAPH-1")
     state = reach(state, "register")
-    cite("GRAPH-1", "GRAPH-3")
-    slot, *free = state.graph_slots
-    user = GraphUser(slot, filter_, function, notrace, operation.depth or None)
-    users = {**state.graph_users, operation.user: user}
-    after = replace(state, graph_slots=tuple(free), graph_users=users)
+    cite("GRAPH-1")
+    user = GraphUser(state.graph_slots[0], filter_, function, notrace, operation.depth or None)
+    return _start_user(state, operation.user, user)
+
+
+def _start_user(state: State, name: str, user: GraphUser) -> State:
+    """GRAPH-2, GRAPH-3: a user gets the slot that has been free longest, and graph_ops its filter."""
+    cite("GRAPH-3")
+    after = replace(state, graph_slots=state.graph_slots[1:], graph_users={**state.graph_users, name: user})
     return _ftrace_update_ops(after, _ftrace_startup_subops(after, user))
+
+
+def add_subops(state: State, name: str, filter_hash: frozenset[str]) -> State:
+    """A user of the kernel's own, with this filter, where a slot is free."""
+    return _start_user(state, name, GraphUser(state.graph_slots[0], filter_hash, frozenset(), frozenset(), None))
+
+
+def change_subops(state: State, name: str, filter_hash: frozenset[str]) -> State:
+    """A user of the kernel's own has another filter."""
+    user = replace(state.graph_users[name], filter_hash=filter_hash)
+    after = replace(state, graph_users={**state.graph_users, name: user})
+    return _ftrace_update_ops(after, _ftrace_hash_move_and_update_subops(after, user, enable=True))
 
 
 def _make_filter(state: State, glob: str | None) -> frozenset[str]:
@@ -73,8 +92,13 @@ def unregister_ftrace_graph(state: State, operation: op.UnregisterFtraceGraph) -
     """GRAPH-7: a user of the graph tracer ends."""
     check_alive(state, "GRAPH-7")
     cite("GRAPH-7")
-    slot = state.graph_users[operation.user].slot
-    users = {name: user for name, user in state.graph_users.items() if name != operation.user}
+    return remove_subops(state, operation.user)
+
+
+def remove_subops(state: State, gone: str) -> State:
+    """GRAPH-2: a user goes, and its slot is free."""
+    slot = state.graph_users[gone].slot
+    users = {name: user for name, user in state.graph_users.items() if name != gone}
     after = replace(state, graph_users=users, graph_slots=(*state.graph_slots, slot))
     if not users:
         return remove_ftrace_ops(after, GRAPH_OPS).without_ops(GRAPH_OPS)

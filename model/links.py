@@ -10,6 +10,7 @@ from model.cost import built, waited_dynamic
 from model.direct import grown
 from model.endings import Refused, Warned, check_alive
 from model.faults import fails, reach
+from model.kprobes import bpf_kprobe_multi_link_attach, bpf_kprobe_multi_link_release, kprobe_link_info
 from model.poke import modified, poke, replaced
 from model.programs import check_attach_target, check_multi_target, refuse_multi_target
 from model.regs import drop_regs, keep_regs
@@ -35,6 +36,8 @@ def bpf_raw_tracepoint_open(state: State, operation: op.BpfRawTracepointOpen) ->
 def link_create(state: State, operation: op.BpfLinkCreate) -> State:
     """LINK-2, LINK-6: attach to many functions, if the program is a multi program."""
     program = state.programs[operation.prog]
+    if program.kind in op.KPROBES:
+        return bpf_kprobe_multi_link_attach(state, operation.link, program, operation.targets)
     if program.multi:
         return _bpf_tracing_multi_attach(state, operation.link, program, operation.targets)
     (function, cookie), *more = operation.targets
@@ -46,6 +49,8 @@ def link_create(state: State, operation: op.BpfLinkCreate) -> State:
 
 def link_info(state: State, name: str) -> str:
     """LINK-18: BPF_OBJ_GET_INFO_BY_FD of a link, its functions by their names."""
+    if name in state.kprobes:
+        return kprobe_link_info(state, name)
     cite("LINK-18")
     program, cookies = state.links[name].program, state.links[name].cookies
     told = program.multi or state.semantics.single_cookie_told
@@ -75,7 +80,7 @@ def _bpf_tracing_prog_attach(
 def _find_target(state: State, program: Program, function: str | None) -> str:
     """LINK-1: the function that is named or, without a name, the one that the program was loaded for."""
     target = program.target or function
-    if program.multi or target is None:
+    if program.multi or program.kind in op.KPROBES or target is None:
         raise Refused(state, "EINVAL", "LINK-1")
     if function is not None and function != target:
         raise Refused(state, "EINVAL", "LINK-1")
@@ -224,6 +229,8 @@ def _check_second_try(state: State, trampolines: Mapping[str, Trampoline]) -> No
 
 def bpf_tracing_link_release(state: State, operation: op.BpfLinkDetach) -> State | Warned:
     """LINK-12: the program leaves every function of its link; it never fails, but may leave old images behind."""
+    if operation.link in state.kprobes:
+        return bpf_kprobe_multi_link_release(state, operation.link)
     cite("LINK-12")
     program, functions = state.links[operation.link].program, state.links[operation.link].cookies
     trampolines = {name: bpf_trampoline_unlink_prog(state.trampolines[name], program) for name in functions}

@@ -62,6 +62,7 @@ def _is_in_use(state: State, module: str, functions: frozenset[str]) -> bool:
     # loaded program holds its target's module; before, an attached trampoline did.
     targets = [p.target for p in state.programs.values()] if state.semantics.prog_pins_module else []
     pinned = any(state.world.is_in(target, module) for target in targets)
+    pinned = pinned or any(functions & kprobe.functions for kprobe in state.kprobes.values())
     return pinned or any(not functions.isdisjoint(link.cookies) for link in state.links.values())
 
 

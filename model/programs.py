@@ -9,6 +9,7 @@ from model.endings import Refused
 from model.rules import cite
 from model.state import Program, State
 from spec.abi import SLOT_BYTES
+from spec.operations import KPROBES
 from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import Function
@@ -42,6 +43,9 @@ def bpf_prog_load(state: State, program: Program) -> State:
 
 def _may_load(facts: Semantics, program: Program) -> bool:
     """PROG-1, in order."""
+    if program.kind in KPROBES:
+        cite("KPROBE-1")
+        return not program.multi and program.target is None
     kinds = {"fmod_ret": facts.fmod_ret, "freplace": facts.freplace, "fsession": facts.fsession}
     if not kinds.get(program.kind, True):
         return False

@@ -18,10 +18,13 @@ from spec.worlds import Function, World
 __all__ = [
     "ADDRESS_ZERO",
     "DIRECT_OPS",
+    "FPROBE_OPS",
+    "FPROBE_USER",
     "GRAPH_OPS",
     "Entry",
     "GraphUser",
     "Image",
+    "Kprobe",
     "Link",
     "Lists",
     "Node",
@@ -31,6 +34,7 @@ __all__ = [
     "State",
     "Trampoline",
     "address_of",
+    "fprobe_ops",
     "ftrace_ops_test",
     "initial",
     "klp_ops",
@@ -46,6 +50,13 @@ def address_of(function: str, unloads: int) -> str:
 
 GRAPH_OPS = "graph ops"
 DIRECT_OPS = "direct ops"
+FPROBE_OPS = "fprobe ops"
+FPROBE_USER = "fprobe user"
+
+
+def fprobe_ops(link: str) -> str:
+    """The key of the ops of a link's own fprobe."""
+    return f"fprobe {link}"
 
 
 def klp_ops(function: str) -> str:
@@ -159,6 +170,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Kprobe:
+    """A link with a fprobe: its program, and each address with its cookie, in the order of addresses."""
+
+    program: Program
+    cookies: tuple[tuple[str, int], ...]
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The functions that it is on."""
+        return frozenset(name for name, _ in self.cookies)
+
+
+@dataclass(frozen=True, slots=True)
 class Pass:
     """A patching pass: the sites, at least one, whose instruction is written, and how many times."""
 
@@ -177,6 +201,7 @@ class State:
     ops_list: keys of enabled ops, newest first. buckets: of direct_functions' table. regs_left: sites whose R stayed
     (SITE-6, SYSCTL-4). off: kernel.ftrace_enabled is 0. btfs: of each multi program that was linked, the module whose
     BTF it is for, None for vmlinux's (LINK-17). untraced: modules that were loaded after ftrace's death (DEAD-2).
+    kprobes: links with a fprobe, in the order in which they were made.
     unloads: how many were unloaded. parts: the proposal's (LINK-11). armed: how often each point that is to fail must
     still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between operations.
     former: functions of which calls still do as in another state, while text is patched (POKE-2).
@@ -193,6 +218,7 @@ class State:
     graph_slots: tuple[int, ...] = ()
     programs: Mapping[str, Program] = field(default_factory=dict)
     links: Mapping[str, Link] = field(default_factory=dict)
+    kprobes: Mapping[str, Kprobe] = field(default_factory=dict)
     btfs: Mapping[str, str | None] = field(default_factory=dict)
     trampolines: Mapping[str, Trampoline] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)

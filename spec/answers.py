@@ -69,6 +69,10 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
     found["unregister_ftrace_function"].add("pending")
     if not semantics.single_direct_ops:
         found["bpf_link_detach"].add("pending")
+    if semantics.fprobes:
+        found["bpf_link_create"].add("-ESRCH")
+        if semantics.fprobes_shared:
+            found["bpf_link_create"].add("-ENOENT")
     if semantics.growth_waits:
         found["bpf_raw_tracepoint_open"].add("pending")
     if semantics.share_ipmodify:

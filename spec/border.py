@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from spec import operations as op
 from spec.costs import Cost
 from spec.globs import link_pattern
-from spec.inventory import SINGLE_API, DirectEntry, Inventory, OpsRecord
+from spec.inventory import SINGLE_API, DirectEntry, Inventory, OpsRecord, Targets
 from spec.operations import Operation, names_of, renamed
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
@@ -230,18 +230,47 @@ def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:
 
 def _names_in_use(s: Inventory) -> Mapping[str, Collection[str]]:
     """The names that exist, by the space of each."""
-    return {"ops": s.ops, "prog": s.programs, "link": s.links, "user": s.graph_users, "task": s.tasks}
+    return {"ops": s.ops, "prog": s.programs, "link": {**s.links, **s.kprobes}, "user": s.graph_users, "task": s.tasks}
+
+
+def _load_kprobe(operation: op.BpfProgLoad, s: Inventory) -> Iterator[Errno]:
+    """A kprobe program that calls is not described."""
+    _ = s
+    if operation.kind in op.KPROBES and operation.calls is not None:
+        yield _not_carried_out("NAME-18")
+
+
+def _link_kprobe(operation: op.BpfLinkCreate, s: Inventory) -> Iterator[Errno]:
+    """Nor is a fprobe that comes while points are to fail."""
+    kprobe = s.programs[operation.prog].kind in op.KPROBES
+    if kprobe and (s.armed or _doubts_cookie(s, operation.targets)):
+        yield _not_carried_out("NAME-18")
+
+
+def _detach_kprobe(operation: op.BpfLinkDetach, s: Inventory) -> Iterator[Errno]:
+    """Nor one that goes then, or after ftrace has died."""
+    if operation.link in s.kprobes and (s.armed or s.dead):
+        yield _not_carried_out("NAME-18")
+
+
+def _doubts_cookie(s: Inventory, targets: Targets) -> bool:
+    """Whether an address stands twice in a link, with two cookies: a search decides which of them programs see."""
+    pairs = [(name, cookie or 0) for name, cookie in s.kprobe_targets(targets)]
+    return s.by_address(targets) and len(dict(pairs)) < len(set(pairs))
 
 
 def _disturbs_tasks(operation: Operation, s: Inventory) -> bool:
     """Whether the operation belongs to no comparison while a task is in the middle of a call."""
-    return _moves_extension(operation, s) or isinstance(operation, NOT_BESIDE_TASKS)
+    return _moves_other_links(operation, s) or isinstance(operation, NOT_BESIDE_TASKS)
 
 
-def _moves_extension(operation: Operation, s: Inventory) -> bool:
+def _moves_other_links(operation: Operation, s: Inventory) -> bool:
+    """Whether a freplace or a kprobe program is attached or detached."""
     if isinstance(operation, ATTACHING):
-        return s.programs[operation.prog].kind == "freplace"
-    return isinstance(operation, op.BpfLinkDetach) and s.programs[s.links[operation.link].prog].kind == "freplace"
+        return s.programs[operation.prog].kind in {"freplace", *op.KPROBES}
+    if isinstance(operation, op.BpfLinkDetach):
+        return operation.link in s.kprobes or s.programs[s.links[operation.link].prog].kind == "freplace"
+    return False
 
 
 def _begin_task(operation: op.Task, s: Inventory) -> Iterator[Errno]:
@@ -259,13 +288,13 @@ def _poke(operation: op.Poke, s: Inventory) -> Iterator[Errno]:
     inner = operation.operation
     yield from _refusals(inner, s)
     ipmodify = any(s.ops[name.text].ipmodify for name in names_of(inner, "uses") if name.space == "ops")
-    if s.tasks or not isinstance(inner, POKED) or ipmodify or _moves_extension(inner, s) or _is_disturbed(s):
+    if s.tasks or not isinstance(inner, POKED) or ipmodify or _moves_other_links(inner, s) or _is_disturbed(s):
         yield _not_carried_out("NAME-17")
 
 
 def _is_disturbed(s: Inventory) -> bool:
     """Whether something may fail or has failed, or was turned off, so that nothing is to stop in the middle."""
-    return bool(s.armed or s.off or s.was_off or s.dead or s.unclean)
+    return bool(s.armed or s.off or s.was_off or s.dead or s.unclean or s.kprobes)
 
 
 def _not_carried_out(rule: str) -> Errno:
@@ -393,6 +422,9 @@ _MISUSES: dict[type[Operation], Callable[[Any, Inventory], Iterator[Errno]]] = {
     op.UpdateFtraceDirectAdd: _update_add,
     op.UpdateFtraceDirectDel: _update_del,
     op.UpdateFtraceDirectMod: _update_mod,
+    op.BpfProgLoad: _load_kprobe,
+    op.BpfLinkCreate: _link_kprobe,
+    op.BpfLinkDetach: _detach_kprobe,
     op.Task: _begin_task,
     op.Poke: _poke,
 }

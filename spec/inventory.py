@@ -18,7 +18,7 @@ from spec.outcomes import Errno, Outcome, Pending
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["SINGLE_API", "DirectEntry", "Inventory", "LinkRecord", "OpsRecord", "undo_operations"]
+__all__ = ["SINGLE_API", "DirectEntry", "Inventory", "LinkRecord", "OpsRecord", "Targets", "undo_operations"]
 
 SINGLE_API = ""
 """The owner of a direct entry that the single API made; no ops of a seed has this name."""
@@ -33,6 +33,7 @@ READS_RETURN = frozenset({"fexit", "fmod_ret", "fsession"})
 PROPOSAL_SLOTS = 6
 
 
+Targets = tuple[tuple[str, int | None], ...]
 Hashed = TypeVar("Hashed", "OpsRecord", "GraphRecord")
 
 
@@ -98,6 +99,7 @@ class LinkRecord:
 class Inventory:
     """What exists.
 
+    links: those of trampolines; kprobes: those of fprobes.
     direct_functions: raw entries alone, those at addresses of functions that have gone among them. stale: functions
     whose image may have stayed after a failed detach (IMAGE-2). armed: points given to `fail`. declared, unloads: how
     many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
@@ -117,6 +119,7 @@ class Inventory:
     direct_functions: Mapping[str, DirectEntry] = field(default_factory=dict)
     programs: Mapping[str, op.BpfProgLoad] = field(default_factory=dict)
     links: Mapping[str, LinkRecord] = field(default_factory=dict)
+    kprobes: Mapping[str, LinkRecord] = field(default_factory=dict)
     btfs: Mapping[str, str | None] = field(default_factory=dict)
     graph_users: Mapping[str, GraphRecord] = field(default_factory=dict)
     livepatches: tuple[str, ...] = ()
@@ -193,6 +196,20 @@ class Inventory:
         only = pattern is not None and pattern.how == "attachable"
         return tuple(f.name for f in found if not only or _accepts(self.semantics, program, f))
 
+    def by_address(self, targets: Targets) -> bool:
+        """KPROBE-2: whether a tool passes addresses for these targets of a kprobe program, and not symbols."""
+        return any(link_pattern(text) for text, _ in targets)
+
+    def kprobe_targets(self, targets: Targets) -> Targets:
+        """KPROBE-2: what these targets stand for, in order; patterns select by symbols, of all that ftrace knows."""
+        return tuple((name, cookie) for text, cookie in targets for name in self._kprobe_names(text))
+
+    def _kprobe_names(self, text: str) -> Iterable[str]:
+        pattern = link_pattern(text)
+        if pattern is None:
+            return (text,)
+        return (f.name for f in self.world.probed(pattern, self.modules))
+
     def filter_after(self, operation: op.Operation) -> tuple[str, ...]:
         """The filter hash that an ops has if this call, which sets it, succeeds."""
         match operation:
@@ -244,7 +261,9 @@ class Inventory:
     def undone(self) -> bool:
         """Whether nothing is attached or registered any more, and nothing fell that may have left something."""
         enabled = any(record.enabled for record in self.ops.values())
-        attached = self.links or self.graph_users or self.livepatches or self.direct_functions or enabled
+        attached = (
+            self.links or self.kprobes or self.graph_users or self.livepatches or self.direct_functions or enabled
+        )
         return not (attached or self.stale or self.off or self.dead or self.unclean)
 
     def with_images(self) -> tuple[str, ...]:
@@ -398,6 +417,9 @@ def _open(s: Inventory, o: op.BpfRawTracepointOpen, _: Outcome) -> Inventory:
 
 
 def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
+    if s.programs[o.prog].kind in op.KPROBES:
+        record = LinkRecord(o.prog, frozenset(name for name, _ in s.kprobe_targets(o.targets)))
+        return s.changed(kprobes={**s.kprobes, o.link: record})
     exact = frozenset(function for function, _ in o.targets if not link_pattern(function))
     globs = tuple(function for function, _ in o.targets if link_pattern(function))
     if s.programs[o.prog].multi:
@@ -413,6 +435,8 @@ def _add_link(s: Inventory, name: str, link: LinkRecord) -> Inventory:
 
 
 def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
+    if o.link in s.kprobes:
+        return s.changed(kprobes=_without(s.kprobes, {o.link}))
     left = s.changed(links=_without(s.links, {o.link}))
     if not outcome.warn or (s.was_off and not s.dead and not s.armed):
         return left
@@ -447,6 +471,13 @@ def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
             name: _without_sites(record, dict.fromkeys(gone, ADDRESS_ZERO)) for name, record in s.graph_users.items()
         },
     )
+
+
+def _arm(s: Inventory, o: op.Fail, _: Outcome) -> Inventory:
+    """A point that is to fail; or, if that never comes about, one that is not to fail any more."""
+    if o.point in op.UNSEEN:
+        return s
+    return s.changed(armed=s.armed - {o.point} if o.count >= NEVER else s.armed | {o.point})
 
 
 def _without_sites(record: Hashed, gone: Mapping[str, str]) -> Hashed:
@@ -498,7 +529,7 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.BpfLinkDetach: _detach,
     op.InitModule: lambda s, o, _: s.changed(modules=s.modules | {o.module}),
     op.DeleteModule: _delete_module,
-    op.Fail: lambda s, o, _: s if o.point in op.UNSEEN else s.changed(armed=s.armed | {o.point}),
+    op.Fail: _arm,
     op.Settle: lambda s, _, __: s,
     op.Task: lambda s, o, _: s.changed(tasks={**s.tasks, o.task: o}),
     op.Finish: lambda s, o, _: s.changed(tasks=_without(s.tasks, {o.task})),
@@ -522,7 +553,7 @@ def undo_operations(inventory: Inventory) -> Iterator[op.Operation]:
     yield from (op.Fail(point, NEVER) for point in sorted(inventory.armed))
     if inventory.off:
         yield op.FtraceEnabled("1")
-    yield from (op.BpfLinkDetach(link) for link in inventory.links)
+    yield from (op.BpfLinkDetach(link) for link in (*inventory.links, *inventory.kprobes))
     yield from (op.UnregisterFtraceGraph(user) for user in inventory.graph_users)
     yield from (op.Unlivepatch(function) for function in inventory.livepatches)
     for function, tramp in inventory.entries(SINGLE_API).items():

@@ -16,6 +16,7 @@ __all__ = [
     "FLAVOURS",
     "HOW",
     "KINDS",
+    "KPROBES",
     "OPERATIONS",
     "POINTS",
     "STOPS",
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
+KPROBES = ("kprobe", "kretprobe")
+"""Kinds of programs that a fprobe runs, at the entry and at the return of functions (KPROBE-1)."""
+
 POINTS = ("alloc", "jit_charge", "patch", "register", "filter", "nth", "hash")
 UNSEEN = ("nth", "hash")
 """Points of the next operation alone, of which nothing is seen but where the kernel is wrong (FAIL-4)."""
@@ -389,7 +393,7 @@ class BpfRawTracepointOpen(Operation):
 
 @dataclass(frozen=True, slots=True)
 class BpfLinkCreate(Operation):
-    """BPF_LINK_CREATE with link_create.tracing_multi: attaches to many functions in one call."""
+    """BPF_LINK_CREATE with link_create.tracing_multi, or kprobe_multi: attaches to many functions in one call."""
 
     link: str = makes("link")
     prog: str = uses("prog")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 __all__ = ["ERRNOS", "Errno", "Ok", "Outcome", "Pending"]
 
 ERRNOS = frozenset(
-    "EAGAIN EBADF EBUSY EEXIST EINVAL ENODEV ENOENT ENOMEM ENOSPC ENOTSUPP EOPNOTSUPP EPERM E2BIG".split(),
+    "EAGAIN EBADF EBUSY EEXIST EINVAL ENODEV ENOENT ENOMEM ENOSPC ENOTSUPP EOPNOTSUPP EPERM ESRCH E2BIG".split(),
 )
 
 

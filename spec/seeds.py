@@ -13,6 +13,7 @@ from spec.operations import (
     FLAVOURS,
     HOW,
     KINDS,
+    KPROBES,
     OPERATIONS,
     POINTS,
     STOPS,
@@ -36,10 +37,11 @@ FUNCTION = re.compile(r"(?:[^\s=#:,]+:)?[^\s=#:,]+")
 NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
 MOST_BYTES = 16 << 20
-CHOICES = {"kind": KINDS, "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS, "how": HOW}
+CHOICES = {"kind": (*KINDS, *KPROBES), "point": POINTS, "switch": SWITCH, "flavour": FLAVOURS, "how": HOW}
 STOP = re.compile(rf"{'|'.join(STOPS)}|(?:{'|'.join(STOPS_AT_PROGRAMS)}):{NAME.pattern}")
 EVENT = re.compile(
-    rf"ops:\S+|graph>\S+|<graph:\S+|direct:\S+|(?:{'|'.join(KINDS)}):\S+|body|body:patched|[^\s=\[\]]+\[|\]|=-?[0-9]+|absent",
+    rf"ops:\S+|graph>\S+|<graph:\S+|direct:\S+|(?:{'|'.join((*KINDS, *KPROBES))}):\S+|"
+    r"body|body:patched|[^\s=\[\]]+\[|\]|=-?[0-9]+|absent",
 )
 TARGET = re.compile(rf"nop|direct:\S+|trampoline:(?:{'|'.join(KINDS)}):\S+|ops:\S+|ftrace_caller|ftrace_regs_caller")
 

@@ -137,6 +137,18 @@ class Semantics:
     parts_limit: int | None
     """How many parts one attach may meet in the proposal (RFC v5: 20); None where there are no parts (LINK-11)."""
 
+    fprobes: bool
+    """A link attaches a kprobe program to many functions (KPROBE-2): CONFIG_FPROBE, which Debian's 6.1 lacks.
+
+    Since 0dcac2725406 ("bpf: Add multi kprobe link"), v5.18.
+    """
+
+    fprobes_shared: bool
+    """Fprobes at entries share one ftrace_ops, and those at returns one user of the graph tracer (KPROBE-4, KPROBE-5).
+
+    In 7.3.4; in 6.12.117 each has an ops of its own, which saves regs, and hooks returns by rethook.
+    """
+
     prog_pins_module: bool
     """A loaded program holds its target's module. Since 31bf1dbccfb0 ("bpf: Fix attaching fentry/fexit/fmod_ret/lsm to
     modules"), v6.4; before, an attached trampoline held it."""
@@ -230,6 +242,8 @@ _LINUX_6_1 = Semantics(
     single_cookie_told=False,
     tracing_multi=False,
     parts_limit=None,
+    fprobes=False,
+    fprobes_shared=False,
     prog_pins_module=False,
     foreign_direct="EBUSY",
     rude_waits=True,
@@ -257,6 +271,7 @@ _LINUX_6_12 = replace(
     charge_before_slots=False,
     wide_return_refused=True,
     noreturn_refused=True,
+    fprobes=True,
     prog_pins_module=True,
     graph_users=16,
     slot0_returns=True,
@@ -273,6 +288,7 @@ _LINUX_7_3 = replace(
     fsession=True,
     single_cookie_told=True,
     tracing_multi=True,
+    fprobes_shared=True,
     foreign_direct="EINVAL",
     rude_waits=False,
     graph_rebuilds=True,

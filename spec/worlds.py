@@ -139,6 +139,12 @@ class World:
             and match(function.symbol)
         )
 
+    def probed(self, pattern: Pattern, modules: frozenset[str]) -> tuple[Function, ...]:
+        """What a pattern of a kprobe program's link stands for, while these modules are loaded (KPROBE-2)."""
+        match = libbpf_matcher(pattern.glob)
+        there = (f for f in self.functions if f.has_site and (f.module is None or f.module in modules))
+        return tuple(f for f in there if pattern.module in {None, f.module} and match(f.symbol))
+
     def matching(
         self, pattern: str, modules: frozenset[str] | None = None, *, lenient_index: bool = False
     ) -> tuple[Function, ...]:

@@ -18,7 +18,17 @@ from impl.batched.state import GraphUser, State
 from spec import operations as op
 from spec.globs import record_index, without_bang
 
-__all__ = ["register", "set_filter", "set_graph_function", "set_graph_notrace", "set_notrace", "unregister"]
+__all__ = [
+    "add_user",
+    "change_filter",
+    "register",
+    "remove_user",
+    "set_filter",
+    "set_graph_function",
+    "set_graph_notrace",
+    "set_notrace",
+    "unregister",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +50,26 @@ def register(state: State, operation: op.RegisterFtraceGraph) -> None:
         raise Refused("EBUSY" if state.facts.graph_users == 1 else "ENOSPC")
     state.faults.stop_at("register")
     nothing = empty_hash(state.functions)
-    user = GraphUser(operation.user, graph.free[0], filter_hash, nothing, function, notrace, operation.depth)
-    _change(state, [*graph.users, user], _join(state, user))
-    graph.free.popleft()
+    add_user(state, GraphUser(operation.user, graph.free[0], filter_hash, nothing, function, notrace, operation.depth))
+
+
+def add_user(state: State, user: GraphUser) -> None:
+    """A user joins in the first free slot (GRAPH-3)."""
+    _change(state, [*state.graph.users, user], _join(state, user))
+    state.graph.free.popleft()
+
+
+def remove_user(state: State, leaving: GraphUser) -> None:
+    """A user goes, and its slot is free."""
+    staying = [user for user in state.graph.users if user is not leaving]
+    _change(state, staying, _recompute(state, staying))
+    state.graph.free.append(leaving.slot)
+
+
+def change_filter(state: State, user: GraphUser, filter_hash: Mask) -> None:
+    """A user's own ops has another filter."""
+    users = [replace(each, filter_hash=filter_hash) if each is user else each for each in state.graph.users]
+    _change(state, users, _recompute(state, users))
 
 
 def _make_hash(state: State, glob: str | None) -> Mask:
@@ -65,12 +92,8 @@ def _refuse_number(glob: str | None) -> str | None:
 
 def unregister(state: State, operation: op.UnregisterFtraceGraph) -> None:
     """unregister_ftrace_graph() (GRAPH-7)."""
-    graph = state.graph
     state.refuse_if_dead()
-    leaving = _find(state, operation.user)
-    staying = [user for user in graph.users if user is not leaving]
-    _change(state, staying, _recompute(state, staying))
-    graph.free.append(leaving.slot)
+    remove_user(state, _find(state, operation.user))
 
 
 def set_filter(state: State, operation: op.SetFtraceFilter) -> None:
@@ -112,7 +135,7 @@ def set_graph_notrace(state: State, operation: op.SetGraphNotrace) -> None:
 
 
 def _find(state: State, name: str) -> GraphUser:
-    return next(user for user in state.graph.users if user.name == name)
+    return next(user for user in state.graph.users if user.name == name and not user.fprobes)
 
 
 def _begin_setting(state: State, name: str) -> GraphUser:

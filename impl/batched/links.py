@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from impl.batched import kprobes
 from impl.batched.btf import NO_SITE
 from impl.batched.cost import Bill
 from impl.batched.direct import bill_growth
@@ -34,7 +35,7 @@ TOO_BIG: Final = 2
 def open_raw_tracepoint(state: State, operation: op.BpfRawTracepointOpen) -> None:
     """BPF_RAW_TRACEPOINT_OPEN (LINK-1)."""
     program = state.programs[operation.prog]
-    if program.multi:
+    if program.multi or program.kind in op.KPROBES:
         raise Refused("EINVAL")
     _attach_one(state, operation.link, program, operation.function, operation.cookie)
 
@@ -42,6 +43,9 @@ def open_raw_tracepoint(state: State, operation: op.BpfRawTracepointOpen) -> Non
 def create(state: State, operation: op.BpfLinkCreate) -> None:
     """BPF_LINK_CREATE with link_create.tracing_multi (LINK-2, LINK-6)."""
     program = state.programs[operation.prog]
+    if program.kind in op.KPROBES:
+        kprobes.create(state, operation.link, program, operation.targets)
+        return
     if program.multi:
         btf = find_btf(state, program, operation.targets[0][0])
         _attach_many(state, operation.link, program, btf, resolve(state, program, btf, operation.targets))
@@ -245,6 +249,8 @@ def _enter(state: State, link: str, program: Program, where: Indices) -> None:
 
 def info(state: State, name: str) -> str:
     """A link describes itself by its kind, and by its functions with the cookies of its program's nodes."""
+    if name in state.kprobes:
+        return kprobes.info(state, name)
     link = state.links[name]
     told = link.program.multi or state.facts.single_cookie_told
     where = link.functions.tolist()
@@ -267,6 +273,8 @@ def _find_cookies(state: State, link: Link) -> list[int]:
 
 def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
     """The last reference of a link is dropped; it answers 0, with WARN if an image stays that should have gone."""
+    if operation.link in state.kprobes:
+        return kprobes.detach(state, operation.link)
     link = state.links.pop(operation.link)
     link.program.links -= 1
     where = link.functions.astype(np.intp)

@@ -67,6 +67,8 @@ def _is_in_use(state: State, module: str, where: Indices) -> bool:
     trampolines = state.trampolines
     if trampolines.has_programs(where).any() or trampolines.extended[where].any():
         return True
+    if any(np.isin(kprobe.where, where).any() for kprobe in state.kprobes.values()):
+        return True
     if not state.facts.prog_pins_module:
         return False
     targets = [program.target for program in state.programs.values() if program.target >= 0]

@@ -47,6 +47,8 @@ def load(state: State, operation: op.BpfProgLoad) -> None:
 
 def _is_malformed(state: State, operation: op.BpfProgLoad) -> bool:
     facts, kind = state.facts, operation.kind
+    if kind in op.KPROBES:
+        return operation.multi or operation.target is not None
     if not {"fmod_ret": facts.fmod_ret, "freplace": facts.freplace, "fsession": facts.fsession}.get(kind, True):
         return True
     if operation.multi:

@@ -15,7 +15,10 @@ from impl.batched.sites import FIRST_OPS, Sites
 from impl.batched.trampolines import Trampolines
 from spec.semantics import Semantics
 
-__all__ = ["Graph", "GraphUser", "Link", "Ops", "Program", "State"]
+__all__ = ["PLAIN", "Graph", "GraphUser", "Kprobe", "Link", "Ops", "Program", "State"]
+
+PLAIN = "call_ops_func"
+"""The routine of an ops that a seed declares."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +26,8 @@ class Ops:
     """A struct ftrace_ops.
 
     code: what Sites knows it by. gone: the addresses that the last element of filter_hash stands for, if it is set, as
-    `State.unload` makes them. direct: it was once on its way to be registered directly.
+    `State.unload` makes them. direct: it was once on its way to be registered directly. routine: what it
+    calls in the emulated kernel.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Ops:
     enabled: bool = False
     func_set: bool = False
     direct: bool = False
+    routine: str = PLAIN
 
     @property
     def regs(self) -> bool:
@@ -67,6 +72,7 @@ class GraphUser:
     """A user of the graph tracer; a hash that is empty restricts nothing.
 
     filter_hash, notrace_hash: those of its ops. function, notrace: set_graph_function and set_graph_notrace.
+    fprobes: it is that of fprobes at returns.
     """
 
     name: str
@@ -76,6 +82,7 @@ class GraphUser:
     function: Mask
     notrace: Mask
     depth: int | None
+    fprobes: bool = False
 
     def hashes(self) -> tuple[Mask, Mask, Mask, Mask]:
         """All of them."""
@@ -137,6 +144,16 @@ class Link:
     functions: np.ndarray[tuple[int], np.dtype[np.int32]]
 
 
+@dataclass(slots=True, eq=False)
+class Kprobe:
+    """A link with a fprobe: the addresses of functions with a cookie each; and its own ops, if it has one."""
+
+    program: Program
+    where: Indices
+    cookies: np.ndarray[tuple[int], np.dtype[np.uint64]]
+    ops: Ops | None = None
+
+
 class State:
     """Everything that operations change. version: moves whenever sites or costs may have changed."""
 
@@ -158,6 +175,7 @@ class State:
         self.programs: dict[str, Program] = {}
         self.program_numbered: dict[int, Program] = {}
         self.links: dict[str, Link] = {}
+        self.kprobes: dict[str, Kprobe] = {}
         self.livepatched = np.zeros(functions.count + 1, np.bool_)
         self.modules = set(functions.modules)
         # Whether each module is loaded; the last element, which VMLINUX selects, is the kernel.
@@ -166,6 +184,10 @@ class State:
         self.dead = False
         self.version = 0
         self.next_code = FIRST_OPS
+
+    def kprobes_of(self, kind: str) -> list[Kprobe]:
+        """The links of programs of a kind, in the order in which they were made."""
+        return [kprobe for kprobe in self.kprobes.values() if kprobe.program.kind == kind]
 
     def refuse_if_dead(self) -> None:
         """After ftrace has died: -ENODEV."""

@@ -48,5 +48,5 @@ def may_find_records(state: State) -> bool:
 
 def has_ops(state: State) -> bool:
     """Whether ftrace_ops_list has an ops."""
-    enabled = any(ops.enabled for ops in state.ops.values()) or bool(state.graph.users)
+    enabled = any(ops.enabled for ops in state.ops.values()) or bool(state.graph.users or state.kprobes)
     return enabled or state.direct.single_enabled or bool(state.livepatched.any() or (state.direct.entry == BPF).any())

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from impl.linux import kprobes
 from impl.linux.allocations import Allocations
 from impl.linux.bpf import commands
 from impl.linux.bpf.recorders import ATTACH_TYPES, RecorderProgram, load
@@ -78,6 +79,10 @@ class Attachments:
 
     def load(self, declared: op.BpfProgLoad) -> Outcome:
         """BPF_PROG_LOAD; without a target for a function that takes any program of the kind, as a trial."""
+        if declared.kind in op.KPROBES:
+            if declared.multi or declared.target is not None:
+                return Errno("EINVAL", harness="PROG-1")
+            return self._keep(declared, self._load(declared, None, None, declares=True))
         if (declared.kind, declared.multi) not in ATTACH_TYPES or (declared.multi and declared.target is not None):
             return Errno("EINVAL", harness="PROG-1")
         if declared.multi:
@@ -210,7 +215,10 @@ class Attachments:
 
     def create(self, wanted: op.BpfLinkCreate) -> Outcome:
         """BPF_LINK_CREATE (LINK-2, LINK-6)."""
-        if self.run.inventory.programs[wanted.prog].multi:
+        program = self.run.inventory.programs[wanted.prog]
+        if program.kind in op.KPROBES:
+            return self._attach_kprobe(wanted)
+        if program.multi:
             return self._attach_many(wanted)
         (function, cookie), *more = wanted.targets
         if more or link_pattern(function):
@@ -257,6 +265,13 @@ class Attachments:
 
         return self._link(wanted.link, attach, (loaded,))
 
+    def _attach_kprobe(self, wanted: op.BpfLinkCreate) -> Outcome:
+        """KPROBE-2: a fprobe over the functions."""
+        inventory, loaded = self.run.inventory, self._loaded[wanted.prog, ""]
+        if not all(inventory.kprobe_targets((target,)) for target in wanted.targets):
+            return Errno("EINVAL", harness="KPROBE-2")
+        return self._link(wanted.link, kprobes.attaching(self.directory, inventory, wanted, loaded.fd), (loaded,))
+
     def _expand_target(self, name: str, cookie: int | None, prog: str) -> list[tuple[str, int | None]]:
         """What a target of a link stands for: a pattern for the functions that a tool would name, perhaps none."""
         if not link_pattern(name):
@@ -278,6 +293,8 @@ class Attachments:
     def info(self, link: str) -> str:
         """Ask a link by BPF_OBJ_GET_INFO_BY_FD (LINK-18); BTF's ids become the functions of the world."""
         fd, (loaded, *_) = self._links[link]
+        if loaded.code.kind in op.KPROBES:
+            return kprobes.info(self.directory, fd)
         multi = self.run.inventory.programs[loaded.prog].multi
         try:
             told = commands.ask_link(self.directory.station.guest, fd, multi=multi)

@@ -35,6 +35,8 @@ UNSEEN_DEATH = "says that images come and go after ftrace has died, where its di
 
 UNLOCKED = "asks livepatched neighbours' trampolines without their locks, so that its lockdep warns (DEFECT-27)"
 
+UNTAKEN = "warns where a frame of the graph tracer returns that fprobes did not take (DEFECT-32)"
+
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
 )
@@ -217,6 +219,8 @@ class Decliner:
             return reason
         if operation.user in self._inventory.graph_users:
             return ""
+        if reason := self._meets_returns():
+            return reason
         if operation.function and operation.depth:
             return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
         filters = [operation.filter] if operation.filter else []
@@ -270,6 +274,12 @@ class Decliner:
         shared = self._inventory.semantics.single_direct_ops
         return self._dead and shared and len(self._inventory.links) > beside
 
+    def _meets_returns(self) -> str:
+        """The user of fprobes at returns, if it is there first, is that of slot 0."""
+        programs, kprobes = self._inventory.programs, self._inventory.kprobes.values()
+        first = any(programs[link.prog].kind == "kretprobe" for link in kprobes)
+        return UNTAKEN if first and self._inventory.semantics.fprobes_shared else ""
+
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
         if self._direct_ops_lives(0):
             return UNSEEN_DEATH
@@ -292,6 +302,8 @@ class Decliner:
         program = self._inventory.programs.get(operation.prog)
         if program is None:
             return ""
+        if program.kind in op.KPROBES:
+            return ""
         targets = {function.name for function in self.directory.functions_of_link(self._inventory, operation)}
         if not program.multi:
             return self._second_try(program.kind, operation.targets[0][0]) or self._ask_neighbours(targets, targets)
@@ -306,6 +318,8 @@ class Decliner:
         return self._ask_neighbours(targets, targets)
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
+        if operation.link in self._inventory.kprobes:
+            return ""
         if self._direct_ops_lives(1):
             return UNSEEN_DEATH
         if self._dead and not self._inventory.semantics.single_direct_ops and not self._keeps_a_program(operation.link):

@@ -27,7 +27,7 @@ TAINTED = "/proc/sys/kernel/tainted"
 WARNED = 1 << 9
 IMAGE_BYTES = 4096
 IMAGE, STACK = "trampoline:", "stack"
-CALLBACK, REDIRECT = re.compile(r"massattach_ops(\d+)"), "massattach_redirect"
+CALLBACK, REDIRECT, FPROBE = re.compile(r"massattach_ops(\d+)"), "massattach_redirect", "fprobe_"
 BEARABLE = frozenset({Kind.WARNING, Kind.SLOWNESS})
 """Kinds of reports that are no complaints: a warning is compared with what the model expects."""
 
@@ -231,6 +231,8 @@ class Observer:
         match = CALLBACK.fullmatch(callback or "")
         if match:
             return f"ops:{self.spelling.ops(int(match[1]))}"
+        if (callback or "").startswith(FPROBE):
+            return "ops:fprobe"
         return "ops:klp_ops" if callback == REDIRECT else "ops:graph_ops"
 
     def _spell_image(self, address: int, code: bytes) -> str:

@@ -11,14 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from impl.planted import direct, ftrace, graph, images, ipmodify, links, numbers, pages, poking, programs, tasks, words
+from impl.planted import (
+    direct,
+    ftrace,
+    graph,
+    images,
+    ipmodify,
+    kprobes,
+    links,
+    numbers,
+    pages,
+    poking,
+    programs,
+    tasks,
+    words,
+)
 from impl.planted.planting import Planted
 
 __all__ = ["PLANTED", "SYSTEMS", "Planted"]
 
 _PLACES: Mapping[str, Planted] = {
     f"{module.__name__}:{name}": bug
-    for module in (ftrace, direct, graph, ipmodify, links, programs, images, tasks, words, numbers, pages, poking)
+    for module in (
+        *(ftrace, direct, graph, ipmodify, kprobes, links, programs, images, tasks, words, numbers, pages),
+        poking,
+    )
     for name, bug in vars(module).items()
     if isinstance(bug, Planted)
 }

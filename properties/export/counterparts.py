@@ -191,6 +191,8 @@ def _livepatch(setting: SeedSetting, _before: Inventory, operation: op.Livepatch
 def _load(setting: SeedSetting, _before: Inventory, operation: op.BpfProgLoad) -> str:
     if operation.kind == "freplace":
         return "extensions replace functions of programs, and none of the kernel"
+    if operation.kind in op.KPROBES:
+        return "its programs are those of trampolines, and no kprobe programs"
     return "the bodies of the kernel's own functions keep no records" if operation.calls in setting.own else ""
 
 

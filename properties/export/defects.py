@@ -229,6 +229,9 @@ KNOWN: Mapping[str, KnownDefect] = {
             "7.3.4": "no answer within 100 s; on bpf_fentry_test1 instead, the program ends with 0.",
         },
     ),
+    "DEFECT-32": KnownDefect(
+        "fprobes at returns warn where a frame of the graph tracer returns that they did not take"
+    ),
 }
 
 

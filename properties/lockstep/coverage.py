@@ -35,6 +35,8 @@ LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
     (lambda s: not s.skips_detached, "TASK-4"),
     (lambda s: not s.image_put_skips_fexit, "TASK-5"),
     (lambda s: not s.sysctl_stops, "NAME-13 SYSCTL-2 SYSCTL-3 SYSCTL-4 SYSCTL-5"),
+    (lambda s: not s.fprobes, "KPROBE-3 KPROBE-4 KPROBE-6 KPROBE-7 KPROBE-8 KPROBE-9 KPROBE-10"),
+    (lambda s: not s.fprobes_shared, "KPROBE-5"),
     (lambda s: s.graph_users == 1, "GRAPH-3 GRAPH-8 GRAPH-13"),
 )
 """The rules that semantics of such a fact cannot reach."""

@@ -17,7 +17,7 @@ NO_CONCEPT = {
     *(f"model/{name}.py" for name in ("__init__", "rules", "state", "system")),
     *(f"impl/batched/{name}.py" for name in ("__init__", "functions", "state", "system")),
 }
-KERNEL_CONCEPTS = {"GraphUser", "Link", "Ops", "Refused", "State"}
+KERNEL_CONCEPTS = {"GraphUser", "Kprobe", "Link", "Ops", "Refused", "State"}
 """Classes of model and batched that stand for the same thing in the kernel."""
 
 PROVER = Path("properties/prover")

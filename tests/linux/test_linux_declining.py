@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from impl.linux.declining import UNLOCKED, Decliner
+from impl.linux.declining import UNLOCKED, UNTAKEN, Decliner
 from impl.linux.run import RunState
 from spec.inventory import Inventory
 from spec.outcomes import Ok
@@ -63,3 +63,12 @@ def test_a_kernel_with_lockdep_is_spared_a_known_warning(before: tuple[str, ...]
     assert decliner(*LOADED, *before).reason(asked) == (UNLOCKED if declined else "")
     assert decliner(*LOADED, *before, lockdep=False).reason(asked) == ""
     assert decliner(*LOADED[:2], *before, semantics="linux-6.12").reason(asked) == ""
+
+
+@pytest.mark.parametrize(("semantics", "declined"), [("linux-7.3", UNTAKEN), ("linux-6.12", "")])
+def test_a_graph_user_behind_fprobes_at_returns_is_not_asked_for(semantics: str, declined: str) -> None:
+    """Where the fprobes' user has slot 0, and is told of frames that it did not take (DEFECT-32)."""
+    asked = decliner("bpf_prog_load k2 kretprobe", "bpf_link_create j1 k2 foo1", semantics=semantics)
+
+    assert declined == asked._meets_returns()
+    assert "" == decliner("bpf_prog_load k1 kprobe", "bpf_link_create j1 k1 foo1")._meets_returns()

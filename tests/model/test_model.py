@@ -28,7 +28,7 @@ from spec.semantics import PRESETS, Semantics
 from spec.worlds import synthetic
 
 ROOT = Path(model.__file__).parent
-MOST_LINES = 2200
+MOST_LINES = 2400
 STEPS = 25
 
 

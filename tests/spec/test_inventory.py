@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import model
-from model.state import DIRECT_OPS
+from model.state import DIRECT_OPS, FPROBE_OPS, FPROBE_USER
 from properties.hunt.strategies import operations
 from properties.hunt.strategies.drawing import covered_functions
 from spec.inventory import SINGLE_API, Inventory
@@ -20,7 +20,8 @@ from spec.semantics import PRESETS, Semantics
 from spec.worlds import synthetic
 
 STEPS = 25
-OWN_KEYS = ("graph ops", DIRECT_OPS)
+OWN_KEYS = ("graph ops", DIRECT_OPS, FPROBE_OPS)
+OWN_PREFIXES = ("klp ", "fprobe ")
 
 
 @pytest.mark.parametrize("semantics", PRESETS.values(), ids=PRESETS)
@@ -40,7 +41,7 @@ def test_inventory_and_model_agree_about_what_exists(semantics: Semantics, data:
 
 
 def check_agreement(inventory: Inventory, state: model.state.State) -> None:
-    declared = {key: ops for key, ops in state.ops.items() if key not in OWN_KEYS and not key.startswith("klp ")}
+    declared = {key: ops for key, ops in state.ops.items() if key not in OWN_KEYS and not key.startswith(OWN_PREFIXES)}
     assert declared.keys() == inventory.ops.keys()
     for name, ops in declared.items():
         record = inventory.ops[name]
@@ -54,7 +55,10 @@ def check_agreement(inventory: Inventory, state: model.state.State) -> None:
     assert {name: set(link.cookies) for name, link in state.links.items()} == {
         name: link.functions for name, link in inventory.links.items()
     }
-    assert state.graph_users.keys() == set(inventory.graph_users)
+    assert {name: kprobe.functions for name, kprobe in state.kprobes.items()} == {
+        name: link.functions for name, link in inventory.kprobes.items()
+    }
+    assert state.graph_users.keys() - {FPROBE_USER} == set(inventory.graph_users)
     assert {key.removeprefix("klp ") for key in state.ops if key.startswith("klp ")} == set(inventory.livepatches)
     assert state.modules == inventory.modules
     attached = {f for f in world_functions(inventory) if inventory.has_image(f)}

@@ -189,7 +189,10 @@ OPERATION_MISTAKES = [
     ("ftrace_ops o1 save_regs save_regs", "'save_regs' is given twice"),
     ("bpf_prog_load p1 fentry target=a target=b", "'target' is given twice"),
     ("ftrace_ops o=1", "'o=1' is no ops: a name has no blank and none of = # : ,"),
-    ("bpf_prog_load p1 kprobe", "unknown kind 'kprobe': write one of fentry, fexit, fmod_ret, fsession, freplace"),
+    (
+        "bpf_prog_load p1 uprobe",
+        "unknown kind 'uprobe': write one of fentry, fexit, fmod_ret, fsession, freplace, kprobe, kretprobe",
+    ),
     ("fail disk", "unknown point 'disk': write one of alloc, jit_charge, patch, register, filter"),
     ("grace_period srcu", "unknown flavour 'srcu': write one of rcu, rcu_tasks"),
     ("fail alloc 0", "'0' is no count: count from 1"),

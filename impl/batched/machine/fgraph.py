@@ -11,6 +11,9 @@ from impl.batched.machine.structs import Globals, SavedRegisters
 
 __all__ = ["GRAPH"]
 
+PROBES: Final = 48
+"""Of a user, its list of fprobes (machine.fprobe)."""
+
 
 def _loop(body: str) -> str:
     """A loop over the graph tracer's users: r15 the number, rbp the user, rdx its flags; r13 depth, rbx index."""
@@ -41,6 +44,7 @@ def _find_frame(register: str) -> str:
 GRAPH: Final = {
     "ftrace_return_to_handler": f"""
         {PUSH_SAVED}
+        mov r12, rax
         mov r11, {at.GLOBALS}
         mov r13, [r11 + {Globals.DEPTH}]
         dec r13
@@ -51,6 +55,19 @@ GRAPH: Final = {
         mov r14, [rax + 16]
         {
         _loop(f'''
+            cmp qword ptr [rbp + {PROBES}], 0
+            je plain
+            bt r14, r15
+            jnc next
+            sub rsp, 48
+            mov [rsp], r12
+            mov rdi, [rbp + {PROBES}]
+            mov rsi, rbx
+            mov rdx, rsp
+            call {{run_probes}}
+            add rsp, 48
+            jmp next
+        plain:
             bt r14, r15
             jc took
             cmp qword ptr [rbp], 0
@@ -107,6 +124,11 @@ GRAPH: Final = {
             cmp byte ptr [rax + rbx], 0
             je next
         passes:
+            cmp qword ptr [rbp + {PROBES}], 0
+            je ordinary
+            bts r14, r15
+            jmp next
+        ordinary:
             cmp qword ptr [rdx + 8], 0
             jne next
             mov rax, [rbp + 32]

@@ -173,12 +173,13 @@ class Loader:
 
     def _load_ops(self) -> None:
         """Writes the trampolines and objects of the ops in the list."""
-        plain = [(entry.code, entry.regs) for entry in self._state.ops_list if isinstance(entry, Ops)]
-        for code, regs in [(DIRECT, True), (GRAPH, False), (KLP, True), *plain]:
+        plain = [(e.code, e.regs, e.routine) for e in self._state.ops_list if isinstance(e, Ops)]
+        own = [(DIRECT, True, FUNCS[DIRECT]), (GRAPH, False, FUNCS[GRAPH]), (KLP, True, FUNCS[KLP])]
+        for code, regs, routine in [*own, *plain]:
             if code in self._ops_loaded:
                 continue
             self._ops_loaded.add(code)
-            func = routines().address[FUNCS.get(code, "call_ops_func")]
+            func = routines().address[routine]
             found, place = at.OPS_OBJECTS + OpsObject.SIZE * code, at.OPS_TRAMPOLINES + OPS_BYTES * code
             self.ops_objects.u64[(found - at.OPS_OBJECTS) // 8 :][:2] = func, code
             self._ops.write(place, ops_caller(regs=regs, ops=found, function=func))

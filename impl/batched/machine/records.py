@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from impl.batched.machine.names import StateNames
+from spec.abi import SYSTEM_V
 from spec.traces import Body, DirectCall, Event, GraphEntry, GraphReturn, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
 
@@ -19,6 +20,7 @@ __all__ = [
     "MISSED",
     "MOST_ARGUMENTS",
     "OPS",
+    "PROBE",
     "PROGRAM",
     "PROGRAM_WORDS",
     "RETURN",
@@ -55,6 +57,12 @@ PROGRAM_WORDS: Final = 9
 
 MISSED: Final = 9
 """The number of a program that was entered while it was running."""
+
+PROBE: Final = 10
+"""The program's number, the index of the function, the cookie, and six words: the registers of arguments at an entry,
+or at a return the return register in the first."""
+
+PROBE_WORDS: Final = 9
 
 MOST_ARGUMENTS: Final = 12
 """Programs ask for at most this number, since their loops are bounded."""
@@ -139,6 +147,8 @@ class _Reader:
         if tag == BODY:
             patched, count = self._take_many(2)
             return Body(_cut(function, self._take_many(count), given), bool(patched))
+        if tag == PROBE:
+            return self._read_probe(function)
         if tag == CALL:
             return self._read_call(names.function(self._take()))
         assert tag == PROGRAM, f"no record has the tag {tag:#x}"
@@ -148,6 +158,13 @@ class _Reader:
         found = tuple(self.events(callee, 0))
         assert self._take() == RETURN
         return NestedCall(callee.name, Trace(found, value(callee, self._take())))
+
+    def _read_probe(self, function: Function) -> ProgramRun:
+        number, index, cookie, *words = self._take_many(PROBE_WORDS)
+        kind, name, _, asks = self._names.program(number)
+        seen = (_cut_returned(function, words[0]),) if kind == "kretprobe" else _cut_registers(function, words)
+        func_ip = self._names.function(index).name if asks else None
+        return ProgramRun(kind, name, seen, func_ip, arg_cnt=0, args=(), ret=0, cookie=cookie)
 
     def _read_program(self, function: Function) -> ProgramRun:
         number, cookie, func_ip, count, errno, returned, is_return, session = self._take_many(PROGRAM_WORDS - 1)
@@ -179,6 +196,15 @@ def _cut(function: Function, words: list[int], given: int) -> tuple[int, ...]:
     if function.prototype is None:
         return tuple(words[: min(given, UNTYPED_WORDS)])
     return tuple(word % (1 << 8 * slot.size) for slot, word in zip(function.prototype.slots, words, strict=True))
+
+
+def _cut_registers(function: Function, words: list[int]) -> tuple[int, ...]:
+    """Of the registers those that are slots, at their widths; of a function without a prototype all."""
+    if function.prototype is None:
+        return tuple(words)
+    registers = dict(zip(SYSTEM_V.arguments, words, strict=True))
+    slots = (slot for slot in function.prototype.slots if slot.register)
+    return tuple(registers[slot.register] % (1 << 8 * slot.size) for slot in slots if slot.register)
 
 
 def _cut_args(function: Function, args: tuple[int | str, ...]) -> tuple[int | str, ...]:

@@ -13,6 +13,7 @@ from impl.batched.machine import addresses as at
 from impl.batched.machine import records
 from impl.batched.machine.bpf import BPF, PROGRAM, helpers
 from impl.batched.machine.fgraph import GRAPH
+from impl.batched.machine.fprobe import FPROBE
 from impl.batched.machine.ftrace import FTRACE, ops_caller
 from impl.batched.machine.statements import ARGUMENTS, JUNK, POP_SAVED, PUSH_SAVED, VOLATILE, index_of, record
 
@@ -72,7 +73,7 @@ _CALLS: Final = f"""
 """
 
 
-TEXTS: Final = _BASICS | FTRACE | GRAPH | BPF | {"program": PROGRAM, "calls": _CALLS}
+TEXTS: Final = _BASICS | FTRACE | FPROBE | GRAPH | BPF | {"program": PROGRAM, "calls": _CALLS}
 """Each routine's text, callees first; `{name}` is the address of one before."""
 
 

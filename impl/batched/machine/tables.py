@@ -13,7 +13,7 @@ from impl.batched.machine.memory import PAGE, MemoryRegion
 from impl.batched.machine.structs import Globals, OpsObject
 from impl.batched.machine.text import Text
 from impl.batched.sites import DIRECT, GRAPH, KLP
-from impl.batched.state import Ops, State
+from impl.batched.state import PLAIN, Kprobe, Ops, State
 
 __all__ = ["SavedTask", "Tables"]
 
@@ -59,12 +59,13 @@ class Tables:
         direct = self.text.shown_direct()
         self._direct.u64[: self._count] = np.where(direct, direct | HIGH_HALF, np.uint64(0))
         self._list_ops(direct != 0)
+        self._list_probes()
         self._list_users()
         self._set(Globals.SLOT0_RETURNS, int(state.facts.slot0_returns))
 
     def begin(self, trace: int = at.TRACE) -> None:
         """Starts a fresh task with an empty trace at this address."""
-        for place in (Globals.CURRENT, Globals.CALLING, Globals.DEPTH, Globals.IN_FLIGHT):
+        for place in (Globals.CURRENT, Globals.CALLING, Globals.DEPTH, Globals.IN_FLIGHT, Globals.HOOKS):
             self._set(place, 0)
         self._set(Globals.TRACE, trace)
         start = Globals.FLAGS // WORD
@@ -112,6 +113,28 @@ class Tables:
             self._ops_objects.u64[(OpsObject.SIZE * code + OpsObject.COVERAGE) // WORD] = self._put_mask(covered)
         self.globals.u64[start + len(found)] = 0
 
+    def _list_probes(self) -> None:
+        """The fprobes of each ops that has some: its own, or all that are at entries."""
+        for entry in self.state.ops_list:
+            if isinstance(entry, Ops) and entry.routine != PLAIN:
+                own = [kprobe for kprobe in self.state.kprobes.values() if kprobe.ops is entry]
+                probes = self._put_probes(own or self.state.kprobes_of("kprobe"))
+                self._ops_objects.u64[(OpsObject.SIZE * entry.code + OpsObject.PROBES) // WORD] = probes
+
+    def _put_probes(self, kprobes: list[Kprobe]) -> int:
+        """Writes a list of fprobes, the newest first, and returns its address."""
+        listed = [self._put_probe(kprobe) for kprobe in reversed(kprobes)]
+        return self._put_bytes(np.array([*listed, 0], np.uint64).view(np.uint8))
+
+    def _put_probe(self, kprobe: Kprobe) -> int:
+        times, cookies = np.zeros(self._count, np.uint8), np.zeros(self._count, np.uint64)
+        np.add.at(times, kprobe.where, 1)
+        if not self.state.facts.fprobes_shared:
+            times = np.minimum(times, 1)
+        cookies[kprobe.where] = kprobe.cookies
+        words = [self._put_bytes(times), kprobe.program.number, self._put_bytes(cookies.view(np.uint8))]
+        return self._put_bytes(np.array(words, np.uint64).view(np.uint8))
+
     def _cover_graph(self) -> Mask:
         return self._mark(self.state.graph.covered(self.state.sites))
 
@@ -125,17 +148,21 @@ class Tables:
         self._set(Globals.USER_COUNT, len(users))
         for number, user in enumerate(users):
             # The only user is asked wherever graph_ops is called (GRAPH-13).
-            takes = self._put_mask(user.takes()[:-1]) if len(users) > 1 else 0
+            takes = self._put_mask(user.takes()[:-1]) if len(users) > 1 or user.fprobes else 0
+            probes = self._put_probes(self.state.kprobes_of("kretprobe")) if user.fprobes else 0
             limits = [self._put_mask(mask[:-1]) if mask.any() else 0 for mask in (user.function, user.notrace)]
             start = (Globals.USERS + Globals.USER_BYTES * number) // WORD
-            words = (user.slot, user.slot, takes, *limits, user.depth or 0)
+            words = (user.slot, user.slot, takes, *limits, user.depth or 0, probes)
             self.globals.u64[start : start + len(words)] = words
 
     def _put_mask(self, mask: NDArray[np.bool_]) -> int:
         """Writes a mask as a table of bytes, and returns its address."""
-        size = -(-self._count // PAGE) * PAGE
+        return self._put_bytes(mask.view(np.uint8))
+
+    def _put_bytes(self, data: NDArray[np.uint8]) -> int:
+        size = -(-len(data) // PAGE) * PAGE
         start, self._masks = self._masks, self._masks + size
         if self._masks > len(self._coverage.u8):
             raise MemoryError("the emulated kernel has no room for so many hashes")
-        self._coverage.u8[start : start + self._count] = mask
+        self._coverage.u8[start : start + len(data)] = data
         return at.COVERAGE + start

@@ -20,6 +20,7 @@ __all__ = [
     "SLEEPABLE",
     "LoadedProgram",
     "ToldLink",
+    "ask_kprobe_multi",
     "ask_link",
     "close",
     "close_all",
@@ -50,6 +51,7 @@ NAME_BYTES = 16
 
 # offsets in struct bpf_link_info
 LINK_INFO_BYTES, LINK_ATTACH_TYPE, LINK_COUNT, LINK_COOKIE, LINK_IDS, LINK_COOKIES = 64, 16, 20, 32, 32, 48
+KPROBE_ADDRESSES, KPROBE_COUNT, KPROBE_FLAGS, KPROBE_COOKIES = 16, 24, 28, 40
 
 # offsets in struct bpf_prog_info and struct bpf_btf_info
 PROG_INFO_BYTES, PROG_ID, PROG_TAG, PROG_NR_KSYMS, PROG_KSYMS = 128, 4, 8, 104, 112
@@ -150,9 +152,10 @@ def load_program(
     return _bpf(batch, PROG_LOAD, attribute)
 
 
-def load_kprobe(batch: Batch, instructions: bytes) -> int:
+def load_kprobe(batch: Batch, instructions: bytes, name: str = "kprobe", *, sleepable: bool = False) -> int:
     """A program for create_kprobe_multi()."""
-    return _bpf(batch, PROG_LOAD, _fill_load(instructions, PROG_TYPE_KPROBE, TRACE_KPROBE_MULTI, "kprobe"))
+    attribute = _fill_load(instructions, PROG_TYPE_KPROBE, TRACE_KPROBE_MULTI, name)
+    return _bpf(batch, PROG_LOAD, attribute.words(44, SLEEPABLE if sleepable else 0))
 
 
 def _fill_load(instructions: bytes, program_type: int, attach_type: int, name: str) -> _Attribute:
@@ -196,14 +199,22 @@ def first_link(batch: Batch) -> int:
 def create_kprobe_multi(
     batch: Batch,
     program: Descriptor,
-    addresses: Sequence[int],
+    functions: Sequence[int] | Sequence[str],
     cookies: Sequence[int] | None = None,
     *,
     at_return: bool = False,
 ) -> int:
-    """BPF_LINK_CREATE: a fprobe over functions by their addresses, at their entry or their return."""
+    """BPF_LINK_CREATE: a fprobe over functions by their addresses or symbols, at their entry or their return."""
     attribute = _Attribute(48).words(0, program).words(8, TRACE_KPROBE_MULTI)
-    attribute.words(16, KPROBE_MULTI_RETURN if at_return else 0, len(addresses)).pointer(32, _pack_quads(addresses))
+    attribute.words(16, KPROBE_MULTI_RETURN if at_return else 0, len(functions))
+    symbols = [name for name in functions if isinstance(name, str)]
+    if symbols:
+        array = _Attribute(8 * len(symbols))
+        for place, name in enumerate(symbols):
+            array.pointer(8 * place, name.encode() + b"\0")
+        attribute.pointer(24, array.build())
+    else:
+        attribute.pointer(32, _pack_quads([number for number in functions if isinstance(number, int)]))
     if cookies is not None:
         attribute.pointer(40, _pack_quads(cookies))
     return _bpf(batch, LINK_CREATE, attribute)
@@ -247,6 +258,17 @@ def ask_link(guest: Guest, link: int, *, multi: bool) -> ToldLink:
     attach_type, _, btf = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
     pairs = zip(struct.unpack(f"<{count}I", ids), struct.unpack(f"<{count}Q", cookies), strict=True)
     return ToldLink(attach_type, _name_btf(guest, btf), tuple(pairs))
+
+
+def ask_kprobe_multi(guest: Guest, link: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """BPF_OBJ_GET_INFO_BY_FD of a fprobe's link: its flags, and each address with its cookie; OSError."""
+    count = _read_word(_get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0], KPROBE_COUNT)
+    wanted = _Attribute(LINK_INFO_BYTES).words(KPROBE_COUNT, count)
+    if count:
+        wanted.pointer(KPROBE_ADDRESSES, Out(8 * count)).pointer(KPROBE_COOKIES, Out(8 * count))
+    info, *arrays = _get_link_info(guest, link, wanted).data
+    addresses, cookies = (struct.unpack(f"<{count}Q", array) for array in arrays) if count else ((), ())
+    return _read_word(info, KPROBE_FLAGS), tuple(zip(addresses, cookies, strict=True))
 
 
 def _get_link_info(guest: Guest, link: int, info: _Attribute) -> Reply:

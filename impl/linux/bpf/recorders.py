@@ -13,11 +13,12 @@ from functools import lru_cache
 from typing import Final
 
 from impl.linux.bpf import instructions as code
-from impl.linux.bpf.commands import load_program
+from impl.linux.bpf.commands import load_kprobe, load_program
 from impl.linux.bpf.instructions import BpfInstruction
 from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
 from spec.abi import SLOT_BYTES
+from spec.operations import KPROBES
 from spec.prototypes import Prototype
 from spec.traces import ProgramRun
 
@@ -72,6 +73,10 @@ CONTEXT = 9
 ARGUMENTS = CONTEXT + MOST_SLOTS + 1
 WORDS = ARGUMENTS + 2 * (MOST_SLOTS + 1)
 RECORD = struct.Struct(f"<{WORDS}Q")
+
+# offsets in struct pt_regs of x86-64
+REGISTERS: Final = {"rdi": 112, "rsi": 104, "rdx": 96, "rcx": 88, "r8": 72, "r9": 64}
+RAX = 80
 
 R0, R1, R2, R3 = range(4)
 CONTEXT_REGISTER, RECORD_REGISTER, RETURN_REGISTER, CALL_REGISTER = 6, 7, 8, 9
@@ -139,6 +144,8 @@ def load(
 ) -> int:
     """Load a program, as load_program() does. nested_btf: the BTF that has massattach_nested."""
     text, name = assemble(program, bindings), f"m{program.number}"
+    if program.kind in KPROBES:
+        return load_kprobe(batch, text, name, sleepable=program.sleepable)
     places = {"btf_id": btf_id, "btf_fd": btf_fd, "kfunc_btf": nested_btf}
     return load_program(batch, text, program.attach_type, name, sleepable=program.sleepable, **places)
 
@@ -146,14 +153,7 @@ def load(
 @lru_cache(maxsize=4096)
 def assemble(program: RecorderProgram, bindings: Bindings) -> bytes:
     """The instructions of a program."""
-    body = [
-        *_take_record(bindings),
-        *_call_helpers(program),
-        *_load_context(program),
-        *_get_arguments(MOST_SLOTS if program.slots is None else min(program.slots, MOST_SLOTS)),
-        *(_use_session(program, bindings) if program.kind == "fsession" else ()),
-        *(_call_nested(program.nested, bindings) if program.nested is not None else ()),
-    ]
+    body = [*_take_record(bindings), *(_probe(program) if program.kind in KPROBES else _trace(program, bindings))]
     ends = [*code.move(R0, program.returns), code.exit_program()]
     start = [
         code.move_register(CONTEXT_REGISTER, R1),
@@ -164,6 +164,26 @@ def assemble(program: RecorderProgram, bindings: Bindings) -> bytes:
         code.jump_if_at_least(R0, RECORDS, len(body)),
     ]
     return code.encode([*start, *body, *ends])
+
+
+def _probe(program: RecorderProgram) -> list[BpfInstruction]:
+    """What a kprobe program sees: registers in the place of the context, the function's address and the cookie."""
+    places = (RAX,) if program.kind == "kretprobe" else tuple(REGISTERS.values())
+    seen = [*_note(program), *_ask(GET_ATTACH_COOKIE, COOKIE)]
+    for place, at in enumerate(places):
+        seen += [code.load(R1, CONTEXT_REGISTER, at), code.store(RECORD_REGISTER, SLOT_BYTES * (CONTEXT + place), R1)]
+    return seen
+
+
+def _trace(program: RecorderProgram, bindings: Bindings) -> list[BpfInstruction]:
+    """What a program of a trampoline sees, and the call that it makes."""
+    return [
+        *_call_helpers(program),
+        *_load_context(program),
+        *_get_arguments(MOST_SLOTS if program.slots is None else min(program.slots, MOST_SLOTS)),
+        *(_use_session(program, bindings) if program.kind == "fsession" else ()),
+        *(_call_nested(program.nested, bindings) if program.nested is not None else ()),
+    ]
 
 
 def _skip_if_nested(entry: int, bindings: Bindings) -> list[BpfInstruction]:
@@ -189,15 +209,22 @@ def _take_record(bindings: Bindings) -> list[BpfInstruction]:
 def _call_helpers(program: RecorderProgram) -> list[BpfInstruction]:
     """Call each helper but bpf_get_func_arg(), and keep the answers."""
     return [
+        *_note(program),
+        *_ask(GET_FUNC_ARG_CNT, ARG_CNT),
+        *_ask(GET_ATTACH_COOKIE, COOKIE),
+        *_point_to(R2, RET_VALUE),
+        *_ask(GET_FUNC_RET, RET),
+    ]
+
+
+def _note(program: RecorderProgram) -> list[BpfInstruction]:
+    """Keep the time, the program's number, and for which function it runs."""
+    return [
         code.call_helper(KTIME_GET_NS),
         _keep(TIME),
         code.store_constant(RECORD_REGISTER, SLOT_BYTES * NUMBER, program.number),
         code.store_constant(RECORD_REGISTER, SLOT_BYTES * IS_RETURN, 0),
         *(_ask(GET_FUNC_IP, FUNC_IP) if program.func_ip else ()),
-        *_ask(GET_FUNC_ARG_CNT, ARG_CNT),
-        *_ask(GET_ATTACH_COOKIE, COOKIE),
-        *_point_to(R2, RET_VALUE),
-        *_ask(GET_FUNC_RET, RET),
     ]
 
 
@@ -292,6 +319,17 @@ class RunRecord:
         symbol: a function's name by its address. sessions: programs' names by their numbers.
         """
         words = self.words
+        if program.kind in KPROBES:
+            return ProgramRun(
+                kind=program.kind,
+                prog=prog,
+                context=self._read_registers(program, prototype),
+                func_ip=symbol(words[FUNC_IP]) if program.func_ip else None,
+                arg_cnt=0,
+                args=(),
+                ret=0,
+                cookie=words[COOKIE],
+            )
         arguments = self._read_arguments(prototype)
         return ProgramRun(
             kind=program.kind,
@@ -305,6 +343,13 @@ class RunRecord:
             is_return=bool(words[IS_RETURN]),
             session=self._read_session(sessions) if program.kind == "fsession" else None,
         )
+
+    def _read_registers(self, program: RecorderProgram, prototype: Prototype) -> tuple[int, ...]:
+        """The slots that are in registers, or the return value (KPROBE-8)."""
+        if program.kind == "kretprobe":
+            return (prototype.returned(self.words[CONTEXT]),)
+        words = dict(zip(REGISTERS, self.words[CONTEXT:], strict=False))
+        return tuple(_truncate(words[slot.register], slot.size) for slot in prototype.slots if slot.register)
 
     def _read_context(self, program: RecorderProgram, prototype: Prototype) -> tuple[int, ...]:
         """The words that the program loaded, and for those that it cannot load the answers of the helpers."""

@@ -174,7 +174,7 @@ def kprobe_multi(bench: Bench, functions: Sequence[str]) -> Measured:
     """One program and one link that has a fprobe on the entry of all functions."""
     addresses = [bench.symbols.address(function) for function in functions]
     fd = bench.submit([partial(commands.load_kprobe, instructions=EMPTY)])[0].value
-    return _measure(bench, [partial(commands.create_kprobe_multi, program=fd, addresses=addresses)])
+    return _measure(bench, [partial(commands.create_kprobe_multi, program=fd, functions=addresses)])
 
 
 def _measure(bench: Bench, creating: Sequence[Step]) -> Measured:

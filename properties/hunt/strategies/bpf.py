@@ -84,7 +84,11 @@ def _callee(draw: DrawFn, at: Setting) -> str | None:
 
 
 def _program(draw: DrawFn, at: Setting, *, multi: bool) -> str | None:
-    fitting = tuple(name for name, program in at.inventory.programs.items() if program.multi == multi)
+    fitting = tuple(
+        name
+        for name, program in at.inventory.programs.items()
+        if program.multi == multi and program.kind not in op.KPROBES
+    )
     if rarely(draw, 32) or (not fitting and all_used(PROGRAMS, at.inventory.programs)):
         return pick(draw, PROGRAMS)
     return pick(draw, fitting) if fitting else None

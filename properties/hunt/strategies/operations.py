@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from properties.hunt.strategies import bpf, ftrace, pokes, tasks
+from properties.hunt.strategies import bpf, ftrace, kprobes, pokes, tasks
 from properties.hunt.strategies.drawing import (
     LINKS,
     MOST_FUNCTIONS,
@@ -145,6 +145,11 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
     "attach": ((op.BpfRawTracepointOpen, 1, bpf.attach),),
     "batch": ((op.BpfLinkCreate, 1, bpf.attach_batch),),
     "detach": ((op.BpfLinkDetach, 1, bpf.detach),),
+    "kprobes": (
+        (op.BpfLinkCreate, 4, kprobes.attach),
+        (op.BpfProgLoad, 1, kprobes.load),
+        (op.BpfLinkDetach, 2, kprobes.detach),
+    ),
     "ipmodify": (
         (op.Livepatch, 3, ftrace.livepatch),
         (op.Unlivepatch, 2, ftrace.unlivepatch),
