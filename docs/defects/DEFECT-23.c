@@ -66,6 +66,12 @@ enum {
 	COMMAND_UNLIVEPATCH,
 	COMMAND_HOLD,
 	COMMAND_SETTLE,
+	COMMAND_PARK_BEGIN,
+	COMMAND_PARK_CALL,
+	COMMAND_PARK_STEP,
+	COMMAND_PARK_WAIT,
+	COMMAND_PARK_LOOK,
+	COMMAND_GRACE_PERIOD,
 };
 
 /* Who has functions: the kernel, and modules. `fmodret` are those that fmod_ret programs may attach to. */
