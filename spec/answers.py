@@ -41,7 +41,7 @@ ALWAYS = {
     "ftrace_enabled": "0,-ENODEV",
     "livepatch": f"0,-EOPNOTSUPP,-EINVAL,-EBUSY,-ENOMEM,{PATCHING}",
     "unlivepatch": f"0,-EOPNOTSUPP,-EINVAL,{PATCHING}",
-    "bpf_prog_load": "0,-EEXIST,-EINVAL",
+    "bpf_prog_load": "0,-EEXIST,-EINVAL,-EOPNOTSUPP",
     "bpf_raw_tracepoint_open": f"0,-EEXIST,-EBADF,-EOPNOTSUPP,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
     "bpf_link_create": f"0,-EEXIST,-EBADF,-EOPNOTSUPP,-EINVAL,-ENOMEM,-EBUSY,-E2BIG,-EPERM,{PATCHING}",
     "bpf_link_detach": "0,0 WARN,-EBADF",
@@ -52,7 +52,7 @@ ALWAYS = {
     "task": "0,-EEXIST,-ENOENT,-EAGAIN,-EOPNOTSUPP",
     "await": "0,pending,-EBADF",
     "grace_period": "0,-EBUSY",
-    "poke": "0,pending,-EBADF,-EOPNOTSUPP",
+    "poke": "0,pending,-EBADF,-EEXIST,-EOPNOTSUPP,-EBUSY WARN",
     "poke_step": "0,pending,-EBADF",
 }
 ATTACHING = ("bpf_raw_tracepoint_open", "bpf_link_create")
@@ -71,6 +71,7 @@ def answers(semantics: Semantics, world: World) -> Mapping[str, frozenset[str]]:
         found["bpf_link_detach"].add("pending")
     if semantics.fprobes:
         found["bpf_link_create"].add("-ESRCH")
+        found["bpf_link_detach"].add("-EOPNOTSUPP")
         if semantics.fprobes_shared:
             found["bpf_link_create"].add("-ENOENT")
     if semantics.growth_waits:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from impl.linux.allocations import open_fail_nth
+from impl.linux.architectures import Architecture
 from impl.linux.bpf import commands
 from impl.linux.bpf.record_map import RecordMap
 from impl.linux.bpf.recorders import Bindings
@@ -120,7 +121,8 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
     shorten_grace_periods(guest, symbols, vmlinux)
     formats = read_formats(guest)
     taint, limit = guest.read("/proc/sys/kernel/tainted", commands.JIT_LIMIT)
-    btf_fds, bindings = commands.open_btfs(guest, (CORE, *modules.others)), _bind(recorder, vmlinux, btfs[CORE])
+    btf_fds = commands.open_btfs(guest, (CORE, *modules.others))
+    bindings = _bind(guest.kernel.architecture, recorder, vmlinux, btfs[CORE])
     holding = HoldingsReader(guest, symbols, vmlinux)
     control.settle(guest)
     station = Station(
@@ -165,13 +167,15 @@ def _load(guest: Guest, modules: Modules, symbols: Symbols) -> Symbols:
     return symbols
 
 
-def _bind(recorder: RecordMap, vmlinux: Btf, core: Btf) -> Bindings:
+def _bind(architecture: Architecture, recorder: RecordMap, vmlinux: Btf, core: Btf) -> Bindings:
     ids = vmlinux.functions
     return Bindings(
         recorder.map_fd,
         session_is_return=ids.get("bpf_session_is_return", 0),
         session_cookie=ids.get("bpf_session_cookie", 0),
         nested=core.functions.get("massattach_nested", 0),
+        saved_arguments=architecture.saved_arguments,
+        saved_result=architecture.saved_result,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from properties.runs.conflicts import CONFLICTS, CONFLICTS_OF_MANY
 from properties.runs.corpus import FixedRun, fixed_run
+from properties.runs.fprobes import FPROBES
 from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import LONG, Function, World, synthetic
@@ -24,7 +25,7 @@ def directed(semantics: Semantics) -> Iterator[FixedRun]:
     """Every run that these semantics can take."""
     small, large = synthetic(), wide(WIDE)
     runs = (
-        *((make.__name__.lstrip("_"), small, make(semantics)) for make in (*_SYNTHETIC, *CONFLICTS)),
+        *((make.__name__.lstrip("_"), small, make(semantics)) for make in (*_SYNTHETIC, *CONFLICTS, *FPROBES)),
         *((f"limit_of_{kind}", small, _limit(kind, semantics)) for kind in _kinds(semantics)),
         *((make.__name__.lstrip("_"), large, make(semantics)) for make in (*_WIDE, *CONFLICTS_OF_MANY)),
     )

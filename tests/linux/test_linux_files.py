@@ -83,7 +83,8 @@ def placed(frame: bytes) -> tuple[bytearray, list[tuple[int, ...]], list[tuple[i
     for place, target in tables[1]:
         struct.pack_into("<Q", memory, place, BASE + target)
     entries = [ENTRY.unpack_from(memory, HEADER.size + ENTRY.size * place) for place in range(counts[0])]
-    return memory, entries, tables[2], tables[3]
+    assert not any(thread or idle or unused for _, thread, idle, unused, *_ in entries)
+    return memory, [(kind, *rest) for kind, _, _, _, *rest in entries], tables[2], tables[3]
 
 
 def at(memory: bytearray, address: int, size: int) -> bytes:

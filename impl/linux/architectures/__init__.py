@@ -141,6 +141,9 @@ class Architecture:
     read_flow: all instructions of the code at an address. mutate: every change of every instruction of the code at an
     address. mask: the code at an address without what a linker fills in, so that it is the same elsewhere.
 
+    saved_arguments: at which bytes of struct pt_regs the registers of arguments are, in the convention's order.
+    saved_result: that of the return value.
+
     leave_at_once: code for the beginning of a function, by the function's address, what it is to return, an address
     within 2 GiB of it, and which bits of the byte there the code is to set.
 
@@ -170,4 +173,6 @@ class Architecture:
     read_flow: Callable[[int, bytes], Iterator[FlowInstruction]]
     mutate: Callable[[int, bytes], Iterator[Mutation]]
     mask: Callable[[int, bytes], bytes]
+    saved_arguments: tuple[int, ...]
+    saved_result: int
     leave_at_once: Callable[[int, int, int, int], bytes]

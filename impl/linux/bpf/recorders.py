@@ -17,7 +17,7 @@ from impl.linux.bpf.commands import load_kprobe, load_program
 from impl.linux.bpf.instructions import BpfInstruction
 from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
-from spec.abi import SLOT_BYTES
+from spec.abi import SLOT_BYTES, SYSTEM_V
 from spec.operations import KPROBES
 from spec.prototypes import Prototype
 from spec.traces import ProgramRun
@@ -74,10 +74,6 @@ ARGUMENTS = CONTEXT + MOST_SLOTS + 1
 WORDS = ARGUMENTS + 2 * (MOST_SLOTS + 1)
 RECORD = struct.Struct(f"<{WORDS}Q")
 
-# offsets in struct pt_regs of x86-64
-REGISTERS: Final = {"rdi": 112, "rsi": 104, "rdx": 96, "rcx": 88, "r8": 72, "r9": 64}
-RAX = 80
-
 R0, R1, R2, R3 = range(4)
 CONTEXT_REGISTER, RECORD_REGISTER, RETURN_REGISTER, CALL_REGISTER = 6, 7, 8, 9
 
@@ -130,13 +126,16 @@ class RecorderProgram:
 class Bindings:
     """The map of the records, and kernel functions that programs call, by BTF id; 0 where the kernel lacks one.
 
-    massattach_nested is looked up in the BTF that is entry 1 of the program's fd_array.
+    massattach_nested is looked up in the BTF that is entry 1 of the program's fd_array. saved_arguments, saved_result:
+    as the kernel's architecture has them.
     """
 
     map_fd: int
     session_is_return: int = 0
     session_cookie: int = 0
     nested: int = 0
+    saved_arguments: tuple[int, ...] = ()
+    saved_result: int = 0
 
 
 def load(
@@ -153,7 +152,8 @@ def load(
 @lru_cache(maxsize=4096)
 def assemble(program: RecorderProgram, bindings: Bindings) -> bytes:
     """The instructions of a program."""
-    body = [*_take_record(bindings), *(_probe(program) if program.kind in KPROBES else _trace(program, bindings))]
+    see = _probe if program.kind in KPROBES else _trace
+    body = [*_take_record(bindings), *see(program, bindings)]
     ends = [*code.move(R0, program.returns), code.exit_program()]
     start = [
         code.move_register(CONTEXT_REGISTER, R1),
@@ -166,9 +166,9 @@ def assemble(program: RecorderProgram, bindings: Bindings) -> bytes:
     return code.encode([*start, *body, *ends])
 
 
-def _probe(program: RecorderProgram) -> list[BpfInstruction]:
+def _probe(program: RecorderProgram, bindings: Bindings) -> list[BpfInstruction]:
     """What a kprobe program sees: registers in the place of the context, the function's address and the cookie."""
-    places = (RAX,) if program.kind == "kretprobe" else tuple(REGISTERS.values())
+    places = (bindings.saved_result,) if program.kind == "kretprobe" else bindings.saved_arguments
     seen = [*_note(program), *_ask(GET_ATTACH_COOKIE, COOKIE)]
     for place, at in enumerate(places):
         seen += [code.load(R1, CONTEXT_REGISTER, at), code.store(RECORD_REGISTER, SLOT_BYTES * (CONTEXT + place), R1)]
@@ -348,7 +348,7 @@ class RunRecord:
         """The slots that are in registers, or the return value (KPROBE-8)."""
         if program.kind == "kretprobe":
             return (prototype.returned(self.words[CONTEXT]),)
-        words = dict(zip(REGISTERS, self.words[CONTEXT:], strict=False))
+        words = dict(zip(SYSTEM_V.arguments, self.words[CONTEXT:], strict=False))
         return tuple(_truncate(words[slot.register], slot.size) for slot in prototype.slots if slot.register)
 
     def _read_context(self, program: RecorderProgram, prototype: Prototype) -> tuple[int, ...]:

@@ -134,7 +134,7 @@ CONCEPTS: dict[str, tuple[tuple[type[op.Operation], int, Maker], ...]] = {
         (op.ModifyFtraceDirect, 2, ftrace.modify_single),
         (op.UpdateFtraceDirectAdd, 4, ftrace.update_add),
         (op.UpdateFtraceDirectDel, 2, ftrace.update_del),
-        (op.UpdateFtraceDirectMod, 2, ftrace.update_mod),
+        (op.UpdateFtraceDirectMod, 3, ftrace.update_mod),
     ),
     "graph": (
         (op.RegisterFtraceGraph, 2, ftrace.register_graph),
@@ -350,7 +350,7 @@ def _draw_fault(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """An injected failure, and nearly always an operation that meets it."""
     if at.fails_nth and draw(st.booleans()):
         return _without_memory(draw, at)
-    if at.supports >= LOSING and rarely(draw, 4) and (found := _lose_program(draw, at)):
+    if at.supports >= LOSING and rarely(draw, 8) and (found := _lose_program(draw, at)):
         return found
     fault = _fail(draw, at)
     if fault.point == "patch" and at.supports >= FILTERING and rarely(draw, 4):

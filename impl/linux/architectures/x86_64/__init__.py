@@ -61,5 +61,7 @@ X86_64 = Architecture(
     read_flow=code.read_flow,
     mutate=mutating.mutate,
     mask=mutating.mask,
+    saved_arguments=(112, 104, 96, 88, 72, 64),
+    saved_result=80,
     leave_at_once=code.leave_at_once,
 )
