@@ -12,7 +12,8 @@ from properties.export.language import templates
 from properties.export.recorded import Recorded, RecordedSeed, SeedSetting, record, setting_of
 from properties.export.rules import cited_in, rules, rules_of
 from properties.lockstep.divergence import Divergence
-from properties.lockstep.lockstep import Lockstep, UnsupportedError
+from properties.lockstep.lockstep import Lockstep
+from properties.lockstep.supported import UnsupportedError
 from properties.systems.kernels import made_for
 from properties.systems.naming import KERNELS
 from spec.alphabet import alphabet

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from properties.lockstep.lockstep import Lockstep, Reference, UnsupportedError, reference
+from properties.lockstep.lockstep import Lockstep
+from properties.lockstep.runners import Reference, reference
+from properties.lockstep.supported import UnsupportedError
 from properties.systems.kernels import like_a_kernel
 from properties.systems.naming import KERNELS, semantics_named, world_named
 from spec import populations

@@ -12,7 +12,8 @@ from properties.hunt.strategies import CONCEPTS, INTERLEAVED_CONCEPTS, Beginning
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, DivergenceError
 from properties.lockstep.journal import Journal
-from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
+from properties.lockstep.lockstep import Lockstep, Witness
+from properties.lockstep.runners import Reference, reference
 from spec.alphabet import INTERLEAVED
 from spec.inventory import Inventory
 from spec.operations import Call, ObserveSite, Operation

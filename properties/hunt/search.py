@@ -28,7 +28,8 @@ from properties.hunt.strategies import plans
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.journal import Journal
-from properties.lockstep.lockstep import Lockstep, Reference, Witness, reference
+from properties.lockstep.lockstep import Lockstep, Witness
+from properties.lockstep.runners import Reference, reference
 from spec.operations import Operation
 from spec.seeds import Step
 from spec.semantics import Semantics

@@ -13,7 +13,9 @@ from itertools import combinations
 from typing import Any
 
 from properties.lockstep.divergence import Divergence
-from properties.lockstep.lockstep import Lockstep, Reference, UnsupportedError, reference
+from properties.lockstep.lockstep import Lockstep
+from properties.lockstep.runners import Reference, reference
+from properties.lockstep.supported import UnsupportedError
 from spec import operations as op
 from spec.inventory import undo_operations
 from spec.operations import Call, ObserveSite, Operation, names_of, renamed

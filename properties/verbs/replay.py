@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from properties.lockstep.lockstep import Lockstep, Taken, UnsupportedError
+from properties.lockstep.lockstep import Lockstep, Taken
+from properties.lockstep.supported import UnsupportedError
 from properties.report.show import Screen
 from properties.systems.kernels import made_for
 from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, resolve, semantics_named, world_named

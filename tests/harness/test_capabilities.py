@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from properties.lockstep.lockstep import Lockstep, UnsupportedError
+from properties.lockstep.lockstep import Lockstep
+from properties.lockstep.supported import UnsupportedError
 from properties.systems.exec_system import exec_factory
 from properties.systems.guard import SystemCrashError, guarded
 from properties.systems.naming import resolve

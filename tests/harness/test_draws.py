@@ -20,7 +20,7 @@ from properties.hunt.search import LARGE_ROUNDS, Search, beside
 from properties.hunt.strategies import operations
 from properties.hunt.strategies.drawing import Setting
 from properties.hunt.units import SearchUnit, search_units
-from properties.lockstep.lockstep import Reference, reference
+from properties.lockstep.runners import Reference, reference
 from spec import operations as op
 from spec.globs import record_index
 from spec.inventory import Inventory

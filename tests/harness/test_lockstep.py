@@ -12,7 +12,8 @@ import pytest
 from properties.hunt.shrink import shrink_finding
 from properties.lockstep.divergence import ASPECTS, Divergence
 from properties.lockstep.journal import Journal
-from properties.lockstep.lockstep import Lockstep, UnsupportedError
+from properties.lockstep.lockstep import Lockstep
+from properties.lockstep.supported import UnsupportedError
 from spec import operations as op
 from spec.inventory import Inventory
 from spec.seeds import Seed, Step, parse_seed, print_operation, print_seed, read_seed

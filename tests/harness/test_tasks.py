@@ -13,7 +13,8 @@ from impl.batched.machine import addresses as at
 from impl.batched.machine.poke import INT3
 from impl.planted import tasks as bugs
 from properties.hunt.search import Search
-from properties.lockstep.lockstep import Lockstep, UnsupportedError
+from properties.lockstep.lockstep import Lockstep
+from properties.lockstep.supported import UnsupportedError
 from properties.runs.corpus import TASKS, FixedRun, interleaved
 from spec.alphabet import INTERLEAVED
 from spec.operations import STOPS, STOPS_AT_PROGRAMS, Await, Finish, Task

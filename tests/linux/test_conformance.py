@@ -17,7 +17,8 @@ from properties.kernels.nearest import chosen
 from properties.kernels.observable import NOT_OBSERVABLE, Knowledge, reachable, standing
 from properties.kernels.tables import as_json, reasons_table, rule_table, summary_table
 from properties.lockstep.coverage import lacking, rule_ids
-from properties.lockstep.lockstep import Lockstep, UnsupportedError
+from properties.lockstep.lockstep import Lockstep
+from properties.lockstep.supported import UnsupportedError
 from properties.report.show import text_of
 from properties.runs.corpus import FixedRun
 from properties.systems.kernels import laboratory_of, like_a_kernel, made_for, setting_of, without_own
