@@ -37,6 +37,8 @@ UNLOCKED = "asks livepatched neighbours' trampolines without their locks, so tha
 
 UNTAKEN = "warns where a frame of the graph tracer returns that fprobes did not take (DEFECT-32)"
 
+UNFOUND = "has our module ask ftrace for the site of what it livepatches, which a dead ftrace answers before it looks"
+
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
 )
@@ -258,6 +260,8 @@ class Decliner:
     def _livepatch(self, operation: op.Livepatch) -> str:
         if operation.function in self.directory.station.own:
             return f"has no patched body ({PATCHED}) for a function of the kernel's own"
+        if self._dead and not self._inventory.loaded(operation.function):
+            return UNFOUND
         return self._ask_neighbours({operation.function}, {operation.function})
 
     def _unlivepatch(self, operation: op.Unlivepatch) -> str:

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from impl.linux.declining import UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining import UNFOUND, UNLOCKED, UNTAKEN, Decliner
 from impl.linux.run import RunState
 from spec.inventory import Inventory
-from spec.outcomes import Ok
+from spec.outcomes import Errno, Ok
 from spec.seeds import parse_operation
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
@@ -72,3 +72,17 @@ def test_a_graph_user_behind_fprobes_at_returns_is_not_asked_for(semantics: str,
 
     assert declined == asked._meets_returns()
     assert "" == decliner("bpf_prog_load k1 kprobe", "bpf_link_create j1 k1 foo1")._meets_returns()
+
+
+@pytest.mark.parametrize(
+    ("dead", "function", "declined"), [(True, "bar1", UNFOUND), (True, "foo2", ""), (False, "bar1", "")]
+)
+def test_a_function_that_has_gone_is_not_livepatched_once_ftrace_is_dead(
+    dead: bool, function: str, declined: str
+) -> None:
+    """Our module asks ftrace what klp_patch_func() asks kallsyms before (IPMODIFY-7)."""
+    asked = decliner("delete_module mod1", "fail patch")
+    if dead:
+        asked.run.inventory = asked.run.inventory.after(parse_operation("livepatch foo1"), Errno("ENODEV", warn=True))
+
+    assert declined == asked.reason(parse_operation(f"livepatch {function}"))
