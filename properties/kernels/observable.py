@@ -25,7 +25,7 @@ _REASONS: Mapping[str, str] = {
     "FILTER-11": "the laboratories have no such function: one that is overridden",
     "GLOB-4": "the kernel numbers all its records, of which the world has few",
     "IPMODIFY-3 LINK-11 PROG-4": "no kernel has it: of the proposal of 2021 alone",
-    " ".join(rule for rule in rule_ids() if rule.startswith("TASK-")): "a kernel here runs every call to its end",
+    "TASK-10": "when a kernel frees is its own affair, and is not looked at while a task stands",
     "POKE-1 POKE-2 POKE-3": "a kernel here runs every operation to its end",
     "LINK-5 TRACE-6": "kernel functions take no extension (freplace)",
 }
