@@ -39,6 +39,8 @@ UNTAKEN = "warns where a frame of the graph tracer returns that fprobes did not 
 
 UNFOUND = "has our module ask ftrace for the site of what it livepatches, which a dead ftrace answers before it looks"
 
+GIVEN_BACK = "gives the filter of a direct ops back also where it answers -ENODEV, and our module then forgets the ops"
+
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
 )
@@ -76,6 +78,7 @@ class Decliner:
             op.FtraceSetFilterIps: self._becomes_empty,
             op.FtraceSetNotrace: self._notrace,
             op.RegisterFtraceDirectMulti: self._start_direct,
+            op.UnregisterFtraceDirectMulti: self._end_direct,
             op.UpdateFtraceDirectAdd: self._update,
             op.UpdateFtraceDirectDel: self._update,
             op.RegisterFtraceFunction: self._register,
@@ -151,6 +154,9 @@ class Decliner:
     def _unregister(self, operation: op.UnregisterFtraceFunction) -> str:
         record = self._inventory.ops.get(operation.ops)
         return NO_HASH if self._dead and record and record.ipmodify and not record.enabled else ""
+
+    def _end_direct(self, operation: op.UnregisterFtraceDirectMulti) -> str:
+        return GIVEN_BACK if self._dead and operation.free else ""
 
     def _declare(self, operation: op.FtraceOps) -> str:
         _ = operation

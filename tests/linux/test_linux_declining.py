@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from impl.linux.declining import UNFOUND, UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining import GIVEN_BACK, UNFOUND, UNLOCKED, UNTAKEN, Decliner
 from impl.linux.run import RunState
 from spec.inventory import Inventory
 from spec.outcomes import Errno, Ok
@@ -74,15 +74,25 @@ def test_a_graph_user_behind_fprobes_at_returns_is_not_asked_for(semantics: str,
     assert "" == decliner("bpf_prog_load k1 kprobe", "bpf_link_create j1 k1 foo1")._meets_returns()
 
 
+GONE = "livepatch bar1"
+GIVES_BACK = "unregister_ftrace_direct_multi o1 T1 free"
+
+
 @pytest.mark.parametrize(
-    ("dead", "function", "declined"), [(True, "bar1", UNFOUND), (True, "foo2", ""), (False, "bar1", "")]
+    ("line", "dead", "declined"),
+    [
+        (GONE, True, UNFOUND),
+        ("livepatch foo2", True, ""),
+        (GONE, False, ""),
+        (GIVES_BACK, True, GIVEN_BACK),
+        (GIVES_BACK.removesuffix(" free"), True, ""),
+        (GIVES_BACK, False, ""),
+    ],
 )
-def test_a_function_that_has_gone_is_not_livepatched_once_ftrace_is_dead(
-    dead: bool, function: str, declined: str
-) -> None:
-    """Our module asks ftrace what klp_patch_func() asks kallsyms before (IPMODIFY-7)."""
-    asked = decliner("delete_module mod1", "fail patch")
+def test_what_our_module_does_otherwise_is_not_asked_once_ftrace_is_dead(line: str, dead: bool, declined: str) -> None:
+    """It asks ftrace what klp_patch_func() asks kallsyms before (IPMODIFY-7), and forgets ops that were given back."""
+    asked = decliner("delete_module mod1", "ftrace_ops o1", "fail patch", semantics="linux-6.12")
     if dead:
         asked.run.inventory = asked.run.inventory.after(parse_operation("livepatch foo1"), Errno("ENODEV", warn=True))
 
-    assert declined == asked.reason(parse_operation(f"livepatch {function}"))
+    assert declined == asked.reason(parse_operation(line))
