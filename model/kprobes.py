@@ -12,6 +12,7 @@ from model.registration import add_ftrace_ops, remove_ftrace_ops
 from model.rules import cite
 from model.sites import traced
 from model.state import FPROBE_OPS, FPROBE_USER, Kprobe, Ops, Program, State, fprobe_ops
+from spec.abi import SYSTEM_V
 from spec.globs import link_pattern
 from spec.prototypes import MODULUS
 from spec.traces import ProgramRun
@@ -173,10 +174,16 @@ def handler(state: State, link: str, function: Function, words: tuple[int, ...])
     return [_observe(kprobe.program, function, words, cookies[0])] * times
 
 
+def _in_registers(function: Function, words: tuple[int, ...]) -> tuple[int, ...]:
+    if function.prototype:
+        return tuple(word for word, slot in zip(words, function.prototype.slots, strict=True) if slot.register)
+    return words + (0,) * (len(SYSTEM_V.arguments) - len(words))
+
+
 def _observe(program: Program, function: Function, words: tuple[int, ...], cookie: int) -> ProgramRun:
     """KPROBE-8: registers, the function's address, and the cookie."""
-    if program.kind == "kprobe" and function.prototype:
-        words = tuple(word for word, slot in zip(words, function.prototype.slots, strict=True) if slot.register)
+    if program.kind == "kprobe":
+        words = _in_registers(function, words)
     return ProgramRun(
         kind=program.kind,
         prog=program.prog,
