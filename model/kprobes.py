@@ -42,13 +42,13 @@ def bpf_kprobe_multi_link_attach(state: State, link: str, program: Program, targ
         named = _list_addresses(state, targets)
     else:
         named = ftrace_lookup_symbols(state, targets)
-    kprobe = Kprobe(program, tuple(sorted(named, key=lambda pair: _address(state, pair[0]))))
-    return register_fprobe_ips(state, link, kprobe)
+    return register_fprobe_ips(state, link, Kprobe(program, tuple(_in_order_of_addresses(state, named))))
 
 
-def _address(state: State, name: str) -> int:
-    """The place of a function among the world's, which is that of its address."""
-    return list(state.world.by_name).index(name)
+def _in_order_of_addresses(state: State, named: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The world lists its functions in the order of their addresses."""
+    place = {name: number for number, name in enumerate(state.world.by_name)}
+    return sorted(named, key=lambda pair: place[pair[0]])
 
 
 def ftrace_lookup_symbols(state: State, targets: Targets) -> list[tuple[str, int]]:
@@ -175,6 +175,7 @@ def handler(state: State, link: str, function: Function, words: tuple[int, ...])
 
 
 def _in_registers(function: Function, words: tuple[int, ...]) -> tuple[int, ...]:
+    """KPROBE-8: a function without a prototype shows all registers, and those without a word are 0."""
     if function.prototype:
         return tuple(word for word, slot in zip(words, function.prototype.slots, strict=True) if slot.register)
     return words + (0,) * (len(SYSTEM_V.arguments) - len(words))

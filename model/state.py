@@ -191,7 +191,7 @@ class Pass:
 
 
 UNCOUNTED = frozenset({"world", "semantics", "cost", "former"})
-"""What is no part of the state's value, or is told elsewhere."""
+"""These fields are no part of the state's value, or are told elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ POKED = (
     op.BpfLinkCreate,
     op.BpfLinkDetach,
 )
-"""What may stop while it patches (NAME-17)."""
+"""These may stop while they patch (NAME-17)."""
 
 MOST_TASKS = 2
 

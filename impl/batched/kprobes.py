@@ -94,7 +94,7 @@ def _list_addresses(state: State, targets: tuple[tuple[str, int | None], ...]) -
 
 
 def _select(state: State, text: str) -> list[int]:
-    """What a pattern selects of the sites, by the symbols; with a module, of that one."""
+    """A pattern selects sites by their symbols; with a module, sites of that one."""
     pattern, functions = link_pattern(text), state.functions
     assert pattern is not None
     match = libbpf_matcher(pattern.glob)

@@ -119,7 +119,7 @@ class Allocations:
         return added, replies
 
     def _submit_beside(self, threads: Threads, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
-        """What is added is one entry. One that is held up has answered PROMISED until it has an end."""
+        """A thread carries out the one entry that is added; one that is held up has answered PROMISED so far."""
         batch = Batch()
         added = add(batch)
         assert isinstance(added, int), "beside tasks an operation is one call"

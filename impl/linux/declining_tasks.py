@@ -1,4 +1,4 @@
-"""What a kernel is not asked to do with tasks that stand in calls, or beside them, and why."""
+"""A kernel is not asked for some steps of tasks that stand in calls, or beside them; each has its reason here."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ AT_RETURN = 1
 def attaching(
     directory: Directory, inventory: Inventory, wanted: BpfLinkCreate, program: int
 ) -> Callable[[Batch], int]:
-    """What adds BPF_LINK_CREATE to a batch: names as symbols, or where one of them is a pattern all as addresses."""
+    """Make what adds BPF_LINK_CREATE to a batch: with symbols, or where one name is a pattern with addresses."""
     pairs = inventory.kprobe_targets(wanted.targets)
     by_address = inventory.by_address(wanted.targets)
     cookies = [cookie or 0 for _, cookie in pairs] if any(cookie is not None for _, cookie in pairs) else None

@@ -1,4 +1,4 @@
-"""What the model and a system answer and show, side by side, by aspect."""
+"""Each aspect of what the model and a system answer and show is compared here, side by side."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _full(value: object) -> str:
 
 
 def compare_outcomes(expected: Outcome, outcome: Outcome, system: System) -> Difference | None:
-    """What an operation answers; with a WARN also what the console says."""
+    """Operations answer the same; a WARN that differs is told with the console's text."""
     if expected == outcome:
         return None
     console = capabilities.console(system) if outcome.warn else ""
@@ -61,7 +61,7 @@ def compare_outcomes(expected: Outcome, outcome: Outcome, system: System) -> Dif
 
 
 def compare_sites(expected: Mapping[str, Site], sites: Mapping[str, Site]) -> Difference | None:
-    """All sites that are no plain nop."""
+    """The same sites are no plain nop, and show the same."""
     if expected == sites:
         return None
     return "sites", site_lines(expected, sites), site_lines(sites, expected)
@@ -117,7 +117,7 @@ def compare_costs(expected: Cost, runner: Runner, model: Reference) -> Differenc
 
 
 def compare_expected(expectation: Expectation | None, text: str) -> Difference | None:
-    """What a seed expects, against what the model says."""
+    """The model says what the seed expects."""
     if expectation is None:
         return None
     wanted = expectation.words or tuple(str(expectation).split())
@@ -128,7 +128,7 @@ def compare_expected(expectation: Expectation | None, text: str) -> Difference |
 
 
 def find_leak(runner: Runner) -> Difference | None:
-    """What is left over at the end of a run, where a system can tell."""
+    """Nothing is left over at the end of a run, as far as the system can tell."""
     left = capabilities.left_over(runner.system)
     return ("leak", NOTHING_LEFT, left) if left else None
 

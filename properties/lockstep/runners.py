@@ -1,4 +1,4 @@
-"""Who takes part in a run: the model, and the systems that are compared with it."""
+"""A run has the model, and the systems that are compared with it."""
 
 from __future__ import annotations
 

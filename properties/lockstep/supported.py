@@ -1,4 +1,4 @@
-"""Which steps can be taken at all, in these semantics and this world."""
+"""A step is refused before it is taken where semantics or world do not have it."""
 
 from __future__ import annotations
 

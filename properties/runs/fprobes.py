@@ -73,7 +73,7 @@ def _fprobes_among_others(s: Semantics) -> Lines:
 
 
 def _not_described() -> Lines:
-    """What belongs to no comparison (NAME-18)."""
+    """These steps belong to no comparison, and are not carried out (NAME-18)."""
     yield "bpf_link_create j8 k1 foo1:1 ?oo1:2 -> -EOPNOTSUPP"
     yield "fail alloc 1000"
     yield "bpf_link_create j8 k1 foo1 -> -EOPNOTSUPP"

@@ -167,7 +167,7 @@ def assemble(program: RecorderProgram, bindings: Bindings) -> bytes:
 
 
 def _probe(program: RecorderProgram, bindings: Bindings) -> list[BpfInstruction]:
-    """What a kprobe program sees: registers in the place of the context, the function's address and the cookie."""
+    """A kprobe program sees registers in the place of the context, the function's address and the cookie."""
     places = (bindings.saved_result,) if program.kind == "kretprobe" else bindings.saved_arguments
     seen = [*_note(program), *_ask(GET_ATTACH_COOKIE, COOKIE)]
     for place, at in enumerate(places):
@@ -176,7 +176,7 @@ def _probe(program: RecorderProgram, bindings: Bindings) -> list[BpfInstruction]
 
 
 def _trace(program: RecorderProgram, bindings: Bindings) -> list[BpfInstruction]:
-    """What a program of a trampoline sees, and the call that it makes."""
+    """A program of a trampoline notes what it sees, and makes its call."""
     return [
         *_call_helpers(program),
         *_load_context(program),

@@ -192,7 +192,7 @@ class Batch:
         self._entries[index] = replace(self._entries[index], thread=number + 1, idle=idle)
 
     def join(self, number: int, milliseconds: int) -> int:
-        """What a thread's entry answered, or -EINPROGRESS after these milliseconds. Its number is free again."""
+        """Wait for a thread's answer, or get -EINPROGRESS after these milliseconds. Its number is free again."""
         return self._add(JOIN, "", (number, milliseconds))
 
     def _add(self, kind: int, syscall: str, arguments: tuple[Argument, ...]) -> int:
