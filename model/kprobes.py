@@ -42,13 +42,7 @@ def bpf_kprobe_multi_link_attach(state: State, link: str, program: Program, targ
         named = _list_addresses(state, targets)
     else:
         named = ftrace_lookup_symbols(state, targets)
-    return register_fprobe_ips(state, link, Kprobe(program, tuple(_in_order_of_addresses(state, named))))
-
-
-def _in_order_of_addresses(state: State, named: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The world lists its functions in the order of their addresses."""
-    place = {name: number for number, name in enumerate(state.world.by_name)}
-    return sorted(named, key=lambda pair: place[pair[0]])
+    return register_fprobe_ips(state, link, Kprobe(program, tuple(named)))
 
 
 def ftrace_lookup_symbols(state: State, targets: Targets) -> list[tuple[str, int]]:

@@ -171,7 +171,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Kprobe:
-    """A link with a fprobe: its program, and each address with its cookie, in the order of addresses."""
+    """A link with a fprobe: its program, and each address with its cookie."""
 
     program: Program
     cookies: tuple[tuple[str, int], ...]
