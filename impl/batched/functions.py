@@ -20,9 +20,12 @@ from spec.globs import matcher
 from spec.sharing import image_key
 from spec.worlds import World
 
-__all__ = ["Functions", "Indices", "Mask", "functions_of"]
+__all__ = ["ALL", "Functions", "Indices", "Mask", "functions_of"]
 
 PATTERNS_KEPT: Final = 64
+
+ALL: Final = slice(None)
+"""All functions, in place of their indices: what is taken by it is no copy."""
 
 
 class Functions:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from impl.batched.functions import Functions, Indices, Mask
+from impl.batched.functions import ALL, Functions, Indices, Mask
 
 __all__ = ["CALLER", "DIRECT", "FIRST_OPS", "GRAPH", "KLP", "REGS_CALLER", "Sites"]
 
@@ -31,7 +31,8 @@ class Sites:
         size = functions.count + 1
         self.count = np.zeros(size, np.int16)
         self.regs = np.zeros(size, np.int16)
-        self.regs_left = np.zeros(size, np.bool_)
+        # One element for all, which nobody may write, until R stays at a site: mostly it never does.
+        self.regs_left = np.broadcast_to(np.False_, size)
         self.codes = np.zeros(size, np.uint16)
         self.ipmodify = np.zeros(size, np.bool_)
         self.direct = np.zeros(size, np.bool_)
@@ -80,29 +81,36 @@ class Sites:
         self.codes[where] -= code
         if regs:
             self.regs[where] -= 1
-            self.regs_left[where] = narrowed
-        bare = self.count[where] == 0
-        self.regs_left[where] = np.where(bare, kept, self.regs_left[where])
+        self._leave_regs(where, np.where(self.count[where] == 0, kept, narrowed if regs else self.regs_left[where]))
         if code == DIRECT:
             self.direct[where] = False
 
     def settle(self, where: Indices) -> None:
         """R is dropped at these sites, where ops cover them of which none needs it."""
-        self.regs_left[where] &= self.count[where] == 0
+        self._leave_regs(where, self.regs_left[where] & (self.count[where] == 0))
 
-    def shows_regs(self, where: Indices) -> Mask:
-        """Whether the line of each site has an R (SITE-1, SITE-6)."""
+    def shows_regs(self, where: Indices | slice = ALL) -> Mask:
+        """Whether the line of each site, or of all sites, has an R (SITE-1, SITE-6)."""
         shown: Mask = np.greater(self.regs[where], 0) | self.regs_left[where]
         return shown
 
     def strands_regs(self) -> bool:
         """Whether R has stayed at a site that no ops covers any more (SYSCTL-5)."""
-        return bool(self.regs_left.any() and (self.count[self.regs_left] == 0).any())
+        return self.regs_left.flags.writeable and bool((self.count[self.regs_left] == 0).any())
 
     def forget(self, where: Indices) -> None:
         """The records of these sites are dropped."""
-        for array in (self.count, self.regs, self.regs_left, self.codes, self.ipmodify, self.direct, self.loaded):
+        for array in (self.count, self.regs, self.codes, self.ipmodify, self.direct, self.loaded):
             array[where] = 0
+        self._leave_regs(where, np.zeros(len(where), np.bool_))
+
+    def _leave_regs(self, where: Indices, kept: Mask) -> None:
+        """Whether R stays at each of these sites."""
+        if not self.regs_left.flags.writeable:
+            if not kept.any():
+                return
+            self.regs_left = self.regs_left.copy()
+        self.regs_left[where] = kept
 
     def covered(self, filter_hash: Mask, notrace_hash: Mask) -> Indices:
         """The loaded sites that an ops with these hashes covers (FILTER-1, FILTER-2)."""

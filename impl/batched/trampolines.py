@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.functions import Functions, Indices, Mask
+from impl.batched.functions import ALL, Functions, Indices, Mask
 from impl.batched.sets import FEXIT, FMOD_RET, LISTS, ProgramSets
 
 __all__ = ["Trampolines"]
@@ -69,8 +69,8 @@ class Trampolines:
         present: Mask = np.greater(self.images(where), 0)
         return present
 
-    def images(self, where: Indices) -> NDArray[np.int32]:
-        """The class that each function's image is made of, 0 without an image."""
+    def images(self, where: Indices | slice = ALL) -> NDArray[np.int32]:
+        """The class that each function's image is made of, 0 without an image; of all functions without `where`."""
         linked = self.sets.of[where]
         if not self._stale_ones:
             return linked
@@ -110,7 +110,9 @@ class Trampolines:
     def put(self, where: Indices) -> int:
         """New images for these functions' programs take their places; how many were built."""
         self.drop_stale(where)
-        self.orig_stack[where] = self.share[where] & self.calls_original(self.sets.of[where])
+        sharing = where[self.share[where]]
+        self.orig_stack[where] = False
+        self.orig_stack[sharing] = self.calls_original(self.sets.of[sharing])
         return self._count_built(where)
 
     def forget(self, where: Indices) -> None:
@@ -125,7 +127,7 @@ class Trampolines:
         keys = np.unique(self._make_keys(where))
         touched = np.zeros(len(self.sets.members), np.bool_)
         touched[self.sets.of[where]] = True
-        outside = touched[self.images(np.arange(len(self.stale)))]
+        outside = touched[self.images()]
         outside[where] = False
         return len(np.setdiff1d(keys, self._make_keys(np.flatnonzero(outside))))
 
@@ -137,5 +139,5 @@ class Trampolines:
 
     def alive(self) -> int:
         """How many images are in place."""
-        present = np.flatnonzero(self.images(np.arange(len(self.stale))))
+        present = np.flatnonzero(self.images())
         return len(present) if self.groups is None else len(np.unique(self._make_keys(present)))

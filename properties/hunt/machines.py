@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from properties.hunt.strategies import CONCEPTS, INTERLEAVED_CONCEPTS, Beginning, beginnings, drawn_for
+from properties.hunt.strategies.drawing import Past
 from properties.lockstep.coverage import Tally
 from properties.lockstep.divergence import Divergence, DivergenceError
 from properties.lockstep.journal import Journal
@@ -31,8 +32,8 @@ PASSED_OVER = INTERLEAVED | {Call, ObserveSite}
 class LockstepMachine(RuleBasedStateMachine):
     """Runs lockstep; its subclasses, made by `machine_for`, have the setting and the rules.
 
-    settles: at the end of the example it is looked what is left over. fell: the last operation, if it failed: the
-    strategies probe what it may have left behind.
+    settles: at the end of the example it is looked what is left over. past: the strategies return to what was used
+    last. fell: the last operation, if it failed: they probe what it may have left behind.
     """
 
     world: ClassVar[World]
@@ -60,6 +61,7 @@ class LockstepMachine(RuleBasedStateMachine):
         )
         self.supports = self.lockstep.supports
         self.fails_nth = self.lockstep.fails_nth
+        self.past = Past()
         self.wide = False
         self.failed = False
         self.settles = False
@@ -70,12 +72,6 @@ class LockstepMachine(RuleBasedStateMachine):
         """What exists now: the strategies draw from it."""
         return self.lockstep.inventory
 
-    @property
-    def past(self) -> tuple[Operation, ...]:
-        """The operations so far: the strategies return to what was used last."""
-        history = (step.operation for step in self.lockstep.history)
-        return tuple(operation for operation in history if type(operation) not in PASSED_OVER)
-
     def execute(self, operations: tuple[Operation, ...]) -> None:
         """Take the steps that the systems support. A system that was interrupted is in no state to be undone."""
         try:
@@ -83,6 +79,8 @@ class LockstepMachine(RuleBasedStateMachine):
                 if self._is_lawful(operation):
                     taken = self.lockstep.step(Step(operation))
                     self.report(taken.divergences)
+                    if type(operation) not in PASSED_OVER:
+                        self.past = self.past.after(self.lockstep.history[-1].operation)
                     self.fell = operation if taken.fell else None
         except KeyboardInterrupt:
             self.failed = True

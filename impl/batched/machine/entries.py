@@ -90,5 +90,6 @@ def branches(sites: NDArray[np.int64], targets: NDArray[np.uint32]) -> NDArray[n
     rows[:, 0] = np.where(targets & np.uint32(1), JMP, CALL)
     distances = (targets & np.uint32(-2 % (1 << 32))) - (sites + (at.TEXT + SITE_BYTES - TOP)).astype(np.uint32)
     rows[:, 1:] = distances.astype("<u4").view(np.uint8).reshape(-1, 4)
-    rows[targets == 0] = np.frombuffer(NOP, np.uint8)
+    if not targets.all():
+        rows[targets == 0] = np.frombuffer(NOP, np.uint8)
     return rows

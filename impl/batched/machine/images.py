@@ -5,7 +5,7 @@ Images are built and freed in bulk: those that one plan describes are relocated 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -133,7 +133,7 @@ class Images:
         Returns the pieces that no function uses any more; the caller gives them to `release` when no site calls them.
         """
         trampolines = state.trampolines
-        made_of = trampolines.images(np.arange(len(self._keys)))
+        made_of = trampolines.images()[: len(self._keys)]
         keys = self._make_content_keys(trampolines, made_of)
         changed = np.flatnonzero(keys != self._keys)
         if not len(changed):
@@ -208,7 +208,8 @@ class Images:
         numbers = self._number[where]
         words = np.zeros(len(where), np.int64)
         for column in (made_of, linked, stacked, numbers):
-            words = words * (int(column.max(initial=0)) + 1) + column.astype(np.int64)
+            if most := int(column.max(initial=0)):
+                words = words * (most + 1) + column.astype(np.int64)
         # numpy sorts small numbers by radix.
         order = np.argsort(words.astype(np.min_scalar_type(int(words.max(initial=0)))), kind="stable")
         ends = np.flatnonzero(np.diff(words[order])) + 1
@@ -224,7 +225,7 @@ class Images:
         places = self._arena.place(len(made.code), len(where))
         everywhere = {**routines().address, **program_symbols(state, nodes)}
         symbols: dict[str, int | NDArray[np.uint64]] = {name: everywhere.get(name, 0) for name in made.symbols}
-        symbols |= {"body": body_addresses(where), "function": entry_addresses(where), "im": image_object(places)}
+        symbols |= {name: where_of(where, places) for name, where_of in _OWN_SYMBOLS.items() if name in made.symbols}
         rows = self._arena.rows(places, len(made.code))
         code = _relocate(made, np.uint64(at.IMAGES) + places.astype(np.uint64), symbols, rows)
         if content.linked != content.made_of:
@@ -298,6 +299,14 @@ def image_object(places: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The struct bpf_tramp_image of the images at these places of the arena."""
     objects: NDArray[np.uint64] = np.uint64(at.IMAGE_OBJECTS) + places.astype(np.uint64) // SMALLEST * WORD
     return objects
+
+
+_OWN_SYMBOLS: Final[dict[str, Callable[[Indices, NDArray[np.int64]], NDArray[np.uint64]]]] = {
+    "body": lambda where, _: body_addresses(where),
+    "function": lambda where, _: entry_addresses(where),
+    "im": lambda _, places: image_object(places),
+}
+"""The symbols that each image has its own of, of functions and of places in the arena."""
 
 
 def program_symbols(state: State, nodes: list[int]) -> dict[str, int]:

@@ -211,7 +211,7 @@ class Text:
         codes = sites.codes[:-1].astype(np.uint32)
         own = codes * np.uint32(OPS_BYTES) + np.uint32(at.OPS_TRAMPOLINES & LOW_HALF)
         alone = np.where(codes == DIRECT, self.direct(), own)
-        together = np.where(sites.shows_regs(np.arange(len(codes))), regs_caller, caller)
+        together = np.where(sites.shows_regs()[:-1], regs_caller, caller)
         count = sites.count[:-1] if not sites.off else np.zeros_like(codes)
         return np.where(count == 0, np.uint32(0), np.where(count == ALONE, alone, together))
 

@@ -51,31 +51,35 @@ ENDS = (1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, -1)
 WORDS = (0, 1, 2, -1, *POWERS, *(power - 1 for power in POWERS), (1 << 64) - 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """last: the last operation. recent: the functions that were covered last, newest first, and not very many."""
+
+    last: op.Operation | None = None
+    recent: tuple[str, ...] = ()
+
+    def after(self, operation: op.Operation) -> Past:
+        """The past once one more operation has been."""
+        covered = covered_functions(operation)
+        recent = tuple(dict.fromkeys((*covered, *self.recent)))[:MOST_RECENT] if covered else self.recent
+        return Past(operation, recent)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a maker draws from: what exists, whose rules, and which operations the systems can carry out.
 
-    past: the operations so far, without those that only observe. wide: from the whole world and the whole range, and
-    not from what is there to meet alone; most flaws show where few things meet often. fails_nth: each allocation of an
-    operation can be made to fail.
+    past: what the operations so far did, without those that only observe. wide: from the whole world and the whole
+    range, and not from what is there to meet alone; most flaws show where few things meet often. fails_nth: each
+    allocation of an operation can be made to fail.
     """
 
     inventory: Inventory
     semantics: Semantics
     supports: frozenset[type[op.Operation]]
-    past: tuple[op.Operation, ...] = ()
+    past: Past = Past()
     wide: bool = True
     fails_nth: bool = False
-
-    @cached_property
-    def recent(self) -> tuple[str, ...]:
-        """The functions that were covered last, newest first, and not very many."""
-        found: dict[str, None] = {}
-        for operation in reversed(self.past):
-            found |= dict.fromkeys(covered_functions(operation))
-            if len(found) >= MOST_RECENT:
-                break
-        return tuple(found)[:MOST_RECENT]
 
     @cached_property
     def shared(self) -> tuple[str, ...]:
@@ -198,7 +202,7 @@ def _pool(
 def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
     world = at.inventory.world
-    return _pool(favourites(world), _other_forms(world) if at.wide else (), at.recent, at.shared)
+    return _pool(favourites(world), _other_forms(world) if at.wide else (), at.past.recent, at.shared)
 
 
 def functions_of(at: Setting, module: str) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ FAULTS = ("register", "jit_charge", "alloc", "filter", "register", "jit_charge",
 
 def _again(draw: DrawFn, at: Setting) -> op.Operation:
     """The last operation once more: a retry, or a double registration."""
-    last = at.past[-1] if at.past else None
+    last = at.past.last
     return _call(draw, at) if last is None or isinstance(last, op.BpfProgLoad | op.FtraceOps) else last
 
 
@@ -268,7 +268,7 @@ def _follow(draw: DrawFn, at: Setting, last: op.Operation) -> tuple[op.Operation
         return ()
     if isinstance(last, ON_GRAPH) and draw(st.booleans()):
         return (_nested_call(draw, at),)
-    named = (*_taken_out(last), *covered_functions(last), *at.recent[:1])
+    named = (*_taken_out(last), *covered_functions(last), *at.past.recent[:1])
     follows: bool = bool(named) and draw(st.booleans())
     return _call_of(named[0], draw, at) if follows else ()
 
@@ -282,7 +282,7 @@ def _list_concerned(fell: op.Operation, at: Setting) -> tuple[str, ...]:
     """The functions that an operation which failed was about, some of those that are there."""
     named = (name.text for name in names_of(fell) if name.space == "function")
     linked = at.inventory.links[fell.link].functions if isinstance(fell, op.BpfLinkDetach) else ()
-    met = at.recent if isinstance(fell, op.RegisterFtraceFunction) else ()
+    met = at.past.recent if isinstance(fell, op.RegisterFtraceFunction) else ()
     there = (name for name in dict.fromkeys((*named, *linked, *met)) if at.inventory.loaded(name))
     return tuple(islice(there, MOST_FUNCTIONS))
 

@@ -26,7 +26,7 @@ def go_on(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     assert at.inventory.pending is not None
     if rarely(draw, 5):
         return (op.Await(at.inventory.pending),)
-    return (op.PokeStep(), *_calls(draw, at, at.recent))
+    return (op.PokeStep(), *_calls(draw, at, at.past.recent))
 
 
 def _functions_of(operation: op.Operation, at: Setting) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def _functions_of(operation: op.Operation, at: Setting) -> tuple[str, ...]:
         return tuple(sorted(inventory.links[operation.link].functions))
     ops = tuple(name.text for name in op.names_of(operation, "uses") if name.space == "ops")
     filtered = tuple(name for text in ops if text in inventory.ops for name in inventory.ops[text].filter)
-    return (*covered_functions(operation), *filtered) or at.recent
+    return (*covered_functions(operation), *filtered) or at.past.recent
 
 
 def _calls(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tuple[op.Call, ...]:
