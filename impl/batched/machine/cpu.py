@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import unicorn
 from unicorn import UcError, x86_const  # type: ignore[attr-defined]
 
-from impl.batched.machine.addresses import STOP
 from impl.batched.machine.entries import SITE_BYTES
+from impl.batched.machine.gate import GIVEN, KEPT, MARKS, Gate
 from impl.batched.machine.memory import MemoryRegion
 from impl.batched.machine.stopping import emulate
 
 __all__ = ["Context", "Cpu", "ExecutionError"]
 
-ARGUMENTS: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RDI", "RSI", "RDX", "RCX", "R8", "R9"))
-PRESERVED: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in "RBX RBP R12 R13 R14 R15".split())
-MARKS: Final = tuple(0x5A5A000000000000 + place for place in range(len(PRESERVED)))
-GIVEN: Final = (*ARGUMENTS, *PRESERVED, x86_const.UC_X86_REG_RSP)
-PLACE: Final = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RIP", "RSP", "RBP"))
-KEPT: Final = (x86_const.UC_X86_REG_RAX, *PRESERVED, x86_const.UC_X86_REG_RSP)
+PLACE: Final = ("rip", "rsp", "rbp")
 MOST_INSTRUCTIONS: Final = 1_000_000
 MICROSECONDS: Final = 1_000_000
 BREAKPOINT: Final = 3
@@ -39,7 +35,8 @@ class Cpu:
     """One processor over some regions."""
 
     def __init__(self, regions: Iterable[MemoryRegion]) -> None:
-        self._regions = tuple(regions)
+        self._gate = Gate()
+        self._regions = (*regions, self._gate.region)
         machine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)  # type: ignore[attr-defined, no-untyped-call]
         # A physical address is cut to 52 bits, so that the kernel's addresses need the virtual TLB.
         machine.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
@@ -86,19 +83,19 @@ class Cpu:
         ExecutionError if it does not come back within MOST_INSTRUCTIONS, or, if they are given, these seconds; or
         without what C preserves. To count instructions takes longer than a short call, to wait longer than a long one.
         """
-        machine = self._machine
+        machine, gate = self._machine, self._gate
         self._lost = ""
-        machine.reg_write_batch(list(zip(GIVEN, (*arguments, *MARKS, stack), strict=True)))
+        gate.aim(function, arguments, stack)
         try:
-            machine.emu_start(function, STOP, seconds * MICROSECONDS, 0 if seconds else MOST_INSTRUCTIONS)
+            machine.emu_start(gate.enter, gate.left, seconds * MICROSECONDS, 0 if seconds else MOST_INSTRUCTIONS)
         except UcError as error:
             raise ExecutionError(f"{error} at {self._read_pc():#x}") from error
         if self._lost:
             raise ExecutionError(self._lost)
-        if self._read_pc() != STOP:
+        if self._read_pc() != gate.left:
             after = f"{seconds} seconds" if seconds else f"{MOST_INSTRUCTIONS} instructions"
             raise ExecutionError(f"not back after {after}, at {self._read_pc():#x}")
-        return self._read_result(stack)
+        return _read_result(gate.kept, stack)
 
     def map(self, region: MemoryRegion) -> None:
         """Memory that comes later."""
@@ -107,7 +104,7 @@ class Cpu:
     def begin(self, arguments: Sequence[int], stack: int, start: int) -> Context:
         """The registers of a task that begins a call as `call` does, with the return address STOP at `stack`."""
         machine = self._machine
-        machine.reg_write_batch(list(zip(GIVEN, (*arguments, *MARKS, stack), strict=True)))
+        machine.reg_write_batch(list(zip(map(_number, GIVEN), (*arguments, *MARKS, stack), strict=True)))
         machine.reg_write(x86_const.UC_X86_REG_RIP, start)
         return machine.context_save()
 
@@ -127,7 +124,7 @@ class Cpu:
         finally:
             machine.ctl_exits_enabled(False)
         machine.context_update(context)
-        found: list[int] = machine.reg_read_batch(PLACE)
+        found: list[int] = machine.reg_read_batch(list(map(_number, PLACE)))
         if found[0] not in stops:
             raise ExecutionError(f"not back after {MOST_INSTRUCTIONS} instructions, at {found[0]:#x}")
         return found[0], found[1], found[2]
@@ -151,13 +148,21 @@ class Cpu:
     def end(self, context: Context, stack: int) -> int:
         """What a task that is back at STOP returns; ExecutionError as of `call`."""
         self._machine.context_restore(context)
-        return self._read_result(stack)
-
-    def _read_result(self, stack: int) -> int:
-        result, *kept = self._machine.reg_read_batch(KEPT)
-        if kept != [*MARKS, stack + 8]:
-            raise ExecutionError("the stack pointer is another after the call, or a register that C preserves is lost")
-        return int(result)
+        return _read_result(self._machine.reg_read_batch(list(map(_number, KEPT))), stack)
 
     def _read_pc(self) -> int:
         return int(self._machine.reg_read(x86_const.UC_X86_REG_RIP))
+
+
+def _read_result(words: Sequence[int], stack: int) -> int:
+    """What a call left in the registers KEPT; returns rax."""
+    *kept, result = words
+    if kept != [*MARKS, stack + WORD]:
+        raise ExecutionError("the stack pointer is another after the call, or a register that C preserves is lost")
+    return int(result)
+
+
+@cache
+def _number(name: str) -> int:
+    """What unicorn calls a register."""
+    return int(getattr(x86_const, f"UC_X86_REG_{name.upper()}"))

@@ -51,14 +51,13 @@ class EmulatedKernel:
         self._tables = Tables(state, text, self._loader.ops_objects)
         self._trace = MemoryRegion(at.TRACE, TRACE_SPACE)
         self._stack = MemoryRegion(at.STACK, STACK_SPACE)
-        self._stop = MemoryRegion(at.STOP, PAGE)
         self._vectors = MemoryRegion(at.VECTORS, VECTOR_SPACE)
         self._task_memory: dict[int, MemoryRegion] = {}
 
     @property
     def regions(self) -> tuple[MemoryRegion, ...]:
         """All memory of the emulated kernel."""
-        own = (self.text.entries, self.text.images, self._trace, self._stack, self._stop, self._vectors)
+        own = (self.text.entries, self.text.images, self._trace, self._stack, self._vectors)
         return (*own, *self._loader.regions, *self._tables.regions)
 
     @cached_property
