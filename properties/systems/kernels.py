@@ -11,10 +11,11 @@ from spec.laboratory import LABORATORIES, OWN, laboratory
 from spec.semantics import Semantics
 from spec.worlds import World
 
-__all__ = ["laboratory_of", "like_a_kernel", "made_for", "setting_of", "without_own"]
+__all__ = ["HOOK_MARKS", "laboratory_of", "like_a_kernel", "made_for", "setting_of", "without_own"]
 
 MARKS = frozenset({"fmod_ret", "sleepable"})
 HOOK_MARKS = frozenset({"lsm", "lsm_sleepable", "lsm_bool"})
+"""What only functions of the kernel's own have."""
 
 
 def laboratory_of(semantics: Semantics) -> World:
