@@ -11,11 +11,12 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from model import kprobes
+from model import kprobes, lsm
 from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
 from model.sites import has_direct_ops
 from model.state import FPROBE_OPS, GRAPH_OPS, Image, Node, Program, State, klp_ops
+from spec.operations import LSM
 from spec.prototypes import MODULUS, Prototype, Type
 from spec.traces import Body, DirectCall, Event, NestedCall, OpsCall, ProgramRun, Trace
 from spec.worlds import Function
@@ -282,12 +283,13 @@ def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool
 
 def _is_running(running: Running, program: Program) -> bool:
     """PROG-6, TASK-6: whether a program is running already, around this call or in another task, and so is missed."""
-    if running.caller and program.prog == running.caller.prog:
-        cite("PROG-6")
-    elif program.prog in running.task.busy:
-        cite("TASK-6")
-    else:
+    inside = running.caller is not None and program.prog == running.caller.prog
+    if not inside and program.prog not in running.task.busy:
         return False
+    if not lsm.guards(program):
+        cite("LSM-5")
+        return False
+    cite("PROG-6" if inside else "TASK-6")
     _bpf_prog_inc_misses_counter(running, program)
     return True
 
@@ -321,7 +323,9 @@ def _call_from_program(running: Running, program: Program) -> None:
 def _observe_run(running: Running, node: Node, word: int, *, is_return: bool) -> ProgramRun:
     """TRAMP-4, TRAMP-5: the context and every helper's answer."""
     program, words = node.program, running.words
-    sees_return = program.kind in {"fexit", "fmod_ret", "fsession"}
+    if program.kind == LSM:
+        cite("LSM-6")
+    sees_return = program.kind in {"fexit", "fmod_ret", "lsm", "fsession"}
     seen = running.width(word)
     return ProgramRun(
         kind=program.kind,
@@ -363,6 +367,9 @@ def _run_body(running: Running) -> int:
 
 
 def _run_function(running: Running, *, patched: bool) -> int:
+    if "empty" in running.function.attributes and not patched:
+        cite("TRACE-7")
+        return 0
     cite("TRACE-2")
     running.events.append(Body(running.words, patched))
     value = _call_callees(running) if running.function.callees else _sum_members(running)

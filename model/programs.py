@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model import parts
+from model import lsm, parts
 from model.endings import Refused
 from model.rules import cite
 from model.state import Program, State
 from spec.abi import SLOT_BYTES
-from spec.operations import KPROBES
+from spec.operations import KPROBES, LSM
 from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import Function
@@ -18,7 +18,7 @@ __all__ = ["bpf_prog_load", "check_attach_target", "check_multi_target", "refuse
 
 READS_RETURN = frozenset({"fexit", "fmod_ret", "fsession"})
 RETURNS_ZERO = frozenset({"fentry", "fexit", "fsession"})
-NEVER_MULTI = frozenset({"fmod_ret", "freplace"})
+NEVER_MULTI = frozenset({"fmod_ret", "lsm", "freplace"})
 
 
 Refusal = tuple[str, ...]
@@ -38,6 +38,10 @@ def bpf_prog_load(state: State, program: Program) -> State:
     if program.target is not None:
         cite("PROG-2")
         check_attach_target(state, program, program.target)
+    elif lsm.misuses_helpers(program):
+        raise Refused(state, "ENOTSUPP", "LSM-1")
+    if program.kind == LSM:
+        cite("LSM-1")
     return replace(state, programs={**state.programs, program.prog: program})
 
 
@@ -46,7 +50,7 @@ def _may_load(facts: Semantics, program: Program) -> bool:
     if program.kind in KPROBES:
         cite("KPROBE-1")
         return not program.multi and program.target is None
-    kinds = {"fmod_ret": facts.fmod_ret, "freplace": facts.freplace, "fsession": facts.fsession}
+    kinds = {"fmod_ret": facts.fmod_ret, "lsm": facts.lsm, "freplace": facts.freplace, "fsession": facts.fsession}
     if not kinds.get(program.kind, True):
         return False
     if program.multi and not facts.tracing_multi:
@@ -83,6 +87,8 @@ def _refuse_target(state: State, program: Program, name: str) -> Refusal:
         return refusal
     if function.lookup == "no_symbol":
         return NO_SYMBOL
+    if program.kind == LSM:
+        return lsm.refuse_hook(state.semantics, program, function)
     if program.sleepable and "sleepable" not in function.attributes:
         return NO_TARGET
     if not program.sleepable and program.kind == "fmod_ret" and "fmod_ret" not in function.attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from model import lsm
 from model.endings import Refused
 from model.faults import reach
 from model.rules import cite
@@ -14,7 +15,7 @@ __all__ = ["bpf_trampoline_link_prog", "bpf_trampoline_unlink_prog", "charge_ima
 
 def bpf_trampoline_link_prog(state: State, function: str, node: Node) -> Trampoline:
     """LINK-3: the function's trampoline with one program more, or Refused."""
-    trampoline, kind = state.trampolines.get(function, Trampoline()), node.program.kind
+    trampoline, kind = state.trampolines.get(function, Trampoline()), lsm.list_of(node.program, state.named(function))
     if trampoline.extension is not None or (kind == "freplace" and trampoline.nodes):
         raise Refused(state, "EBUSY", "LINK-3")
     if kind == "freplace":
@@ -25,12 +26,12 @@ def bpf_trampoline_link_prog(state: State, function: str, node: Node) -> Trampol
     if any(other.program == node.program for other in own):
         raise Refused(state, "EBUSY", "LINK-3")
     cite("LINK-3", "TRAMP-1")
-    return _add_node(trampoline, node)
+    return _add_node(trampoline, kind, node)
 
 
-def _add_node(trampoline: Trampoline, node: Node) -> Trampoline:
+def _add_node(trampoline: Trampoline, kind: str, node: Node) -> Trampoline:
     """TRAMP-1: at the head of its list; a session at the head of two."""
-    match node.program.kind:
+    match kind:
         case "fentry":
             return replace(trampoline, fentry=(node, *trampoline.fentry))
         case "fmod_ret":

@@ -98,6 +98,8 @@ def _refusals(semantics: Semantics, world: World) -> Iterator[tuple[str, str]]:
     if semantics.wide_return_refused and _returns_wide(world):
         yield from ((verb, "-EOPNOTSUPP") for verb in ("bpf_prog_load", *ATTACHING))
     yield from ((verb, "-ENOENT") for verb in _finds_nothing(world, semantics))
+    if semantics.lsm:
+        yield "bpf_prog_load", "-ENOTSUPP"
     if _has_more_slots(world, semantics):
         yield from ((verb, "-ENOTSUPP") for verb in ATTACHING)
 

@@ -12,7 +12,7 @@ from spec import populations
 from spec.prototypes import Prototype, Type
 from spec.worlds import CHAR, INT, LONG, PAIR, Function, World, synthetic
 
-__all__ = ["BESIDE", "LABORATORIES", "laboratory"]
+__all__ = ["BESIDE", "HOOKS", "LABORATORIES", "laboratory"]
 
 LABORATORIES = {f"laboratory-{name.removeprefix('linux-')}": name for name in populations.built_in()}
 """The population of the kernel that a laboratory belongs to, by the laboratory's name."""
@@ -21,11 +21,16 @@ OWN = tuple(
     (
         "bpf_fentry_test1 bpf_fentry_test2 bpf_fentry_test5 bpf_fentry_test6 bpf_modify_return_test "
         "security_binder_set_context_mgr security_sb_remount make_task_dead xen_mc_extend_args panic umip_printk "
-        "branches_show branches_show@2 start_thread_common.constprop.0 __traceiter_percpu_alloc_percpu"
+        "branches_show branches_show@2 start_thread_common.constprop.0 __traceiter_percpu_alloc_percpu "
+        "bpf_lsm_binder_transaction bpf_lsm_quotactl bpf_lsm_settime bpf_lsm_audit_rule_known bpf_lsm_sctp_sk_clone "
+        "bpf_lsm_inode_post_setxattr bpf_lsm_key_getsecurity"
     ).split(),
 )
-"""The kernel's own functions in a laboratory: some that BPF's own tests call, and one or two for each reason for which
-the verifier refuses. Nothing calls them while the harness works."""
+"""The kernel's own functions in a laboratory: some that BPF's own tests call, one or two for each reason for which the
+verifier refuses, and hooks of LSM of every kind. Nothing calls them while the harness works."""
+
+HOOKS = tuple(name for name in OWN if name.startswith("bpf_lsm_"))
+"""Their bodies return LSM_RET_DEFAULT, which is 0 for these, and do nothing else, so that they can be called."""
 
 BESIDE = ("sched_clock", "t_show", "vfs_caches_init", "ksys_semctl", "early_memremap_pgprot_adjust", "security_init")
 """The kernel's own functions in a laboratory that have no site, for each reason; not every kernel has each."""
@@ -60,10 +65,15 @@ SLEEPY = tuple(f"sleepy{count}" for count in (0, 1, 2, 6))
 def laboratory(name: str) -> World:
     """The laboratory of this name, one of LABORATORIES."""
     own = populations.load(LABORATORIES[name])
-    kernel = tuple(function for function in own.functions if function.name in OWN)
+    kernel = tuple(map(_empty, (function for function in own.functions if function.name in OWN)))
     beside = tuple(function for function in own.others if function.name in BESIDE)
     sets = any(function.name == "bpf_modify_return_test2" for function in own.functions)
     return World(name, (*kernel, *_number(_module_functions(sets=sets), own)), beside)
+
+
+def _empty(function: Function) -> Function:
+    """A function of the kernel's own, which is `empty` if it is a hook of LSM."""
+    return replace(function, attributes=function.attributes | {"empty"}) if function.name in HOOKS else function
 
 
 def _module_functions(*, sets: bool) -> tuple[Function, ...]:

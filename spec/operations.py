@@ -17,6 +17,7 @@ __all__ = [
     "HOW",
     "KINDS",
     "KPROBES",
+    "LSM",
     "OPERATIONS",
     "POINTS",
     "STOPS",
@@ -29,9 +30,12 @@ __all__ = [
     "renamed",
 ]
 
-KINDS = ("fentry", "fexit", "fmod_ret", "fsession", "freplace")
+KINDS = ("fentry", "fexit", "fmod_ret", "lsm", "fsession", "freplace")
 KPROBES = ("kprobe", "kretprobe")
 """Kinds of programs that a fprobe runs, at the entry and at the return of functions (KPROBE-1)."""
+
+LSM = "lsm"
+"""The kind of programs that are attached to LSM's hooks (LSM-1)."""
 
 POINTS = ("alloc", "jit_charge", "patch", "register", "filter", "nth", "hash")
 UNSEEN = ("nth", "hash")

@@ -117,6 +117,15 @@ class Semantics:
     freplace: bool
     """freplace programs exist (be8704ff07d2, v5.6); the proposal left them out."""
 
+    lsm: bool
+    """lsm programs exist (fc611f47f218, v5.7), with CONFIG_BPF_LSM, which Debian has; the proposal left them out."""
+
+    lsm_return_checked: bool
+    """What an lsm program returns is looked at (LSM-3).
+
+    Since 5d99e198be27 ("bpf, lsm: Add check for BPF LSM return value"), v6.12.
+    """
+
     fsession: bool
     """fsession programs exist. Since v7.0 ("bpf: add fsession support")."""
 
@@ -237,6 +246,8 @@ _LINUX_6_1 = Semantics(
     noreturn_refused=False,
     fmod_ret=True,
     freplace=True,
+    lsm=True,
+    lsm_return_checked=False,
     fsession=False,
     cookies=True,
     single_cookie_told=False,
@@ -271,6 +282,7 @@ _LINUX_6_12 = replace(
     charge_before_slots=False,
     wide_return_refused=True,
     noreturn_refused=True,
+    lsm_return_checked=True,
     fprobes=True,
     prog_pins_module=True,
     graph_users=16,
@@ -308,6 +320,7 @@ _PROPOSAL_2021 = replace(
     share_ipmodify=False,
     fmod_ret=False,
     freplace=False,
+    lsm=False,
     cookies=False,
     tracing_multi=True,
     parts_limit=20,

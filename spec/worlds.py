@@ -10,7 +10,7 @@ from spec.prototypes import Prototype, Type
 
 __all__ = ["LOOKUPS", "Callee", "Function", "World", "large", "synthetic"]
 
-ALL = frozenset({"fmod_ret", "sleepable", "freplace"})
+ALL = frozenset({"fmod_ret", "sleepable", "freplace", "lsm", "lsm_sleepable"})
 UNPATCHED = frozenset({"disabled", "unrecorded"})
 
 
@@ -37,10 +37,11 @@ class Function:
     name: unique in its world; further symbols of one name are NAME@2, NAME@3, those of vmlinux first, in address order.
     BTF names the first symbol of a name in vmlinux, and the first in each module. prototype: None where BTF has none.
     btf_id: None where BPF cannot name it. module: None for vmlinux; it is also whose BTF names it. attributes: of
-    `deny`, `noreturn`, `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it; `disabled` for a record
-    without a site (FILTER-11), `unrecorded` where ftrace has none; and one of LOOKUPS where the symbol that BPF finds
-    by its name is not this site. callees: what its body calls; its value is then the sum of theirs, otherwise the sum
-    of the arguments' members.
+    `deny`, `noreturn`, `fmod_ret`, `sleepable`, `freplace`, as the kernel's lists have it, and of hooks of LSM `lsm`,
+    `lsm_sleepable`, `lsm_bool` (LSM-2, LSM-3); `empty` for a body of the kernel's that only returns 0 (TRACE-7);
+    `disabled` for a record without a site (FILTER-11), `unrecorded` where ftrace has none; and one of LOOKUPS where the
+    symbol that BPF finds by its name is not this site. callees: what its body calls; its value is then the sum of
+    theirs, otherwise the sum of the arguments' members.
     """
 
     name: str
@@ -203,7 +204,9 @@ LARGE_ATTRIBUTES = {
     7: {"deny"},
     17: {"noreturn", "fmod_ret"},
     27: {"disabled", "fmod_ret"},
+    29: {"lsm"},
     37: set[str](),
+    39: {"lsm", "lsm_bool"},
     47: {"fmod_ret"},
 }
 LARGE_MODULES = ((None, 1250), ("mod1", 60), ("mod2", 100), ("mod3", 60))

@@ -26,7 +26,12 @@ Mask = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
 VMLINUX: Final = -1
-ATTRIBUTES: Final = {"deny": 1, "noreturn": 2, "fmod_ret": 4, "sleepable": 8, "freplace": 16}
+ATTRIBUTES: Final = {
+    name: 1 << bit
+    for bit, name in enumerate(
+        ("deny", "noreturn", "fmod_ret", "sleepable", "freplace", "lsm", "lsm_sleepable", "lsm_bool")
+    )
+}
 PATTERNS_KEPT: Final = 64
 NO_SYMBOL, _OUTSIDE, NO_SITE = (LOOKUPS.index(each) + 1 for each in ("no_symbol", "outside", "no_site"))
 
@@ -36,7 +41,7 @@ class Named:
 
     rank: place in the order of BTF ids, -1 where BTF does not name the function. module: index into the world's
     modules, or VMLINUX. lookup: 0 where BPF finds a site by the name, else from 1 as LOOKUPS has it (PROG-7). recorded:
-    whether ftrace has a site. slots: how many. attributes: bits of ATTRIBUTES.
+    whether ftrace has a site. slots: how many. void: it returns nothing. attributes: bits of ATTRIBUTES.
     """
 
     def __init__(self, world: World) -> None:
@@ -57,6 +62,7 @@ class Named:
         self.describable = self._make_array((p is not None and p.describable for p in prototypes), np.bool_)
         self.has_union = self._make_array((p is not None and p.has_union for p in prototypes), np.bool_)
         self.wide = self._make_array((p is not None and p.returns.size > SLOT_BYTES for p in prototypes), np.bool_)
+        self.void = self._make_array((p is not None and p.returns.kind == "VOID" for p in prototypes), np.bool_)
         self.verdicts: dict[tuple[Semantics, str, bool, bool, int], NDArray[np.uint8]] = {}
         self._symbols = ["" if f is None else f.symbol for f in functions]
         self._index = {f.name: self.beyond + place for place, f in enumerate(world.others)}

@@ -15,8 +15,8 @@ from impl.batched.direct_functions import BPF, NO_ENTRY
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
 from impl.batched.parts import cut_parts, end_parts, parts_met
-from impl.batched.programs import EXTENSION, REFUSALS, RETURN_READERS, refuse_target, verdicts
-from impl.batched.sets import LISTS
+from impl.batched.programs import CALLING, EXTENSION, REFUSALS, refuse_target, verdicts
+from impl.batched.sets import lists_of
 from impl.batched.sites import DIRECT
 from impl.batched.state import Link, Program, State
 from impl.batched.targets import Targets, find_btf, resolve, words
@@ -71,7 +71,8 @@ def _attach_one(state: State, link: str, program: Program, function: str | None,
         # bpf_arch_text_poke() wants a nop, in the kernel's own text (LINK-16).
         raise Refused("EBUSY" if named.lookup[index] == NO_SITE else "EINVAL")
     where = np.array([index])
-    node = state.trampolines.nodes(program.number, program.kind, words([cookie]))
+    lists = lists_of(program.kind, void=bool(named.void[index]))
+    node = state.trampolines.nodes(program.number, lists, words([cookie]))
     errno = _check_linking(state, program, where)[0]
     if errno:
         raise Refused(ERRNOS[errno])
@@ -100,7 +101,7 @@ def _check_linking(state: State, program: Program, where: Indices) -> NDArray[np
         return errnos
     if program.links:
         errnos[sets.holding(program.number, classes)] = BUSY
-    errnos[sets.weight[classes] > state.facts.max_links - len(LISTS[program.kind])] = TOO_BIG
+    errnos[sets.weight[classes] > state.facts.max_links - len(lists_of(program.kind))] = TOO_BIG
     if trampolines.extension:
         errnos[trampolines.extended[where]] = BUSY
     return errnos
@@ -136,7 +137,7 @@ def _build_one(state: State, index: int) -> None:
 
 def _calls_original(state: State, program: Program, where: Indices) -> NDArray[np.bool_]:
     """Whether the function's image, with this program added, calls the original (IMAGE-3)."""
-    if program.kind in RETURN_READERS:
+    if program.kind in CALLING:
         return np.ones(len(where), np.bool_)
     return state.trampolines.calls_original(state.trampolines.sets.of[where])
 
@@ -155,7 +156,7 @@ def _attach_many(state: State, link: str, program: Program, btf: int, targets: T
     first, kept = where[~has], where[has]
     _place_many(state, program, first, kept)
     state.settle(_bill_attaching(state, first, kept))
-    nodes = state.trampolines.nodes(program.number, program.kind, targets.cookies)
+    nodes = state.trampolines.nodes(program.number, lists_of(program.kind), targets.cookies)
     _put_images(state, where, first, nodes)
     program.btf = btf
     _enter(state, link, program, where)
@@ -283,7 +284,7 @@ def detach(state: State, operation: op.BpfLinkDetach) -> Ok:
         del state.trampolines.extension[int(where[0])]
         return Ok()
     weight = state.trampolines.sets.weight[state.trampolines.sets.of[where]]
-    last = weight == len(LISTS[link.program.kind])
+    last = weight == len(lists_of(link.program.kind))
     stays = _unlink(state, link.program, where[last], where[~last])
     return Ok(warn=stays)
 

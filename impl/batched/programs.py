@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from impl.batched.btf import ATTRIBUTES, NO_SYMBOL, VMLINUX, Mask
 from impl.batched.faults import Refused
+from impl.batched.lsm import verify
 from impl.batched.state import Program, State
 from spec import operations as op
 
-__all__ = ["EXTENSION", "REFUSALS", "RETURN_READERS", "load", "refuse_target", "verdicts"]
+__all__ = ["CALLING", "EXTENSION", "REFUSALS", "load", "refuse_target", "verdicts"]
 
 EXTENSION: Final = "freplace"
 REFUSALS: Final = ("", "EINVAL", "EOPNOTSUPP", "ENOENT")
@@ -21,6 +22,9 @@ NOT_SUPPORTED: Final = 2
 NOT_THERE: Final = 3
 PARTS_SLOTS: Final = 6
 RETURN_READERS: Final = frozenset({"fexit", "fmod_ret", "fsession"})
+CALLING: Final = RETURN_READERS | {op.LSM}
+"""Kinds whose images call the original (IMAGE-3)."""
+
 OBSERVERS: Final = frozenset({"fentry", "fexit", "fsession"})
 WORD: Final = 1 << 64
 
@@ -42,6 +46,8 @@ def load(state: State, operation: op.BpfProgLoad) -> None:
     )
     if operation.target is not None:
         refuse_target(state, program, program.target)
+    elif program.kind == op.LSM and program.func_ip:
+        raise Refused("ENOTSUPP")
     state.programs[operation.prog] = state.program_numbered[program.number] = program
 
 
@@ -49,10 +55,11 @@ def _is_malformed(state: State, operation: op.BpfProgLoad) -> bool:
     facts, kind = state.facts, operation.kind
     if kind in op.KPROBES:
         return operation.multi or operation.target is not None
-    if not {"fmod_ret": facts.fmod_ret, "freplace": facts.freplace, "fsession": facts.fsession}.get(kind, True):
+    kinds = {"fmod_ret": facts.fmod_ret, "lsm": facts.lsm, "freplace": facts.freplace, "fsession": facts.fsession}
+    if not kinds.get(kind, True):
         return True
     if operation.multi:
-        refused = not facts.tracing_multi or kind in {"fmod_ret", "freplace"}
+        refused = not facts.tracing_multi or kind in {"fmod_ret", "lsm", "freplace"}
         if refused or operation.target is not None:
             return True
     if operation.sleepable and kind == "freplace":
@@ -67,6 +74,8 @@ def refuse_target(state: State, program: Program, index: int) -> None:
     verdict = verdicts(state, program)[index]
     if verdict:
         raise Refused(REFUSALS[verdict])
+    if program.kind == op.LSM:
+        verify(state, program, index)
 
 
 def verdicts(state: State, program: Program, btf: int = VMLINUX) -> NDArray[np.uint8]:
@@ -92,10 +101,12 @@ def _list_checks(state: State, program: Program, btf: int) -> list[tuple[Mask, i
 
     reads_return = kind in RETURN_READERS
     noreturn = having("noreturn") if reads_return and facts.noreturn_refused else no
-    denied = having("deny") if kind != "freplace" else no
+    denied = having("deny") if kind not in {"freplace", op.LSM} else no
     wide = named.wide if reads_return and facts.wide_return_refused else no
-    sleeping = ~having("sleepable") if program.sleepable else no
+    sleeping = ~having("lsm_sleepable" if kind == op.LSM else "sleepable") if program.sleepable else no
     fixed = ~having("fmod_ret") if kind == "fmod_ret" and not program.sleepable else no
+    if kind == op.LSM:
+        fixed = ~having("lsm")
     unnamed = named.rank < 0
     if kind == "freplace":
         unnamed = unnamed | ~having("freplace")

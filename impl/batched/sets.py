@@ -13,13 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impl.batched.functions import Indices
+from spec.operations import LSM
 
-__all__ = ["FENTRY", "FEXIT", "FMOD_RET", "LISTS", "ProgramSets"]
+__all__ = ["FENTRY", "FEXIT", "FMOD_RET", "LISTS", "ProgramSets", "lists_of"]
 
 FENTRY, FMOD_RET, FEXIT = 0, 1, 2
 LISTS: Final = {"fentry": (FENTRY,), "fmod_ret": (FMOD_RET,), "fexit": (FEXIT,), "fsession": (FENTRY, FEXIT)}
 KINDS: Final = 3
 SOME: Final = 4
+
+
+def lists_of(kind: str, *, void: bool = False) -> tuple[int, ...]:
+    """The lists in which a program of a kind stands, an extension in none; void: its function returns nothing."""
+    if kind == LSM:
+        return (FEXIT,) if void else (FMOD_RET,)
+    return LISTS.get(kind, ())
+
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -185,6 +194,10 @@ class ProgramSets:
         """The nodes of a class, oldest first, each once."""
         nodes: list[int] = self.rows[number, : self.depth[number]].tolist()
         return nodes
+
+    def is_modifying(self, node: int) -> bool:
+        """Whether a node stands in the fmod_ret list."""
+        return bool(self._node_lists[node, FMOD_RET])
 
     def content(self, number: int) -> tuple[list[int], list[int], list[int]]:
         """The nodes of a class: fentry, fmod_ret and fexit list, newest first."""

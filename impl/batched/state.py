@@ -13,6 +13,7 @@ from impl.batched.faults import Faults, Refused
 from impl.batched.functions import Functions, Indices, Mask
 from impl.batched.sites import FIRST_OPS, Sites
 from impl.batched.trampolines import Trampolines
+from spec.operations import LSM
 from spec.semantics import Semantics
 
 __all__ = ["PLAIN", "Graph", "GraphUser", "Kprobe", "Link", "Ops", "Program", "State"]
@@ -134,6 +135,10 @@ class Program:
     calls: str | None
     links: int = 0
     btf: int | None = None
+
+    def is_guarded(self) -> bool:
+        """Whether its helpers keep it from running while it runs, which those of lsm programs do not (LSM-5)."""
+        return self.kind != LSM
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impl.batched.functions import ALL, Functions, Indices, Mask
-from impl.batched.sets import FEXIT, FMOD_RET, LISTS, ProgramSets
+from impl.batched.sets import FEXIT, FMOD_RET, ProgramSets
 
 __all__ = ["Trampolines"]
 
@@ -37,20 +37,21 @@ class Trampolines:
         self.part = np.zeros(size if parts else 0, np.int32)
         self.parts_made = 0
         self.cookies = np.zeros(8, np.uint64)
-        self._nodes: dict[int, tuple[NDArray[np.uint64], NDArray[np.int32]]] = {}
+        self._nodes: dict[tuple[int, tuple[int, ...]], tuple[NDArray[np.uint64], NDArray[np.int32]]] = {}
         self._stale_ones = 0
 
-    def nodes(self, program: int, kind: str, cookies: NDArray[np.uint64]) -> NDArray[np.int32]:
-        """The node of a program with each of these cookies."""
-        known, numbers = self._nodes.get(program, (np.empty(0, np.uint64), np.empty(0, np.int32)))
+    def nodes(self, program: int, lists: tuple[int, ...], cookies: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """The node of a program in these lists with each of these cookies."""
+        key = program, lists
+        known, numbers = self._nodes.get(key, (np.empty(0, np.uint64), np.empty(0, np.int32)))
         fresh = np.setdiff1d(cookies, known)
         if len(fresh):
-            made = self.sets.new_nodes(program, LISTS.get(kind, ()), len(fresh))
+            made = self.sets.new_nodes(program, lists, len(fresh))
             self._remember(made, fresh)
             known, numbers = np.concatenate([known, fresh]), np.concatenate([numbers, made])
             order = np.argsort(known)
             known, numbers = known[order], numbers[order]
-            self._nodes[program] = known, numbers
+            self._nodes[key] = known, numbers
         return numbers[np.searchsorted(known, cookies)]
 
     def _remember(self, nodes: NDArray[np.int32], cookies: NDArray[np.uint64]) -> None:

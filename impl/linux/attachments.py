@@ -27,9 +27,13 @@ from spec.worlds import Function
 
 __all__ = ["Attachments", "Loaded"]
 
-TRIALS = {"fmod_ret": "security_sb_remount"}
+TRIALS = {"fmod_ret": "security_sb_remount", op.LSM: "bpf_lsm_quotactl"}
 OTHER_TRIAL = "bpf_fentry_test1"
-"""Functions of vmlinux for which a program without a target is tried out when it is declared."""
+"""Functions of vmlinux for which a program without a target is tried out when it is declared.
+
+What an lsm program may return depends on its hook, so that it is tried with 0 (LSM-3). A kernel without hooks refuses
+it on any function.
+"""
 
 Attach = Callable[[Batch], int]
 
@@ -103,11 +107,17 @@ class Attachments:
     def _try_loading(self, declared: op.BpfProgLoad) -> Outcome:
         vmlinux = self.directory.station.btfs[None]
         name = TRIALS.get(declared.kind, OTHER_TRIAL)
+        if declared.kind == op.LSM and name not in vmlinux.functions:
+            name = OTHER_TRIAL
         target = vmlinux.functions.get(name)
         if target is None:
             raise BadInputError(f"the kernel's BTF has no {name}, on which {declared.kind} programs are tried")
         code = RecorderProgram(
-            0, declared.kind, slots=len(vmlinux.prototype(target).slots), returns=declared.returns or 0
+            0,
+            declared.kind,
+            slots=len(vmlinux.prototype(target).slots),
+            func_ip=declared.func_ip,
+            returns=0 if declared.kind == op.LSM else declared.returns or 0,
         )
         bindings = self.directory.station.bindings
         loaded, replies = self.allocations.submit(lambda batch: load(batch, code, bindings, btf_id=target))

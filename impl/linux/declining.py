@@ -98,10 +98,15 @@ class Decliner:
         }
 
     def _call(self, operation: op.Call) -> str:
-        if operation.function in self.directory.station.own:
+        if self._keeps_no_records(operation.function):
             return "does not call the kernel's own functions: their bodies keep no records"
         # ftrace_kill() makes a site that several ops cover call ftrace_stub().
         return "calls nothing after ftrace has died" if self._dead else ""
+
+    def _keeps_no_records(self, function: str) -> bool:
+        """Whether a body does something that nobody notes: one of the kernel's own that is not empty (TRACE-7)."""
+        found = self.directory.station.world.find(function)
+        return found is not None and found.name in self.directory.station.own and "empty" not in found.attributes
 
     def _fail(self, operation: op.Fail) -> str:
         if operation.point == "nth":
@@ -276,7 +281,7 @@ class Decliner:
     def _load(self, operation: op.BpfProgLoad) -> str:
         if operation.kind == "freplace":
             return "has no functions that an extension may replace"
-        own = operation.calls in self.directory.station.own
+        own = operation.calls is not None and self._keeps_no_records(operation.calls)
         return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 
     def _direct_ops_lives(self, beside: int) -> bool:

@@ -15,6 +15,7 @@ from impl.planted import (
     direct,
     ftrace,
     graph,
+    hooks,
     images,
     ipmodify,
     kprobes,
@@ -33,7 +34,7 @@ __all__ = ["PLANTED", "SYSTEMS", "Planted"]
 _PLACES: Mapping[str, Planted] = {
     f"{module.__name__}:{name}": bug
     for module in (
-        *(ftrace, direct, graph, ipmodify, kprobes, links, programs, images, tasks, words, numbers, pages),
+        *(ftrace, direct, graph, hooks, ipmodify, kprobes, links, programs, images, tasks, words, numbers, pages),
         poking,
     )
     for name, bug in vars(module).items()

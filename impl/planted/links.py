@@ -15,7 +15,7 @@ from impl.batched.faults import Refused
 from impl.batched.functions import Indices
 from impl.batched.links import BUSY, TOO_BIG
 from impl.batched.programs import EXTENSION
-from impl.batched.sets import ProgramSets
+from impl.batched.sets import ProgramSets, lists_of
 from impl.batched.state import Link, Program, State
 from impl.batched.system import Batched
 from impl.batched.targets import Targets, words
@@ -123,7 +123,7 @@ def rollback_keeps_link(original: Original, state: State, program: Program, firs
         original(state, program, first, kept)
     except Refused:
         if len(kept):
-            node = state.trampolines.nodes(program.number, program.kind, words([None]))[0]
+            node = state.trampolines.nodes(program.number, lists_of(program.kind), words([None]))[0]
             state.trampolines.sets.attach(kept, int(node))
             state.version += 1
         raise

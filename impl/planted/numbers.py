@@ -167,12 +167,12 @@ def program_in_eight_trampolines(original: Original, state: State, program: Prog
     f"{_many(9, 'bpf_raw_tracepoint_open l# p1 foo# cookie=#')}\ncall foo9 1 2 3 4 5 6 7 8 9",
 )
 def ninth_cookie_of_a_program(
-    original: Original, trampolines: Trampolines, program: int, kind: str, cookies: NDArray[np.uint64]
+    original: Original, trampolines: Trampolines, program: int, lists: tuple[int, ...], cookies: NDArray[np.uint64]
 ) -> Any:
     """A program has eight cookies; with more of them a new one is 0."""
-    known = trampolines._nodes.get(program)  # noqa: SLF001 a bug has no manners
+    known = trampolines._nodes.get((program, lists))  # noqa: SLF001 a bug has no manners
     full = known is not None and len(known[0]) >= 8
-    found = original(trampolines, program, kind, cookies)
+    found = original(trampolines, program, lists, cookies)
     if known is not None and full:
         trampolines.cookies[found[~np.isin(cookies, known[0])]] = 0
     return found

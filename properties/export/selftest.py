@@ -130,6 +130,8 @@ class _Writer:
     def _check_load(self, declared: op.BpfProgLoad, recorded: Recorded) -> None:
         if declared.kind in op.KPROBES:
             raise _NoCounterpartError("links of kprobe programs are not written yet")
+        if declared.kind == op.LSM:
+            raise _NoCounterpartError("programs of LSM's hooks are not written yet")
         if declared.multi:
             raise _NoCounterpartError("a link of several functions is not yet in every libbpf")
         if declared.kind == "freplace":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from properties.kernels.directed_tasks import TASK_RUNS, a_sleepable_program_waits
 from properties.runs.corpus import FixedRun, fixed_run, seeds_under_every_preset
+from properties.runs.hooks import HOOK_RUNS
 from spec.laboratory import BESIDE
 from spec.semantics import Semantics
 from spec.worlds import World
@@ -25,7 +26,7 @@ def linux_directed(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
     yield from seeds_under_every_preset(SEEDS, lab, semantics)
     marked = lab.by_name["sleepy1"].attributes
     chosen = (_sleepable_programs, a_sleepable_program_waits) if marked else (_fmod_ret_up_to_the_limit,)
-    for make in (*_RUNS, *TASK_RUNS, *chosen):
+    for make in (*_RUNS, *TASK_RUNS, *HOOK_RUNS, *chosen):
         if steps := list(make(semantics)):
             yield fixed_run(make.__name__.lstrip("_"), lab, semantics, steps)
 

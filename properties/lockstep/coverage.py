@@ -29,6 +29,8 @@ LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
     (lambda s: not s.has_parts, "LINK-11 PROG-4"),
     (lambda s: s.prog_pins_module, "NAME-10"),
     (lambda s: not s.fmod_ret, "TRAMP-3 GRAPH-9"),
+    (lambda s: not s.lsm, "LSM-1 LSM-2 LSM-3 LSM-4 LSM-5 LSM-6"),
+    (lambda s: not s.lsm_return_checked, "LSM-3"),
     (lambda s: not s.fsession, "TRAMP-6"),
     (lambda s: not s.freplace, "LINK-5 TRACE-6"),
     (lambda s: not s.cookies, "LINK-15"),

@@ -16,7 +16,7 @@ import numpy as np
 from impl.batched import Batched, per_function
 from impl.batched.direct_functions import BPF, DirectFunctions
 from impl.batched.parts import parts_met
-from properties.plan.probes import Probe
+from properties.plan.probes import SINGLE, Probe
 from spec import operations as op
 from spec.costs import Cost
 from spec.operations import Operation
@@ -167,7 +167,7 @@ class Batches:
 def attach_in_batches(probes: Sequence[Probe], attached: Sequence[Sequence[Function]], semantics: Semantics) -> Batches:
     """Attach each probe in one call for each BTF to the functions that take it (LINK-17).
 
-    There is no such call for fmod_ret (PROG-1).
+    There is no such call for some kinds (SINGLE).
     """
     if not semantics.tracing_multi:
         return Batches(None, {})
@@ -191,7 +191,7 @@ def attach_in_batches(probes: Sequence[Probe], attached: Sequence[Sequence[Funct
 
 def _links(probe: Probe, functions: Sequence[Function]) -> Iterator[tuple[op.BpfProgLoad, op.BpfLinkCreate]]:
     """One program and link for all functions of a BTF, or one for each function."""
-    multi = probe.kind != "fmod_ret"
+    multi = probe.kind not in SINGLE
     groups: dict[str, list[tuple[str, None]]] = {}
     for function in functions:
         groups.setdefault((function.module or "") if multi else function.name, []).append((function.name, None))

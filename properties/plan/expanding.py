@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from impl.batched import per_function
-from properties.plan.probes import Probe
+from properties.plan.probes import SINGLE, Probe
 from properties.plan.selecting import VMLINUX
 from spec import operations as op
 from spec.outcomes import Errno
@@ -40,7 +40,7 @@ class Expansion:
 
 def expansions(probe: Probe, attached: Collection[Function], world: World, semantics: Semantics) -> Iterator[Expansion]:
     """What one call with the probe's glob does in each BTF, expanded both ways; attached: what takes the probe."""
-    if not semantics.tracing_multi or semantics.has_parts or probe.kind == "fmod_ret":
+    if not semantics.tracing_multi or semantics.has_parts or probe.kind in SINGLE:
         return
     taking = frozenset(function.name for function in attached)
     hows = {how: words for how, words in HOWS.items() if how or not probe.selection.by_retsnoop}

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from spec.abi import SLOT_BYTES
+from spec.operations import LSM
 from spec.prototypes import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, Prototype
 from spec.semantics import Semantics
 from spec.worlds import Function, World
@@ -48,7 +49,8 @@ class _Refusal:
     @property
     def lacks_kind(self) -> bool:
         """Whether the kernel has no programs of this kind at all."""
-        return not {"fmod_ret": self.facts.fmod_ret, "fsession": self.facts.fsession}.get(self.kind, True)
+        kinds = {"fmod_ret": self.facts.fmod_ret, LSM: self.facts.lsm, "fsession": self.facts.fsession}
+        return not kinds.get(self.kind, True)
 
     @property
     def lacks_btf(self) -> bool:
@@ -85,6 +87,10 @@ _BY_FUNCTION: Final[tuple[tuple[Reason, Callable[[_Refusal], bool]], ...]] = (
     (
         Reason("PROG-3", "its return value may not be modified"),
         lambda r: r.kind == "fmod_ret" and "fmod_ret" not in r.function.attributes,
+    ),
+    (
+        Reason("LSM-2", "no hook of LSM, or one that is disabled"),
+        lambda r: r.kind == LSM and "lsm" not in r.function.attributes,
     ),
     (Reason("PROG-3", "denied: trampolines use it themselves"), lambda r: "deny" in r.function.attributes),
     (

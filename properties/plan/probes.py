@@ -10,9 +10,11 @@ from typing import Final
 from properties.plan.selecting import VMLINUX, NameGlob, Selection, parse_types, select_as_retsnoop
 from spec.errors import BadInputError
 from spec.globs import matcher, record_index, without_bang
+from spec.operations import LSM
+from spec.populations.hooks import PREFIX as HOOK
 from spec.worlds import Function, World
 
-__all__ = ["KINDS", "Probe", "is_program", "parse_probe", "parse_probes", "snoop"]
+__all__ = ["KINDS", "SINGLE", "Probe", "is_program", "parse_probe", "parse_probes", "snoop"]
 
 KINDS: Final = {
     "fentry": "fentry",
@@ -22,8 +24,12 @@ KINDS: Final = {
     "kretfunc": "fexit",
     "fr": "fexit",
     "fmod_ret": "fmod_ret",
+    "lsm": "lsm",
     "fsession": "fsession",
 }
+SINGLE: Final = frozenset({"fmod_ret", "lsm"})
+"""Kinds that no call attaches to many functions (PROG-1)."""
+
 SPELLED: Final = [kind for kind in KINDS if len(kind) > 2]
 KPROBES: Final = {"kprobe": "fentry", "k": "fentry", "kretprobe": "fexit", "kr": "fexit"}
 BESIDE: Final = re.compile(r"(?:BEGIN|END|begin|end|config\s*=|(?:interval|i|profile|p|self):.*)", re.DOTALL)
@@ -97,6 +103,9 @@ def parse_probe(text: str, number: int, world: World, denied: tuple[NameGlob, ..
         raise BadInputError(f"unknown kind '{kind}' in '{text}': write one of {', '.join(SPELLED)}")
     if without_bang(glob)[1]:
         raise BadInputError(f"'{text}' asks for removal: write the glob without '!', and --deny GLOB beside it")
+    if kind == LSM and not glob.startswith(HOOK):
+        # As libbpf reads the section lsm/NAME.
+        glob = HOOK + glob
     types = parse_types(typed["types"], world) if typed else ()
     selection = Selection((NameGlob(glob, module if named else None),), denied, types)
     matched = _match(selection, world)

@@ -12,7 +12,7 @@ from impl.batched.jit.plan import ImagePlan, LinkKind, PlanError, TrampLink
 from impl.batched.jit.template import Template
 from impl.batched.jit.x86_64 import X86_64 as ISA
 from properties.prover.architecture import Architecture
-from properties.prover.goal import Goal, Kind, Program, Run
+from properties.prover.goal import Goal, Program, Run
 from properties.prover.image import Image, Patch
 from properties.prover.steps import RETURNED_EARLY, skipped
 from properties.prover.x86_64 import X86_64
@@ -31,19 +31,14 @@ HELPERS: Final = {
     for number, name in enumerate(
         (
             "__bpf_tramp_enter __bpf_tramp_exit __bpf_prog_enter_recur __bpf_prog_exit_recur "
-            "__bpf_prog_enter_sleepable_recur __bpf_prog_exit_sleepable_recur"
+            "__bpf_prog_enter_sleepable_recur __bpf_prog_exit_sleepable_recur "
+            "__bpf_prog_enter __bpf_prog_exit __bpf_prog_enter_sleepable __bpf_prog_exit_sleepable"
         ).split()
     )
 }
 
 IM: Final = 0xFFFF888004A78000
 POINTER: Final = 0xFFFFC90000085000
-LINKS: Final[dict[Kind, LinkKind]] = {
-    "fentry": "fentry",
-    "fexit": "fexit",
-    "fmod_ret": "fmod_ret",
-    "fsession": "fsession",
-}
 
 
 def generated(
@@ -64,18 +59,22 @@ def generated(
     """
     if generic and not all(slot.register for slot in architecture.convention.slots(prototype.shape.arguments)):
         raise PlanError("an image for every arity finds no arguments on the stack")
-    plan = ImagePlan(prototype.shape, _make_links(programs), func_ip, orig_stack, site, shared or generic)
+    plan = ImagePlan(prototype.shape, _make_links(prototype, programs), func_ip, orig_stack, site, shared or generic)
     if generic:
         plan = replace(plan, shape=None)
     goal = goal_of(prototype, programs, plan, architecture)
     return bound(template(plan, isa), goal, architecture), goal
 
 
-def _make_links(programs: Sequence[Program]) -> tuple[TrampLink, ...]:
-    kinds = {program.kind for program in programs} - LINKS.keys()
-    if kinds:
-        raise PlanError(f"no image is generated for programs of kind {', '.join(sorted(kinds))}")
-    return tuple(TrampLink(LINKS[program.kind], bool(program.sleepable)) for program in programs)
+def _make_links(prototype: Prototype, programs: Sequence[Program]) -> tuple[TrampLink, ...]:
+    """The links of programs; an lsm program's is in the list that the hook's return value decides, and unguarded."""
+    of_hooks: LinkKind = "fmod_ret" if prototype.returns.size else "fexit"
+    return tuple(
+        TrampLink(
+            of_hooks if program.kind == "lsm" else program.kind, bool(program.sleepable), guarded=program.kind != "lsm"
+        )
+        for program in programs
+    )
 
 
 def goal_of(

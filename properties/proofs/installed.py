@@ -27,6 +27,7 @@ from spec.prototypes import Prototype, Type
 __all__ = ["installed"]
 
 LONG = Type("long", "INT", SLOT_BYTES)
+VOID = Type("void", "VOID", 0)
 ANY_ARITY = Prototype((LONG,) * len(SYSTEM_V.arguments), LONG)
 
 
@@ -100,7 +101,7 @@ def _make_goal(system: Batched, index: int, address: int) -> Goal:
     shared = trampolines.level != "per_function"
     generic = trampolines.level == "generic" and prototype.in_registers
     return Goal(
-        ANY_ARITY if generic else prototype,
+        _of_any_arity(prototype) if generic else prototype,
         tuple(_describe_program(program, symbols, place) for place, program in enumerate(loaded)),
         function=int(entry_addresses(where)[0]),
         body=int(body_addresses(where)[0]),
@@ -113,6 +114,11 @@ def _make_goal(system: Batched, index: int, address: int) -> Goal:
         counts=tuple(range(len(SYSTEM_V.arguments) + 1)) if generic else (),
         lookup_ip=known["lookup_ip"] if shared and func_ip else None,
     )
+
+
+def _of_any_arity(prototype: Prototype) -> Prototype:
+    """As many arguments as there are registers. Whether a hook returns something decides where its programs stand."""
+    return Prototype(ANY_ARITY.arguments, VOID) if prototype.returns.kind == "VOID" else ANY_ARITY
 
 
 def _describe_program(program: Loaded, symbols: dict[str, int], place: int) -> Program:

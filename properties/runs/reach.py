@@ -11,6 +11,7 @@ from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
 from properties.runs.corpus import interleaved, seeds
 from properties.runs.directed import directed
+from properties.runs.hooks import hooks, hooks_world
 from properties.runs.sweep import sweep
 from properties.runs.unsited import unsited, unsited_world
 from spec.answers import answers
@@ -61,9 +62,7 @@ def reach(semantics: Semantics, factories: Sequence[SystemFactory]) -> Reached:
     """
     tally = Tally(semantics)
     runs = calls = 0
-    whole = [
-        (run, factories) for run in (*directed(semantics), *unsited(semantics), *sweep(semantics), *seeds(semantics))
-    ]
+    whole = [(run, factories) for make in (directed, unsited, hooks, sweep, seeds) for run in make(semantics)]
     able = [factory for factory in factories if _interleaves(factory, semantics)]
     for run, systems in (*whole, *((run, able) for run in interleaved(semantics))):
         lockstep = Lockstep(run.world, semantics, systems, tally=tally)
@@ -97,4 +96,4 @@ def _summarize(tally: Tally, runs: int, calls: int, divergence: tuple[str, Diver
 
 @cache
 def _worlds() -> tuple[World, ...]:
-    return synthetic(), unsited_world()
+    return synthetic(), unsited_world(), hooks_world()

@@ -11,9 +11,11 @@ from spec.laboratory import LABORATORIES, OWN, laboratory
 from spec.semantics import Semantics
 from spec.worlds import World
 
-__all__ = ["laboratory_of", "like_a_kernel", "made_for", "setting_of", "without_own"]
+__all__ = ["HOOK_MARKS", "laboratory_of", "like_a_kernel", "made_for", "setting_of", "without_own"]
 
 MARKS = frozenset({"fmod_ret", "sleepable"})
+HOOK_MARKS = frozenset({"lsm", "lsm_sleepable", "lsm_bool"})
+"""What only functions of the kernel's own have."""
 
 
 def laboratory_of(semantics: Semantics) -> World:
@@ -29,12 +31,14 @@ def without_own(world: World) -> World:
 def like_a_kernel(world: World, semantics: Semantics) -> World:
     """A world as a kernel can be given it: if a module cannot mark its functions for fmod_ret there, none is marked.
 
-    Functions that extensions may replace are no kernel's, so they are those that a module of ours would hold.
+    Nor is any of a module's functions a hook of LSM. Functions that extensions may replace are no kernel's, so they are
+    those that a module of ours would hold.
     """
     made = any("freplace" in function.attributes for function in world.functions)
-    if not made or semantics.name not in KERNELS or laboratory_of(semantics).by_name["sleepy1"].attributes:
+    if not made or semantics.name not in KERNELS:
         return world
-    unmarked = tuple(replace(f, attributes=f.attributes - MARKS) for f in world.functions)
+    marks = HOOK_MARKS if laboratory_of(semantics).by_name["sleepy1"].attributes else HOOK_MARKS | MARKS
+    unmarked = tuple(replace(f, attributes=f.attributes - marks) for f in world.functions)
     return replace(world, functions=unmarked)
 
 

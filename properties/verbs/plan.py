@@ -16,7 +16,7 @@ from rich.text import Text
 from properties.plan.expanding import Expansion, expansions
 from properties.plan.explaining import Reason, find_endless, find_lost
 from properties.plan.planning import Plan, plan
-from properties.plan.probes import KINDS, Probe, is_program, parse_probes, snoop
+from properties.plan.probes import KINDS, SINGLE, Probe, is_program, parse_probes, snoop
 from properties.plan.recording import make_record
 from properties.plan.selecting import parse_lists
 from properties.report.records import write_record
@@ -245,8 +245,8 @@ def _notes(probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
             f"{', '.join(single)}: there is no batch attach for BPF. For comparison, the cost of one "
             "register_ftrace_direct_multi of an allocated ops with one raw trampoline on all these functions."
         )
-    if len(single) < len(plans) and any(probe.kind == "fmod_ret" for probe in probes):
-        yield "There is no batch attach of fmod_ret programs: they always go one function a call (PROG-1)."
+    for kind in sorted(SINGLE.intersection(probe.kind for probe in probes)) if len(single) < len(plans) else ():
+        yield f"There is no batch attach of {kind} programs: they always go one function a call (PROG-1)."
     for each in plans:
         yield from _batch_notes(each)
 

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from spec import reading
 from spec.errors import BadInputError
+from spec.populations import hooks
 from spec.prototypes import Prototype, Type
 from spec.reading import matching, one_of
 from spec.worlds import LOOKUPS, Function, World
@@ -36,7 +37,8 @@ _LARGEST_BTF_ID = (1 << 32) - 1
 _KINDS = ("INT", "PTR", "ENUM", "STRUCT", "UNION", "VOID")
 # How available_filter_functions names the record of a weak function that was overridden; ftrace flags it DISABLED.
 _WEAK = "__ftrace_invalid_address__"
-_ATTRIBUTES = ("disabled", "deny", "noreturn", "fmod_ret", "sleepable", "freplace", *LOOKUPS)
+_LISTED = ("deny", "noreturn", "fmod_ret", "sleepable", "freplace", "lsm", "lsm_sleepable", "lsm_bool")
+_ATTRIBUTES = ("disabled", *_LISTED, "empty", *LOOKUPS)
 
 _Kernel = matching("a kernel's version, MAJOR.MINOR", r"[0-9]{1,3}\.[0-9]{1,3}(?:[.+-][A-Za-z0-9_.+~-]{0,64})?")
 _Symbol = matching("a symbol", r"[A-Za-z_.$][A-Za-z0-9_.$]{0,511}")
@@ -94,10 +96,16 @@ class _Facts:
     fmod_ret_prefixes: tuple[str, ...] = ("security_",)
     sleepable: frozenset[str] = frozenset()
     sleepable_prefixes: tuple[str, ...] = ()
+    lsm_refused: frozenset[str] = hooks.REFUSED
+    lsm_sleepable: frozenset[str] = hooks.SLEEPABLE
 
     def of(self, name: str, *, core: bool) -> frozenset[str]:
         """The attributes of one function that BTF names; core: vmlinux's BTF, for the lists are of ids in that."""
+        hook = name.removeprefix(hooks.PREFIX) if core and name.startswith(hooks.PREFIX) else ""
         found = {
+            "lsm": hook and hook not in self.lsm_refused,
+            "lsm_sleepable": hook in self.lsm_sleepable,
+            "lsm_bool": hook in hooks.BOOL,
             "deny": core and name in self.deny,
             "noreturn": core and name in self.noreturn,
             "fmod_ret": (core and name in self.fmod_ret) or name.startswith(self.fmod_ret_prefixes),
@@ -135,9 +143,21 @@ _MODIFIABLE = frozenset(
 )
 _SLEEPABLE = frozenset({"bpf_fentry_test1"})
 
+# Since 6.12 they stand in sleepable_lsm_hooks where CONFIG_SECURITY_PATH is on, and in 7.3 these do, too.
+_PATHS = frozenset(f"path_{name}" for name in "chmod chown link mkdir rename rmdir symlink truncate unlink".split())
+_SLEEPABLE_SINCE = frozenset(
+    {"bdev_alloc_security", "bdev_setintegrity", "inode_post_removexattr", "inode_removexattr"},
+)
+
 _FACTS = {
-    (6, 1): _Facts(deny=_MIGRATE, noreturn=_NORETURN),
-    (6, 12): _Facts(deny=_MIGRATE | _RCU, noreturn=_NORETURN, fmod_ret=_MODIFIABLE, sleepable=_SLEEPABLE),
+    (6, 1): _Facts(deny=_MIGRATE, noreturn=_NORETURN, lsm_sleepable=hooks.SLEEPABLE | {"inet_conn_established"}),
+    (6, 12): _Facts(
+        deny=_MIGRATE | _RCU,
+        noreturn=_NORETURN,
+        fmod_ret=_MODIFIABLE,
+        sleepable=_SLEEPABLE,
+        lsm_sleepable=hooks.SLEEPABLE | _PATHS,
+    ),
     # Without error injection 7.3 takes system calls too: check_attach_sleepable, check_attach_modify_return.
     (7, 3): _Facts(
         deny=_MIGRATE | _RCU | {"___migrate_enable"},
@@ -146,6 +166,8 @@ _FACTS = {
         fmod_ret_prefixes=("security_", "__x64_"),
         sleepable=_SLEEPABLE,
         sleepable_prefixes=("__x64_",),
+        lsm_refused=hooks.REFUSED | {"file_alloc_security"},
+        lsm_sleepable=hooks.SLEEPABLE | _PATHS | _SLEEPABLE_SINCE,
     ),
 }
 

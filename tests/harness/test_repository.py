@@ -23,8 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 RULE = re.compile(r"- \*\*([A-Z]+-[1-9][0-9]*)\*\* ([^\n]+) \[([^\[\]]+)\]")
 PREFIXES = (
-    "NAME GLOB FILTER OPS SITE SYSCTL DIRECT IPMODIFY GRAPH PROG LINK KPROBE TRAMP IMAGE ARG TRACE MODULE FAIL DEAD "
-    "TASK COST SETTLE POKE"
+    "NAME GLOB FILTER OPS SITE SYSCTL DIRECT IPMODIFY GRAPH PROG LINK LSM KPROBE TRAMP IMAGE ARG TRACE MODULE FAIL "
+    "DEAD TASK COST SETTLE POKE"
 )
 CITATION = re.compile(rf"\b(?:{PREFIXES.replace(' ', '|')})-[0-9]+\b")
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".ini", ".seed", ".cfg", ".sh", ".yml", ""}

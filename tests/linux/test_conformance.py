@@ -171,7 +171,7 @@ def test_a_kernel_without_fmod_ret_sets_has_no_marks() -> None:
     old, new = (like_a_kernel(synthetic(), PRESETS[name]) for name in ("linux-6.1", "linux-6.12"))
 
     assert {frozenset({"freplace"})} == {function.attributes for function in old.functions}
-    assert "fmod_ret" in new.by_name["foo1"].attributes
+    assert {"fmod_ret", "sleepable", "freplace"} == new.by_name["foo1"].attributes
     for name, expecting in (("linux-6.1", False), ("linux-6.12", True)):
         runs: list[FixedRun] = list(fixed_runs(PRESETS[name], laboratory_of(PRESETS[name])))
         steps = [step for run in runs if run.world.name == "synthetic" for step in run.seed.steps]

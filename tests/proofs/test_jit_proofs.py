@@ -28,6 +28,7 @@ MIXES = tuple(mix for size in range(1, 5) for mix in combinations(KINDS, size))
 ARITIES = range(13)
 COOKIE = 0x1122334455667700
 LONG = Type("long", "INT", 8)
+VOID = Type("void", "VOID", 0)
 Level = Literal["per function", "shared", "generic"]
 LEVELS: tuple[Level, ...] = ("per function", "shared", "generic")
 
@@ -219,10 +220,17 @@ def _cycled(mix: Sequence[Kind]) -> Iterator[Kind]:
         yield from mix
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("returns", [LONG, VOID], ids=["value", "void"])
+def test_hooks(level: Level, returns: Type) -> None:
+    """LSM programs on a hook that returns something and on one that does not, alone and among others: proved."""
+    hook = Prototype((LONG,) * 3, returns)
+    for mix in (("lsm",), ("fentry", "lsm", "fexit"), ("lsm", "fsession")):
+        Case(hook, mix, 2, level, sleepable=True, cookies=True).verdicts("strict", "detaching")  # type: ignore[arg-type]
+
+
 def test_what_has_no_image() -> None:
-    """Programs of other kinds, and for an image of every arity arguments on the stack: told in a sentence."""
-    with pytest.raises(PlanError, match="no image is generated for programs of kind lsm"):
-        generated(long(1), [Program("lsm", 0)])
+    """For an image of every arity arguments on the stack: told in a sentence."""
     with pytest.raises(PlanError, match="an image for every arity finds no arguments on the stack"):
         generated(long(7), [Program("fentry", 0)], generic=True)
 

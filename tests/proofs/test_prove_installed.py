@@ -24,9 +24,10 @@ LOADED = """
     bpf_prog_load q1 fexit sleepable
     bpf_prog_load q2 fmod_ret returns=1
     bpf_prog_load q3 fsession func_ip
-    bpf_prog_load q4 fexit func_ip"""
+    bpf_prog_load q4 fexit func_ip
+    bpf_prog_load q5 lsm sleepable returns=-1"""
 ATTACH = [
-    lambda d: f"bpf_raw_tracepoint_open {d.name('k', 30)} {d.name('q', 5)} {d.function()} {d.maybe('cookie=7')}",
+    lambda d: f"bpf_raw_tracepoint_open {d.name('k', 30)} {d.name('q', 6)} {d.function()} {d.maybe('cookie=7')}",
     lambda d: f"bpf_link_create {d.name('k', 30)} {d.name('p', 3)} {d.targets()}",
     lambda d: f"bpf_link_detach {d.name('k', 30)}",
 ] * 10

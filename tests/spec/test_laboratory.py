@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spec.laboratory import LABORATORIES, laboratory
+from spec.laboratory import HOOKS, LABORATORIES, laboratory
 from spec.worlds import synthetic
 
 
@@ -35,3 +35,15 @@ def test_sets_are_marked_where_the_kernel_has_them() -> None:
     assert laboratory("laboratory-6.1").by_name["sleepy1"].attributes == frozenset()
     assert laboratory("laboratory-6.12").by_name["sleepy1"].attributes == {"fmod_ret", "sleepable"}
     assert all(laboratory(name).by_name["security_lab1"].attributes == {"fmod_ret"} for name in LABORATORIES)
+
+
+@pytest.mark.parametrize("name", LABORATORIES)
+def test_hooks_of_every_kind_can_be_called(name: str) -> None:
+    """Hooks that return something, or nothing, that may sleep or not, and one that is disabled, have empty bodies."""
+    hooks = [laboratory(name).by_name[hook] for hook in HOOKS]
+    kinds = {(f.prototype.returns.kind, "lsm_sleepable" in f.attributes) for f in hooks if f.prototype}
+
+    assert {("INT", False), ("INT", True), ("VOID", False), ("VOID", True)} == kinds
+    assert all("empty" in hook.attributes for hook in hooks)
+    assert {True, False} == {"lsm" in hook.attributes for hook in hooks}
+    assert any("lsm_bool" in hook.attributes for hook in hooks)

@@ -307,7 +307,7 @@ FUNCTION_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"ret": "int"}, "functions[0].ret: expected an integer or null, not a string"),
     ({"variadic": 1}, "functions[0].variadic: expected true or false, not an integer"),
     ({"module": "a b"}, "functions[0].module: expected a module's name"),
-    ({"attributes": ["denied"]}, "functions[0].attributes[0]: expected one of deny, disabled, fmod_ret"),
+    ({"attributes": ["denied"]}, "functions[0].attributes[0]: expected one of deny, disabled, empty, fmod_ret"),
     ({"attributes": "deny"}, "functions[0].attributes: expected a list or null, not a string"),
     ({"adress": None}, "functions[0].adress: is no member that is known here"),
 ]

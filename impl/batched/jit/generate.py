@@ -174,7 +174,7 @@ class _Image:
         """Runs one program, as the code of 7.3's invoke_bpf() and invoke_bpf_prog() does."""
         emit, frame, link = self._emit, self._frame, run.link
         first, second, third, *_ = self._arguments
-        gate = "_sleepable_recur" if self._plan.links[link].sleepable else "_recur"
+        gate = self._plan.links[link].gate
         if link in self._plan.sessions:
             yield from emit.put_meta(self._describe_session(run))
         yield Label(_name_nop(run))

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from spec.abi import SLOT_BYTES
 from spec.prototypes import MAX_ARGUMENT_BYTES, Shape
 
-__all__ = ["MOST_LINKS", "MOST_SLOTS", "ImagePlan", "LinkKind", "LinkRun", "PlanError", "TrampLink"]
+__all__ = ["MOST_LINKS", "MOST_SLOTS", "ImagePlan", "LinkKind", "LinkRun", "PlanError", "TrampLink", "gate"]
 
 LinkKind = Literal["fentry", "fexit", "fmod_ret", "fsession"]
 
@@ -24,12 +24,27 @@ class PlanError(ValueError):
     """No image can carry this plan out; the text is one sentence that says why."""
 
 
+def gate(*, sleepable: bool, guarded: bool) -> str:
+    """What the names of a program's helpers have behind __bpf_prog_enter and __bpf_prog_exit."""
+    return "_sleepable" * sleepable + "_recur" * guarded
+
+
 @dataclass(frozen=True, slots=True)
 class TrampLink:
-    """One bpf_tramp_link. sleepable: its program may sleep, and so has helpers of its own around it."""
+    """One bpf_tramp_link. kind: in whose list it stands; an lsm program stands in that of fmod_ret or of fexit.
+
+    sleepable: its program may sleep, and so has helpers of its own around it. guarded: they keep the program from
+    running while it runs, which those of lsm programs do not.
+    """
 
     kind: LinkKind
     sleepable: bool = False
+    guarded: bool = True
+
+    @property
+    def gate(self) -> str:
+        """What the names of its helpers end in."""
+        return gate(sleepable=self.sleepable, guarded=self.guarded)
 
 
 @dataclass(frozen=True, slots=True)

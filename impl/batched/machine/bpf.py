@@ -7,6 +7,7 @@ from itertools import product
 from typing import Final
 
 from impl.batched.jit.inlines import BPF_CTX, HELPERS, assembled, inline, offered
+from impl.batched.jit.plan import gate
 from impl.batched.machine import addresses as at
 from impl.batched.machine import records
 from impl.batched.machine.statements import ARGUMENTS, JUNK, record
@@ -15,46 +16,54 @@ from spec.semantics import PRESETS, Semantics
 
 __all__ = ["BPF", "HELPERS", "PROGRAM", "helper_name", "helpers"]
 
-KINDS: Final = ("fentry", "fexit", "fmod_ret", "fsession")
+KINDS: Final = ("fentry", "fexit", "fmod_ret", "lsm", "fsession")
 STACK_WORDS: Final = 12
 """More than any prototype has on the stack."""
 
 
-def _enter(*, sleepable: bool) -> str:
-    """__bpf_prog_enter_recur(prog, run_ctx): 0 if the program runs already; the wrong one for a program traps."""
+def _check(*, sleepable: bool, guarded: bool) -> str:
+    """The helper is the one for the program in rdi, or this traps."""
     return f"""
         test byte ptr [rdi + {ProgramObject.FLAGS}], {ProgramObject.SLEEPABLE}
-        {"jnz" if sleepable else "jz"} right
+        {"jz" if sleepable else "jnz"} wrong
+        test byte ptr [rdi + {ProgramObject.FLAGS}], {ProgramObject.GUARDED}
+        {"jnz" if guarded else "jz"} right
+    wrong:
         ud2
     right:
         mov r11, {at.GLOBALS}
-        mov rax, [r11 + {Globals.CURRENT}]
-        mov [rsi + 8], rax
-        mov [r11 + {Globals.CURRENT}], rsi
+    """
+
+
+GUARD: Final = f"""
         inc qword ptr [rdi + {ProgramObject.ACTIVE}]
         cmp qword ptr [rdi + {ProgramObject.ACTIVE}], 1
         jne busy
-        mov rax, {JUNK + 0x200}
-        jmp {{leave}}
+"""
+BUSY: Final = f"""
     busy:
         mov rdx, [rdi + {ProgramObject.NUMBER}]
         {record(records.MISSED, "rdx")}
         xor eax, eax
         jmp {{leave}}
+"""
+
+
+def _enter(*, sleepable: bool, guarded: bool) -> str:
+    """__bpf_prog_enter_recur(prog, run_ctx): 0 if the program runs already. Without a guard it is entered even so."""
+    return f"""
+        {_check(sleepable=sleepable, guarded=guarded)}
+        mov rax, [r11 + {Globals.CURRENT}]
+        mov [rsi + 8], rax
+        mov [r11 + {Globals.CURRENT}], rsi
+        {GUARD if guarded else ""}
+        mov rax, {JUNK + 0x200}
+        jmp {{leave}}
+        {BUSY if guarded else ""}
     """
 
 
-def _exit(*, sleepable: bool) -> str:
-    """__bpf_prog_exit_recur(prog, start, run_ctx): start is what enter returned, or this traps."""
-    return f"""
-        test byte ptr [rdi + {ProgramObject.FLAGS}], {ProgramObject.SLEEPABLE}
-        {"jnz" if sleepable else "jz"} right
-    wrong:
-        ud2
-    right:
-        mov r11, {at.GLOBALS}
-        cmp [r11 + {Globals.CURRENT}], rdx
-        jne wrong
+RELEASE: Final = f"""
         xor eax, eax
         cmp qword ptr [rdi + {ProgramObject.ACTIVE}], 1
         jne busy
@@ -63,6 +72,21 @@ def _exit(*, sleepable: bool) -> str:
         cmp rax, rsi
         jne wrong
         dec qword ptr [rdi + {ProgramObject.ACTIVE}]
+"""
+RELEASE_UNGUARDED: Final = f"""
+        mov rax, {JUNK + 0x200}
+        cmp rax, rsi
+        jne wrong
+"""
+
+
+def _exit(*, sleepable: bool, guarded: bool) -> str:
+    """__bpf_prog_exit_recur(prog, start, run_ctx): start is what enter returned, or this traps."""
+    return f"""
+        {_check(sleepable=sleepable, guarded=guarded)}
+        cmp [r11 + {Globals.CURRENT}], rdx
+        jne wrong
+        {RELEASE if guarded else RELEASE_UNGUARDED}
         mov rax, [rdx + 8]
         mov [r11 + {Globals.CURRENT}], rax
         jmp {{leave_void}}
@@ -74,10 +98,10 @@ BPF: Final = {
     "jmp {leave_void}",
     "__bpf_tramp_exit": f"dec qword ptr [rdi]; mov r11, {at.GLOBALS}; dec qword ptr [r11 + {Globals.IN_FLIGHT}]; "
     "jmp {leave_void}",
-    "__bpf_prog_enter_recur": _enter(sleepable=False),
-    "__bpf_prog_enter_sleepable_recur": _enter(sleepable=True),
-    "__bpf_prog_exit_recur": _exit(sleepable=False),
-    "__bpf_prog_exit_sleepable_recur": _exit(sleepable=True),
+} | {
+    f"__bpf_prog_{step}{gate(sleepable=sleepable, guarded=guarded)}": make(sleepable=sleepable, guarded=guarded)
+    for step, make in (("enter", _enter), ("exit", _exit))
+    for sleepable, guarded in product((False, True), repeat=2)
 }
 
 

@@ -22,9 +22,11 @@ from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import body_addresses, entry_addresses
 from impl.batched.machine.routines import routines
 from impl.batched.machine.structs import ProgramObject
-from impl.batched.state import State
+from impl.batched.sets import ProgramSets
+from impl.batched.state import Program, State
 from impl.batched.trampolines import FRESH, Trampolines
 from spec.abi import SLOT_BYTES
+from spec.operations import LSM
 from spec.prototypes import Prototype, Shape
 
 __all__ = [
@@ -240,7 +242,7 @@ class Images:
         sets = state.trampolines.sets
         programs = [state.program_numbered[int(sets.node_program[node])] for node in nodes]
         shared = self._level != "per_function"
-        links = tuple(TrampLink(program.kind, program.sleepable) for program in programs)  # type: ignore[arg-type]
+        links = tuple(_make_link(sets, node, program) for node, program in zip(nodes, programs, strict=True))
         func_ip = any(program.func_ip for program in programs)
         calls = any(program.kind != "fentry" for program in programs)
         jumped = self._jmp_sites and calls and not content.orig_stack
@@ -272,6 +274,13 @@ class Images:
         """Frees images that no site calls any more."""
         for size in np.unique(pieces.size).tolist():
             self._arena.free(pieces.where[pieces.size == size], size)
+
+
+def _make_link(sets: ProgramSets, node: int, program: Program) -> TrampLink:
+    kind = program.kind
+    if kind == LSM:
+        kind = "fmod_ret" if sets.is_modifying(node) else "fexit"
+    return TrampLink(kind, program.sleepable, program.is_guarded())  # type: ignore[arg-type]
 
 
 def _relocate(

@@ -9,7 +9,7 @@ from impl.batched.jit.assembler import assemble
 from impl.batched.jit.generate import template
 from impl.batched.jit.plan import ImagePlan, TrampLink
 from impl.batched.machine import addresses as at
-from impl.batched.machine.bodies import body
+from impl.batched.machine.bodies import body, is_empty
 from impl.batched.machine.bpf import HELPERS, helper_name
 from impl.batched.machine.entries import entry_address, jump
 from impl.batched.machine.ftrace import ops_caller
@@ -96,7 +96,7 @@ class Loader:
 
     def _load_body(self, index: int, *, patched: bool) -> int:
         function = self._state.functions.all[index]
-        key = (function.prototype, function.callees, patched)
+        key = (function.prototype, function.callees, is_empty(function), patched)
         if key not in self._body_of:
             self._body_of[key] = self._place(assemble(body(function, self._find, patched=patched), self._end))
         return self._body_of[key]
@@ -159,7 +159,7 @@ class Loader:
         callee = self._state.functions.index(program.calls)
         flags = ProgramObject.HAS_SLOT * (program.kind not in {"fentry", EXTENSION})
         flags |= ProgramObject.FUNC_IP * program.func_ip | ProgramObject.SLEEPABLE * program.sleepable
-        flags |= ProgramObject.SESSION * (program.kind == "fsession")
+        flags |= ProgramObject.SESSION * (program.kind == "fsession") | ProgramObject.GUARDED * program.is_guarded()
         calls = entry_address(callee) if callee >= 0 else 0
         words = (0, program.number, flags, program.returns, calls, max(callee, 0), *self._find_helpers(program))
         start = (found - at.PROGRAM_OBJECTS) // 8

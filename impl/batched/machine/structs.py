@@ -44,7 +44,7 @@ class ProgramObject:
 
     ACTIVE, NUMBER, FLAGS, RETURNS, CALLS, CALLEE, HELPERS = range(0, 56, 8)
     SIZE = 128
-    HAS_SLOT, FUNC_IP, SESSION, SLEEPABLE = 1, 2, 4, 8
+    HAS_SLOT, FUNC_IP, SESSION, SLEEPABLE, GUARDED = 1, 2, 4, 8, 16
 
 
 class SavedRegisters:

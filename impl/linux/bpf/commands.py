@@ -44,7 +44,8 @@ __all__ = [
 MAP_CREATE, PROG_LOAD, GET_INFO, RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
 BTF_FD_BY_ID, BTF_NEXT_ID, LINK_CREATE, LINK_NEXT_ID = 19, 23, 28, 31
 MAP_TYPE_ARRAY, MMAPABLE = 2, 1 << 10
-PROG_TYPE_KPROBE, PROG_TYPE_TRACING = 2, 26
+PROG_TYPE_KPROBE, PROG_TYPE_TRACING, PROG_TYPE_LSM = 2, 26, 29
+LSM_MAC = 27
 SLEEPABLE = 1 << 4
 TRACE_KPROBE_MULTI, KPROBE_MULTI_RETURN = 42, 1
 NAME_BYTES = 16
@@ -139,13 +140,14 @@ def load_program(
     btf_fd: Descriptor = 0,
     kfunc_btf: Descriptor = 0,
 ) -> int:
-    """BPF_PROG_LOAD of a tracing program.
+    """BPF_PROG_LOAD of a program of a trampoline: a tracing program, or with BPF_LSM_MAC one of LSM's.
 
     attach_type: one of recorders.ATTACH_TYPES. name: as it is in kallsyms. btf_id: its target, 0 for a program of
     several functions. btf_fd: the BTF that has the target, or all functions of the program; 0 for vmlinux's. kfunc_btf:
     entry 1 of fd_array, the BTF of a module whose kfuncs it calls.
     """
-    attribute = _fill_load(instructions, PROG_TYPE_TRACING, attach_type, name)
+    program_type = PROG_TYPE_LSM if attach_type == LSM_MAC else PROG_TYPE_TRACING
+    attribute = _fill_load(instructions, program_type, attach_type, name)
     attribute.words(44, SLEEPABLE if sleepable else 0).words(108, btf_id, btf_fd)
     if kfunc_btf:
         attribute.pointer(120, _Attribute(8).words(4, kfunc_btf).build())

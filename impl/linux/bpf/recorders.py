@@ -18,7 +18,7 @@ from impl.linux.bpf.instructions import BpfInstruction
 from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
 from spec.abi import SLOT_BYTES, SYSTEM_V
-from spec.operations import KPROBES
+from spec.operations import KPROBES, LSM
 from spec.prototypes import Prototype
 from spec.traces import ProgramRun
 
@@ -45,6 +45,7 @@ ATTACH_TYPES: Final[Mapping[tuple[str, bool], int]] = {
     ("fentry", False): 24,
     ("fexit", False): 25,
     ("fmod_ret", False): 26,
+    ("lsm", False): 27,
     ("fsession", False): 58,
     ("fentry", True): 59,
     ("fexit", True): 60,
@@ -86,7 +87,7 @@ class RecorderProgram:
     Btf.loadable() gives them. slots: how many its target has; None for a program of several functions, which can load
     none. nested: the entry of the map's header with the address of a function that the program calls each time it runs,
     through massattach_nested(); None: no call. Programs with the same entry count as one: in such a call none of them
-    runs or leaves a record (PROG-6).
+    runs or leaves a record (PROG-6), but for lsm programs, which do (LSM-5).
     """
 
     number: int
@@ -116,7 +117,8 @@ class RecorderProgram:
     def reads(self, place: int) -> bool:
         """Whether it loads a context word itself.
 
-        The return's is no part of a fentry program's context, and only integers are let to fmod_ret programs.
+        The return's is no part of a fentry program's context, and only integers are let to fmod_ret programs; what lsm
+        programs may load of it depends on their hook.
         """
         last = self.kind in {"fexit", "fsession"}
         return place in self.loads and place < (self.slots or 0) + last
@@ -157,7 +159,7 @@ def assemble(program: RecorderProgram, bindings: Bindings) -> bytes:
     ends = [*code.move(R0, program.returns), code.exit_program()]
     start = [
         code.move_register(CONTEXT_REGISTER, R1),
-        *(_skip_if_nested(program.nested, bindings) if program.nested is not None else ()),
+        *(_skip_if_nested(program.nested, bindings) if program.nested is not None and program.kind != LSM else ()),
         *code.load_map_value(R1, bindings.map_fd, COUNT_AT),
         *code.move(R0, 1),
         code.fetch_add(R1, 0, R0),

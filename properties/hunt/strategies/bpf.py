@@ -22,6 +22,7 @@ from properties.hunt.strategies.drawing import (
     all_used,
     existing,
     fresh,
+    hooks_of,
     pick,
     rarely,
     some_functions,
@@ -38,6 +39,7 @@ def kinds(semantics: Semantics) -> tuple[str, ...]:
     """The kinds that exist, by weight."""
     found: tuple[str, ...] = ("fentry", "fexit", "fentry", "fexit", "fexit", "fentry")
     found += ("fmod_ret",) * 3 if semantics.fmod_ret else ()
+    found += (op.LSM,) * 2 if semantics.lsm else ()
     found += ("fsession",) * 3 if semantics.fsession else ()
     found += ("freplace",) if semantics.freplace else ()
     return found
@@ -45,7 +47,7 @@ def kinds(semantics: Semantics) -> tuple[str, ...]:
 
 def attaching_kinds(semantics: Semantics, *, multi: bool = False) -> tuple[str, ...]:
     """The kinds of which a function may have many programs; multi: if a link attaches them to many functions."""
-    others = {"freplace", "fmod_ret"} if multi else {"freplace"}
+    others = {"freplace", "fmod_ret", op.LSM} if multi else {"freplace"}
     return tuple(kind for kind in kinds(semantics) if kind not in others)
 
 
@@ -61,18 +63,32 @@ def _load_as(draw: DrawFn, at: Setting, *, multi: bool) -> op.Operation:
     misuse = rarely(draw, 24)
     kind = pick(draw, op.KINDS if misuse else kinds(at.semantics))
     targeted = not multi and rarely(draw, 5)
-    multi = misuse or (multi and kind not in {"fmod_ret", "freplace"})
-    returning = kind in {"fmod_ret", "freplace"} or misuse
+    multi = misuse or (multi and kind not in {"fmod_ret", op.LSM, "freplace"})
+    returning = kind in {"fmod_ret", op.LSM, "freplace"} or misuse
     return op.BpfProgLoad(
         name,
         kind,
-        target=a_function(draw, at) if targeted else None,
+        target=_function_for(draw, at, kind) if targeted else None,
         multi=multi,
         sleepable=rarely(draw, 8),
-        func_ip=rarely(draw, 4),
-        returns=a_word(draw, RETURNS) if returning and not rarely(draw, 5) else None,
+        func_ip=rarely(draw, 24 if kind == op.LSM else 4),
+        returns=_returned(draw, kind) if returning and not rarely(draw, 5) else None,
         calls=_callee(draw, at),
     )
+
+
+LSM_RETURNS = (0, -1, -22, -4095, -4096, 1, 2, 1 << 32, (1 << 32) - 1, -1 << 32)
+"""Around what the verifier lets through: the low half of the first and last of these is 0."""
+
+
+def _returned(draw: DrawFn, kind: str) -> int:
+    return pick(draw, LSM_RETURNS) if kind == op.LSM and not rarely(draw, 4) else a_word(draw, RETURNS)
+
+
+def _function_for(draw: DrawFn, at: Setting, kind: str | None) -> str:
+    """Draw a function; for an lsm program often a hook, where few functions are."""
+    hooks = hooks_of(at.inventory.world) if kind == op.LSM else ()
+    return pick(draw, hooks) if hooks and not rarely(draw, 4) else a_function(draw, at)
 
 
 def _callee(draw: DrawFn, at: Setting) -> str | None:
@@ -110,7 +126,7 @@ def attach(draw: DrawFn, at: Setting) -> op.Operation:
     if program and program.target is not None:
         function = program.target if rarely(draw, 4) else a_function(draw, at) if rarely(draw, 8) else None
     else:
-        function = None if rarely(draw, 24) else a_function(draw, at)
+        function = None if rarely(draw, 24) else _function_for(draw, at, program.kind if program else None)
     if function and op.BpfLinkCreate in at.supports and rarely(draw, 6):
         return op.BpfLinkCreate(link, prog, ((function, _cookie(draw, at)),))
     return op.BpfRawTracepointOpen(link, prog, function, _cookie(draw, at))

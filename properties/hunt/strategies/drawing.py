@@ -190,6 +190,17 @@ def favourites(world: World) -> tuple[str, ...]:
     return tuple(function.name for function in world.functions[::stride][:MOST_FUNCTIONS])
 
 
+FEW_HOOKS = 4
+"""Where a larger part of the functions are hooks than one in so many, they are met without being sought."""
+
+
+@lru_cache(maxsize=64)
+def hooks_of(world: World) -> tuple[str, ...]:
+    """The functions that LSM programs may be attached to, where these are few."""
+    found = tuple(function.name for function in world.functions if "lsm" in function.attributes)
+    return () if len(found) * FEW_HOOKS > len(world.functions) else found
+
+
 @lru_cache(maxsize=4096)
 def _pool(
     favourites: tuple[str, ...], forms: tuple[str, ...], touched: tuple[str, ...], shared: tuple[str, ...]

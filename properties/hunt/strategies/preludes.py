@@ -72,12 +72,18 @@ def _ops(draw: DrawFn, at: Setting) -> Lines:
     yield from _call(draw, at, functions[0])
 
 
+def _load(draw: DrawFn, name: str, kinds: tuple[str, ...], *, multi: bool = False) -> op.BpfProgLoad:
+    """A program that may ask for the function's address, if its kind can (LSM-1)."""
+    kind = pick(draw, kinds)
+    return op.BpfProgLoad(name, kind, multi=multi, func_ip=kind != op.LSM and draw(st.booleans()))
+
+
 def _one_program_everywhere(draw: DrawFn, at: Setting) -> Lines:
     """One program in many trampolines, by a link for each, and each with a cookie of its own."""
     world = at.inventory.world
     start = draw(st.integers(0, max(0, len(world.functions) - 40)))
     first = a_word(draw, (1,)) if at.semantics.cookies else None
-    yield op.BpfProgLoad("p1", pick(draw, bpf.attaching_kinds(at.semantics)), func_ip=draw(st.booleans()))
+    yield _load(draw, "p1", bpf.attaching_kinds(at.semantics))
     functions = world.functions[start : start + 40]
     for place, function in enumerate(functions):
         cookie = None if first is None else (first + place) % (1 << 64)
@@ -112,7 +118,7 @@ def _programs(draw: DrawFn, at: Setting) -> Lines:
     kinds = bpf.attaching_kinds(at.semantics)
     count = pick(draw, (20, MOST_PROGRAMS - 20, MOST_PROGRAMS))
     for number in range(1, count + 1):
-        yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), func_ip=draw(st.booleans()))
+        yield _load(draw, f"p{number}", kinds)
     for number in range(max(1, count - 8), count + 1):
         function = a_function(draw, at)
         yield op.BpfRawTracepointOpen(f"l{number}", f"p{number}", function)
@@ -126,7 +132,7 @@ def _images(draw: DrawFn, at: Setting) -> Lines:
     functions = some_functions(draw, at)[:MOST_TOGETHER] if multi else (a_function(draw, at),)
     targets = tuple((function, None) for function in functions)
     for number in (1, 2):
-        yield op.BpfProgLoad(f"p{number}", pick(draw, kinds), multi=multi, func_ip=draw(st.booleans()))
+        yield _load(draw, f"p{number}", kinds, multi=multi)
     first, second = (
         op.BpfLinkCreate(f"l{number}", f"p{number}", targets)
         if multi

@@ -52,8 +52,9 @@ def prototypes(draw: DrawFn) -> Prototype:
 
 
 ATTRIBUTES = (
-    frozenset({"fmod_ret", "sleepable", "freplace"}),
-    frozenset({"fmod_ret"}),
+    frozenset({"fmod_ret", "sleepable", "freplace", "lsm", "lsm_sleepable"}),
+    frozenset({"fmod_ret", "lsm", "lsm_bool"}),
+    frozenset({"lsm", "lsm_sleepable", "empty"}),
     frozenset({"sleepable"}),
     frozenset[str](),
     frozenset({"deny"}),

@@ -7,6 +7,7 @@ from typing import Final
 
 from properties.report.pictures import CalledTarget, CallingFunction, Picture
 from properties.report.records import PlannedKernel, PlannedProbe, PlannedSet, PlanRecord
+from spec.operations import LSM
 
 __all__ = ["picture"]
 
@@ -39,11 +40,16 @@ def _serves(each: PlannedSet) -> str:
 
 
 def _run_order(each: PlannedSet, probes: Mapping[str, PlannedProbe]) -> tuple[str, ...]:
-    """List by list, and in each the program that was attached last first (TRAMP-1); a session runs in two lists."""
+    """List by list, and in each the program that was attached last first (TRAMP-1); a session runs in two lists.
+
+    An lsm program stands where it does on a hook that returns something (LSM-4).
+    """
     known = [probes[name] for name in reversed(each.probes) if name in probes]
     return tuple(
         f"{probe.kind}:{probe.name}"
         for each_list in LISTS
         for probe in known
-        if probe.kind == each_list or (probe.kind == "fsession" and each_list != "fmod_ret")
+        if probe.kind == each_list
+        or (probe.kind == "fsession" and each_list != "fmod_ret")
+        or (probe.kind == LSM and each_list == "fmod_ret")
     )
