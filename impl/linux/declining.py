@@ -29,7 +29,7 @@ EVERYTHING = "does not trace every function of the kernel: that takes the emulat
 
 NO_FAIL_NTH = "has no /proc/self/fail-nth: it is built without CONFIG_FAULT_INJECTION or CONFIG_FAILSLAB"
 
-HALF_STARTED = "leaves an ops half started at which ftrace died, so that its direct calls are refused as misuse"
+HALF_STARTED = "leaves an ops half started at which ftrace died, so that further direct calls of it are misuse"
 
 UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
 
@@ -48,11 +48,12 @@ NO_HASH = (
 
 @dataclass(slots=True)
 class Decliner:
-    """retries: a second try to attach works (DEFECT-2)."""
+    """retries: a second try to attach works (DEFECT-2). asked: defects that the kernel is to show all the same."""
 
     directory: Directory
     run: RunState
     retries: bool
+    asked: frozenset[str] = frozenset()
 
     @property
     def _inventory(self) -> Inventory:
@@ -284,6 +285,12 @@ class Decliner:
         shared = self._inventory.semantics.single_direct_ops
         return self._dead and shared and len(self._inventory.links) > beside
 
+    def _attaches_dead(self) -> str:
+        """Attaching where all of BPF's functions have one ops, which is live, or was enabled when ftrace died."""
+        if self.run.half_started and self._inventory.semantics.single_direct_ops:
+            return HALF_STARTED
+        return UNSEEN_DEATH if self._direct_ops_lives(0) else ""
+
     def _meets_returns(self) -> str:
         """The user of fprobes at returns, if it is there first, is that of slot 0."""
         programs, kprobes = self._inventory.programs, self._inventory.kprobes.values()
@@ -291,8 +298,8 @@ class Decliner:
         return UNTAKEN if first and self._inventory.semantics.fprobes_shared else ""
 
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
-        if self._direct_ops_lives(0):
-            return UNSEEN_DEATH
+        if reason := self._attaches_dead():
+            return reason
         program = self._inventory.programs.get(operation.prog)
         target = (program.target if program else None) or operation.function or ""
         return (self._second_try(program.kind, target) if program else "") or self._ask_neighbours({target}, {target})
@@ -307,13 +314,11 @@ class Decliner:
         return "lets the second try of an attach reset an ops that is live, and ends ftrace at the next call (DEFECT-2)"
 
     def _link(self, operation: op.BpfLinkCreate) -> str:
-        if self._direct_ops_lives(0):
-            return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
-        if program is None:
+        if program is None or program.kind in op.KPROBES:
             return ""
-        if program.kind in op.KPROBES:
-            return ""
+        if reason := self._attaches_dead():
+            return reason
         targets = {function.name for function in self.directory.functions_of_link(self._inventory, operation)}
         if not program.multi:
             return self._second_try(program.kind, operation.targets[0][0]) or self._ask_neighbours(targets, targets)
@@ -346,7 +351,7 @@ class Decliner:
         """All of BPF's IPMODIFY sites are asked, locked or not, when an image takes another's place at a site."""
         inventory = self._inventory
         watched = bool(self.directory.symbols.addresses(LOCKDEP)) and inventory.semantics.single_direct_ops
-        if not watched or not any(map(inventory.has_image, changed)):
+        if not watched or "DEFECT-27" in self.asked or not any(map(inventory.has_image, changed)):
             return ""
         asked = filter(inventory.has_image, inventory.ipmodify_users().difference(locked))
         return UNLOCKED if any(asked) else ""

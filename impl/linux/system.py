@@ -10,6 +10,7 @@ from impl.linux.attachments import Attachments
 from impl.linux.bpf import commands
 from impl.linux.caller import Caller
 from impl.linux.declining import Decliner, limits_of
+from impl.linux.declining_faults import FaultDecliner
 from impl.linux.declining_tasks import TaskDecliner
 from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch
@@ -57,8 +58,8 @@ class Linux:
     """A run in a kernel, from the station's snapshot on.
 
     answered: what the last operation answered in which an allocation was made to fail; None if none was.
-    _spared: an operation did without the memory that it was refused. known: whether it declines what is known to end
-    the kernel while a task stands (DEFECT-17).
+    _spared: an operation did without the memory that it was refused. asked: known defects that the kernel is
+    asked to show all the same.
 
     counts: of the costs only images, and runs that were missed, can be seen of a kernel whose grace periods were made
     short.
@@ -66,7 +67,7 @@ class Linux:
 
     counts = frozenset({"images_alive", "missed"})
 
-    def __init__(self, station: Station, world: World, semantics: Semantics, *, known: bool = True) -> None:
+    def __init__(self, station: Station, world: World, semantics: Semantics, *, asked: Collection[str] = ()) -> None:
         station.fresh()
         self.name = station.kernel.name
         self.supports = alphabet(semantics) | INTERLEAVED
@@ -76,7 +77,9 @@ class Linux:
         self._injector = Injector(station.guest, station.symbols)
         self._allocations = Allocations(station.guest, station.fail_nth, self._injector)
         self._attachments = Attachments(self._directory, self._run, self._allocations)
-        self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)
+        shown = frozenset(asked)
+        self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable, shown)
+        self._fault_decliner = FaultDecliner(self._run, self._allocations, shown)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
         self.answered: Outcome | None = None
         self._spared = False
@@ -91,7 +94,7 @@ class Linux:
             self._observer.check,
             semantics.skips_detached,
         )
-        self._task_decliner = TaskDecliner(self._directory, self._run, self._tasks, known)
+        self._task_decliner = TaskDecliner(self._directory, self._run, self._tasks, shown)
 
     @property
     def fails_nth(self) -> bool:
@@ -100,7 +103,8 @@ class Linux:
 
     def declines(self, operation: Operation) -> str:
         """Why the kernel is not asked to do this now."""
-        return self._task_decliner.reason(operation) or self._decliner.reason(operation)
+        decliners = self._task_decliner, self._decliner, self._fault_decliner
+        return next(filter(None, (each.reason(operation) for each in decliners)), "")
 
     def apply(self, operation: Operation) -> Outcome:
         """Have one operation carried out, and look.
@@ -134,6 +138,7 @@ class Linux:
         before = self._run.inventory
         self._run.inventory = before.after(operation, outcome)
         self._run.follow_quiet(operation, outcome, self._station.foreign)
+        self._run.follow_death(operation, outcome)
         self._use_up_fault(operation, outcome, before)
         return outcome
 
