@@ -193,12 +193,6 @@ REACH_POINTS = {
 MOST_ALLOCATIONS = 40
 """Operations of a few functions make no more, but for the first user of the graph tracer."""
 
-KNOWN_WITHOUT_MEMORY = (
-    *(op.BpfLinkDetach, op.FtraceSetFilter, op.FtraceSetNotrace, op.SetFtraceFilter),
-    *(op.SetFtraceNotrace, op.RegisterFtraceGraph, op.UnregisterFtraceGraph),
-)
-"""Where a fault ends a run: DEFECT-1, -24, -25, -26, -28 and -29, which `faults` tries one by one."""
-
 TAKEN_OUT = 12
 """Of so many draws of filters one takes a function out of several."""
 
@@ -359,10 +353,9 @@ def _draw_fault(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
 
 
 def _without_memory(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """An operation, and one of its allocations that fails; not where it is known what a kernel makes of that."""
+    """An operation, and one of its allocations that fails."""
     operation = _draw_from(draw, _reaching(draw, at, "nth"), at)
-    known = isinstance(operation, KNOWN_WITHOUT_MEMORY)
-    return (op.Fail("nth", draw(st.integers(1, MOST_ALLOCATIONS))), bpf.attach(draw, at) if known else operation)
+    return (op.Fail("nth", draw(st.integers(1, MOST_ALLOCATIONS))), operation)
 
 
 def _die_beside_others(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
