@@ -14,7 +14,7 @@ from impl.linux.probes.tracefs import Limits
 from impl.linux.run import RunState
 from spec import operations as op
 from spec.globs import matcher, record_index, without_bang
-from spec.inventory import Inventory
+from spec.inventory import Inventory, OpsRecord
 from spec.operations import Operation, names_of
 
 __all__ = ["Decliner", "limits_of"]
@@ -154,7 +154,9 @@ class Decliner:
 
     def _unregister(self, operation: op.UnregisterFtraceFunction) -> str:
         record = self._inventory.ops.get(operation.ops)
-        return NO_HASH if self._dead and record and record.ipmodify and not record.enabled else ""
+        if self._dead and record and record.ipmodify and not record.enabled:
+            return NO_HASH
+        return self._shake_hands(record)
 
     def _end_direct(self, operation: op.UnregisterFtraceDirectMulti) -> str:
         return GIVEN_BACK if self._dead and operation.free else ""
@@ -216,7 +218,12 @@ class Decliner:
         record = self._inventory.ops.get(operation.ops)
         quiet = operation.ops in self.run.quiet
         covers_all = record and not (quiet or record.filter_hash or record.ipmodify or record.direct)
-        return EVERYTHING if covers_all else ""
+        return EVERYTHING if covers_all else self._shake_hands(record)
+
+    def _shake_hands(self, record: OpsRecord | None) -> str:
+        """The images of an IPMODIFY user's functions are made anew, one after the other."""
+        functions = record.filter if record and record.ipmodify else ()
+        return next(filter(None, (self._ask_neighbours({name}, {name}) for name in functions)), "")
 
     def _graph(self, operation: op.RegisterFtraceGraph) -> str:
         patterns = [p for p in (operation.filter, operation.function, operation.notrace) if p]

@@ -18,6 +18,7 @@ from spec.worlds import synthetic
 
 LOADED = ("bpf_prog_load p1 fentry", "bpf_prog_load p2 fexit", "bpf_prog_load p3 fentry multi")
 PATCHED = ("livepatch foo6", "bpf_raw_tracepoint_open l4 p2 foo6")
+IPMODIFY = ("ftrace_ops o1 ipmodify", "ftrace_set_filter_ips o1 foo1 foo2")
 ENTRY = "bpf_raw_tracepoint_open l1 p1 foo1"
 
 
@@ -50,6 +51,9 @@ def decliner(*lines: str, semantics: str = "linux-7.3", lockdep: bool = True) ->
         ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p2 foo1", True),
         ((*PATCHED, ENTRY), "bpf_link_create l2 p3 foo1 foo2", True),
         ((*PATCHED, ENTRY, "bpf_raw_tracepoint_open l2 p2 foo1"), "bpf_link_detach l2", True),
+        ((*PATCHED, ENTRY, *IPMODIFY), "register_ftrace_function o1", True),
+        ((*PATCHED, ENTRY, *IPMODIFY, "register_ftrace_function o1"), "unregister_ftrace_function o1", True),
+        ((*PATCHED, *IPMODIFY), "register_ftrace_function o1", False),
         ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p2 foo2", False),
         ((*PATCHED, ENTRY), "bpf_link_detach l1", False),
         ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p1 foo6", False),
