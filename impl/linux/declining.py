@@ -41,6 +41,8 @@ UNFOUND = "has our module ask ftrace for the site of what it livepatches, which 
 
 GIVEN_BACK = "gives the filter of a direct ops back also where it answers -ENODEV, and our module then forgets the ops"
 
+MEETS_GONE = "makes the handshake of IPMODIFY users also for addresses of functions that have gone (DEFECT-11)"
+
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
 )
@@ -218,7 +220,13 @@ class Decliner:
         record = self._inventory.ops.get(operation.ops)
         quiet = operation.ops in self.run.quiet
         covers_all = record and not (quiet or record.filter_hash or record.ipmodify or record.direct)
-        return EVERYTHING if covers_all else self._shake_hands(record)
+        return EVERYTHING if covers_all else self._shake_hands(record) or self._meets_gone(record)
+
+    def _meets_gone(self, record: OpsRecord | None) -> str:
+        """An IPMODIFY user and a raw direct ops that both hold an address of a function that has gone."""
+        gone = set(record.filter_hash).difference(record.filter) if record and record.ipmodify else set[str]()
+        others = (each for each in self._inventory.ops.values() if each.direct and each.enabled)
+        return MEETS_GONE if any(not gone.isdisjoint(each.filter_hash) for each in others) else ""
 
     def _shake_hands(self, record: OpsRecord | None) -> str:
         """The images of an IPMODIFY user's functions are made anew, one after the other."""

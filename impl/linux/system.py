@@ -158,7 +158,16 @@ class Linux:
             return site
         inventory = self._run.inventory
         ops = (f"ops:{each}" for each, record in inventory.ops.items() if record.enabled and record.covers(name))
+        if self._has_fprobe(name):
+            return replace(site, target="ops:fprobe")
         return replace(site, target=next(ops, "ops:klp_ops" if name in inventory.livepatches else "ops:graph_ops"))
+
+    def _has_fprobe(self, name: str) -> bool:
+        """Whether an ops of fprobes covers the function; those at returns may be a user of the graph tracer."""
+        inventory = self._run.inventory
+        shared = inventory.semantics.fprobes_shared
+        links = (link for link in inventory.kprobes.values() if name in link.functions)
+        return any(not shared or inventory.programs[link.prog].kind == "kprobe" for link in links)
 
     def console(self) -> str:
         """What the kernel printed in the last operation."""

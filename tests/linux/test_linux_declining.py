@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from impl.linux.declining import GIVEN_BACK, HALF_STARTED, UNFOUND, UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, UNFOUND, UNLOCKED, UNTAKEN, Decliner
 from impl.linux.declining_faults import FaultDecliner
 from impl.linux.run import RunState
 from spec.inventory import Inventory
@@ -77,6 +77,15 @@ def test_a_graph_user_behind_fprobes_at_returns_is_not_asked_for(semantics: str,
 
     assert declined == asked._meets_returns()
     assert "" == decliner("bpf_prog_load k1 kprobe", "bpf_link_create j1 k1 foo1")._meets_returns()
+
+
+@pytest.mark.parametrize(("entry", "declined"), [("bar1", MEETS_GONE), ("foo1", "")])
+def test_an_ipmodify_ops_does_not_meet_a_function_that_has_gone(entry: str, declined: str) -> None:
+    """Of which a raw direct ops has the address, too (DEFECT-11)."""
+    filtered = ("ftrace_ops o1 ipmodify", "ftrace_ops o2", "ftrace_set_filter_ips o1 bar1 foo2")
+    asked = decliner(*filtered, f"update_ftrace_direct_add o2 {entry}=T1", "delete_module mod1")
+
+    assert declined == asked.reason(parse_operation("register_ftrace_function o1"))
 
 
 GONE = "livepatch bar1"
