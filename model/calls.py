@@ -145,7 +145,7 @@ Hook = Frame | str
 def _ftrace_ops_list_func(running: Running) -> list[Hook]:
     """TRACE-1: every ops that covers the site, newest first; what has hooked the return, the innermost one last."""
     hooks: list[Hook] = []
-    if running.state.off or running.function.module in running.state.untraced:
+    if running.state.off or not running.state.site(running.function.name):
         return hooks
     for key in running.state.ops_list:
         ops = running.state.ops[key]

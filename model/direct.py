@@ -72,7 +72,7 @@ def _check_ipmodify(state: State, functions: Iterable[str], *rules: str) -> None
 def register_ftrace_direct(state: State, operation: op.RegisterFtraceDirect) -> State:
     """DIRECT-2: one site gets a direct call, in the single API."""
     function = operation.function
-    if not state.loaded(function):
+    if not state.site(function):
         raise Refused(state, "ENODEV", "DIRECT-2")
     if has_entry(state, function):
         raise Refused(state, "EBUSY", "DIRECT-2")
@@ -206,7 +206,7 @@ def modify_ftrace_direct_multi(state: State, operation: op.ModifyFtraceDirectMul
     cite("DIRECT-9")
     entry = Entry(operation.tramp, operation.ops)
     entries = {function: entry for function in ops.filter_hash if function in state.direct_functions}
-    return modified(_with_entries(state, entries), [f for f in ops.filter_hash if state.loaded(f)])
+    return modified(_with_entries(state, entries), [f for f in ops.filter_hash if state.site(f)])
 
 
 def update_ftrace_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> State:

@@ -89,7 +89,7 @@ def _ftrace_match_addr(
     """FILTER-5: the hash with these sites added, or removed, one after another."""
     cite("FILTER-4", "FILTER-5")
     for function in functions:
-        if not state.loaded(function):
+        if not state.site(function):
             raise Refused(state, "EINVAL", "FILTER-5")
         if remove and function not in hash_:
             raise Refused(state, "ENOENT", "FILTER-5")

@@ -56,7 +56,7 @@ def ftrace_lookup_symbols(state: State, targets: Targets) -> list[tuple[str, int
 def _find_symbol(state: State, text: str) -> str | None:
     named = state.world.find(text)
     symbol = named.symbol if named else text
-    sites = (f for f in state.world.functions if f.symbol == symbol and state.loaded(f.name))
+    sites = (f for f in state.world.functions if f.symbol == symbol and state.site(f.name))
     first = min(sites, key=lambda f: f.module is not None, default=None)
     return first.name if first else None
 
@@ -64,13 +64,14 @@ def _find_symbol(state: State, text: str) -> str | None:
 def _list_addresses(state: State, targets: Targets) -> list[tuple[str, int]]:
     """KPROBE-2, KPROBE-3: what patterns select, and the addresses of the other names."""
     found: list[tuple[str, int]] = []
+    traced = state.modules - state.untraced
     for text, cookie in targets:
         pattern = link_pattern(text)
-        names = [f.name for f in state.world.probed(pattern, state.modules)] if pattern else [text]
+        names = [f.name for f in state.world.probed(pattern, traced)] if pattern else [text]
         if not names:
             raise Refused(state, "EINVAL", "KPROBE-2")
         found += [(name, cookie or 0) for name in names]
-    if not all(state.loaded(name) for name, _ in found):
+    if not all(state.site(name) for name, _ in found):
         if state.semantics.fprobes_shared:
             raise Refused(state, "ENOENT", "KPROBE-3")
         check_alive(state, "KPROBE-3")

@@ -105,9 +105,10 @@ def _bpf_trampoline_update(state: State, function: str, trampoline: Trampoline) 
     """LINK-4: an image is made and put in place, at the second try where there is an IPMODIFY user."""
     state = charge_image(state, function)
     found = state.named(function)
-    if found and found.lookup:
+    if found and (lookup := state.lookup(found)):
         # bpf_arch_text_poke() wants a nop, in the kernel's own text.
-        raise Refused(state, "EBUSY" if found.lookup == "no_site" else "EINVAL", "LINK-16")
+        also = () if found.lookup else ("DEAD-2",)
+        raise Refused(state, "EBUSY" if lookup == "no_site" else "EINVAL", "LINK-16", *also)
     if function not in state.images:
         # The filter of the trampoline's own ops; where one direct_ops serves all, the hash API sets it.
         if not state.semantics.single_direct_ops:
@@ -188,7 +189,8 @@ def _expand_target(state: State, program: Program, btf: str | None, target: Targ
     if pattern is None:
         return [(target[0], cookie)]
     cite("GLOB-6")
-    found = [function.name for function in state.world.expand(pattern) if state.named(function.name)]
+    is_there = state.site if pattern.how else state.named
+    found = [function.name for function in state.world.expand(pattern) if is_there(function.name)]
     if pattern.how == "attachable":
         found = [name for name in found if not refuse_multi_target(state, program, name, btf)]
     if not found:

@@ -108,7 +108,7 @@ def refuse_multi_target(state: State, program: Program, name: str, btf: str | No
         return refusal
     if refusal := _refuse_prototype(state.semantics, program, function.prototype):
         return refusal
-    if function.module != btf or function.lookup:
+    if function.module != btf or state.lookup(function):
         return "ENOENT", "LINK-17" if function.module != btf else "LINK-7"
     if program.sleepable and "sleepable" not in function.attributes:
         return "EINVAL", "LINK-7"

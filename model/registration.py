@@ -103,7 +103,7 @@ def _unregister(state: State, key: str) -> State:
 def klp_patch_func(state: State, operation: op.Livepatch) -> State:
     """IPMODIFY-7: livepatch a function."""
     function, key = operation.function, klp_ops(operation.function)
-    if not state.loaded(function):
+    if not state.site(function):
         raise Refused(state, "EINVAL", "IPMODIFY-7")
     if key in state.ops:
         raise Refused(state, "EBUSY", "IPMODIFY-7")

@@ -53,7 +53,7 @@ def _strand_regs(before: State, state: State) -> frozenset[str]:
 def _keeps_regs(before: State, state: State, function: str) -> bool:
     if covering(state, function):
         return True
-    if not state.loaded(function) or (covering(before, function) and not state.off):
+    if not state.site(function) or (covering(before, function) and not state.off):
         return False
     cite("SYSCTL-4")
     return True

@@ -26,8 +26,7 @@ BPF_OPS = Ops("bpf", save_regs=True, direct=True)
 
 def covering(state: State, function: str) -> list[Ops]:
     """S(f), in the order of ftrace_ops_list; the ops of BPF's trampolines, which records nothing, last."""
-    found = state.loaded(function)
-    if not found or (found.module and found.module in state.untraced):
+    if not state.site(function):
         return []
     enabled = [ops for key in state.ops_list if (ops := state.ops[key]).covers(function)]
     return [*enabled, BPF_OPS] if function in state.images else enabled
@@ -38,7 +37,7 @@ def traced(state: State, ops: Ops) -> Iterable[str]:
     cite("FILTER-1")
     if not ops.filter_hash:
         cite("FILTER-2")
-    return (name for name in _select(state, ops) if name not in ops.notrace_hash and state.loaded(name))
+    return (name for name in _select(state, ops) if name not in ops.notrace_hash and state.site(name))
 
 
 def _select(state: State, ops: Ops) -> Collection[str]:

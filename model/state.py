@@ -233,8 +233,17 @@ class State:
     dead: bool = False
     cost: Cost = field(default_factory=Cost)
 
+    def site(self, function: str) -> Function | None:
+        """The function, if ftrace has a site for it, which it has of no module that was loaded when it had died."""
+        found = self.loaded(function)
+        return None if found and found.module in self.untraced else found
+
+    def lookup(self, function: Function) -> str:
+        """PROG-7: what BPF finds in the place of a site; DEAD-2: without its records a module lies outside."""
+        return function.lookup or ("outside" if function.module in self.untraced else "")
+
     def loaded(self, function: str) -> Function | None:
-        """The function, if it has a site: it exists and its module, if any, is loaded."""
+        """The function, if it can be called: it exists and its module, if any, is loaded."""
         found = self.world.by_name.get(function)
         if found is None or (found.module is not None and found.module not in self.modules):
             return None

@@ -99,17 +99,17 @@ class LinkRecord:
 class Inventory:
     """What exists.
 
-    links: those of trampolines; kprobes: those of fprobes.
-    direct_functions: raw entries alone, those at addresses of functions that have gone among them. stale: functions
-    whose image may have stayed after a failed detach (IMAGE-2). armed: points given to `fail`. declared, unloads: how
-    many ops were declared, and modules unloaded. btfs: of each multi program that was linked, the module whose BTF it
-    is for, None for vmlinux's (LINK-17). lost: programs whose target went with its module (NAME-10). orphaned:
-    functions whose last program may have left its image behind for want of memory (NAME-12). off: kernel.ftrace_enabled
-    is 0; was_off: it was, so that ftrace may die when its last ops leaves (SYSCTL-5). unsure: functions whose
-    trampolines may share their sites with an IPMODIFY user that is not there (IPMODIFY-2, IPMODIFY-4). dead: ftrace has
-    died, or may have; doubtful: it is not known which. unclean: a detach failed, so that undoing need not give back
-    everything. tasks: those that were not finished. pending: the operation that waits for one of them,
-    or a Poke, which is in the middle of patching text.
+    links: those of trampolines; kprobes: those of fprobes. direct_functions: raw entries alone, those at addresses of
+    functions that have gone among them. stale: functions whose image may have stayed after a failed detach (IMAGE-2).
+    armed: points given to `fail`. declared, unloads: how many ops were declared, and modules unloaded. btfs: of each
+    multi program that was linked, the module whose BTF it is for, None for vmlinux's (LINK-17). lost: programs whose
+    target went with its module (NAME-10). orphaned: functions whose last program may have left its image behind for
+    want of memory (NAME-12). off: kernel.ftrace_enabled is 0; was_off: it was, so that ftrace may die when its last ops
+    leaves (SYSCTL-5). unsure: functions whose trampolines may share their sites with an IPMODIFY user that is not there
+    (IPMODIFY-2, IPMODIFY-4). dead: ftrace has died, or may have; doubtful: it is not known which. untraced: modules
+    that came after its death (DEAD-2). unclean: a detach failed, so that undoing need not give back everything. tasks:
+    those that were not finished. pending: the operation that waits for one of them, or a Poke, which is in the middle
+    of patching text.
     """
 
     world: World
@@ -134,6 +134,7 @@ class Inventory:
     unsure: frozenset[str] = frozenset()
     dead: bool = False
     doubtful: bool = False
+    untraced: frozenset[str] = frozenset()
     unclean: bool = False
     tasks: Mapping[str, op.Task] = field(default_factory=dict)
     pending: op.Operation | None = None
@@ -163,9 +164,9 @@ class Inventory:
         return other
 
     def loaded(self, function: str) -> bool:
-        """Whether the function has a site: the world has it, and its module is loaded."""
+        """Whether the function has a site: the world has it, and its module is loaded, while ftrace lived (DEAD-2)."""
         found = self.world.by_name.get(function)
-        return found is not None and found.has_site and (found.module is None or found.module in self.modules)
+        return found is not None and found.has_site and self._is_there(found) and found.module not in self.untraced
 
     def matching(self, pattern: str) -> tuple[str, ...]:
         """The loaded functions that a glob or number without ! selects."""
@@ -192,7 +193,9 @@ class Inventory:
     def expand(self, prog: str, text: str) -> tuple[str, ...]:
         """GLOB-6: what a pattern among a link's targets stands for."""
         pattern, program = link_pattern(text), self.programs[prog]
-        found = (f for f in self.world.expand(pattern) if self._is_there(f)) if pattern else ()
+        found = [f for f in self.world.expand(pattern) if self._is_there(f)] if pattern else []
+        if pattern and pattern.how:
+            found = [f for f in found if f.module not in self.untraced]
         only = pattern is not None and pattern.how == "attachable"
         return tuple(f.name for f in found if not only or _accepts(self.semantics, program, f))
 
@@ -208,7 +211,7 @@ class Inventory:
         pattern = link_pattern(text)
         if pattern is None:
             return (text,)
-        return (f.name for f in self.world.probed(pattern, self.modules))
+        return (f.name for f in self.world.probed(pattern, self.modules - self.untraced))
 
     def filter_after(self, operation: op.Operation) -> tuple[str, ...]:
         """The filter hash that an ops has if this call, which sets it, succeeds."""
@@ -456,12 +459,18 @@ def _register_graph(s: Inventory, o: op.RegisterFtraceGraph, _: Outcome) -> Inve
     return s.changed(graph_users={**s.graph_users, o.user: record})
 
 
+def _init_module(s: Inventory, o: op.InitModule, _: Outcome) -> Inventory:
+    untraced = s.untraced | {o.module} if s.dead else s.untraced
+    return s.changed(modules=s.modules | {o.module}, untraced=untraced)
+
+
 def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
     """MODULE-5: the addresses of functions that have gone stay in hashes and in direct_functions."""
     unloads = s.unloads + 1
     gone = {f.name: f"{f.name} {unloads}" for f in s.world.functions if f.module == o.module}
     return s.changed(
         modules=s.modules - {o.module},
+        untraced=s.untraced - {o.module},
         unloads=unloads,
         livepatches=tuple(name for name in s.livepatches if name not in gone),
         lost=s.lost | {name for name, program in s.programs.items() if s.world.is_in(program.target, o.module)},
@@ -527,7 +536,7 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.BpfRawTracepointOpen: _open,
     op.BpfLinkCreate: _create,
     op.BpfLinkDetach: _detach,
-    op.InitModule: lambda s, o, _: s.changed(modules=s.modules | {o.module}),
+    op.InitModule: _init_module,
     op.DeleteModule: _delete_module,
     op.Fail: _arm,
     op.Settle: lambda s, _, __: s,

@@ -63,7 +63,7 @@ class Named:
         self.has_union = self._make_array((p is not None and p.has_union for p in prototypes), np.bool_)
         self.wide = self._make_array((p is not None and p.returns.size > SLOT_BYTES for p in prototypes), np.bool_)
         self.void = self._make_array((p is not None and p.returns.kind == "VOID" for p in prototypes), np.bool_)
-        self.verdicts: dict[tuple[Semantics, str, bool, bool, int], NDArray[np.uint8]] = {}
+        self.verdicts: dict[tuple[Semantics, str, bool, bool, int, bytes], NDArray[np.uint8]] = {}
         self._symbols = ["" if f is None else f.symbol for f in functions]
         self._index = {f.name: self.beyond + place for place, f in enumerate(world.others)}
         self._patterns: OrderedDict[Pattern, Indices] = OrderedDict()

@@ -82,6 +82,9 @@ def _attach_one(state: State, link: str, program: Program, function: str | None,
         _enter(state, link, program, where)
         return
     _build_one(state, index)
+    if not state.sites.loaded[index]:
+        # The module came after ftrace's death (DEAD-2), and its text is not the kernel's own.
+        raise Refused("EINVAL")
     shared = _place_one(state, program, index)
     first = where[~state.trampolines.has_image(where)]
     kept = where[len(first) :]

@@ -21,15 +21,17 @@ def init_module(state: State, operation: op.InitModule) -> None:
     where = _find_functions(state, operation.module)
     where = where[state.functions.has_site[where]]
     sites = state.sites
-    sites.loaded[where] = True
+    sites.come(where, traced=not state.dead)
     for entry in state.ops_list if not state.dead else ():
         if isinstance(entry, Ops):
             if not entry.ipmodify and not entry.filter_hash.any():
                 sites.join(where, entry.code, regs=entry.regs)
         elif not entry.filter_hash.any():
             sites.join(where[~entry.notrace_hash[where]], GRAPH)
+    number = state.functions.modules[operation.module]
     state.modules.add(operation.module)
-    state.present[state.functions.modules[operation.module]] = True
+    state.present[number] = True
+    state.traced[number] = not state.dead
     state.ledger.sites += int(np.count_nonzero(sites.count[where]))
     state.version += 1
 

@@ -84,7 +84,7 @@ def verdicts(state: State, program: Program, btf: int = VMLINUX) -> NDArray[np.u
     btf: the module whose BTF a multi program is for, or VMLINUX.
     """
     named = state.functions.named
-    key = (state.facts, program.kind, program.sleepable, program.multi, btf)
+    key = (state.facts, program.kind, program.sleepable, program.multi, btf, state.traced.tobytes())
     if key not in named.verdicts:
         wrong, codes = zip(*_list_checks(state, program, btf), strict=True)
         named.verdicts[key] = np.select(wrong, codes).astype(np.uint8)
@@ -128,6 +128,6 @@ def _list_checks(state: State, program: Program, btf: int) -> list[tuple[Mask, i
     return [
         (unnamed | (elsewhere & (named.module != VMLINUX)) | last | undescribed, INVALID),
         (wide, NOT_SUPPORTED),
-        (elsewhere | (named.lookup > 0), NOT_THERE),
+        (elsewhere | (named.lookup > 0) | ~state.traced[named.module], NOT_THERE),
         (sleeping, INVALID),
     ]

@@ -23,7 +23,8 @@ class Sites:
 
     count: |S(f)|. regs: how many of S(f) save regs. regs_left: R stays, however many that are (SITE-6). codes: the sum
     of the codes of S(f), modulo 2^16; there are places for fewer ops' trampolines. ipmodify, direct: whether S(f) has
-    an IPMODIFY user, a direct ops. loaded: whether there is a site (NAME-8, FILTER-11). off: ftrace is, so that all are
+    an IPMODIFY user, a direct ops. loaded: whether there is a site (NAME-8, FILTER-11). mapped: whether there is code,
+    which a module that was loaded after ftrace's death has without sites (DEAD-2). off: ftrace is, so that all are
     nops, and a site that its last ops leaves keeps its R (SYSCTL-4).
     """
 
@@ -37,6 +38,8 @@ class Sites:
         self.ipmodify = np.zeros(size, np.bool_)
         self.direct = np.zeros(size, np.bool_)
         self.loaded = functions.has_site.copy()
+        # The same array until they differ: mostly they never do.
+        self.mapped = self.loaded
         self.off = False
 
     def joining(self, where: Indices, *, regs: bool) -> int:
@@ -98,9 +101,17 @@ class Sites:
         """Whether R has stayed at a site that no ops covers any more (SYSCTL-5)."""
         return self.regs_left.flags.writeable and bool((self.count[self.regs_left] == 0).any())
 
+    def come(self, where: Indices, *, traced: bool) -> None:
+        """These functions are loaded; traced: ftrace makes their records (DEAD-2)."""
+        if not traced and self.mapped is self.loaded:
+            self.mapped = self.loaded.copy()
+        self.mapped[where] = True
+        self.loaded[where] = traced
+
     def forget(self, where: Indices) -> None:
         """The records of these sites are dropped."""
-        for array in (self.count, self.regs, self.codes, self.ipmodify, self.direct, self.loaded):
+        sums = self.count, self.regs, self.codes
+        for array in (*sums, self.ipmodify, self.direct, self.loaded, self.mapped):
             array[where] = 0
         self._leave_regs(where, np.zeros(len(where), np.bool_))
 

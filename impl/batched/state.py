@@ -185,6 +185,8 @@ class State:
         self.modules = set(functions.modules)
         # Whether each module is loaded; the last element, which VMLINUX selects, is the kernel.
         self.present = np.ones(len(functions.modules) + 1, np.bool_)
+        # Whether ftrace knows the sites of each, which it does not of one that was loaded after its death (DEAD-2).
+        self.traced = self.present.copy()
         self.unloads = 0
         self.dead = False
         self.version = 0

@@ -170,8 +170,8 @@ class Batched:
 
     def call(self, function: str, arguments: tuple[int, ...]) -> Trace:
         """Run one function to its return; an empty trace if it is not there (NAME-8)."""
-        index = self.state.site(function)
-        if index < 0:
+        index = self.state.functions.index(function)
+        if index < 0 or not self.state.sites.mapped[index]:
             return Trace((), None)
         prototype = self.state.functions.all[index].prototype
         if prototype is not None and len(arguments) != len(prototype.slots):

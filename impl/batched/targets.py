@@ -78,7 +78,8 @@ def _find_patterns(names: list[str]) -> dict[int, Pattern]:
 def _expand(state: State, program: Program, btf: int, pattern: Pattern) -> Indices:
     named = state.functions.named
     found: Indices = named.matching(pattern)
-    found = found[state.present[named.module[found]]]
+    there = state.traced if pattern.how else state.present
+    found = found[(state.present & there)[named.module[found]]]
     if pattern.how == "attachable":
         found = found[verdicts(state, program, btf)[found] == 0]
     if not len(found):

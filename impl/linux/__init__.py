@@ -15,7 +15,7 @@ them are wings, each of which imports only those before it:
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from impl.linux.guest.packages import Kernel, fetch, from_files
@@ -51,12 +51,12 @@ def system(world: World, semantics: Semantics) -> System:
     return factory(semantics.name)(world, semantics)
 
 
-def factory(name: str, *, known: bool = True) -> SystemFactory:
+def factory(name: str, *, asked: Collection[str] = ()) -> SystemFactory:
     """The factory of one of Debian's kernels (packages.fetch); its first system boots it, and fetches it before.
 
-    known: it declines what is known to end the kernel while a task stands (DEFECT-17).
+    asked: known defects that it is asked to show, which it declines otherwise.
     """
-    return _factory(lambda: fetch(name), known=known)
+    return _factory(lambda: fetch(name), asked)
 
 
 def own(bzimage: Path, modules: Path | None) -> Kernel:
@@ -69,14 +69,14 @@ def own(bzimage: Path, modules: Path | None) -> Kernel:
     return kernel
 
 
-def own_factory(kernel: Kernel) -> SystemFactory:
+def own_factory(kernel: Kernel, *, asked: Collection[str] = ()) -> SystemFactory:
     """The factory of a developer's own kernel."""
-    return _factory(lambda: kernel)
+    return _factory(lambda: kernel, asked)
 
 
-def _factory(files: Callable[[], Kernel], *, known: bool = True) -> SystemFactory:
+def _factory(files: Callable[[], Kernel], asked: Collection[str]) -> SystemFactory:
     def make(world: World, semantics: Semantics) -> System:
-        run = Linux(station_of(files(), world), world, semantics, known=known)
+        run = Linux(station_of(files(), world), world, semantics, asked=asked)
         return bordered(run, world, semantics)
 
     return make

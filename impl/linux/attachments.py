@@ -278,7 +278,9 @@ class Attachments:
     def _attach_kprobe(self, wanted: op.BpfLinkCreate) -> Outcome:
         """KPROBE-2: a fprobe over the functions."""
         inventory, loaded = self.run.inventory, self._loaded[wanted.prog, ""]
-        if not all(inventory.kprobe_targets((target,)) for target in wanted.targets):
+        # A kernel without fprobes says so whatever it is given, and KPROBE-2 has that first.
+        stands = all(inventory.kprobe_targets((target,)) for target in wanted.targets)
+        if inventory.semantics.fprobes and not stands:
             return Errno("EINVAL", harness="KPROBE-2")
         return self._link(wanted.link, kprobes.attaching(self.directory, inventory, wanted, loaded.fd), (loaded,))
 

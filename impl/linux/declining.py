@@ -14,7 +14,7 @@ from impl.linux.probes.tracefs import Limits
 from impl.linux.run import RunState
 from spec import operations as op
 from spec.globs import matcher, record_index, without_bang
-from spec.inventory import Inventory
+from spec.inventory import Inventory, OpsRecord
 from spec.operations import Operation, names_of
 
 __all__ = ["Decliner", "limits_of"]
@@ -29,7 +29,7 @@ EVERYTHING = "does not trace every function of the kernel: that takes the emulat
 
 NO_FAIL_NTH = "has no /proc/self/fail-nth: it is built without CONFIG_FAULT_INJECTION or CONFIG_FAILSLAB"
 
-HALF_STARTED = "leaves an ops half started at which ftrace died, so that its direct calls are refused as misuse"
+HALF_STARTED = "leaves an ops half started at which ftrace died, so that further direct calls of it are misuse"
 
 UNSEEN_DEATH = "says that images come and go after ftrace has died, where its direct_ops is live (DEFECT-18)"
 
@@ -41,6 +41,8 @@ UNFOUND = "has our module ask ftrace for the site of what it livepatches, which 
 
 GIVEN_BACK = "gives the filter of a direct ops back also where it answers -ENODEV, and our module then forgets the ops"
 
+MEETS_GONE = "makes the handshake of IPMODIFY users also for addresses of functions that have gone (DEFECT-11)"
+
 NO_HASH = (
     "looks for direct calls in the hash of an IPMODIFY ops, which it may lack after ftrace has died: a NULL pointer"
 )
@@ -48,11 +50,12 @@ NO_HASH = (
 
 @dataclass(slots=True)
 class Decliner:
-    """retries: a second try to attach works (DEFECT-2)."""
+    """retries: a second try to attach works (DEFECT-2). asked: defects that the kernel is to show all the same."""
 
     directory: Directory
     run: RunState
     retries: bool
+    asked: frozenset[str] = frozenset()
 
     @property
     def _inventory(self) -> Inventory:
@@ -158,7 +161,9 @@ class Decliner:
 
     def _unregister(self, operation: op.UnregisterFtraceFunction) -> str:
         record = self._inventory.ops.get(operation.ops)
-        return NO_HASH if self._dead and record and record.ipmodify and not record.enabled else ""
+        if self._dead and record and record.ipmodify and not record.enabled:
+            return NO_HASH
+        return self._shake_hands(record)
 
     def _end_direct(self, operation: op.UnregisterFtraceDirectMulti) -> str:
         return GIVEN_BACK if self._dead and operation.free else ""
@@ -220,7 +225,18 @@ class Decliner:
         record = self._inventory.ops.get(operation.ops)
         quiet = operation.ops in self.run.quiet
         covers_all = record and not (quiet or record.filter_hash or record.ipmodify or record.direct)
-        return EVERYTHING if covers_all else ""
+        return EVERYTHING if covers_all else self._shake_hands(record) or self._meets_gone(record)
+
+    def _meets_gone(self, record: OpsRecord | None) -> str:
+        """An IPMODIFY user and a raw direct ops that both hold an address of a function that has gone."""
+        gone = set(record.filter_hash).difference(record.filter) if record and record.ipmodify else set[str]()
+        others = (each for each in self._inventory.ops.values() if each.direct and each.enabled)
+        return MEETS_GONE if any(not gone.isdisjoint(each.filter_hash) for each in others) else ""
+
+    def _shake_hands(self, record: OpsRecord | None) -> str:
+        """The images of an IPMODIFY user's functions are made anew, one after the other."""
+        functions = record.filter if record and record.ipmodify else ()
+        return next(filter(None, (self._ask_neighbours({name}, {name}) for name in functions)), "")
 
     def _graph(self, operation: op.RegisterFtraceGraph) -> str:
         patterns = [p for p in (operation.filter, operation.function, operation.notrace) if p]
@@ -289,6 +305,12 @@ class Decliner:
         shared = self._inventory.semantics.single_direct_ops
         return self._dead and shared and len(self._inventory.links) > beside
 
+    def _attaches_dead(self) -> str:
+        """Attaching where all of BPF's functions have one ops, which is live, or was enabled when ftrace died."""
+        if self.run.half_started and self._inventory.semantics.single_direct_ops:
+            return HALF_STARTED
+        return UNSEEN_DEATH if self._direct_ops_lives(0) else ""
+
     def _meets_returns(self) -> str:
         """The user of fprobes at returns, if it is there first, is that of slot 0."""
         programs, kprobes = self._inventory.programs, self._inventory.kprobes.values()
@@ -296,8 +318,8 @@ class Decliner:
         return UNTAKEN if first and self._inventory.semantics.fprobes_shared else ""
 
     def _open(self, operation: op.BpfRawTracepointOpen) -> str:
-        if self._direct_ops_lives(0):
-            return UNSEEN_DEATH
+        if reason := self._attaches_dead():
+            return reason
         program = self._inventory.programs.get(operation.prog)
         target = (program.target if program else None) or operation.function or ""
         return (self._second_try(program.kind, target) if program else "") or self._ask_neighbours({target}, {target})
@@ -312,13 +334,11 @@ class Decliner:
         return "lets the second try of an attach reset an ops that is live, and ends ftrace at the next call (DEFECT-2)"
 
     def _link(self, operation: op.BpfLinkCreate) -> str:
-        if self._direct_ops_lives(0):
-            return UNSEEN_DEATH
         program = self._inventory.programs.get(operation.prog)
-        if program is None:
+        if program is None or program.kind in op.KPROBES:
             return ""
-        if program.kind in op.KPROBES:
-            return ""
+        if reason := self._attaches_dead():
+            return reason
         targets = {function.name for function in self.directory.functions_of_link(self._inventory, operation)}
         if not program.multi:
             return self._second_try(program.kind, operation.targets[0][0]) or self._ask_neighbours(targets, targets)
@@ -351,7 +371,7 @@ class Decliner:
         """All of BPF's IPMODIFY sites are asked, locked or not, when an image takes another's place at a site."""
         inventory = self._inventory
         watched = bool(self.directory.symbols.addresses(LOCKDEP)) and inventory.semantics.single_direct_ops
-        if not watched or not any(map(inventory.has_image, changed)):
+        if not watched or "DEFECT-27" in self.asked or not any(map(inventory.has_image, changed)):
             return ""
         asked = filter(inventory.has_image, inventory.ipmodify_users().difference(locked))
         return UNLOCKED if any(asked) else ""

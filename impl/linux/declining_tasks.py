@@ -29,12 +29,12 @@ FREED = "frees a program that a task is on its way to, and then calls it (DEFECT
 
 @dataclass(frozen=True, slots=True)
 class TaskDecliner:
-    """known: whether to leave out what is known to end the kernel (DEFECT-17)."""
+    """asked: names of defects that a kernel is asked to show all the same."""
 
     directory: Directory
     run: RunState
     tasks: TaskThreads
-    known: bool
+    asked: frozenset[str]
 
     @property
     def _inventory(self) -> Inventory:
@@ -77,7 +77,7 @@ class TaskDecliner:
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
         link = self._inventory.links.get(operation.link)
-        if link is None or not self.known or self._inventory.semantics.programs_wait_for_tasks:
+        if link is None or "DEFECT-17" in self.asked or self._inventory.semantics.programs_wait_for_tasks:
             return ""
         program = self._inventory.programs[link.prog]
         if program.multi or program.target is not None:

@@ -10,6 +10,7 @@ from impl.linux.attachments import Attachments
 from impl.linux.bpf import commands
 from impl.linux.caller import Caller
 from impl.linux.declining import Decliner, limits_of
+from impl.linux.declining_faults import FaultDecliner
 from impl.linux.declining_tasks import TaskDecliner
 from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch
@@ -49,6 +50,10 @@ NO_THREAD = (op.Task, op.GracePeriod, op.Await, op.BpfProgLoad)
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
 
 
+FIRST_TABLE = 64
+"""So many entries the first table of direct calls takes; for more in one call 6.1 exchanges it again (DEFECT-33)."""
+
+
 class HalfDoneError(Exception):
     """An operation failed for lack of memory, and was not undone."""
 
@@ -57,8 +62,8 @@ class Linux:
     """A run in a kernel, from the station's snapshot on.
 
     answered: what the last operation answered in which an allocation was made to fail; None if none was.
-    _spared: an operation did without the memory that it was refused. known: whether it declines what is known to end
-    the kernel while a task stands (DEFECT-17).
+    _spared: an operation did without the memory that it was refused. asked: known defects that the kernel is
+    asked to show all the same.
 
     counts: of the costs only images, and runs that were missed, can be seen of a kernel whose grace periods were made
     short.
@@ -66,7 +71,7 @@ class Linux:
 
     counts = frozenset({"images_alive", "missed"})
 
-    def __init__(self, station: Station, world: World, semantics: Semantics, *, known: bool = True) -> None:
+    def __init__(self, station: Station, world: World, semantics: Semantics, *, asked: Collection[str] = ()) -> None:
         station.fresh()
         self.name = station.kernel.name
         self.supports = alphabet(semantics) | INTERLEAVED
@@ -76,10 +81,13 @@ class Linux:
         self._injector = Injector(station.guest, station.symbols)
         self._allocations = Allocations(station.guest, station.fail_nth, self._injector)
         self._attachments = Attachments(self._directory, self._run, self._allocations)
-        self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable)
+        shown = frozenset(asked)
+        self._decliner = Decliner(self._directory, self._run, semantics.failed_direct_reusable, shown)
+        self._fault_decliner = FaultDecliner(self._run, self._allocations, shown)
         self._observer = Observer(self._directory, Spelling(self._tramp, self._ops, self._attachments.spelled))
         self.answered: Outcome | None = None
         self._spared = False
+        self._loses_tables = semantics.growth_waits and len(world.functions) > FIRST_TABLE
         self._caller = Caller(self._directory, self._attachments, self._tramp, self._ops)
         self._tasks = TaskThreads(
             self._directory,
@@ -91,7 +99,7 @@ class Linux:
             self._observer.check,
             semantics.skips_detached,
         )
-        self._task_decliner = TaskDecliner(self._directory, self._run, self._tasks, known)
+        self._task_decliner = TaskDecliner(self._directory, self._run, self._tasks, shown)
 
     @property
     def fails_nth(self) -> bool:
@@ -100,7 +108,8 @@ class Linux:
 
     def declines(self, operation: Operation) -> str:
         """Why the kernel is not asked to do this now."""
-        return self._task_decliner.reason(operation) or self._decliner.reason(operation)
+        decliners = self._task_decliner, self._decliner, self._fault_decliner
+        return next(filter(None, (each.reason(operation) for each in decliners)), "")
 
     def apply(self, operation: Operation) -> Outcome:
         """Have one operation carried out, and look.
@@ -134,6 +143,7 @@ class Linux:
         before = self._run.inventory
         self._run.inventory = before.after(operation, outcome)
         self._run.follow_quiet(operation, outcome, self._station.foreign)
+        self._run.follow_death(operation, outcome)
         self._use_up_fault(operation, outcome, before)
         return outcome
 
@@ -148,7 +158,16 @@ class Linux:
             return site
         inventory = self._run.inventory
         ops = (f"ops:{each}" for each, record in inventory.ops.items() if record.enabled and record.covers(name))
+        if self._has_fprobe(name):
+            return replace(site, target="ops:fprobe")
         return replace(site, target=next(ops, "ops:klp_ops" if name in inventory.livepatches else "ops:graph_ops"))
+
+    def _has_fprobe(self, name: str) -> bool:
+        """Whether an ops of fprobes covers the function; those at returns may be a user of the graph tracer."""
+        inventory = self._run.inventory
+        shared = inventory.semantics.fprobes_shared
+        links = (link for link in inventory.kprobes.values() if name in link.functions)
+        return any(not shared or inventory.programs[link.prog].kind == "kprobe" for link in links)
 
     def console(self) -> str:
         """What the kernel printed in the last operation."""
@@ -199,7 +218,7 @@ class Linux:
         self._station.graph.give_back()
         for name in self._run.inventory.ops:
             self._control(op.FtraceFreeFilter(name))
-        return self._station.left_over()
+        return self._station.left_over(loses_tables=self._loses_tables)
 
     def close(self) -> None:
         """Look what the kernel has said since; the next run goes back to the snapshot, nothing need be undone."""

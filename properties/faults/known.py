@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["KNOWN", "KnownFinding", "defect_of"]
+__all__ = ["DEFECTS", "KNOWN", "KnownFinding", "defect_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,9 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
     ),
     KnownFinding("DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in sites at step \d+: set_ftrace_", HASHES),
 )
+
+DEFECTS: Final = frozenset(each.defect for each in KNOWN)
+"""What a kernel is asked to show, though a search does not ask it to."""
 
 
 def defect_of(operation: str, told: str, where: str, known: Iterable[KnownFinding] = KNOWN) -> str:

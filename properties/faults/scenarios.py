@@ -30,6 +30,8 @@ _ENTRY: Final = ("bpf_prog_load p0 fentry", "bpf_raw_tracepoint_open l0 p0 foo1"
 _EXIT: Final = ("bpf_prog_load p0 fexit", "bpf_raw_tracepoint_open l0 p0 foo1")
 _IPMODIFY: Final = (*_EXIT, "ftrace_ops o1 ipmodify", "ftrace_set_filter_ip o1 foo1")
 _MULTI: Final = ("bpf_prog_load p1 fentry multi",)
+_KPROBE: Final = ("bpf_prog_load k1 kprobe",)
+_KRETPROBE: Final = ("bpf_prog_load k2 kretprobe",)
 _USERS: Final = ("register_ftrace_graph g1 filter=foo1", "register_ftrace_graph g2 filter=foo2")
 _NEIGHBOUR: Final = ("livepatch foo6", "bpf_prog_load p2 fexit", "bpf_raw_tracepoint_open l2 p2 foo6")
 
@@ -91,6 +93,15 @@ SCENARIOS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     ((*_MULTI, "bpf_link_create l1 p1 foo1 foo2"), "bpf_link_detach l1"),
     ((*_ENTRY, *_MULTI, "bpf_link_create l1 p1 foo1 foo2"), "bpf_link_detach l1"),
     ((*_MULTI, f"bpf_link_create l1 p1 {TEN}"), "bpf_link_detach l1"),
+    ((), _KPROBE[0]),
+    (_KPROBE, "bpf_link_create l1 k1 foo1 foo2"),
+    ((*_KPROBE, "bpf_link_create l2 k1 foo2"), "bpf_link_create l1 k1 foo1 foo2"),
+    (_KRETPROBE, "bpf_link_create l1 k2 foo1 foo2"),
+    ((*_KRETPROBE, "bpf_link_create l2 k2 foo2"), "bpf_link_create l1 k2 foo1 foo2"),
+    ((*_KPROBE, "bpf_link_create l1 k1 foo1 foo2"), "bpf_link_detach l1"),
+    ((*_KPROBE, "bpf_link_create l1 k1 foo1 foo2", "bpf_link_create l2 k1 foo2"), "bpf_link_detach l1"),
+    ((*_KRETPROBE, "bpf_link_create l1 k2 foo1 foo2"), "bpf_link_detach l1"),
+    ((*_KRETPROBE, "bpf_link_create l1 k2 foo1 foo2", "bpf_link_create l2 k2 foo2"), "bpf_link_detach l1"),
     (("delete_module mod1", *_PLAIN), "init_module mod1"),
     ((), "delete_module mod1"),
     (("livepatch bar1",), "delete_module mod1"),
@@ -119,7 +130,8 @@ def scenarios(semantics: Semantics) -> tuple[Scenario, ...]:
     """Every scenario whose operations these semantics have."""
     supported = alphabet(semantics)
     every = (Scenario(before, line) for before, line in SCENARIOS)
-    has = (each for each in every if semantics.tracing_multi or not _is_multi(each))
+    has = (each for each in every if semantics.tracing_multi or not _loads(each, *_MULTI))
+    has = (each for each in has if semantics.fprobes or not _loads(each, *_KPROBE, *_KRETPROBE))
     return tuple(each for each in has if _kinds(each) <= supported)
 
 
@@ -137,5 +149,5 @@ def _kinds(scenario: Scenario) -> set[type[Operation]]:
     return {type(parse_operation(line)) for line in (*scenario.before, scenario.line)}
 
 
-def _is_multi(scenario: Scenario) -> bool:
-    return _MULTI[0] in (*scenario.before, scenario.line)
+def _loads(scenario: Scenario, *programs: str) -> bool:
+    return not {*scenario.before, scenario.line}.isdisjoint(programs)

@@ -13,6 +13,7 @@ from impl.linux.allocations import failed_at
 from impl.linux.observation import EmulatorLimitError
 from impl.linux.station import Station
 from impl.linux.system import Linux
+from properties.faults.known import DEFECTS
 from properties.faults.scenarios import AFTER, POINTS, Scenario
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
@@ -102,7 +103,7 @@ class _Trial:
         made: list[Linux] = []
 
         def make(world: World, semantics: Semantics) -> System:
-            made.append(Linux(self._station, world, semantics))
+            made.append(Linux(self._station, world, semantics, asked=DEFECTS))
             return bordered(made[-1], world, semantics)
 
         self.declined = ""

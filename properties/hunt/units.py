@@ -81,7 +81,7 @@ class SearchUnit:
 
     kind: of sequences, or of plans of wildcard attaches, which is one round, however many operations these are.
     shrink_seconds: the most that shrinking a finding may take; time_limit: that one answer of a plug-in may. before:
-    the operations that earlier units of the setting have had.
+    the operations that earlier units of the setting have had. asked: known defects that a kernel is to show.
     """
 
     systems: tuple[str, ...]
@@ -93,6 +93,7 @@ class SearchUnit:
     shrink_seconds: float = 60.0
     time_limit: float = 10.0
     before: int = 0
+    asked: tuple[str, ...] = ()
 
     def work(self, journal: Path) -> SearchValue:
         """Search; the journal has the steps of the example."""
@@ -104,7 +105,7 @@ class SearchUnit:
         search = KINDS[self.kind](
             world,
             semantics,
-            [resolve(name, self.time_limit) for name in self.systems],
+            [resolve(name, self.time_limit, asked=self.asked) for name in self.systems],
             self.random_seed,
             journal=written,
             operations=self.operations,

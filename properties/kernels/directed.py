@@ -358,6 +358,16 @@ def _ftrace_dies_at_once(s: Semantics) -> Lines:
     yield f"bpf_raw_tracepoint_open l1 p1 foo3 -> {'-EINVAL' if s.filter_unchecked else '-ENODEV'}"
     yield from ("delete_module mod1 -> 0", "init_module mod1 -> 0") * 2
     yield "ftrace_set_filter_ip o2 bar1 -> -ENODEV"
+    yield "bpf_raw_tracepoint_open l1 p1 bar1 -> -EINVAL"
+    if s.tracing_multi:
+        yield "bpf_prog_load p2 fentry multi"
+        yield "bpf_link_create l1 p2 bar1 -> -ENOENT"
+        yield "bpf_link_create l1 p2 traceable(mod1:bar*) -> -EINVAL"
+    if s.fprobes:
+        yield "fail patch 1000000000"
+        yield "bpf_prog_load k1 kprobe"
+        yield "bpf_link_create l1 k1 bar1 -> -ESRCH"
+        yield "bpf_link_create l1 k1 mod1:bar* -> -EINVAL"
     yield "site foo2 -> ops:o2"
 
 

@@ -161,6 +161,7 @@ def _ftrace_dies(s: Semantics) -> Lines:
     yield "init_module mod1 -> 0"
     yield "init_module mod1 -> -EEXIST"
     yield "ftrace_set_filter_ip o1 bar1 -> -ENODEV"
+    yield "livepatch bar1 -> -EINVAL"
     yield "ftrace_enabled 0 -> -ENODEV"
     yield "bpf_link_detach l3 -> 0 WARN"
     yield "bpf_link_detach l1 -> 0 WARN"

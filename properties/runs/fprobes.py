@@ -22,6 +22,7 @@ def _fprobes(s: Semantics) -> Lines:
     if not s.fprobes:
         yield "bpf_link_create j1 k1 foo1 -> -EOPNOTSUPP"
         yield "bpf_link_create j1 k3 nowhere -> -EOPNOTSUPP"
+        yield "bpf_link_create j1 k1 nothing* -> -EOPNOTSUPP"
         return
     yield "bpf_link_create j1 k3 foo1 -> -EINVAL"
     yield "bpf_link_create j1 k1 foo1:7 foo2:8 -> 0"

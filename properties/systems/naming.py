@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -55,12 +56,12 @@ FORMS = (
 )
 
 
-def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
+def resolve(name: str, time_limit: float = TIME_LIMIT, *, asked: Collection[str] = ()) -> SystemFactory:
     """The factory that a name stands for.
 
     Built-in names, `bzimage:FILE`, `module:factory`, `path/to/file.py:factory`, `exec:COMMAND`. time_limit: seconds
-    that one answer of a plug-in may take; a plug-in's systems raise SystemCrashError where they fail. BadInputError: no
-    such system.
+    that one answer of a plug-in may take; a plug-in's systems raise SystemCrashError where they fail. asked: known
+    defects that a kernel is to show, which it declines otherwise. BadInputError: no such system.
     """
     if name in BUILT_IN:
         module, attribute = BUILT_IN[name]
@@ -68,11 +69,11 @@ def resolve(name: str, time_limit: float = TIME_LIMIT) -> SystemFactory:
     if name in KERNELS:
         from impl import linux  # noqa: PLC0415  # the code for virtual machines is loaded if one is wanted
 
-        return linux.factory(name)
+        return linux.factory(name, asked=asked)
     if name.startswith(OWN_KERNEL):
         from impl import linux  # noqa: PLC0415  # the same
 
-        return linux.own_factory(linux.own(*own_files(name)))
+        return linux.own_factory(linux.own(*own_files(name)), asked=asked)
     place, colon, attribute = name.partition(":")
     if place == "exec" and colon:
         return behind_border(exec_factory(attribute, time_limit))

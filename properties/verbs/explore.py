@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from properties.faults.known import DEFECTS
 from properties.hunt.exploring import Explored, explore
 from properties.hunt.findings import save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
@@ -28,6 +29,9 @@ __all__ = ["FAILED", "FOUND", "add_arguments", "list_settings", "run", "save_all
 
 FOUND, FAILED = 1, 2
 
+ASKABLE = sorted({*DEFECTS, "DEFECT-17", "DEFECT-27"})
+"""What kernels decline by the defect's name."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `explore`."""
@@ -41,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--budget", type=seconds, default=60.0, metavar="SECONDS", help="to search; shrinking has as much again")
     option("--random-seed", type=int, metavar="N", help="repeats a search (default: a new one, which is printed)")
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
+    ask = "a known defect that a kernel is to show, of those that it is not asked for: one of %(choices)s"
+    option("--ask", action="append", choices=ASKABLE, metavar="DEFECT", default=[], help=ask)
     exhaustive = "try every sequence of a small world instead, where states are equal once; one process does it"
     option("--exhaustive", action="store_true", help=exhaustive)
     tasks = "with --exhaustive: how many tasks its world has, which stand anywhere in a call (default: 0)"
@@ -95,6 +101,7 @@ def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
             operations_for(arguments.system),
             shrink_seconds=arguments.budget,
             time_limit=SYSTEM_TIME_LIMIT,
+            asked=tuple(arguments.ask),
         )
         for name in ([chosen] if chosen else PRESETS)
     ]

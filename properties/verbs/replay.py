@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from properties.faults.known import DEFECTS
 from properties.lockstep.lockstep import Lockstep, Taken
 from properties.lockstep.supported import UnsupportedError
 from properties.report.show import Screen
@@ -80,7 +81,8 @@ def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -
 
 
 def _resolve_all(names: Iterable[str]) -> dict[str, SystemFactory]:
-    return {name: resolve(name, SYSTEM_TIME_LIMIT) for name in names}
+    """Resolve them so that a kernel shows what a seed of `faults` found, which a search does not ask it for."""
+    return {name: resolve(name, SYSTEM_TIME_LIMIT, asked=DEFECTS) for name in names}
 
 
 def _list_defaults(seed: Seed) -> tuple[str, ...]:

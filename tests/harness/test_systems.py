@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from impl import linux
 from properties.lockstep.lockstep import Lockstep
 from properties.systems import naming as systems
 from properties.systems import wire
@@ -518,3 +519,13 @@ def test_the_documented_exchange_is_what_the_example_does() -> None:
         if '"hello"' not in asked:
             assert wire.read_line(got.encode()) == wire.read_line(channel.exchange(asked.encode() + b"\n"))
     channel.close()
+
+
+def test_a_kernel_is_asked_for_defects_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a verb names, which a search of it declines otherwise."""
+    asked: list[object] = []
+    monkeypatch.setattr(linux, "_factory", lambda _, names: asked.append(names))
+    systems.resolve("linux-7.3", asked=("DEFECT-24",))
+    systems.resolve("linux-7.3")
+
+    assert [("DEFECT-24",), ()] == asked

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from impl.linux.declining import GIVEN_BACK, UNFOUND, UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, UNFOUND, UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining_faults import FaultDecliner
 from impl.linux.run import RunState
 from spec.inventory import Inventory
 from spec.outcomes import Errno, Ok
@@ -17,6 +18,7 @@ from spec.worlds import synthetic
 
 LOADED = ("bpf_prog_load p1 fentry", "bpf_prog_load p2 fexit", "bpf_prog_load p3 fentry multi")
 PATCHED = ("livepatch foo6", "bpf_raw_tracepoint_open l4 p2 foo6")
+IPMODIFY = ("ftrace_ops o1 ipmodify", "ftrace_set_filter_ips o1 foo1 foo2")
 ENTRY = "bpf_raw_tracepoint_open l1 p1 foo1"
 
 
@@ -49,6 +51,9 @@ def decliner(*lines: str, semantics: str = "linux-7.3", lockdep: bool = True) ->
         ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p2 foo1", True),
         ((*PATCHED, ENTRY), "bpf_link_create l2 p3 foo1 foo2", True),
         ((*PATCHED, ENTRY, "bpf_raw_tracepoint_open l2 p2 foo1"), "bpf_link_detach l2", True),
+        ((*PATCHED, ENTRY, *IPMODIFY), "register_ftrace_function o1", True),
+        ((*PATCHED, ENTRY, *IPMODIFY, "register_ftrace_function o1"), "unregister_ftrace_function o1", True),
+        ((*PATCHED, *IPMODIFY), "register_ftrace_function o1", False),
         ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p2 foo2", False),
         ((*PATCHED, ENTRY), "bpf_link_detach l1", False),
         ((*PATCHED, ENTRY), "bpf_raw_tracepoint_open l2 p1 foo6", False),
@@ -74,6 +79,15 @@ def test_a_graph_user_behind_fprobes_at_returns_is_not_asked_for(semantics: str,
     assert "" == decliner("bpf_prog_load k1 kprobe", "bpf_link_create j1 k1 foo1")._meets_returns()
 
 
+@pytest.mark.parametrize(("entry", "declined"), [("bar1", MEETS_GONE), ("foo1", "")])
+def test_an_ipmodify_ops_does_not_meet_a_function_that_has_gone(entry: str, declined: str) -> None:
+    """Of which a raw direct ops has the address, too (DEFECT-11)."""
+    filtered = ("ftrace_ops o1 ipmodify", "ftrace_ops o2", "ftrace_set_filter_ips o1 bar1 foo2")
+    asked = decliner(*filtered, f"update_ftrace_direct_add o2 {entry}=T1", "delete_module mod1")
+
+    assert declined == asked.reason(parse_operation("register_ftrace_function o1"))
+
+
 GONE = "livepatch bar1"
 GIVES_BACK = "unregister_ftrace_direct_multi o1 T1 free"
 
@@ -96,3 +110,53 @@ def test_what_our_module_does_otherwise_is_not_asked_once_ftrace_is_dead(line: s
         asked.run.inventory = asked.run.inventory.after(parse_operation("livepatch foo1"), Errno("ENODEV", warn=True))
 
     assert declined == asked.reason(parse_operation(line))
+
+
+@pytest.mark.parametrize(
+    ("died", "line", "semantics", "declined"),
+    [
+        ("bpf_raw_tracepoint_open l1 p1 foo1", "bpf_raw_tracepoint_open l1 p2 foo2", "linux-7.3", HALF_STARTED),
+        ("bpf_link_create l1 p3 foo1", "bpf_link_create l1 p3 foo2 foo3", "linux-7.3", HALF_STARTED),
+        ("bpf_raw_tracepoint_open l1 p1 foo1", "bpf_link_create l1 k1 foo1", "linux-7.3", ""),
+        ("livepatch foo1", "bpf_raw_tracepoint_open l1 p2 foo2", "linux-7.3", ""),
+        ("bpf_raw_tracepoint_open l1 p1 foo1", "bpf_raw_tracepoint_open l1 p2 foo2", "linux-6.12", ""),
+    ],
+)
+def test_nothing_is_attached_by_an_ops_at_which_ftrace_died(
+    died: str, line: str, semantics: str, declined: str
+) -> None:
+    """Where all of BPF's functions have one: it is enabled without a function, which is -EINVAL before anything."""
+    asked = decliner(*LOADED[:2], "bpf_prog_load k1 kprobe", semantics=semantics)
+    asked.run.inventory = asked.run.inventory.after(parse_operation("bpf_prog_load p3 fentry multi"), Ok())
+    asked.run.inventory = asked.run.inventory.after(parse_operation("fail patch"), Ok())
+    operation, outcome = parse_operation(died), Errno("ENODEV", warn=True)
+    asked.run.inventory = asked.run.inventory.after(operation, outcome)
+    asked.run.follow_death(operation, outcome)
+
+    assert declined == asked.reason(parse_operation(line))
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "defects"),
+    [
+        ((ENTRY,), "bpf_link_detach l1", "DEFECT-1"),
+        (("bpf_link_create l1 p3 foo1",), "bpf_link_detach l1", "DEFECT-24"),
+        (("register_ftrace_graph g1 filter=foo1",), "unregister_ftrace_graph g1", "DEFECT-25"),
+        ((), "register_ftrace_graph g1 filter=foo1", "DEFECT-26, DEFECT-30"),
+        (("ftrace_ops o1",), "ftrace_set_filter o1 foo*", "DEFECT-28"),
+        (("ftrace_ops o1",), "ftrace_set_notrace o1 !foo*", ""),
+        (("register_ftrace_graph g1 filter=foo1",), "set_ftrace_filter g1 foo2", "DEFECT-29"),
+        ((), ENTRY, ""),
+    ],
+)
+def test_what_is_known_without_memory_is_asked_for_by_name(before: tuple[str, ...], line: str, defects: str) -> None:
+    """With an allocation that is to fail; a kernel that is asked to show one of them does it, and so does a seed."""
+    run = decliner(*LOADED, *before).run
+    operation = parse_operation(line)
+
+    def reason(armed: int, *asked: str) -> str:
+        return FaultDecliner(run, cast("Any", SimpleNamespace(armed=armed)), frozenset(asked)).reason(operation)
+
+    assert (bool(defects), defects in reason(1)) == (bool(reason(1)), True)
+    assert "" == reason(0)
+    assert "" == reason(1, *defects.split(", "))

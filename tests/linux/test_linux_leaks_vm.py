@@ -12,8 +12,11 @@ from impl.linux.station import Station
 from impl.linux.system import Linux
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
+from properties.runs.directed import wide
+from properties.systems.kernels import like_a_kernel
 from spec.border import bordered
-from spec.seeds import parse_seed
+from spec.outcomes import Ok
+from spec.seeds import parse_operation, parse_seed
 from spec.semantics import PRESETS
 from spec.system import System
 from spec.worlds import World, synthetic
@@ -82,3 +85,24 @@ def test_records_and_their_pages_are_counted(station: Station) -> None:
     more = replace(before, records={name: number + 2 for name, number in before.records.items()})
     assert "+2 groups of pages of records\n+2 pages of records\n+2 records" == more.beyond(before)
     assert min(before.records.values()) > 0
+
+
+@pytest.mark.parametrize(("count", "lost"), [(129, 0), (130, 1), (258, 2), (514, 3)])
+def test_tables_of_direct_calls_are_lost_in_one_call(count: int, lost: int) -> None:
+    """DEFECT-33, as the kernel tells of who allocated; each table has buckets, which are counted with it here."""
+    kernel = replace(
+        kernel_or_skip("linux-6.1"), parameters="slub_debug=U,kmalloc-64,kmalloc-256,kmalloc-512,kmalloc-1k"
+    )
+    semantics = PRESETS["linux-6.1"]
+    world = like_a_kernel(wide(600), semantics)
+    crowded = linux.station_of(kernel, world)
+    system = bordered(Linux(crowded, world, semantics), world, semantics)
+    names = " ".join(f"wide{number}" for number in range(1, count + 1))
+    for line in (
+        *("ftrace_ops o1", f"ftrace_set_filter_ips o1 {names}"),
+        *("register_ftrace_direct_multi o1 T1", "unregister_ftrace_direct_multi o1 T1"),
+    ):
+        assert Ok() == system.apply(parse_operation(line))
+
+    assert "" == system.left_over()
+    assert crowded.left_over() == (f"+{2 * lost} allocated by alloc_ftrace_hash" if lost else "")

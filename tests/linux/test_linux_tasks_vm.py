@@ -27,11 +27,11 @@ LAST_DETACH = (
 )
 
 
-def lockstep(station: Station, world: World, semantics: Semantics, *, known: bool = True) -> Lockstep:
+def lockstep(station: Station, world: World, semantics: Semantics, *, asked: tuple[str, ...] = ()) -> Lockstep:
     """The model, and a run of the station's kernel."""
 
     def make(world: World, semantics: Semantics) -> System:
-        return bordered(Linux(station, world, semantics, known=known), world, semantics)
+        return bordered(Linux(station, world, semantics, asked=asked), world, semantics)
 
     return Lockstep(world, semantics, [make])
 
@@ -80,7 +80,7 @@ def test_a_freed_program_ends_the_kernel(station: Station) -> None:
         *("task t1 foo1 1", "step t1 to=before:p3", "bpf_link_detach l1", "grace_period rcu"),
     )
     run = fixed_run("freed", station.world, semantics, [*lines, "finish t1"])
-    together = lockstep(station, station.world, semantics, known=False)
+    together = lockstep(station, station.world, semantics, asked=("DEFECT-17",))
     found = together.run(run.seed.steps)
 
     assert [one.aspect for one in found] == ([] if semantics.programs_wait_for_tasks else ["crash"])

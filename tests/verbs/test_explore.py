@@ -204,3 +204,11 @@ def test_a_budget_is_a_number_of_seconds(budget: str) -> None:
     """Anything else is refused by the command line."""
     with pytest.raises(SystemExit):
         arguments("--budget", budget)
+
+
+def test_only_what_kernels_decline_by_name_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another defect is bad input."""
+    with pytest.raises(SystemExit):
+        main(["explore", "--ask", "DEFECT-2"])
+
+    assert "invalid choice: 'DEFECT-2' (choose from 'DEFECT-1', 'DEFECT-17', 'DEFECT-24'" in capsys.readouterr().err

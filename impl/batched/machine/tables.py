@@ -55,7 +55,7 @@ class Tables:
             return
         self._version = version
         self._masks = 0
-        self._loaded.u8[: self._count] = state.sites.loaded[:-1]
+        self._loaded.u8[: self._count] = state.sites.mapped[:-1]
         direct = self.text.shown_direct()
         self._direct.u64[: self._count] = np.where(direct, direct | HIGH_HALF, np.uint64(0))
         self._list_ops(direct != 0)

@@ -62,7 +62,7 @@ class Text:
         self._rows = self.entries.u8[: count * at.FUNCTION_BYTES].reshape(count, at.FUNCTION_BYTES)
         self._rows[:] = fresh_text(count)
         self._targets = np.zeros(count, np.uint32)
-        self._loaded = state.sites.loaded[:count].copy()
+        self._loaded = state.sites.mapped[:count].copy()
         self._image_of = Images(state.functions, level, arena, jmp_sites=state.facts.jmp_sites)
         self._version = state.version
         self._stepped: SteppedPoke | None = None
@@ -169,7 +169,7 @@ class Text:
 
     def _follow_modules(self) -> None:
         """Entries of modules are written when they are loaded, and become traps when they go."""
-        loaded = self._state.sites.loaded[:-1]
+        loaded = self._state.sites.mapped[:-1]
         if (loaded == self._loaded).all():
             return
         changed = np.flatnonzero(loaded != self._loaded)

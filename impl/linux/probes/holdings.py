@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from impl.linux.bpf.commands import first_link
 from impl.linux.guest.batch import Batch, Reply
@@ -60,6 +60,10 @@ class Holdings:
     linked: bool
     records: Mapping[str, int]
     objects: Mapping[str, int]
+
+    def without_tables(self) -> Holdings:
+        """The same without objects that tables of direct calls, and other hashes, are made of."""
+        return replace(self, objects={name: number for name, number in self.objects.items() if name != OF_TABLE})
 
     def beyond(self, before: Holdings) -> str:
         """What there is more, or less, than before, a line each; empty if nothing is."""

@@ -31,6 +31,7 @@ from properties.hunt.strategies.drawing import (
     rarely,
     unused,
 )
+from properties.hunt.strategies.ends import beginning_and_end
 from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
 from spec.alphabet import POKING
@@ -193,11 +194,11 @@ REACH_POINTS = {
 MOST_ALLOCATIONS = 40
 """Operations of a few functions make no more, but for the first user of the graph tracer."""
 
-KNOWN_WITHOUT_MEMORY = (
-    *(op.BpfLinkDetach, op.FtraceSetFilter, op.FtraceSetNotrace, op.SetFtraceFilter),
-    *(op.SetFtraceNotrace, op.RegisterFtraceGraph, op.UnregisterFtraceGraph),
-)
-"""Where a fault ends a run: DEFECT-1, -24, -25, -26, -28 and -29, which `faults` tries one by one."""
+EARLY_ALLOCATIONS = 20
+"""Most operations make no more."""
+
+SHORT = 6
+"""Of so many draws one is without memory, where the kernel can be made to lack it."""
 
 TAKEN_OUT = 12
 """Of so many draws of filters one takes a function out of several."""
@@ -333,8 +334,8 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return _stop(draw, at)
     if at.inventory.off and rarely(draw, SWITCHED_OFF):
         return (op.FtraceEnabled("1"),)
-    if concept == "faults":
-        return _draw_fault(draw, at)
+    if concept == "faults" or _is_short(draw, concept, at):
+        return _draw_fault(draw, concept, at)
     if concept == "programs" and rarely(draw, 24):
         return _fill(draw, at)
     if concept == "filters" and at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
@@ -346,9 +347,14 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
     return (_draw_from(draw, concept, at),)
 
 
-def _draw_fault(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+def _is_short(draw: DrawFn, concept: str, at: Setting) -> bool:
+    """Whether memory is to be lacking, in a kernel that can be made to lack it."""
+    return at.fails_nth and concept in REACH_POINTS["nth"] and rarely(draw, SHORT)
+
+
+def _draw_fault(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
     """An injected failure, and nearly always an operation that meets it."""
-    if at.fails_nth and draw(st.booleans()):
+    if at.fails_nth and (concept != "faults" or draw(st.booleans())):
         return _without_memory(draw, at)
     if at.supports >= LOSING and rarely(draw, 8) and (found := _lose_program(draw, at)):
         return found
@@ -359,10 +365,12 @@ def _draw_fault(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
 
 
 def _without_memory(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """An operation, and one of its allocations that fails; not where it is known what a kernel makes of that."""
-    operation = _draw_from(draw, _reaching(draw, at, "nth"), at)
-    known = isinstance(operation, KNOWN_WITHOUT_MEMORY)
-    return (op.Fail("nth", draw(st.integers(1, MOST_ALLOCATIONS))), bpf.attach(draw, at) if known else operation)
+    """An operation, perhaps the end of what has just begun, and one of its allocations that fails; few come late."""
+    begun = beginning_and_end(draw, at) if rarely(draw, 2) else ()
+    operation = begun[-1] if begun else _draw_from(draw, _reaching(draw, at, "nth"), at)
+    number = draw(st.integers(1, pick(draw, (EARLY_ALLOCATIONS, MOST_ALLOCATIONS))))
+    calls = _call_images(draw, at) if begun else ()
+    return (*begun[:-1], op.Fail("nth", number), operation, *calls)
 
 
 def _die_beside_others(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:

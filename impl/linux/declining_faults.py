@@ -1,0 +1,51 @@
+"""What a kernel is known to do wrong without memory: with the n-th allocation armed it is not asked for that again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from impl.linux.allocations import Allocations
+from impl.linux.run import RunState
+from spec import operations as op
+from spec.globs import without_bang
+from spec.operations import Operation
+
+__all__ = ["FaultDecliner"]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultDecliner:
+    """asked: names of defects that a kernel is asked to show all the same.
+
+    `fail hash` is not declined: a search draws it nowhere, and it is how seeds show these defects.
+    """
+
+    run: RunState
+    allocations: Allocations
+    asked: frozenset[str]
+
+    def reason(self, operation: Operation) -> str:
+        """Why the operation is declined in the present state; empty if it is not."""
+        if not self.allocations.armed:
+            return ""
+        known = list(self._defects(operation))
+        if not known or not self.asked.isdisjoint(known):
+            return ""
+        return f"does not do this right where it cannot get memory ({', '.join(known)})"
+
+    def _defects(self, operation: Operation) -> Iterator[str]:
+        """What the operation may show, whose entries are in spec/DEFECTS.md."""
+        inventory = self.run.inventory
+        match operation:
+            case op.BpfLinkDetach(name) if name in inventory.links:
+                multi = inventory.programs[inventory.links[name].prog].multi
+                yield "DEFECT-24" if multi else "DEFECT-1"
+            case op.UnregisterFtraceGraph():
+                yield "DEFECT-25"
+            case op.RegisterFtraceGraph():
+                yield from ("DEFECT-26", "DEFECT-30")
+            case op.FtraceSetFilter(_, glob) | op.FtraceSetNotrace(_, glob) if not without_bang(glob)[1]:
+                yield "DEFECT-28"
+            case op.SetFtraceFilter() | op.SetFtraceNotrace():
+                yield "DEFECT-29"
