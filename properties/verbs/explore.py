@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
     exhaustive = "try every sequence of a small world instead, where states are equal once; one process does it"
     option("--exhaustive", action="store_true", help=exhaustive)
-    tasks = "with --exhaustive: how many tasks its world has, which stand anywhere in a call (default: 0)"
+    tasks = "tasks stand anywhere in calls, in every example; with --exhaustive so many at a time (default: 0)"
     option("--tasks", type=int, choices=range(MOST_TASKS + 1), default=0, help=tasks)
     option("--depth", type=length, default=4, metavar="N", help="operations of its longest sequence (default: 4)")
     add_crew_options(parser)
@@ -95,6 +95,7 @@ def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
             operations_for(arguments.system),
             shrink_seconds=arguments.budget,
             time_limit=SYSTEM_TIME_LIMIT,
+            tasks=arguments.tasks > 0,
         )
         for name in ([chosen] if chosen else PRESETS)
     ]

@@ -27,6 +27,9 @@ RECORD: Final = struct.Struct("<QQ")
 """The address of a site, and flags."""
 
 OPS_BYTES: Final = 512
+DIRECT_CALLER: Final = "call_direct_funcs"
+"""The callback of a direct ops, which names the common caller as its trampoline, and has none of its own."""
+
 MOST: Final = 10_000
 """Pages, or ops: a list that has more has no end."""
 
@@ -77,7 +80,7 @@ class RecordReader:
             (text,) = self.guest.read_memory([(ops, OPS_BYTES)])
             callback, ops, code = (int.from_bytes(text[at : at + 8], "little") for at in (func, following, trampoline))
             place = self.symbols.at(callback)
-            if code and place:
+            if code and place and place.symbol != DIRECT_CALLER:
                 found[code] = place.symbol
         return found
 
