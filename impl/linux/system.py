@@ -128,8 +128,9 @@ class Linux:
         if beside:
             outcome = self._tasks.judge(outcome)
         batch = Batch()
-        observed = self._observer.add(batch, locked=self._tasks.pends)
-        warned = observed(self._station.guest.submit(batch))
+        waited = isinstance(operation, op.GracePeriod) or (isinstance(operation, op.Await) and self._tasks.pends)
+        look = self._observer.add_warnings(batch) if waited else self._observer.add(batch, locked=self._tasks.pends)
+        warned = look(self._station.guest.submit(batch))
         if warned:
             outcome = replace(outcome, warn=True)
         before = self._run.inventory

@@ -28,7 +28,7 @@ FIRST: Final = 8
 """Threads with lower numbers are tasks."""
 
 LAST: Final = 63
-LOOK: Final = 20
+LOOK: Final = 5
 """Milliseconds in which a thread may be done before it is looked for."""
 
 LOOKS: Final = 2

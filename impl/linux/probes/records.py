@@ -60,13 +60,15 @@ class RecordReader:
 
     def _records(self) -> Iterator[tuple[int, int]]:
         page = self._word(self.symbols.address("ftrace_pages_start"))
+        (header,) = self.guest.read_memory([(page, PAGE.size)])
         for _ in range(MOST):
-            if not page:
-                return
-            (text,) = self.guest.read_memory([(page, PAGE.size)])
-            page, records, count = PAGE.unpack(text)
-            (text,) = self.guest.read_memory([(records, RECORD.size * count)])
+            page, records, count = PAGE.unpack(header)
+            places = [(records, RECORD.size * count), *([(page, PAGE.size)] if page else ())]
+            text, *following = self.guest.read_memory(places)
             yield from RECORD.iter_unpack(text)
+            if not following:
+                return
+            (header,) = following
 
     def trampolines(self) -> Mapping[int, str]:
         """The callback of each ops that is registered, by the address of its trampoline."""
