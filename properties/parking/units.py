@@ -132,14 +132,16 @@ class _Pass:
         return list_places(found, self._row, self._subject.world, self._semantics)
 
     def _visit(self, place: ParkingPlace) -> Stay:
-        """Let a task stand at a place. A defect that keeps the system from being asked is shown once, if it can be."""
+        """Let a task stand at a place. A defect for which the system is not asked is shown once, if it is there."""
         parked = self._try_out(self._run or self._begin(), place)
         if not parked.defect or parked.defect in self._shown or not self._subject.shows_defects:
             return parked
-        self._shown.add(parked.defect)
         shown = self._try_out(self._begin(known=False), place)
         self._run = None
-        return replace(shown, defect=parked.defect if shown.aspect else "", declined="")
+        if not shown.aspect:
+            return shown
+        self._shown.add(parked.defect)
+        return replace(shown, defect=parked.defect)
 
     def _try_out(self, run: Lockstep, place: ParkingPlace) -> Stay:
         begun = len(run.history)
