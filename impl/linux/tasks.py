@@ -60,9 +60,10 @@ class StandingTask:
         """
         if self.at in BEHIND or "image" not in self.points:
             return END
-        name = self.at.replace("program:", "before:")
-        name = "after-body" if name == "body" else name
-        return min(self.points.get(name, (0,)))
+        if self.at == "body":
+            # An image of fentry programs alone has been left for it.
+            return min(self.points.get("after-body", (END,)))
+        return min(self.points.get(self.at.replace("program:", "before:"), (0,)))
 
     @property
     def program(self) -> str | None:
