@@ -25,6 +25,7 @@ from spec.outcomes import Ok, Outcome, Pending
 from spec.semantics import Semantics
 from spec.sharing import LEVELS
 from spec.sites import Site
+from spec.standing import Stand
 from spec.traces import Trace
 from spec.worlds import World
 
@@ -138,14 +139,26 @@ class Batched:
         return tasks.judge(outcome, self.state.ledger.waits - before, detached)
 
     def _interleave(self, operation: Operation) -> Outcome:
-        if self._tasks is None:
-            self._tasks = TaskList(self.state, self.text, self.kernel)
+        tasks = self._scheduled()
         match operation:
             case op.Task():
-                return self._tasks.begin(operation)
+                return tasks.begin(operation)
             case op.GracePeriod():
-                return self._tasks.elapse(operation)
-        return self._tasks.wait()
+                return tasks.elapse(operation)
+        return tasks.wait()
+
+    def _scheduled(self) -> TaskList:
+        if self._tasks is None:
+            self._tasks = TaskList(self.state, self.text, self.kernel)
+        return self._tasks
+
+    def stands(self, function: str) -> tuple[Stand, ...]:
+        """Every instruction of the image that a function's site leads to."""
+        return self._scheduled().stands(self.state.functions.index(function))
+
+    def stand_at(self, offset: int) -> None:
+        """The next step of a task stops at this offset of its image, in the place of the point that it names."""
+        self._scheduled().displaced = offset
 
     def step(self, operation: op.Step) -> str:
         """Let a task run to a point."""

@@ -11,11 +11,13 @@ from impl.batched.lifetimes import Lifetimes
 from impl.batched.machine import addresses as at
 from impl.batched.machine.entries import jump
 from impl.batched.machine.kernel import EmulatedKernel
+from impl.batched.machine.stands import image_stands
 from impl.batched.machine.text import Text
 from impl.batched.machine.threads import AtPoint, Thread
 from impl.batched.state import Program, State
 from spec import operations as op
 from spec.outcomes import Errno, Ok, Outcome, Pending
+from spec.standing import Stand
 from spec.traces import Trace
 
 __all__ = ["TaskList"]
@@ -42,12 +44,16 @@ class ListedTask:
 
 
 class TaskList:
-    """tasks: those that were not finished, by name. An operation may wait for them: its flavours, and its answer."""
+    """tasks: those that were not finished, by name. An operation may wait for them: its flavours, and its answer.
+
+    displaced: at which offset of its image the next step stops, in the place of its point.
+    """
 
     def __init__(self, state: State, text: Text, kernel: EmulatedKernel) -> None:
         self._state, self._text, self._kernel = state, text, kernel
         self.tasks: dict[str, ListedTask] = {}
         self._waiting: tuple[set[str], Outcome] | None = None
+        self.displaced: int | None = None
         self._lifetimes = Lifetimes(state, text, kernel.unload_program, kernel.references)
 
     @property
@@ -79,6 +85,15 @@ class TaskList:
         trace = self._kernel.end(standing.thread)
         self._settle()
         return trace
+
+    def stands(self, index: int) -> tuple[Stand, ...]:
+        """Every instruction of a function's image, if it has one."""
+        image = self._text.placed_image(index)
+        if image is None:
+            return ()
+        numbered = self._state.program_numbered
+        code = self._text.images.read(*self._text.image(index))
+        return image_stands(image, code, lambda number: numbered[number].name)
 
     def judge(self, outcome: Outcome, waits: Mapping[str, int], dropped: Program | None) -> Outcome:
         """What an operation answers that waits for grace periods; dropped: a program that may have lost its last link.
@@ -119,7 +134,9 @@ class TaskList:
         there = bool(to) and (not prog or program is not None) and (kind != "skip" or self._state.facts.skips_detached)
         leaves = standing.thread.returned
         standing.asleep = False
-        self._kernel.resume(standing.thread, AtPoint(kind, program.number if program else 0) if there else None)
+        point = AtPoint(kind, program.number if program else 0, self.displaced)
+        self.displaced = None
+        self._kernel.resume(standing.thread, point if there else None)
         stands = not standing.thread.returned or (kind == "return" and not leaves)
         standing.point = to if stands else DONE
         standing.program = program if stands and kind == "program" else None

@@ -11,6 +11,7 @@ from impl.linux.tasks import StandingTask, TaskThreads
 from spec import operations as op
 from spec.inventory import Inventory
 from spec.operations import Operation
+from spec.prototypes import MODULUS
 
 __all__ = ["TaskDecliner"]
 
@@ -95,7 +96,7 @@ class TaskDecliner:
             return False
         behind = min(task.points.get("after-body", (0,)))
         skipped = self._inventory.programs[prog].kind == "fexit" and task.place <= behind
-        return not skipped or any(self._is_fmod_ret(name) for name in self._ahead(task))
+        return not skipped or any(self._answers(name) for name in self._ahead(task))
 
     @staticmethod
     def _ahead(task: StandingTask) -> Iterator[str]:
@@ -104,6 +105,7 @@ class TaskDecliner:
             if kind == "before" and max(places) >= task.place:
                 yield prog
 
-    def _is_fmod_ret(self, prog: str) -> bool:
+    def _answers(self, prog: str) -> bool:
+        """Whether a program keeps the body from running, and so leads past the jump that skips fexit programs."""
         program = self._inventory.programs.get(prog)
-        return program is not None and program.kind == "fmod_ret"
+        return program is not None and program.kind == "fmod_ret" and (program.returns or 0) % MODULUS > 0

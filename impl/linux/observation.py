@@ -91,6 +91,11 @@ class Observer:
 
         return read
 
+    def add_warnings(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
+        """As add(), after what changes no site."""
+        tainted = batch.read_file(TAINTED)
+        return lambda replies: self._has_warned(int(replies[tainted].data[0]))
+
     def _add_locked(self, batch: Batch) -> Callable[[Sequence[Reply]], bool]:
         tainted = batch.read_file(TAINTED)
 

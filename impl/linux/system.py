@@ -32,6 +32,7 @@ from spec.operations import Operation, names_of
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site
+from spec.standing import Stand
 from spec.traces import Trace
 from spec.worlds import World
 
@@ -136,8 +137,9 @@ class Linux:
         if beside:
             outcome = self._tasks.judge(outcome)
         batch = Batch()
-        observed = self._observer.add(batch, locked=self._tasks.pends)
-        warned = observed(self._station.guest.submit(batch))
+        waited = isinstance(operation, op.GracePeriod) or (isinstance(operation, op.Await) and self._tasks.pends)
+        look = self._observer.add_warnings(batch) if waited else self._observer.add(batch, locked=self._tasks.pends)
+        warned = look(self._station.guest.submit(batch))
         if warned:
             outcome = replace(outcome, warn=True)
         before = self._run.inventory
@@ -184,6 +186,14 @@ class Linux:
         at = self._tasks.step(operation)
         self._observer.check()
         return at
+
+    def stands(self, function: str) -> tuple[Stand, ...]:
+        """Every instruction of the image that a function's site leads to."""
+        return self._tasks.stands(function)
+
+    def stand_at(self, offset: int) -> None:
+        """The next step of a task stops at this offset of its image, in the place of the point that it names."""
+        self._tasks.displaced = offset
 
     def finish(self, operation: op.Finish) -> Trace:
         """Let a task run to its end."""

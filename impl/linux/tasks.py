@@ -16,12 +16,14 @@ from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, PARKED, Command
 from impl.linux.laboratory.tuning import preempt
 from impl.linux.probes.points import Points, image_points
+from impl.linux.probes.stands import image_stands
 from impl.linux.run import RunState
 from impl.linux.threads import PROMISED, AgentThread, Threads, add_look, read_parks
 from impl.linux.timeline import Mark, fold
 from spec import operations as op
 from spec.errors import BadInputError
 from spec.outcomes import Errno, Ok, Outcome, Pending
+from spec.standing import Stand
 from spec.traces import Trace
 
 __all__ = ["TaskThreads"]
@@ -58,9 +60,10 @@ class StandingTask:
         """
         if self.at in BEHIND or "image" not in self.points:
             return END
-        name = self.at.replace("program:", "before:")
-        name = "after-body" if name == "body" else name
-        return min(self.points.get(name, (0,)))
+        if self.at == "body":
+            # An image of fentry programs alone has been left for it.
+            return min(self.points.get("after-body", (END,)))
+        return min(self.points.get(self.at.replace("program:", "before:"), (0,)))
 
     @property
     def program(self) -> str | None:
@@ -74,7 +77,8 @@ class TaskThreads:
     """The tasks of a run by name, and the operation that waits for one: its thread, and what it is.
 
     entry: the address of the image that a function's site shows, or of what it has in its place; 0 for none.
-    check: raises what the kernel complains of. skips: it passes over programs that were detached.
+    check: raises what the kernel complains of. skips: it passes over programs that were detached. displaced: at which
+    offset of its image the next step stops, in the place of its point.
     """
 
     directory: Directory
@@ -87,6 +91,7 @@ class TaskThreads:
     skips: bool
     tasks: dict[str, StandingTask] = field(default_factory=dict)
     threads: Threads = field(init=False)
+    displaced: int | None = None
     _pending: AgentThread | None = None
     _answer: int | None = None
     _prepared: bool = False
@@ -149,6 +154,15 @@ class TaskThreads:
         self._settle()
         return fold(task.marks, task.function)
 
+    def stands(self, function: str) -> tuple[Stand, ...]:
+        """Every instruction of the image that the site of a function leads to now."""
+        address, code = self._read_image(function)
+        if not code:
+            return ()
+        station = self.directory.station
+        architecture, program_at = station.kernel.architecture, self.attachments.program_at
+        return image_stands(architecture, address, code, station.helpers, program_at)
+
     def elapse(self, operation: op.GracePeriod) -> Outcome:
         """Wait for a grace period, unless a task holds it up."""
         self.threads.reap()
@@ -184,6 +198,9 @@ class TaskThreads:
             task.points |= self._find_points(task.function)
         addresses = task.points.get(to, ()) if to != "site" else ()
         may_sleep = to == "body" or (to.startswith("program:") and self._is_sleepable(to.partition(":")[2]))
+        if self.displaced is not None:
+            addresses = (task.points["image"][0] + self.displaced,)
+            self.displaced = None
         task.asleep = sleeps and may_sleep and bool(addresses)
         batch = Batch()
         self.caller.add_start(batch)
@@ -210,11 +227,10 @@ class TaskThreads:
 
     def _find_points(self, function: str) -> Points:
         """The points of the image that the site of a function leads to now."""
-        address = self.entry(function)
-        if not address or self.directory.stub(address) is not None:
+        address, code = self._read_image(function)
+        if not code:
             return {}
         station = self.directory.station
-        (code,) = station.guest.read_memory([(address, IMAGE_BYTES)])
         return image_points(
             station.kernel.architecture,
             address,
@@ -223,6 +239,14 @@ class TaskThreads:
             self.attachments.program_at,
             skips=self.skips,
         )
+
+    def _read_image(self, function: str) -> tuple[int, bytes]:
+        """The address of the image that the site of a function leads to, and its code; no bytes if there is none."""
+        address = self.entry(function)
+        if not address or self.directory.stub(address) is not None:
+            return 0, b""
+        (code,) = self.directory.station.guest.read_memory([(address, IMAGE_BYTES)])
+        return address, code
 
     def _find_site(self, address: int) -> tuple[int, int]:
         """The first byte that ftrace patches, and the first one behind."""

@@ -28,18 +28,16 @@ FIRST: Final = 8
 """Threads with lower numbers are tasks."""
 
 LAST: Final = 63
-LOOK: Final = 20
+LOOK: Final = 5
 """Milliseconds in which a thread may be done before it is looked for."""
 
-LOOKS: Final = 4
-"""So many times in turn it must be seen to be held up; a grace period that nothing holds up takes one look."""
+LOOKS: Final = 2
+"""So many times in turn it must be seen to be held up."""
 
 PATIENCE: Final = 60.0
 STACK: Final = "/proc/1/task/{}/stack"
-WAITS: Final = re.compile(r"synchronize_s?rcu|wait_rcu|rcu_tasks")
-"""Functions that wait for a grace period."""
-
-TRACING: Final = re.compile(r"rcu_tasks_trace|srcu")
+WAITED: Final = re.compile(r"\b_*synchronize_(rcu_tasks_trace|rcu_tasks_rude|rcu_tasks|srcu|rcu)")
+"""The function that waits for a grace period tells of which flavour; 7.3 has SRCU for tasks trace RCU."""
 
 
 @dataclass(slots=True)
@@ -100,12 +98,20 @@ class Threads:
         if value != -errno.EINPROGRESS:
             return value, False
         waits = replies[stack].data[0].decode(errors="replace")
-        return value, bool(WAITS.search(waits)) and self._holds(waits, read_parks(replies[parks].data[0]))
+        waited = WAITED.search(waits)
+        return value, waited is not None and self._holds(waited[1], read_parks(replies[parks].data[0]))
 
-    def _holds(self, stack: str, parks: Sequence[ParkRecord]) -> bool:
-        if any(park.state == PARKED and (park.holdout or park.depth) for park in parks):
-            return True
-        return self.tracing() and bool(TRACING.search(stack))
+    def _holds(self, flavour: str, parks: Sequence[ParkRecord]) -> bool:
+        """Whether a task holds up grace periods of a flavour; those of tasks and tasks trace RCU wait for RCU, too."""
+        standing = [park for park in parks if park.state == PARKED]
+        match flavour:
+            case "rcu_tasks_rude":
+                return False
+            case "rcu_tasks":
+                return any(park.holdout or park.depth for park in standing)
+            case "rcu":
+                return any(park.depth for park in standing)
+        return self.tracing() or any(park.depth for park in standing)
 
 
 def add_look(batch: Batch) -> int:

@@ -69,6 +69,7 @@ class Search:
 
     operations: after so many the last example is undone, and then no more are made. large: the world of some rounds.
     before: how many operations others have had in this setting; by default so many that nothing begins narrow.
+    rounds_before: how many rounds, where one search alone is too short for one that interleaves. tasks: all do.
     able: the places of systems that have tasks which stand in calls; known from the first example on.
 
     State: how many rounds, examples and seconds so far, the tally, and the finding that ended the last round.
@@ -87,9 +88,12 @@ class Search:
         operations: float = math.inf,
         large: World | None = None,
         before: float = math.inf,
+        rounds_before: int = 0,
+        tasks: bool = False,
     ) -> None:
         self.large = large
         self.before = before
+        self._rounds_before, self._tasks = rounds_before, tasks
         self.world, self.semantics, self.factories, self.model = world, semantics, tuple(factories), model
         self.journal, self.witness = journal, witness
         self.random_seed = random_seed
@@ -124,14 +128,22 @@ class Search:
 
     def take_examples(self) -> None:
         """Let the machine take the sequences of a round."""
-        if self.able and self.rounds % INTERLEAVED_ROUNDS == 0:
-            name, number = f"{self.semantics.name} interleaved", self.rounds // INTERLEAVED_ROUNDS
+        turn = self._rounds_before + self.rounds
+        if (self._tasks or turn % INTERLEAVED_ROUNDS == 0) and self._finds_able():
+            name, number = f"{self.semantics.name} interleaved", turn if self._tasks else turn // INTERLEAVED_ROUNDS
             machine = self._interleaved_machine
         else:
             self._sequential += 1
             name, number, machine = self.semantics.name, self._sequential, self._choose_machine()
         round_seed = _derive_seed(self.random_seed, name, number)
         run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(ROUND))
+
+    def _finds_able(self) -> bool:
+        if not self.examples:
+            lockstep = Lockstep(self.world, self.semantics, self.factories, model=self.model)
+            self.able = lockstep.able
+            lockstep.close()
+        return bool(self.able)
 
     def _choose_machine(self) -> type[LockstepMachine]:
         if self.before + self.tally.steps < NARROW_OPERATIONS:

@@ -81,7 +81,9 @@ class SearchUnit:
 
     kind: of sequences, or of plans of wildcard attaches, which is one round, however many operations these are.
     shrink_seconds: the most that shrinking a finding may take; time_limit: that one answer of a plug-in may. before:
-    the operations that earlier units of the setting have had. asked: known defects that a kernel is to show.
+    the operations that earlier units of the setting have had; rounds_before: their rounds, where a unit has so few
+    operations that it has no turn of its own to interleave them with tasks. asked: known defects that a kernel is to
+    show. tasks: every example interleaves.
     """
 
     systems: tuple[str, ...]
@@ -94,6 +96,8 @@ class SearchUnit:
     time_limit: float = 10.0
     before: int = 0
     asked: tuple[str, ...] = ()
+    rounds_before: int = 0
+    tasks: bool = False
 
     def work(self, journal: Path) -> SearchValue:
         """Search; the journal has the steps of the example."""
@@ -112,6 +116,8 @@ class SearchUnit:
             # A kernel is given the functions that its module has.
             large=beside(world) if known else None,
             before=self.before,
+            rounds_before=self.rounds_before,
+            tasks=self.tasks,
         )
         found = search.round(math.inf, self.shrink_seconds)
         while found is None and self.kind == "sequences" and search.tally.steps < self.operations:
@@ -147,7 +153,10 @@ def search_units(settings: Sequence[SearchUnit]) -> Iterator[SearchUnit]:
         unit = settings[number % len(settings)]
         turn = number // len(settings)
         derived = hashlib.sha256(f"{unit.random_seed} {turn}".encode()).digest()
-        yield replace(unit, random_seed=int.from_bytes(derived[:4]), before=turn * unit.operations)
+        # One of few operations is a round or two.
+        rounds = turn if unit.operations < OPERATIONS else 0
+        random_seed = int.from_bytes(derived[:4])
+        yield replace(unit, random_seed=random_seed, before=turn * unit.operations, rounds_before=rounds)
 
 
 @cache

@@ -332,7 +332,7 @@ class Records:
         return (*(run for _, run in self.runs), *(each.run for _, each in self.linux if each.run is not None))
 
 
-RUNS: Final = ("verify*.json", "faults*.json", "mutants*.json", "campaign*.json")
+RUNS: Final = ("verify*.json", "faults*.json", "mutants*.json", "sweep*.json", "campaign*.json")
 
 
 def read_records(directory: Path) -> Records:

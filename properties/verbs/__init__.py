@@ -24,6 +24,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "linux": "run real kernels against the model, and tell which rules each confirmed",
     "mutants": "change a kernel's own machine code, one instruction at a time, and tell which changes nobody sees",
     "faults": "let each allocation of each operation of a real kernel fail, and tell what it makes of that",
+    "sweep": "let a task stand at each instruction of each kind of image, while an operation changes what it is in",
     "kernel-build": "build a kernel of Debian's newest source, for changes to be tried in",
     "report": "write one HTML file of what the last runs found",
 }

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from properties.faults.known import DEFECTS
 from properties.hunt.exploring import Explored, explore
 from properties.hunt.findings import save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
@@ -19,7 +18,7 @@ from properties.report.show import Screen, print_line, rich_table
 from properties.systems.kernels import setting_of
 from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, KERNELS, resolve, world_named
 from properties.verbs.exhausting import run_exhaustive
-from properties.verbs.options import SYSTEM_TIME_LIMIT, add_crew_options, crew_of, length, seconds
+from properties.verbs.options import SYSTEM_TIME_LIMIT, add_asking, add_crew_options, crew_of, length, seconds
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
 from spec.border import MOST_TASKS
 from spec.seeds import print_seed, read_seed
@@ -28,9 +27,6 @@ from spec.semantics import PRESETS
 __all__ = ["FAILED", "FOUND", "add_arguments", "list_settings", "run", "save_all", "telling"]
 
 FOUND, FAILED = 1, 2
-
-ASKABLE = sorted({*DEFECTS, "DEFECT-17", "DEFECT-27"})
-"""What kernels decline by the defect's name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--budget", type=seconds, default=60.0, metavar="SECONDS", help="to search; shrinking has as much again")
     option("--random-seed", type=int, metavar="N", help="repeats a search (default: a new one, which is printed)")
     option("--save", type=Path, default=Path(), metavar="DIR", help="where the seed is written (default: here)")
-    ask = "a known defect that a kernel is to show, of those that it is not asked for: one of %(choices)s"
-    option("--ask", action="append", choices=ASKABLE, metavar="DEFECT", default=[], help=ask)
+    add_asking(parser)
     exhaustive = "try every sequence of a small world instead, where states are equal once; one process does it"
     option("--exhaustive", action="store_true", help=exhaustive)
-    tasks = "with --exhaustive: how many tasks its world has, which stand anywhere in a call (default: 0)"
+    tasks = "tasks stand anywhere in calls, in every example; with --exhaustive so many at a time (default: 0)"
     option("--tasks", type=int, choices=range(MOST_TASKS + 1), default=0, help=tasks)
     option("--depth", type=length, default=4, metavar="N", help="operations of its longest sequence (default: 4)")
     add_crew_options(parser)
@@ -102,6 +97,7 @@ def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
             shrink_seconds=arguments.budget,
             time_limit=SYSTEM_TIME_LIMIT,
             asked=tuple(arguments.ask),
+            tasks=arguments.tasks > 0,
         )
         for name in ([chosen] if chosen else PRESETS)
     ]

@@ -8,12 +8,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from properties.faults.known import DEFECTS
 from properties.work.crew import Crew, processors
 
-__all__ = ["SYSTEM_TIME_LIMIT", "add_crew_options", "count_of", "crew_of", "join_or_start", "length", "seconds"]
+__all__ = [
+    "SYSTEM_TIME_LIMIT",
+    "add_asking",
+    "add_crew_options",
+    "count_of",
+    "crew_of",
+    "join_or_start",
+    "length",
+    "seconds",
+]
 
 SYSTEM_TIME_LIMIT = 10.0
 """Seconds that a plug-in may take for one answer."""
+
+ASKABLE = sorted({*DEFECTS, "DEFECT-17", "DEFECT-27"})
+"""What kernels decline by the defect's name."""
 
 
 def seconds(text: str) -> float:
@@ -25,6 +38,12 @@ def seconds(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds: write one above 0")
     return value
+
+
+def add_asking(parser: argparse.ArgumentParser) -> None:
+    """Declare --ask, of verbs whose kernels are not asked for what is known."""
+    ask = "a known defect that a kernel is to show, of those that it is not asked for: one of %(choices)s"
+    parser.add_argument("--ask", action="append", choices=ASKABLE, metavar="DEFECT", default=[], help=ask)
 
 
 def add_crew_options(parser: argparse.ArgumentParser) -> None:

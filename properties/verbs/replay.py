@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from properties.lockstep.supported import UnsupportedError
 from properties.report.show import Screen
 from properties.systems.kernels import made_for
 from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, resolve, semantics_named, world_named
-from properties.verbs.options import SYSTEM_TIME_LIMIT
+from properties.verbs.options import SYSTEM_TIME_LIMIT, add_asking
 from properties.verbs.own_kernel import add_own_kernel
 from spec.alphabet import INTERLEAVED
 from spec.errors import BadInputError
@@ -38,12 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a system under test; may be given again (default: batched, all levels that can take the seed)",
     )
     add_own_kernel(parser)
+    add_asking(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0: all sides agree in all files. 1: one diverges. 2: a file cannot be used, but the others are replayed."""
     console = Screen(highlight=False, markup=False, soft_wrap=True)
-    systems = _resolve_all(arguments.system or ())
+    systems = _resolve_all(arguments.system or (), (*DEFECTS, *arguments.ask))
     worst = AGREE
     for path in arguments.files:
         try:
@@ -62,7 +63,7 @@ def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -
     that it has by then.
     """
     seed = read_seed(path)
-    systems = systems or _resolve_all(_list_defaults(seed))
+    systems = systems or _resolve_all(_list_defaults(seed), ())
     lockstep = _start(seed, path, systems)
     console.print(f"{path}: world {seed.world}, semantics {seed.semantics}, {', '.join(lockstep.names)}")
     diverged = 0
@@ -80,9 +81,9 @@ def replay(path: Path, systems: Mapping[str, SystemFactory], console: Console) -
     return DIVERGE if diverged else AGREE
 
 
-def _resolve_all(names: Iterable[str]) -> dict[str, SystemFactory]:
-    """Resolve them so that a kernel shows what a seed of `faults` found, which a search does not ask it for."""
-    return {name: resolve(name, SYSTEM_TIME_LIMIT, asked=DEFECTS) for name in names}
+def _resolve_all(names: Iterable[str], asked: Collection[str]) -> dict[str, SystemFactory]:
+    """Resolve them; a kernel shows what a seed of `faults` found, too, which a search does not ask it for."""
+    return {name: resolve(name, SYSTEM_TIME_LIMIT, asked=asked) for name in names}
 
 
 def _list_defaults(seed: Seed) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from hypothesis import HealthCheck, Phase, find, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from hypothesis.strategies import DrawFn
 
+from impl.batched import system as batched
 from properties.hunt.machines import generating, machine_for
-from properties.hunt.search import LARGE_ROUNDS, Search, beside
+from properties.hunt.search import INTERLEAVED_ROUNDS, LARGE_ROUNDS, Search, beside
 from properties.hunt.strategies import operations
 from properties.hunt.strategies.drawing import Setting
 from properties.hunt.units import SearchUnit, search_units
@@ -229,6 +231,20 @@ def test_only_the_first_units_of_a_setting_begin_narrow() -> None:
     settings = [SearchUnit(("batched",), "synthetic", name, 1, operations=700) for name in ("linux-6.1", "linux-7.3")]
 
     assert [0, 0, 700, 700, 1400, 1400] == [unit.before for unit in islice(search_units(settings), 6)]
+
+
+def test_units_of_few_operations_take_turns_to_interleave() -> None:
+    """A unit for a kernel ends before the round that would interleave; so one unit in so many does nothing else."""
+    few, many = (SearchUnit(("batched",), "synthetic", "linux-6.12", 1, operations=count) for count in (200, 1000))
+
+    assert [0, 1, 2, 3] == [unit.rounds_before for unit in islice(search_units([few]), 4)]
+    assert [0, 0] == [unit.rounds_before for unit in islice(search_units([many]), 2)]
+
+    for before, tasks in ((INTERLEAVED_ROUNDS - 2, False), (INTERLEAVED_ROUNDS - 1, True)):
+        search = Search(synthetic(), PRESETS["linux-6.12"], [batched], 1, rounds_before=before)
+        search.round(math.inf, 1)
+
+        assert tasks == any(verb == "task" for verb, _ in search.tally.outcomes)
 
 
 @pytest.mark.slow

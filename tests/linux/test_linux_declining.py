@@ -9,7 +9,9 @@ import pytest
 
 from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, UNFOUND, UNLOCKED, UNTAKEN, Decliner
 from impl.linux.declining_faults import FaultDecliner
+from impl.linux.declining_tasks import FREED, TaskDecliner
 from impl.linux.run import RunState
+from impl.linux.tasks import StandingTask
 from spec.inventory import Inventory
 from spec.outcomes import Errno, Ok
 from spec.seeds import parse_operation
@@ -160,3 +162,38 @@ def test_what_is_known_without_memory_is_asked_for_by_name(before: tuple[str, ..
     assert (bool(defects), defects in reason(1)) == (bool(reason(1)), True)
     assert "" == reason(0)
     assert "" == reason(1, *defects.split(", "))
+
+
+ENTRIES = {"image": 100, "before:p2": 120, "program:p2": 900, "before:p1": 150, "program:p1": 950}
+EXIT_POINTS = "image enter before:p3 after-body before:p2 before:p1 exit".split()
+EXITS = {point: 100 + 20 * number for number, point in enumerate(EXIT_POINTS)}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "points", "at", "freed"),
+    [
+        (("fentry", "fentry"), ENTRIES, "image", True),
+        (("fentry", "fentry"), ENTRIES, "program:p2", True),
+        (("fentry", "fentry"), ENTRIES, "before:p1", True),
+        (("fentry", "fentry"), ENTRIES, "program:p1", False),
+        (("fentry", "fentry"), ENTRIES, "body", False),
+        (("fexit", "fexit", "fmod_ret"), EXITS, "enter", False),
+        (("fexit", "fexit", "fmod_ret returns=-22"), EXITS, "enter", True),
+        (("fexit", "fexit", "fmod_ret"), EXITS, "after-body", False),
+        (("fexit", "fexit", "fmod_ret"), EXITS, "before:p2", True),
+        (("fexit", "fexit", "fmod_ret"), EXITS, "exit", False),
+    ],
+)
+def test_a_program_is_not_freed_before_a_task(
+    kinds: tuple[str, ...], points: dict[str, int], at: str, *, freed: bool
+) -> None:
+    """DEFECT-17: p1 leaves while others stay, and the task comes to it, unless putting the image leads it past."""
+    run = RunState(Inventory.at_start(synthetic(), PRESETS["linux-6.12"]))
+    for number, kind in enumerate(kinds, 1):
+        for line in (f"bpf_prog_load p{number} {kind}", f"bpf_raw_tracepoint_open l{number} p{number} foo1"):
+            run.inventory = run.inventory.after(parse_operation(line), Ok())
+    task = StandingTask("foo1", 0, {point: (place,) for point, place in points.items()}, at)
+    tasks = SimpleNamespace(tasks={"t1": task})
+    spared = TaskDecliner(cast("Any", Directory()), run, cast("Any", tasks), asked=frozenset())
+
+    assert (FREED if freed else "") == spared.reason(parse_operation("bpf_link_detach l1"))

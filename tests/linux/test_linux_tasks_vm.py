@@ -101,3 +101,18 @@ def test_a_detach_waits_where_the_kernel_does(station: Station) -> None:
     run = fixed_run("last-detach", station.world, semantics, [*LAST_DETACH, *rest])
 
     assert take(run, station) == len(run.seed.steps)
+
+
+def test_sites_are_seen_while_an_operation_has_the_locks(station: Station) -> None:
+    """A direct ops has no trampoline of its own: beside another ops its site calls the common caller."""
+    semantics = PRESETS[station.kernel.name]
+    waits = not semantics.programs_wait_for_tasks
+    lines = (
+        *("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo2", "task t1 foo2 1 2"),
+        *("ftrace_ops o1", "ftrace_set_filter_ip o1 foo1", "register_ftrace_function o1"),
+        *("ftrace_ops o2", "ftrace_set_filter_ip o2 foo1", "register_ftrace_direct_multi o2 T1"),
+        f"bpf_link_detach l1 -> {'pending' if waits else '0'}",
+    )
+    run = fixed_run("locked", station.world, semantics, [*lines, "finish t1"])
+
+    assert take(run, station) == len(run.seed.steps)

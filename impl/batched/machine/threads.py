@@ -27,10 +27,14 @@ TOP: Final = STACK_SPACE - PAGE
 
 
 class AtPoint(NamedTuple):
-    """A point (TASK-2). program: the number of the program that a point names, else 0."""
+    """A point (TASK-2). program: the number of the program that a point names, else 0.
+
+    offset: of the instruction of the image that stands for the point, if one does.
+    """
 
     kind: str
     program: int = 0
+    offset: int | None = None
 
 
 @dataclass
@@ -69,6 +73,8 @@ class Thread:
     def stands_at(self, point: AtPoint, rsp: int, rbp: int) -> bool:
         """Whether it is its own call that has come to a point, where the stack is so."""
         in_frame = rbp in {self.stack - WORD, self.stack - 2 * WORD}
+        if point.offset is not None:
+            return in_frame or rsp >= self.stack - 2 * WORD
         match point.kind:
             case "site":
                 return rsp == self.stack
@@ -86,7 +92,9 @@ def task_memory(slot: int) -> MemoryRegion:
 
 def list_places(thread: Thread, point: AtPoint, image: PlacedImage | None) -> Iterator[int]:
     """The addresses of a point in the call of a task that goes, or went, through this image."""
-    if point.kind == "site":
+    if point.offset is not None and image is not None:
+        yield image.address + point.offset
+    elif point.kind == "site":
         yield at.TEXT + site_offset(thread.index)
     elif point.kind == "body":
         yield from (body_address(thread.index), at.PATCHED + at.FUNCTION_BYTES * thread.index)

@@ -47,7 +47,8 @@ class ImageInstruction:
     """One instruction of an image.
 
     number: the target of a call or a jump, or the constant that it loads; None where a register holds it. listed: how
-    an image file names the instruction, which lists calls and 64-bit constants; empty for all others.
+    an image file names the instruction, which lists calls and 64-bit constants; empty for all others. text: as a
+    disassembler shows it.
     """
 
     offset: int
@@ -55,6 +56,7 @@ class ImageInstruction:
     meaning: Meaning
     number: int | None
     listed: str
+    text: str
 
 
 class Flow(Enum):

@@ -18,7 +18,7 @@ FULL = {
     "/sys/module/rcupdate/parameters/rcu_task_stall_timeout": b"0",
     "/proc/sys/kernel/watchdog": b"0",
 }
-FLAVOURS = ("rcu_tasks", "rcu_tasks_rude")
+FLAVOURS = ("rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
 WAITS = {"gp_sleep": 0, "init_fract": 1}
 """Jiffies that a grace period of RCU tasks sleeps before it looks for laggards; 0 and 1 are the least."""
 

@@ -27,6 +27,9 @@ RECORD: Final = struct.Struct("<QQ")
 """The address of a site, and flags."""
 
 OPS_BYTES: Final = 512
+DIRECT_CALLER: Final = "call_direct_funcs"
+"""The callback of a direct ops, which names the common caller as its trampoline, and has none of its own."""
+
 MOST: Final = 10_000
 """Pages, or ops: a list that has more has no end."""
 
@@ -57,13 +60,15 @@ class RecordReader:
 
     def _records(self) -> Iterator[tuple[int, int]]:
         page = self._word(self.symbols.address("ftrace_pages_start"))
+        (header,) = self.guest.read_memory([(page, PAGE.size)])
         for _ in range(MOST):
-            if not page:
-                return
-            (text,) = self.guest.read_memory([(page, PAGE.size)])
-            page, records, count = PAGE.unpack(text)
-            (text,) = self.guest.read_memory([(records, RECORD.size * count)])
+            page, records, count = PAGE.unpack(header)
+            places = [(records, RECORD.size * count), *([(page, PAGE.size)] if page else ())]
+            text, *following = self.guest.read_memory(places)
             yield from RECORD.iter_unpack(text)
+            if not following:
+                return
+            (header,) = following
 
     def trampolines(self) -> Mapping[int, str]:
         """The callback of each ops that is registered, by the address of its trampoline."""
@@ -77,7 +82,7 @@ class RecordReader:
             (text,) = self.guest.read_memory([(ops, OPS_BYTES)])
             callback, ops, code = (int.from_bytes(text[at : at + 8], "little") for at in (func, following, trampoline))
             place = self.symbols.at(callback)
-            if code and place:
+            if code and place and place.symbol != DIRECT_CALLER:
                 found[code] = place.symbol
         return found
 

@@ -54,7 +54,8 @@ def read_image(address: int, code: bytes) -> Iterator[ImageInstruction]:
         number = _read_number(name, operands)
         leaves = name == "jmp" and not address <= (number or 0) < address + len(code)
         listed = name == "movabs" or (number is not None and (name == "call" or leaves))
-        yield ImageInstruction(at - address, size, _classify(name, operands, size), number, name if listed else "")
+        meaning, text = _classify(name, operands, size), f"{name} {operands}".rstrip()
+        yield ImageInstruction(at - address, size, meaning, number, name if listed else "", text)
         if name == "ret" or leaves:
             return
     raise BadInputError(f"the trampoline image at {address:#x} has no end in its {len(code)} bytes")

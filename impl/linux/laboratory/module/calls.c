@@ -18,6 +18,15 @@
 #define BTF_SET8_KFUNCS 0
 #endif
 
+/* Calls; the kernel warns if the call comes back without a register that C preserves. */
+static u64 call_function(struct massattach_call *call)
+{
+	u64 value = massattach_enter(call);
+
+	WARN(call->lost, "a call came back with other registers than C preserves\n");
+	return value;
+}
+
 /* Words: the function's address, the registers, the words on the stack. */
 long massattach_call(const struct massattach_command *command)
 {
@@ -29,7 +38,7 @@ long massattach_call(const struct massattach_command *command)
 		return -E2BIG;
 	memcpy(call.registers, &command->words[1], sizeof(call.registers));
 	memcpy(call.stack, &command->words[1 + MASSATTACH_REGISTERS], 8 * stack);
-	value = massattach_enter(&call);
+	value = call_function(&call);
 	massattach_record(MASSATTACH_VALUE, 0, call.address, 1, &value);
 	return 0;
 }
@@ -49,7 +58,7 @@ __bpf_kfunc u64 massattach_nested(u64 address)
 		return 0;
 	WRITE_ONCE(nesting, current);
 	massattach_begin((const void *)address);
-	value = massattach_end(massattach_enter(&call));
+	value = massattach_end(call_function(&call));
 	WRITE_ONCE(nesting, NULL);
 	return value;
 }

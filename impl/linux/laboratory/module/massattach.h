@@ -38,14 +38,18 @@ struct massattach_command {
 	size_t length;
 };
 
-/* Registers and stack of a call, and the function's address: the layout that massattach_enter() in stubs_SRCARCH.S reads. */
+/*
+ * Registers and stack of a call, and the function's address: the layout that massattach_enter() in stubs_SRCARCH.S reads.
+ * lost: not 0 if the call has come back without a register that C preserves.
+ */
 struct massattach_call {
 	u64 registers[MASSATTACH_REGISTERS];
 	u64 stack[MASSATTACH_STACK];
 	u64 address;
+	u64 lost;
 };
 
-u64 massattach_enter(const struct massattach_call *call);
+u64 massattach_enter(struct massattach_call *call);
 
 void massattach_record(u32 kind, u32 number, u64 ip, u32 count, const u64 *words);
 void massattach_body(u32 number, bool patched, u32 count, const u64 *words);

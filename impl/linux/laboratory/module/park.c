@@ -70,14 +70,17 @@ bool massattach_park_wants(u64 address)
 	return false;
 }
 
-/* An image keeps the stack pointer of its entry as the frame; calls that are made in the task's own are below it. */
+/*
+ * An image keeps the stack pointer of its entry as the frame, once it has pushed the caller's; calls that are made in the
+ * task's own are below it.
+ */
 bool massattach_park_stops(u64 address, u64 stack, u64 frame)
 {
 	struct park *park = own();
 
 	if (!park || !wants(park, address))
 		return false;
-	if (park->base && stack < park->base - 8 && (frame < park->base - 16 || frame > park->base))
+	if (park->base && stack < park->base - 16 && (frame < park->base - 16 || frame > park->base))
 		return false;
 	if (park->passed == address) {
 		park->passed = 0;

@@ -12,15 +12,33 @@
 
 	.text
 
-/* u64 massattach_enter(const struct massattach_call *call): more stack words than the function has do no harm. */
+#define LOST_AT (ADDRESS_AT + 8)
+#define PUSHED (8 * 6)
+
+/* Whatever a register that C preserves does not have any more is left in rcx. */
+.macro PRESERVED register, value
+	mov	$\value, %rdx
+	xor	\register, %rdx
+	or	%rdx, %rcx
+.endm
+
+/* u64 massattach_enter(struct massattach_call *call): more stack words than the function has do no harm. */
 SYM_START(massattach_enter, SYM_L_GLOBAL, SYM_A_ALIGN)
 	ENDBR
 	push	%rbp
 	mov	%rsp, %rbp
 	push	%rbx
+	push	%r12
+	push	%r13
+	push	%r14
+	push	%r15
+	push	%rdi
 	mov	%rdi, %rbx
-	/* One word more than are copied keeps the stack aligned to 16 bytes. */
-	sub	$(8 * (MASSATTACH_STACK + 1)), %rsp
+	mov	$0x5a5a0012, %r12
+	mov	$0x5a5a0013, %r13
+	mov	$0x5a5a0014, %r14
+	mov	$0x5a5a0015, %r15
+	sub	$(8 * MASSATTACH_STACK), %rsp
 	lea	STACK_AT(%rbx), %rsi
 	mov	%rsp, %rdi
 	mov	$MASSATTACH_STACK, %ecx
@@ -35,8 +53,24 @@ SYM_START(massattach_enter, SYM_L_GLOBAL, SYM_A_ALIGN)
 	ANNOTATE_RETPOLINE_SAFE
 	call	*%rax
 SYM_INNER_LABEL(massattach_returned, SYM_L_GLOBAL)
-	mov	-8(%rbp), %rbx
-	leave
+	lea	-(PUSHED + 8 * MASSATTACH_STACK)(%rbp), %rcx
+	xor	%rsp, %rcx
+	mov	-PUSHED(%rbp), %rsi
+	xor	%rsi, %rbx
+	or	%rbx, %rcx
+	PRESERVED %r12, 0x5a5a0012
+	PRESERVED %r13, 0x5a5a0013
+	PRESERVED %r14, 0x5a5a0014
+	PRESERVED %r15, 0x5a5a0015
+	mov	%rcx, LOST_AT(%rsi)
+	lea	-PUSHED(%rbp), %rsp
+	pop	%rdi
+	pop	%r15
+	pop	%r14
+	pop	%r13
+	pop	%r12
+	pop	%rbx
+	pop	%rbp
 	RET
 SYM_FUNC_END(massattach_enter)
 

@@ -1,0 +1,1 @@
+"""Tests of tasks at each instruction of an image, while operations change it."""
