@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from model import kprobes, lsm
+from model import kprobes
 from model.frames import Frame, ShadowStack, fgraph_return, function_graph_enter
 from model.rules import cite
 from model.sites import has_direct_ops
@@ -286,7 +286,7 @@ def _is_running(running: Running, program: Program) -> bool:
     inside = running.caller is not None and program.prog == running.caller.prog
     if not inside and program.prog not in running.task.busy:
         return False
-    if not lsm.guards(program):
+    if program.kind == LSM:
         cite("LSM-5")
         return False
     cite("PROG-6" if inside else "TASK-6")

@@ -8,26 +8,20 @@ from spec.operations import LSM
 from spec.semantics import Semantics
 from spec.worlds import Function
 
-__all__ = ["guards", "list_of", "misuses_helpers", "refuse_hook"]
+__all__ = ["list_of", "refuse_hook"]
 
 MAX_ERRNO = 4095
 HALF = 1 << 31
 
 
-def misuses_helpers(program: Program) -> bool:
-    """LSM-1: check_get_func_ip() refuses an lsm program that asks for the function's address."""
-    return program.kind == LSM and program.func_ip
-
-
 def refuse_hook(facts: Semantics, program: Program, function: Function) -> tuple[str, ...]:
     """LSM-1 to LSM-3: why the verifier refuses the program on this function, as an errno and a rule, if it does."""
     cite("LSM-2")
-    if program.sleepable and "lsm_sleepable" not in function.attributes:
-        return "EINVAL", "LSM-2"
     # bpf_lsm_verify_prog(): the function is one of bpf_lsm_hooks, and none of bpf_lsm_disabled_hooks.
-    if "lsm" not in function.attributes:
+    if not {"lsm", *(["lsm_sleepable"] if program.sleepable else [])} <= function.attributes:
         return "EINVAL", "LSM-2"
-    if misuses_helpers(program):
+    # check_get_func_ip() refuses every program that is neither of tracing nor of kprobes.
+    if program.func_ip:
         return "ENOTSUPP", "LSM-1"
     return ("EINVAL", "LSM-3") if facts.lsm_return_checked and not _may_return(program, function) else ()
 
@@ -48,11 +42,6 @@ def list_of(program: Program, function: Function | None) -> str:
         return program.kind
     cite("LSM-4")
     return "fexit" if _is_void(function) else "fmod_ret"
-
-
-def guards(program: Program) -> bool:
-    """LSM-5: whether the program is entered by __bpf_prog_enter_recur(), which keeps it from running in itself."""
-    return program.kind != LSM
 
 
 def _is_void(function: Function) -> bool:

@@ -38,7 +38,7 @@ def bpf_prog_load(state: State, program: Program) -> State:
     if program.target is not None:
         cite("PROG-2")
         check_attach_target(state, program, program.target)
-    elif lsm.misuses_helpers(program):
+    elif program.kind == LSM and program.func_ip:
         raise Refused(state, "ENOTSUPP", "LSM-1")
     if program.kind == LSM:
         cite("LSM-1")

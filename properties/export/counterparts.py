@@ -194,7 +194,7 @@ def _load(setting: SeedSetting, _before: Inventory, operation: op.BpfProgLoad) -
     if operation.kind in op.KPROBES:
         return "its programs are those of trampolines, and no kprobe programs"
     if operation.kind == op.LSM:
-        return "programs of LSM's hooks are not written yet"
+        return "its module has no hooks of LSM, and programs for those of the kernel are not written yet"
     return "the bodies of the kernel's own functions keep no records" if operation.calls in setting.own else ""
 
 

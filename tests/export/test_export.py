@@ -83,6 +83,7 @@ def test_most_seeds_become_programs() -> None:
         "traces every function",
         "no kernel",
         "extensions",
+        "no hooks of LSM",
         "nothing outside of the kernel makes",
         "functions of a name",
         "not of one BTF",

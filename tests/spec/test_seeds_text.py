@@ -191,7 +191,7 @@ OPERATION_MISTAKES = [
     ("ftrace_ops o=1", "'o=1' is no ops: a name has no blank and none of = # : ,"),
     (
         "bpf_prog_load p1 uprobe",
-        "unknown kind 'uprobe': write one of fentry, fexit, fmod_ret, fsession, freplace, kprobe, kretprobe",
+        "unknown kind 'uprobe': write one of fentry, fexit, fmod_ret, lsm, fsession, freplace, kprobe, kretprobe",
     ),
     ("fail disk", "unknown point 'disk': write one of alloc, jit_charge, patch, register, filter"),
     ("grace_period srcu", "unknown flavour 'srcu': write one of rcu, rcu_tasks"),
