@@ -155,8 +155,7 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-11": KnownDefect(
         "the handshake with IPMODIFY is made for functions that have gone",
         SHARING,
-        NOT_SEEN_LATER,
-        DEFECTS / "handshake-for-functions-that-have-gone.seed",
+        seed=DEFECTS / "handshake-for-functions-that-have-gone.seed",
         seen={"6.12.117": "line 12 is answered by -EBUSY."},
     ),
     "DEFECT-12": KnownDefect(
@@ -231,6 +230,11 @@ KNOWN: Mapping[str, KnownDefect] = {
     ),
     "DEFECT-32": KnownDefect(
         "fprobes at returns warn where a frame of the graph tracer returns that they did not take"
+    ),
+    "DEFECT-33": KnownDefect(
+        "tables of direct calls are lost where one call exchanges them more than once",
+        since='f64dd4627ec6 ("ftrace: Add multi direct register/unregister interface"), by the patch that is named.',
+        mended='yes: d05cb470663a ("ftrace: Fix modification of direct_function hash while in use") (in v6.7).',
     ),
 }
 
