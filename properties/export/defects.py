@@ -236,6 +236,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         since='f64dd4627ec6 ("ftrace: Add multi direct register/unregister interface"), by the patch that is named.',
         mended='yes: d05cb470663a ("ftrace: Fix modification of direct_function hash while in use") (in v6.7).',
     ),
+    "DEFECT-34": KnownDefect("a module that goes without memory for a list of addresses is told by a WARN"),
 }
 
 
