@@ -41,6 +41,8 @@ class FaultDecliner:
             case op.BpfLinkDetach(name) if name in inventory.links:
                 multi = inventory.programs[inventory.links[name].prog].multi
                 yield "DEFECT-24" if multi else "DEFECT-1"
+            case op.BpfLinkDetach(name) if name in inventory.kprobes:
+                yield "DEFECT-35"
             case op.DeleteModule():
                 yield "DEFECT-34"
             case op.UnregisterFtraceGraph():

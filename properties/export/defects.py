@@ -237,6 +237,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         mended='yes: d05cb470663a ("ftrace: Fix modification of direct_function hash while in use") (in v6.7).',
     ),
     "DEFECT-34": KnownDefect("a module that goes without memory for a list of addresses is told by a WARN"),
+    "DEFECT-35": KnownDefect("functions stay covered by the ops of fprobes where a link had no memory to be closed"),
 }
 
 

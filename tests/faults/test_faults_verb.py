@@ -141,6 +141,15 @@ def test_a_probe_of_the_scheduler_without_memory_is_known() -> None:
     assert "" == defect_of("unregister_ftrace_graph g1", told, where)
 
 
+def test_a_link_of_fprobes_that_is_closed_without_memory_is_known() -> None:
+    """By what still covers its functions, and by who asked for the memory."""
+    told = "diverges in sites at step 5: bpf_link_detach l1\n  the model says: foo1 nop\n  k says: foo1 (1) ops:fprobe"
+    chain = "ftrace_set_filter_ips < unregister_fprobe_nolock < unregister_fprobe_async < bpf_kprobe_multi_link_release"
+
+    assert "DEFECT-35" == defect_of("bpf_link_detach l1", told, chain)
+    assert "" == defect_of("bpf_link_detach l1", told, "bpf_tracing_link_release")
+
+
 def test_every_known_defect_stands_in_the_document() -> None:
     """spec/DEFECTS.md has an entry of its name."""
     text = (ROOT / "spec" / "DEFECTS.md").read_text()
