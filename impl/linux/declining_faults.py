@@ -43,6 +43,8 @@ class FaultDecliner:
                 yield "DEFECT-24" if multi else "DEFECT-1"
             case op.BpfLinkDetach(name) if name in inventory.kprobes:
                 yield "DEFECT-35"
+            case op.BpfLinkCreate(_, name) if self._is_at_returns(name):
+                yield "DEFECT-36"
             case op.DeleteModule():
                 yield "DEFECT-34"
             case op.UnregisterFtraceGraph():
@@ -53,3 +55,7 @@ class FaultDecliner:
                 yield "DEFECT-28"
             case op.SetFtraceFilter() | op.SetFtraceNotrace():
                 yield "DEFECT-29"
+
+    def _is_at_returns(self, name: str) -> bool:
+        program = self.run.inventory.programs.get(name)
+        return program is not None and program.kind == "kretprobe"

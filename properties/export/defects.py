@@ -238,6 +238,7 @@ KNOWN: Mapping[str, KnownDefect] = {
     ),
     "DEFECT-34": KnownDefect("a module that goes without memory for a list of addresses is told by a WARN"),
     "DEFECT-35": KnownDefect("functions stay covered by the ops of fprobes where a link had no memory to be closed"),
+    "DEFECT-36": KnownDefect("the first link of fprobes at returns warns where it is refused for lack of memory"),
 }
 
 
