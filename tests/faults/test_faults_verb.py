@@ -192,3 +192,12 @@ def test_bad_options_are_told(options: list[str], told: str, capsys: pytest.Capt
     """In one sentence, with exit code 2."""
     assert 2 == main(["faults", *options])
     assert told in capsys.readouterr().err
+
+
+def test_fprobes_at_returns_that_find_no_memory_are_known() -> None:
+    """By the WARN with which their link is refused, and by who asked for the memory."""
+    told, line = "diverges in outcome\n  the model says: 0\n  k says:\n    -ENOMEM WARN\n", "bpf_link_create l1 k2 foo1"
+    chain = "alloc_ftrace_hash < register_ftrace_graph < register_fprobe_ips < bpf_kprobe_multi_link_attach < __sys_bpf"
+
+    assert "DEFECT-36" == defect_of(line, told, chain)
+    assert "" == defect_of(line, told, "register_fprobe_ips < bpf_kprobe_multi_link_attach")
