@@ -239,6 +239,10 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-34": KnownDefect("a module that goes without memory for a list of addresses is told by a WARN"),
     "DEFECT-35": KnownDefect("functions stay covered by the ops of fprobes where a link had no memory to be closed"),
     "DEFECT-36": KnownDefect("the first link of fprobes at returns warns where it is refused for lack of memory"),
+    "DEFECT-37": KnownDefect(
+        "a direct call is forgotten that ftrace, once dead, leaves in place",
+        mended="yes: later kernels have no such API.",
+    ),
 }
 
 

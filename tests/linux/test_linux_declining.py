@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, UNFOUND, UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, TAKEN_OUT, UNFOUND, UNLOCKED, UNTAKEN, Decliner
 from impl.linux.declining_faults import FaultDecliner
 from impl.linux.run import RunState
 from spec.inventory import Inventory
@@ -99,6 +99,8 @@ GIVES_BACK = "unregister_ftrace_direct_multi o1 T1 free"
         ("livepatch foo2", True, ""),
         (GONE, False, ""),
         (GIVES_BACK, True, GIVEN_BACK),
+        ("unregister_ftrace_direct foo1 T1", True, TAKEN_OUT),
+        ("unregister_ftrace_direct foo1 T1", False, ""),
         (GIVES_BACK.removesuffix(" free"), True, ""),
         (GIVES_BACK, False, ""),
     ],
