@@ -41,6 +41,8 @@ UNFOUND = "has our module ask ftrace for the site of what it livepatches, which 
 
 GIVEN_BACK = "gives the filter of a direct ops back also where it answers -ENODEV, and our module then forgets the ops"
 
+TAKEN_OUT = "warns, and takes the entry of a site out of its table that ftrace, once dead, keeps (DEFECT-37)"
+
 MEETS_GONE = "makes the handshake of IPMODIFY users also for addresses of functions that have gone (DEFECT-11)"
 
 NO_HASH = (
@@ -82,6 +84,7 @@ class Decliner:
             op.FtraceSetNotrace: self._notrace,
             op.RegisterFtraceDirectMulti: self._start_direct,
             op.UnregisterFtraceDirectMulti: self._end_direct,
+            op.UnregisterFtraceDirect: self._end_single,
             op.UpdateFtraceDirectAdd: self._update,
             op.UpdateFtraceDirectDel: self._update,
             op.RegisterFtraceFunction: self._register,
@@ -167,6 +170,9 @@ class Decliner:
 
     def _end_direct(self, operation: op.UnregisterFtraceDirectMulti) -> str:
         return GIVEN_BACK if self._dead and operation.free else ""
+
+    def _end_single(self, _operation: op.UnregisterFtraceDirect) -> str:
+        return TAKEN_OUT if self._dead else ""
 
     def _declare(self, operation: op.FtraceOps) -> str:
         _ = operation

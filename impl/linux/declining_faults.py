@@ -41,6 +41,12 @@ class FaultDecliner:
             case op.BpfLinkDetach(name) if name in inventory.links:
                 multi = inventory.programs[inventory.links[name].prog].multi
                 yield "DEFECT-24" if multi else "DEFECT-1"
+            case op.BpfLinkDetach(name) if name in inventory.kprobes:
+                yield "DEFECT-35"
+            case op.BpfLinkCreate(_, name) if self._is_at_returns(name):
+                yield "DEFECT-36"
+            case op.DeleteModule():
+                yield "DEFECT-34"
             case op.UnregisterFtraceGraph():
                 yield "DEFECT-25"
             case op.RegisterFtraceGraph():
@@ -49,3 +55,7 @@ class FaultDecliner:
                 yield "DEFECT-28"
             case op.SetFtraceFilter() | op.SetFtraceNotrace():
                 yield "DEFECT-29"
+
+    def _is_at_returns(self, name: str) -> bool:
+        program = self.run.inventory.programs.get(name)
+        return program is not None and program.kind == "kretprobe"

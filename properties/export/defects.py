@@ -155,8 +155,7 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-11": KnownDefect(
         "the handshake with IPMODIFY is made for functions that have gone",
         SHARING,
-        NOT_SEEN_LATER,
-        DEFECTS / "handshake-for-functions-that-have-gone.seed",
+        seed=DEFECTS / "handshake-for-functions-that-have-gone.seed",
         seen={"6.12.117": "line 12 is answered by -EBUSY."},
     ),
     "DEFECT-12": KnownDefect(
@@ -231,6 +230,18 @@ KNOWN: Mapping[str, KnownDefect] = {
     ),
     "DEFECT-32": KnownDefect(
         "fprobes at returns warn where a frame of the graph tracer returns that they did not take"
+    ),
+    "DEFECT-33": KnownDefect(
+        "tables of direct calls are lost where one call exchanges them more than once",
+        since='f64dd4627ec6 ("ftrace: Add multi direct register/unregister interface"), by the patch that is named.',
+        mended='yes: d05cb470663a ("ftrace: Fix modification of direct_function hash while in use") (in v6.7).',
+    ),
+    "DEFECT-34": KnownDefect("a module that goes without memory for a list of addresses is told by a WARN"),
+    "DEFECT-35": KnownDefect("functions stay covered by the ops of fprobes where a link had no memory to be closed"),
+    "DEFECT-36": KnownDefect("the first link of fprobes at returns warns where it is refused for lack of memory"),
+    "DEFECT-37": KnownDefect(
+        "a direct call is forgotten that ftrace, once dead, leaves in place",
+        mended="yes: later kernels have no such API.",
     ),
 }
 

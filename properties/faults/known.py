@@ -44,6 +44,19 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
         r"WARNING: .*\btracepoint_probe_unregister\+",
         r"\btracepoint_probe_register < tracing_start_sched_switch\b",
     ),
+    KnownFinding(
+        "DEFECT-35",
+        "bpf_link_detach ",
+        r"diverges in sites at step \d+: bpf_link_detach [\s\S]* ops:(graph_ops|fprobe)\b",
+        r"\b(unregister_fprobe|bpf_kprobe_multi_link_release)",
+    ),
+    KnownFinding(
+        "DEFECT-36",
+        "bpf_link_create ",
+        r"says:\n +-ENOMEM WARN\n",
+        r"\bregister_ftrace_graph < register_fprobe_ips < bpf_kprobe_multi_link_attach\b",
+    ),
+    KnownFinding("DEFECT-34", "delete_module ", r"WARNING: .*\bfprobe_module_callback\+"),
     KnownFinding("DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in sites at step \d+: set_ftrace_", HASHES),
 )
 

@@ -141,6 +141,15 @@ def test_a_probe_of_the_scheduler_without_memory_is_known() -> None:
     assert "" == defect_of("unregister_ftrace_graph g1", told, where)
 
 
+def test_a_link_of_fprobes_that_is_closed_without_memory_is_known() -> None:
+    """By what still covers its functions, and by who asked for the memory."""
+    told = "diverges in sites at step 5: bpf_link_detach l1\n  the model says: foo1 nop\n  k says: foo1 (1) ops:fprobe"
+    chain = "ftrace_set_filter_ips < unregister_fprobe_nolock < unregister_fprobe_async < bpf_kprobe_multi_link_release"
+
+    assert "DEFECT-35" == defect_of("bpf_link_detach l1", told, chain)
+    assert "" == defect_of("bpf_link_detach l1", told, "bpf_tracing_link_release")
+
+
 def test_every_known_defect_stands_in_the_document() -> None:
     """spec/DEFECTS.md has an entry of its name."""
     text = (ROOT / "spec" / "DEFECTS.md").read_text()
@@ -183,3 +192,12 @@ def test_bad_options_are_told(options: list[str], told: str, capsys: pytest.Capt
     """In one sentence, with exit code 2."""
     assert 2 == main(["faults", *options])
     assert told in capsys.readouterr().err
+
+
+def test_fprobes_at_returns_that_find_no_memory_are_known() -> None:
+    """By the WARN with which their link is refused, and by who asked for the memory."""
+    told, line = "diverges in outcome\n  the model says: 0\n  k says:\n    -ENOMEM WARN\n", "bpf_link_create l1 k2 foo1"
+    chain = "alloc_ftrace_hash < register_ftrace_graph < register_fprobe_ips < bpf_kprobe_multi_link_attach < __sys_bpf"
+
+    assert "DEFECT-36" == defect_of(line, told, chain)
+    assert "" == defect_of(line, told, "register_fprobe_ips < bpf_kprobe_multi_link_attach")

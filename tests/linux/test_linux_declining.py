@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, UNFOUND, UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, TAKEN_OUT, UNFOUND, UNLOCKED, UNTAKEN, Decliner
 from impl.linux.declining_faults import FaultDecliner
 from impl.linux.declining_tasks import FREED, TaskDecliner
 from impl.linux.run import RunState
@@ -101,6 +101,8 @@ GIVES_BACK = "unregister_ftrace_direct_multi o1 T1 free"
         ("livepatch foo2", True, ""),
         (GONE, False, ""),
         (GIVES_BACK, True, GIVEN_BACK),
+        ("unregister_ftrace_direct foo1 T1", True, TAKEN_OUT),
+        ("unregister_ftrace_direct foo1 T1", False, ""),
         (GIVES_BACK.removesuffix(" free"), True, ""),
         (GIVES_BACK, False, ""),
     ],
@@ -144,6 +146,10 @@ def test_nothing_is_attached_by_an_ops_at_which_ftrace_died(
         ((ENTRY,), "bpf_link_detach l1", "DEFECT-1"),
         (("bpf_link_create l1 p3 foo1",), "bpf_link_detach l1", "DEFECT-24"),
         (("register_ftrace_graph g1 filter=foo1",), "unregister_ftrace_graph g1", "DEFECT-25"),
+        ((), "delete_module mod1", "DEFECT-34"),
+        (("bpf_prog_load k2 kretprobe",), "bpf_link_create j1 k2 foo1", "DEFECT-36"),
+        (("bpf_prog_load k1 kprobe",), "bpf_link_create j1 k1 foo1", ""),
+        (("bpf_prog_load k2 kretprobe", "bpf_link_create j1 k2 foo1"), "bpf_link_detach j1", "DEFECT-35"),
         ((), "register_ftrace_graph g1 filter=foo1", "DEFECT-26, DEFECT-30"),
         (("ftrace_ops o1",), "ftrace_set_filter o1 foo*", "DEFECT-28"),
         (("ftrace_ops o1",), "ftrace_set_notrace o1 !foo*", ""),
