@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from impl.linux.undeclined import linux_6_12
 from properties.lockstep.lockstep import Lockstep
 from properties.systems import naming as systems
 from properties.systems import wire
@@ -197,6 +198,11 @@ def test_a_file_is_a_plug_in(plug_in: Path) -> None:
         lockstep = Lockstep(synthetic(), SEMANTICS, [systems.resolve(name)])
 
         assert () == lockstep.run(steps())
+
+
+def test_a_guest_may_boot_for_longer_than_a_plug_in() -> None:
+    """A factory of impl.linux is no plug-in behind a time limit, since its guest has a patience of its own."""
+    assert linux_6_12 is systems.resolve("impl.linux.undeclined:linux_6_12", 0.001)
 
 
 def test_a_plug_in_file_that_fails_to_import_is_bad_input(tmp_path: Path) -> None:
