@@ -240,8 +240,12 @@ def test_units_of_few_operations_take_turns_to_interleave() -> None:
     assert [0, 1, 2, 3] == [unit.rounds_before for unit in islice(search_units([few]), 4)]
     assert [0, 0] == [unit.rounds_before for unit in islice(search_units([many]), 2)]
 
-    for before, tasks in ((INTERLEAVED_ROUNDS - 2, False), (INTERLEAVED_ROUNDS - 1, True)):
-        search = Search(synthetic(), PRESETS["linux-6.12"], [batched], 1, rounds_before=before)
+    for before, always, tasks in (
+        (INTERLEAVED_ROUNDS - 2, False, False),
+        (INTERLEAVED_ROUNDS - 1, False, True),
+        (0, True, True),
+    ):
+        search = Search(synthetic(), PRESETS["linux-6.12"], [batched], 1, rounds_before=before, tasks=always)
         search.round(math.inf, 1)
 
         assert tasks == any(verb == "task" for verb, _ in search.tally.outcomes)
