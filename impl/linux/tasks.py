@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -42,7 +43,7 @@ JOIN: Final = 5_000
 class StandingTask:
     """A task. slot: its number in the module and among the threads. at: its point. points: of the call that it is in.
 
-    marks: what was recorded of its call so far.
+    marks: what was recorded of its call so far. missed: how often each program was in it, which counts when it is over.
     """
 
     function: str
@@ -51,6 +52,7 @@ class StandingTask:
     at: str = "site"
     asleep: bool = False
     marks: list[Mark] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)
 
     @property
     def place(self) -> int:
@@ -150,6 +152,7 @@ class TaskThreads:
         """Let a task run to its end."""
         task = self.tasks[operation.task]
         self._go_on(task, "", sleeps=False)
+        self.caller.missed += task.missed
         del self.tasks[operation.task]
         self._settle()
         return fold(task.marks, task.function)
@@ -210,7 +213,10 @@ class TaskThreads:
         looked = add_look(batch)
         replies = self._submit(batch)
         self._require(replies, (stepped,))
+        before = self.caller.missed.copy()
         task.marks += read(replies)
+        task.missed += self.caller.missed - before
+        self.caller.missed = before
         parks = read_parks(replies[looked].data[0])
         stands = parks[task.slot].state == PARKED
         if stands and parks[task.slot].at not in addresses:

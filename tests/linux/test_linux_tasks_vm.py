@@ -116,3 +116,15 @@ def test_sites_are_seen_while_an_operation_has_the_locks(station: Station) -> No
     run = fixed_run("locked", station.world, semantics, [*lines, "finish t1"])
 
     assert take(run, station) == len(run.seed.steps)
+
+
+def test_what_a_task_missed_counts_when_it_is_over(station: Station) -> None:
+    """A program that calls the function that it is on is missed in that call; of a task's so when it has come home."""
+    semantics = PRESETS[station.kernel.name]
+    lines = (
+        *("bpf_prog_load p1 fexit calls=foo1", "bpf_raw_tracepoint_open l1 p1 foo1", "task t1 foo1 1"),
+        *("step t1 to=exit -> exit", "call foo1 1", "finish t1", "call foo1 1"),
+    )
+    run = fixed_run("missed", station.world, semantics, lines)
+
+    assert take(run, station) == len(run.seed.steps)
