@@ -45,6 +45,8 @@ class FaultDecliner:
                 yield "DEFECT-35"
             case op.BpfLinkCreate(_, name) if self._is_at_returns(name):
                 yield "DEFECT-36"
+            case op.InitModule():
+                yield "DEFECT-38"
             case op.DeleteModule():
                 yield "DEFECT-34"
             case op.UnregisterFtraceGraph():

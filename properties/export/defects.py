@@ -243,6 +243,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         "a direct call is forgotten that ftrace, once dead, leaves in place",
         mended="yes: later kernels have no such API.",
     ),
+    "DEFECT-38": KnownDefect("a module has no sites where there was no memory for its records"),
 }
 
 

@@ -56,6 +56,7 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
         r"says:\n +-ENOMEM WARN\n",
         r"\bregister_ftrace_graph < register_fprobe_ips < bpf_kprobe_multi_link_attach\b",
     ),
+    KnownFinding("DEFECT-38", "init_module ", r"says:\s+-EINVAL\b", r"\bftrace_process_locs < ftrace_module_init\b"),
     KnownFinding("DEFECT-34", "delete_module ", r"WARNING: .*\bfprobe_module_callback\+"),
     KnownFinding("DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in sites at step \d+: set_ftrace_", HASHES),
 )
