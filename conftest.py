@@ -11,6 +11,7 @@ import rich.console  # noqa: F401  # draws from `random` when it is first import
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
+from properties.hunt.units import import_all
 from properties.systems.naming import DEFAULT_SYSTEMS, resolve
 from spec.system import SystemFactory
 
@@ -73,6 +74,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def factories(request: pytest.FixtureRequest) -> list[SystemFactory]:
     """The systems that lockstep tests run."""
     return [resolve(name) for name in request.config.getoption("--system") or DEFAULT_SYSTEMS]
+
+
+def pytest_collection_finish() -> None:
+    """What a test draws does not depend on which others are selected, and import what."""
+    import_all()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,7 +24,7 @@ from properties.work.units import WINGS
 from spec.seeds import parse_seed, print_seed
 from spec.worlds import World
 
-__all__ = ["Finding", "SearchUnit", "SearchValue", "operations_for", "search_units"]
+__all__ = ["Finding", "SearchUnit", "SearchValue", "import_all", "operations_for", "search_units"]
 
 OPERATIONS: Final = 1_000
 """Of one unit: a second or two."""
@@ -101,7 +101,7 @@ class SearchUnit:
 
     def work(self, journal: Path) -> SearchValue:
         """Search; the journal has the steps of the example."""
-        _import_all()
+        import_all()
         semantics = semantics_named(self.semantics)
         world = made_for(self.systems, world_named(self.world), semantics)
         known = set(self.systems).isdisjoint(KERNELS)
@@ -160,7 +160,7 @@ def search_units(settings: Sequence[SearchUnit]) -> Iterator[SearchUnit]:
 
 
 @cache
-def _import_all() -> None:
+def import_all() -> None:
     """Import the whole project: Hypothesis draws numbers that stand in modules, as far as these are imported."""
     for wing in WINGS:
         package = importlib.import_module(wing)
