@@ -60,10 +60,11 @@ OF_TASKS = re.compile(r"TASK-\d+|NAME-1[345]")
 def test_machines_run_all_that_the_semantics_have(semantics: Semantics) -> None:
     """The model against itself never diverges, can always be undone, and every operation succeeds at some time."""
     tally = Tally(semantics)
-    machine_rounds(machine_for(synthetic(), semantics, [fakes.Honest], tally), 14)
+    machine_rounds(machine_for(synthetic(), semantics, [fakes.Honest], tally), 28)
 
     assert tally.verbs_at_zero() == ()
-    assert len([rule for rule in tally.rules_at_zero() if not OF_TASKS.fullmatch(rule)]) < 20
+    # No function of the small world has an empty body (TRACE-7).
+    assert len([rule for rule in tally.rules_at_zero() if not OF_TASKS.fullmatch(rule) and rule != "TRACE-7"]) < 20
     assert tally.steps > 2000
 
 
