@@ -15,6 +15,7 @@ from properties.hunt.strategies.drawing import (
     Setting,
     a_function,
     a_glob,
+    a_line,
     a_trampoline,
     all_used,
     existing,
@@ -33,6 +34,7 @@ __all__ = [
     "change_graph",
     "cover_all",
     "declare_more",
+    "expect_module",
     "free",
     "ipmodify_ops",
     "livepatch",
@@ -298,6 +300,8 @@ def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
     user = fresh(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
     options = pick(draw, GRAPH_OPTIONS)
     globs = {option: a_glob(draw, at) for option in options if option != "depth"}
+    if "filter" in globs and rarely(draw, 6):
+        globs["filter"] = a_line(draw, at)
     depth = pick(draw, WIDE_DEPTHS if at.wide else DEPTHS) if "depth" in options else None
     return op.RegisterFtraceGraph(user, depth=depth, **globs)
 
@@ -333,11 +337,37 @@ def change_graph(draw: DrawFn, at: Setting) -> op.Operation:
         return register_graph(draw, at)
     kind = pick(draw, GRAPH_FILES)
     user = existing(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
+    if kind in FILTER_FILES and rarely(draw, 3):
+        return kind(user, _module_line(draw, at, user, kind))
     bang = "!" if rarely(draw, 3) else ""
     return kind(user, None if rarely(draw, 8) else f"{bang}{a_glob(draw, at)}")
 
 
-GRAPH_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace, op.SetGraphFunction, op.SetGraphNotrace)
+def _module_line(draw: DrawFn, at: Setting, user: str, kind: type[op.Operation]) -> str:
+    """A line GLOB:mod:MODULE; where others of this file wait, every second one takes one of them back, or all."""
+    record = at.inventory.graph_users.get(user)
+    waiting = (record.mod_trace if kind is op.SetFtraceFilter else record.mod_notrace) if record else ()
+    takes: bool = bool(waiting) and draw(st.booleans())
+    if takes:
+        glob, module = pick(draw, waiting)
+        return f"!{pick(draw, (glob, glob, '*'))}:mod:{module}"
+    return f"{'!' if rarely(draw, 4) else ''}{a_line(draw, at)}"
+
+
+def expect_module(draw: DrawFn, at: Setting, module: str) -> tuple[op.Operation, ...]:
+    """A line that waits for a module, for a user of the graph tracer that is there or comes; some are taken back."""
+    line, users = a_line(draw, at, module), tuple(at.inventory.graph_users)
+    kind, taken_back = pick(draw, FILTER_FILES), rarely(draw, 4)
+    if users and not rarely(draw, 3):
+        user = existing(draw, GRAPH_USERS, users)
+        return (kind(user, line), *((kind(user, f"!{line}"),) if taken_back else ()))
+    user = fresh(draw, GRAPH_USERS, users)
+    begins = op.RegisterFtraceGraph(user, filter=line)
+    return (begins, *((op.SetFtraceFilter(user, f"!{line}"),) if taken_back else ()))
+
+
+FILTER_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace)
+GRAPH_FILES = (*FILTER_FILES, op.SetGraphFunction, op.SetGraphNotrace)
 
 
 # The sysctl.
