@@ -294,8 +294,8 @@ def _add_first_hash(user: GraphUser) -> OpsHash:
 
 
 def _add_next_hash(hashes: OpsHash, user: GraphUser) -> OpsHash:
-    both = hashes.filter_hash and user.filter_hash
-    filter_hash = (user.filter_hash - user.notrace_hash) | hashes.filter_hash if both else frozenset()
+    """The same of a further user; where nothing is left of its filter, that too means everything."""
+    filter_hash = _append_hash(user.filter_hash - user.notrace_hash, hashes.filter_hash)
     return OpsHash(filter_hash) if filter_hash else OpsHash(notrace_hash=hashes.notrace_hash & user.notrace_hash)
 
 

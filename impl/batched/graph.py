@@ -227,9 +227,8 @@ def _first(user: GraphUser) -> _Hashes:
 
 def _next(present: _Hashes, user: GraphUser) -> _Hashes:
     nothing = user.filter_hash & False
-    if present.filter_hash.any() and user.filter_hash.any():
-        return _Hashes(present.filter_hash | (user.filter_hash & ~user.notrace_hash), nothing)
-    return _Hashes(nothing, present.notrace_hash & user.notrace_hash)
+    united = _unite(user.filter_hash & ~user.notrace_hash, present.filter_hash)
+    return _Hashes(united, nothing if united.any() else present.notrace_hash & user.notrace_hash)
 
 
 def _unite(some: Mask, more: Mask) -> Mask:
