@@ -299,7 +299,7 @@ def a_line(draw: DrawFn, at: Setting, module: str | None = None) -> str:
         return pick(draw, COMMANDS)
     modules = at.inventory.world.modules[:MOST_FUNCTIONS]
     gone = tuple(name for name in modules if name not in at.inventory.modules)
-    named = module or pick(draw, gone if gone and not rarely(draw, 3) else (*modules, *ODD_MODULES, UNKNOWN))
+    named = module or pick(draw, gone if gone and not rarely(draw, 3) else (*(4 * modules), *ODD_MODULES, UNKNOWN))
     if at.wide and (functions := functions_of(at, named)) and draw(st.booleans()):
         name = pick_any(draw, functions)
         return f"{pick(draw, (name, f'{name[:-1]}*', f'{name[:-1]}?'))}:mod:{named}"

@@ -12,6 +12,7 @@ from properties.hunt.strategies.drawing import (
     MOST_FUNCTIONS,
     NOTRACE_GLOBS,
     OPS,
+    UNKNOWN,
     Setting,
     a_function,
     a_glob,
@@ -350,20 +351,28 @@ def _module_line(draw: DrawFn, at: Setting, user: str, kind: type[op.Operation])
     takes: bool = bool(waiting) and draw(st.booleans())
     if takes:
         glob, module = pick(draw, waiting)
-        return f"!{pick(draw, (glob, glob, '*'))}:mod:{module}"
+        return f"!{pick(draw, (glob, '*', f'{glob[:-1]}*'))}:mod:{module}"
     return f"{'!' if rarely(draw, 4) else ''}{a_line(draw, at)}"
 
 
 def expect_module(draw: DrawFn, at: Setting, module: str) -> tuple[op.Operation, ...]:
-    """A line that waits for a module, for a user of the graph tracer that is there or comes; some are taken back."""
-    line, users = a_line(draw, at, module), tuple(at.inventory.graph_users)
-    kind, taken_back = pick(draw, FILTER_FILES), rarely(draw, 4)
+    """A line waits for a module, which comes, for a user of the graph tracer that is there or comes first.
+
+    Some lines are taken back, or a glob that matches theirs is, by which they stay; some wait for another module, and
+    go on waiting. Once the module is there, a line that selects nothing is refused.
+    """
+    users, kind = tuple(at.inventory.graph_users), pick(draw, FILTER_FILES)
+    line = a_line(draw, at, module if not rarely(draw, 5) else UNKNOWN)
     if users and not rarely(draw, 3):
         user = existing(draw, GRAPH_USERS, users)
-        return (kind(user, line), *((kind(user, f"!{line}"),) if taken_back else ()))
-    user = fresh(draw, GRAPH_USERS, users)
-    begins = op.RegisterFtraceGraph(user, filter=line)
-    return (begins, *((op.SetFtraceFilter(user, f"!{line}"),) if taken_back else ()))
+        first: op.Operation = kind(user, line)
+    else:
+        user, kind = fresh(draw, GRAPH_USERS, users), op.SetFtraceFilter
+        first = op.RegisterFtraceGraph(user, filter=line)
+    glob, _, rest = line.partition(":")
+    taken_back = (kind(user, f"!{pick(draw, (glob, f'{glob[:-1]}*'))}:{rest}"),) if rarely(draw, 3) else ()
+    refused = (kind(user, a_line(draw, at, module)),) if rarely(draw, 3) else ()
+    return (first, *taken_back, op.InitModule(module), *refused)
 
 
 FILTER_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace)

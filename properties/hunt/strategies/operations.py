@@ -73,7 +73,7 @@ def _expect_module(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     goes = (op.DeleteModule(module),) if module in at.inventory.modules else ()
     functions = functions_of(at, module)
     calls = _call_of(pick_any(draw, functions), draw, at) if functions else ()
-    return (*goes, *ftrace.expect_module(draw, at, module), op.InitModule(module), *calls)
+    return (*goes, *ftrace.expect_module(draw, at, module), *calls)
 
 
 def _fail(draw: DrawFn, _: Setting) -> op.Fail:
@@ -352,7 +352,7 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
     if concept == "filters" and at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
         return ftrace.take_out(draw, at)
     if concept == "modules" and at.supports >= COMING and rarely(draw, 3):
-        return _expect_module(draw, at) if at.supports >= WAITING and rarely(draw, 3) else _reload(draw, at)
+        return _expect_module(draw, at) if at.supports >= WAITING and rarely(draw, 2) else _reload(draw, at)
     if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
         return _meet_livepatch(draw, at)
     return (_draw_from(draw, concept, at),)
