@@ -212,7 +212,7 @@ def _recompute(state: State, users: list[GraphUser]) -> _Hashes:
         return _Hashes(newest.filter_hash.copy(), newest.notrace_hash.copy())
     if state.facts.graph_rebuilds:
         return reduce(_next, others, _first(newest))
-    # Of the newest user it is not seen that a line waits (DEFECT-33), and its notrace hash is passed over.
+    # Of the newest user it is not seen that a line waits (DEFECT-39), and its notrace hash is passed over.
     filter_hash = reduce(_unite, (user.filter_hash for user in others), newest.own_filter())
     notrace_hash = reduce(lambda left, user: left & user.notrace_hash, others, graph.notrace_hash.copy())
     return _Hashes(filter_hash, notrace_hash)

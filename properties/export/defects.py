@@ -232,15 +232,15 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-32": KnownDefect(
         "fprobes at returns warn where a frame of the graph tracer returns that they did not take"
     ),
-    "DEFECT-33": KnownDefect(
+    "DEFECT-39": KnownDefect(
         "graph_ops covers everything where its newest user waits for a module",
         mended="yes: 7.3.4 has rebuild_hashes() in place of append_hashes().",
     ),
-    "DEFECT-34": KnownDefect(
+    "DEFECT-40": KnownDefect(
         "a filter that waits for a module and finds nothing in it traces everything",
         '8c08f0d5c6fb ("ftrace: Have cached module filters be an active filter"), by its subject.',
     ),
-    "DEFECT-35": KnownDefect(
+    "DEFECT-41": KnownDefect(
         "a line of set_ftrace_filter that lacks its module is a NULL pointer",
         '673feb9d76ab ("ftrace: Add :mod: caching infrastructure to trace_array"), by its subject.',
     ),

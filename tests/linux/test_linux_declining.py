@@ -144,7 +144,7 @@ def test_lines_that_name_modules(before: tuple[str, ...], line: str, declined: s
 
 @pytest.mark.parametrize("line", [WAITS, "set_ftrace_filter g1 nosuch", "unregister_ftrace_graph g2"])
 def test_a_line_that_waits_may_be_forgotten(line: str) -> None:
-    """Where the newest user has nothing else, graph_ops is made anew as if it had no filter (DEFECT-33)."""
+    """Where the newest user has nothing else, graph_ops is made anew as if it had no filter (DEFECT-39)."""
     last = ("register_ftrace_graph g2 filter=foo2",) if line.startswith("un") else ()
     asked = laboratory(GOES, LONELY, *last, semantics="linux-6.12")
 
