@@ -40,13 +40,19 @@ def ftrace_free_filter(state: State, operation: op.FtraceFreeFilter) -> State | 
     return state.without_ops(operation.ops)
 
 
-def match_functions(state: State, pattern: str) -> frozenset[str]:
-    """The loaded functions that a glob without ! selects (ftrace_match_record, add_rec_by_index)."""
+def match_functions(state: State, pattern: str, within: str | None = None) -> frozenset[str]:
+    """The loaded functions that a glob without ! selects (ftrace_match_record, add_rec_by_index).
+
+    within: MODULE of GLOB:mod:MODULE.
+    """
+    if within is not None:
+        cite("GLOB-7")
     if record_index(pattern) is not None:
         cite("GLOB-4")
     elif is_glob(pattern):
         cite("GLOB-2", "GLOB-3")
-    found = state.world.matching(pattern, state.modules, lenient_index=state.semantics.lenient_index)
+    lenient = state.semantics.lenient_index
+    found = state.world.matching(pattern, state.modules, lenient_index=lenient, within=within)
     if not all(function.has_site for function in found):
         cite("FILTER-11")
     if len({function.symbol for function in found}) < len(found):
@@ -65,6 +71,7 @@ def ftrace_set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.Ftr
 
 def ftrace_set_filter(state: State, operation: op.FtraceSetFilter) -> State:
     """ftrace_set_filter: a glob for the filter hash."""
+    _refuse_command(state, operation.glob)
     state = _begin_setting(state)
     hash_ = _match_records(state, state.ops[operation.ops].filter_hash, operation)
     return _move_filter_hash(state, operation.ops, hash_)
@@ -72,9 +79,16 @@ def ftrace_set_filter(state: State, operation: op.FtraceSetFilter) -> State:
 
 def ftrace_set_notrace(state: State, operation: op.FtraceSetNotrace) -> State:
     """ftrace_set_notrace: a glob for the notrace hash."""
+    _refuse_command(state, operation.glob)
     state = _begin_setting(state)
     hash_ = _match_records(state, state.ops[operation.ops].notrace_hash, operation)
     return _move_notrace_hash(state, operation.ops, hash_)
+
+
+def _refuse_command(state: State, glob: str) -> None:
+    """FILTER-14: GLOB:mod:MODULE is not for an ops that is no tracer's."""
+    if state.semantics.set_filter_splits and ":" in glob:
+        raise Refused(state, "EINVAL", "FILTER-14")
 
 
 def _begin_setting(state: State) -> State:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 from model.cost import waited
 from model.endings import Refused, check_alive
 from model.faults import reach
 from model.filters import match_functions
+from model.pending import cache_mod, flagged, process_mod_list
 from model.poke import replaced
 from model.registration import add_ftrace_ops, remove_ftrace_ops
 from model.rules import cite
 from model.sites import traced
-from model.state import GRAPH_OPS, GraphUser, Ops, State
+from model.state import FL_MOD, GRAPH_OPS, GraphUser, Lines, Ops, State
 from spec import operations as op
-from spec.globs import record_index, without_bang
+from spec.globs import filter_line, record_index, without_bang
 
 __all__ = [
     "add_subops",
     "change_subops",
+    "process_cached_mods",
     "register_ftrace_graph",
     "remove_subops",
     "set_ftrace_filter",
@@ -28,6 +31,10 @@ __all__ = [
     "set_graph_notrace",
     "unregister_ftrace_graph",
 ]
+
+
+Filtering = tuple[frozenset[str], Lines]
+"""A hash, and the lines for it that wait."""
 
 
 class OpsHash(NamedTuple):
@@ -40,7 +47,7 @@ class OpsHash(NamedTuple):
 def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> State:
     """GRAPH-1: a user of the graph tracer begins."""
     check_alive(state, "GRAPH-1")
-    filter_ = _make_filter(state, operation.filter)
+    filter_, waiting = _make_filter(state, operation.filter)
     function, notrace = (_make_graph_hash(state, glob) for glob in (operation.function, operation.notrace))
     # Since Linux kernel commit c132be2c4fcc ("function_graph: Have the instances use their own ftrace_ops for
     # filtering") (in v6.11) and its series there are several users.
@@ -48,7 +55,7 @@ def register_ftrace_graph(state: State, operation: op.RegisterFtraceGraph) -> St
         raise Refused(state, "EBUSY" if state.semantics.graph_users == 1 else "ENOSPC", "GRAPH-1")
     state = reach(state, "register")
     cite("GRAPH-1")
-    user = GraphUser(state.graph_slots[0], filter_, function, notrace, operation.depth or None)
+    user = GraphUser(state.graph_slots[0], filter_, function, notrace, operation.depth or None, mod_trace=waiting)
     return _start_user(state, operation.user, user)
 
 
@@ -66,26 +73,26 @@ def add_subops(state: State, name: str, filter_hash: frozenset[str]) -> State:
 
 def change_subops(state: State, name: str, filter_hash: frozenset[str]) -> State:
     """A user of the kernel's own has another filter."""
-    user = replace(state.graph_users[name], filter_hash=filter_hash)
-    after = replace(state, graph_users={**state.graph_users, name: user})
-    return _ftrace_update_ops(after, _ftrace_hash_move_and_update_subops(after, user, enable=True))
+    return _move_subops(state, name, replace(state.graph_users[name], filter_hash=filter_hash), enable=True)
 
 
-def _make_filter(state: State, glob: str | None) -> frozenset[str]:
-    """The functions that a glob selects at the start, at least one of them; without a glob none."""
-    if glob is None:
-        return frozenset()
-    found = frozenset() if glob.startswith("!") else match_functions(state, glob)
-    if not found:
+def _make_filter(state: State, text: str | None) -> Filtering:
+    """The filter hash that a line makes at the start, and the line if it waits for its module; without a line none."""
+    if text is not None and filter_line(text).removes:
         raise Refused(state, "EINVAL", "GRAPH-1")
-    return found
+    hash_, lines = _process_regex(state, (frozenset(), ()), text, "GRAPH-1")
+    return flagged(hash_, lines), lines
 
 
 def _make_graph_hash(state: State, glob: str | None) -> frozenset[str]:
-    """set_graph_function and set_graph_notrace: a record's number is no glob for them."""
-    if glob is not None and record_index(glob) is not None:
+    """What set_graph_function and set_graph_notrace select at the start; a record's number is no glob for them."""
+    if glob is None:
+        return frozenset()
+    names = not glob.startswith("!") and record_index(glob) is None
+    found = match_functions(state, glob) if names else frozenset()
+    if not found:
         raise Refused(state, "EINVAL", "GRAPH-1")
-    return _make_filter(state, glob)
+    return found
 
 
 def unregister_ftrace_graph(state: State, operation: op.UnregisterFtraceGraph) -> State:
@@ -107,16 +114,12 @@ def remove_subops(state: State, gone: str) -> State:
 
 def set_ftrace_filter(state: State, operation: op.SetFtraceFilter) -> State:
     """GRAPH-10: the filter of a user's ops changes while it is live."""
-    state, user = _begin_setting(state, operation, "GRAPH-10")
-    hash_ = _match_records(state, user.filter_hash, operation.glob)
-    return _move_subops(state, operation.user, replace(user, filter_hash=hash_), enable=True)
+    return _ftrace_regex_write(state, operation, enable=True)
 
 
 def set_ftrace_notrace(state: State, operation: op.SetFtraceNotrace) -> State:
     """GRAPH-10: the notrace hash of a user's ops changes while it is live."""
-    state, user = _begin_setting(state, operation, "GRAPH-10")
-    hash_ = _match_records(state, user.notrace_hash, operation.glob)
-    return _move_subops(state, operation.user, replace(user, notrace_hash=hash_), enable=False)
+    return _ftrace_regex_write(state, operation, enable=False)
 
 
 def set_graph_function(state: State, operation: op.SetGraphFunction) -> State:
@@ -143,15 +146,36 @@ def _begin_setting(
     return reach(state, "alloc", rule), state.graph_users[operation.user]
 
 
-def _match_records(state: State, old: frozenset[str], glob: str | None) -> frozenset[str]:
-    """GRAPH-10: a copy of the hash with what the glob selects, or without it; no glob empties it."""
-    if glob is None:
-        return frozenset()
-    pattern, removes = without_bang(glob)
-    matched = match_functions(state, pattern)
-    if not matched:
-        raise Refused(state, "EINVAL", "FILTER-6", "GRAPH-10")
-    return old - matched if removes else old | matched
+def _ftrace_regex_write(state: State, operation: op.SetFtraceFilter | op.SetFtraceNotrace, *, enable: bool) -> State:
+    """GRAPH-10: a line for the filter with `enable`, else for the notrace hash."""
+    state, user = _begin_setting(state, operation, "GRAPH-10")
+    hash_, lines = _process_regex(state, _read_hash(user, enable=enable), operation.glob, "GRAPH-10")
+    state = reach(state, "filter", "GRAPH-10")
+    return _move_subops(state, operation.user, _with_hash(user, hash_, lines, enable=enable), enable=enable)
+
+
+def _process_regex(state: State, old: Filtering, text: str | None, rule: str) -> Filtering:
+    """GRAPH-10: a copy of the hash with what a line selects, or without it, and what waits; no line empties both."""
+    if text is None:
+        return frozenset(), ()
+    (hash_, waiting), line = old, filter_line(text)
+    matched = match_functions(state, line.glob, line.module)
+    if matched:
+        return hash_ - matched if line.removes else hash_ | matched, waiting
+    if line.module is None:
+        raise Refused(state, "EINVAL", "FILTER-6", rule)
+    return hash_, cache_mod(state, waiting, line, rule)
+
+
+def _read_hash(user: GraphUser, *, enable: bool) -> Filtering:
+    return (user.filter_hash, user.mod_trace) if enable else (user.notrace_hash, user.mod_notrace)
+
+
+def _with_hash(user: GraphUser, hash_: frozenset[str], lines: Lines, *, enable: bool) -> GraphUser:
+    """FILTER-13: the user with another filter, which is marked while a line waits, or with another notrace hash."""
+    if enable:
+        return replace(user, filter_hash=flagged(hash_, lines), mod_trace=lines)
+    return replace(user, notrace_hash=hash_, mod_notrace=lines)
 
 
 def _ftrace_graph_set_hash(state: State, old: frozenset[str], glob: str | None) -> frozenset[str]:
@@ -172,9 +196,19 @@ def _exchange(state: State, name: str, user: GraphUser, old: frozenset[str]) -> 
     return waited(after, "rcu_tasks_rude") if old and state.semantics.rude_waits else after
 
 
+def process_cached_mods(state: State, module: str) -> State:
+    """MODULE-7: of each user each hash for which a line waits is made anew, whether its module has come or not."""
+    for name, enable in product(state.graph_users, (True, False)):
+        user = state.graph_users[name]
+        hash_, waiting = _read_hash(user, enable=enable)
+        if waiting:
+            hash_, lines = process_mod_list(state, hash_, waiting, module)
+            state = _move_subops(state, name, _with_hash(user, hash_, lines, enable=enable), enable=enable)
+    return state
+
+
 def _move_subops(state: State, name: str, user: GraphUser, *, enable: bool) -> State:
     """GRAPH-10: graph_ops follows a hash of one of its users, with `enable` the filter, else the notrace hash."""
-    state = reach(state, "filter", "GRAPH-10")
     after = replace(state, graph_users={**state.graph_users, name: user})
     return _ftrace_update_ops(after, _ftrace_hash_move_and_update_subops(after, user, enable=enable))
 
@@ -260,8 +294,8 @@ def _add_first_hash(user: GraphUser) -> OpsHash:
 
 
 def _add_next_hash(hashes: OpsHash, user: GraphUser) -> OpsHash:
-    both = hashes.filter_hash and user.filter_hash
-    filter_hash = (user.filter_hash - user.notrace_hash) | hashes.filter_hash if both else frozenset()
+    """The same of a further user; where nothing is left of its filter, that too means everything."""
+    filter_hash = _append_hash(user.filter_hash - user.notrace_hash, hashes.filter_hash)
     return OpsHash(filter_hash) if filter_hash else OpsHash(notrace_hash=hashes.notrace_hash & user.notrace_hash)
 
 
@@ -271,7 +305,9 @@ def _append_hash(hash_: frozenset[str], more: frozenset[str]) -> frozenset[str]:
 
 
 def _append_hashes(state: State) -> frozenset[str]:
-    first, *others = (user.filter_hash for user in _list_subops(state))
+    """The filters of all users; that of the newest is empty where nothing but a line that waits is in it."""
+    newest, *others = (user.filter_hash for user in _list_subops(state))
+    first = newest - {FL_MOD}
     for hash_ in others:
         first = _append_hash(first, hash_)
     return first

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from model.endings import Refused
+from model.graph import process_cached_mods
 from model.poke import count_passes
 from model.registration import klp_unpatch_func
 from model.rules import cite
@@ -17,7 +18,7 @@ __all__ = ["delete_module", "init_module"]
 
 
 def init_module(state: State, operation: op.InitModule) -> State:
-    """MODULE-1: the module's sites join every enabled ops that covers them."""
+    """MODULE-1, MODULE-7: the module's sites join every enabled ops that covers them, and lines have waited for it."""
     if operation.module in state.modules:
         raise Refused(state, "EEXIST", "MODULE-1")
     if operation.module not in state.world.modules:
@@ -29,7 +30,8 @@ def init_module(state: State, operation: op.InitModule) -> State:
         after = replace(after, untraced=state.untraced | {operation.module})
     joined = sum(bool(covering(after, function)) for function in _list_functions(state, operation.module))
     # ftrace_module_enable() patches before the module runs, so that it needs no round (text_poke_early).
-    return replace(after, cost=replace(after.cost, sites_patched=after.cost.sites_patched + joined))
+    after = replace(after, cost=replace(after.cost, sites_patched=after.cost.sites_patched + joined))
+    return count_passes(process_cached_mods(after, operation.module))
 
 
 def delete_module(state: State, operation: op.DeleteModule) -> State:

@@ -18,6 +18,7 @@ from spec.worlds import Function, World
 __all__ = [
     "ADDRESS_ZERO",
     "DIRECT_OPS",
+    "FL_MOD",
     "FPROBE_OPS",
     "FPROBE_USER",
     "GRAPH_OPS",
@@ -25,6 +26,7 @@ __all__ = [
     "GraphUser",
     "Image",
     "Kprobe",
+    "Lines",
     "Link",
     "Lists",
     "Node",
@@ -41,6 +43,8 @@ __all__ = [
 ]
 
 ADDRESS_ZERO = "0 "
+FL_MOD = "mod "
+"""Stands in a filter hash that is not empty, whatever else it holds (FILTER-13); it is the site of no function."""
 
 
 def address_of(function: str, unloads: int) -> str:
@@ -62,6 +66,9 @@ def fprobe_ops(link: str) -> str:
 def klp_ops(function: str) -> str:
     """The key of a livepatch's ops; like the other keys of the kernel's own ops it is no name that a seed can write."""
     return f"klp {function}"
+
+
+Lines = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,8 @@ class GraphUser:
     """A graph tracer user.
 
     filter_hash, notrace_hash: those of its ops. function, notrace: set_graph_function and set_graph_notrace. A set that
-    is empty restricts nothing, and so does a depth of None.
+    is empty restricts nothing, and so does a depth of None. mod_trace, mod_notrace: GLOB and MODULE of each line for
+    the former two that waits for its module (FILTER-12).
     """
 
     slot: int
@@ -112,6 +120,8 @@ class GraphUser:
     notrace: frozenset[str]
     depth: int | None
     notrace_hash: frozenset[str] = frozenset()
+    mod_trace: Lines = ()
+    mod_notrace: Lines = ()
 
 
 @dataclass(frozen=True, slots=True)

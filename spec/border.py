@@ -12,8 +12,8 @@ from typing import Any, TypeVar, cast
 
 from spec import operations as op
 from spec.costs import Cost
-from spec.globs import link_pattern
-from spec.inventory import SINGLE_API, DirectEntry, Inventory, OpsRecord, Targets
+from spec.globs import link_pattern, names_command
+from spec.inventory import SINGLE_API, DirectEntry, GraphRecord, Inventory, OpsRecord, Targets
 from spec.operations import Operation, names_of, renamed
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
@@ -168,6 +168,8 @@ def _refusals(operation: Operation, s: Inventory) -> Iterator[Errno]:
         yield _not_carried_out("NAME-12")
     if s.off and isinstance(operation, op.InitModule) and _joins_an_ops(operation, s):
         yield _not_carried_out("NAME-13")
+    if s.dead and isinstance(operation, op.InitModule) and any(map(_waits, s.graph_users.values())):
+        yield _not_carried_out("NAME-19")
     if s.tasks and _disturbs_tasks(operation, s):
         yield _not_carried_out("NAME-14")
     check = _MISUSES.get(type(operation))
@@ -216,6 +218,24 @@ def _joins_an_ops(operation: op.InitModule, s: Inventory) -> bool:
     return any(record.covers(name) for record in plain for name in functions) or any(
         not user.filter_hash for user in users
     )
+
+
+def _waits(user: GraphRecord) -> bool:
+    """Whether a line of the user waits for its module."""
+    return bool(user.mod_trace or user.mod_notrace)
+
+
+def _set_line(operation: op.SetFtraceFilter | op.SetFtraceNotrace, s: Inventory) -> Iterator[Errno]:
+    """Commands other than `mod`, and `mod` without a module, are no lines of a filter."""
+    _ = s
+    if names_command(operation.glob or ""):
+        yield _not_carried_out("NAME-19")
+
+
+def _register_user(operation: op.RegisterFtraceGraph, s: Inventory) -> Iterator[Errno]:
+    _ = s
+    if names_command(operation.filter or ""):
+        yield _not_carried_out("NAME-19")
 
 
 def _unfit_names(operation: Operation, s: Inventory) -> Iterator[Errno]:
@@ -422,6 +442,9 @@ _MISUSES: dict[type[Operation], Callable[[Any, Inventory], Iterator[Errno]]] = {
     op.UpdateFtraceDirectAdd: _update_add,
     op.UpdateFtraceDirectDel: _update_del,
     op.UpdateFtraceDirectMod: _update_mod,
+    op.RegisterFtraceGraph: _register_user,
+    op.SetFtraceFilter: _set_line,
+    op.SetFtraceNotrace: _set_line,
     op.BpfProgLoad: _load_kprobe,
     op.BpfLinkCreate: _link_kprobe,
     op.BpfLinkDetach: _detach_kprobe,

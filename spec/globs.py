@@ -7,10 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
-__all__ = ["Pattern", "is_glob", "libbpf_matcher", "link_pattern", "matcher", "record_index", "without_bang"]
+__all__ = [
+    "FilterLine",
+    "Pattern",
+    "filter_line",
+    "is_glob",
+    "libbpf_matcher",
+    "link_pattern",
+    "matcher",
+    "module_matcher",
+    "names_command",
+    "record_index",
+    "without_bang",
+]
 
 META = frozenset("*?[")
 NUMBER = re.compile("0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+MOD = ":mod:"
 MODULUS = 1 << 64
 """simple_strtoul() counts modulo this."""
 
@@ -28,6 +41,47 @@ class Pattern:
     how: str
     module: str | None
     glob: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilterLine:
+    """A line of set_ftrace_filter or set_ftrace_notrace (GLOB-7).
+
+    glob: without its !, empty for all. removes: it had one. module: MODULE of GLOB:mod:MODULE, else None.
+    """
+
+    glob: str
+    removes: bool
+    module: str | None
+
+
+def filter_line(text: str) -> FilterLine:
+    """What a line of a filter file says; one with another command than `mod` is taken for a glob as a whole."""
+    glob, module = text.split(MOD, 1) if names_module(text) else (text, None)
+    return FilterLine(*without_bang(glob), module)
+
+
+def names_command(text: str) -> bool:
+    """Whether a line of a filter file is a command, and not one that names a module (NAME-19)."""
+    return ":" in text and not names_module(text)
+
+
+def names_module(text: str) -> bool:
+    """Whether a line is GLOB:mod:MODULE; the first colon ends the glob."""
+    glob, found, _ = text.partition(MOD)
+    return bool(found) and ":" not in glob
+
+
+@lru_cache(maxsize=512)
+def module_matcher(module: str) -> Callable[[str | None], bool]:
+    """A predicate over names of modules, None for the kernel itself, as ftrace_match_record() has it (GLOB-7)."""
+    pattern, excludes = without_bang(module)
+    if not pattern:
+        return lambda name: (name is None) == excludes
+    if record_index(pattern) is not None:
+        return lambda _: excludes
+    match = matcher(pattern)
+    return lambda name: (name is not None and match(name)) != excludes
 
 
 @lru_cache(maxsize=512)

@@ -13,18 +13,30 @@ from typing import Any, TypeVar
 
 from spec import operations as op
 from spec.abi import SLOT_BYTES
-from spec.globs import link_pattern, without_bang
+from spec.globs import filter_line, link_pattern, without_bang
 from spec.outcomes import Errno, Outcome, Pending
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["SINGLE_API", "DirectEntry", "Inventory", "LinkRecord", "OpsRecord", "Targets", "undo_operations"]
+__all__ = [
+    "SINGLE_API",
+    "DirectEntry",
+    "GraphRecord",
+    "Inventory",
+    "LinkRecord",
+    "OpsRecord",
+    "Targets",
+    "undo_operations",
+]
 
 SINGLE_API = ""
 """The owner of a direct entry that the single API made; no ops of a seed has this name."""
 
 ADDRESS_ZERO = "0 "
 """Stands in a tracer's hash for functions that have gone (MODULE-5)."""
+
+AWAITS = "mod "
+"""Stands in the filter hash of a user of the graph tracer while a line of it waits for its module (FILTER-13)."""
 
 NEVER = 1_000_000_000
 PROBE = "probe"
@@ -34,6 +46,7 @@ PROPOSAL_SLOTS = 6
 
 
 Targets = tuple[tuple[str, int | None], ...]
+Lines = tuple[tuple[str, str], ...]
 Hashed = TypeVar("Hashed", "OpsRecord", "GraphRecord")
 
 
@@ -73,11 +86,16 @@ class DirectEntry:
 
 @dataclass(frozen=True)
 class GraphRecord:
-    """A user of the graph tracer: the hashes of its ops as in OpsRecord, and whether its depth is limited."""
+    """A user of the graph tracer: the hashes of its ops as in OpsRecord, and whether its depth is limited.
+
+    mod_trace, mod_notrace: GLOB and MODULE of each line for either that waits for its module (FILTER-12).
+    """
 
     filter_hash: tuple[str, ...] = ()
     notrace_hash: tuple[str, ...] = ()
     depth: bool = False
+    mod_trace: Lines = ()
+    mod_notrace: Lines = ()
 
 
 @dataclass(frozen=True)
@@ -168,10 +186,10 @@ class Inventory:
         found = self.world.by_name.get(function)
         return found is not None and found.has_site and self._is_there(found) and found.module not in self.untraced
 
-    def matching(self, pattern: str) -> tuple[str, ...]:
-        """The loaded functions that a glob or number without ! selects."""
+    def matching(self, pattern: str, within: str | None = None) -> tuple[str, ...]:
+        """The loaded functions that a glob or number without ! selects; within: MODULE of GLOB:mod:MODULE."""
         lenient = self.semantics.lenient_index
-        return tuple(f.name for f in self.world.matching(pattern, self.modules, lenient_index=lenient))
+        return tuple(f.name for f in self.world.matching(pattern, self.modules, lenient_index=lenient, within=within))
 
     def named(self, function: str) -> bool:
         """Whether BTF names the function, and its module is loaded; it may have no site."""
@@ -230,11 +248,36 @@ class Inventory:
     def user_after(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> GraphRecord:
         """A user of the graph tracer with the hashes that it has if this call succeeds."""
         record = self.graph_users[operation.user]
-        pattern, removes = without_bang(operation.glob or "")
-        matched, reset = (self.matching(pattern), False) if operation.glob else ((), True)
         if isinstance(operation, op.SetFtraceFilter):
-            return replace(record, filter_hash=_edit(record.filter_hash, matched, removes, reset))
-        return replace(record, notrace_hash=_edit(record.notrace_hash, matched, removes, reset))
+            return self._with_filter_line(record, operation.glob)
+        hash_, lines = self._take_line(record.notrace_hash, record.mod_notrace, operation.glob)
+        return replace(record, notrace_hash=hash_, mod_notrace=lines)
+
+    def user_at_start(self, operation: op.RegisterFtraceGraph) -> GraphRecord:
+        """A user of the graph tracer as it begins."""
+        return self._with_filter_line(GraphRecord(depth=bool(operation.depth)), operation.filter)
+
+    def users_after(self, module: str) -> Mapping[str, GraphRecord]:
+        """The users of the graph tracer once a module has come: lines that waited for it have their effect."""
+        s = self.changed(modules=self.modules | {module})
+        return {name: _end_waiting(s, record, module) for name, record in self.graph_users.items()}
+
+    def _with_filter_line(self, record: GraphRecord, text: str | None) -> GraphRecord:
+        hash_, lines = self._take_line(record.filter_hash, record.mod_trace, text)
+        return replace(record, filter_hash=_flag(hash_, lines), mod_trace=lines)
+
+    def _take_line(self, hash_: tuple[str, ...], lines: Lines, text: str | None) -> tuple[tuple[str, ...], Lines]:
+        """A hash, and the lines that wait, once a line was taken (GRAPH-10, FILTER-12); None empties both."""
+        if text is None:
+            return (), ()
+        line = filter_line(text)
+        matched = self.matching(line.glob, line.module)
+        if matched or line.module is None:
+            return _edit(hash_, matched, line.removes, reset=False), lines
+        if not line.removes:
+            return hash_, (*lines, (line.glob, line.module))
+        gone = (line.glob, line.module)
+        return hash_, tuple(one for one in lines if one != gone and (line.glob, one[1]) != ("*", line.module))
 
     def entries(self, owner: str) -> dict[str, str]:
         """The direct calls that an ops, or the single API, has registered on functions that are still there."""
@@ -302,6 +345,27 @@ def _edit(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset:
         gone = frozenset(chosen)
         return tuple(name for name in copy if name not in gone)
     return tuple(dict.fromkeys((*copy, *chosen)))
+
+
+def _flag(hash_: tuple[str, ...], lines: Lines) -> tuple[str, ...]:
+    """FILTER-13: a filter hash is not empty while a line for it waits."""
+    held = tuple(name for name in hash_ if name != AWAITS)
+    return (*held, AWAITS) if lines else held
+
+
+def _end_waiting(s: Inventory, record: GraphRecord, module: str) -> GraphRecord:
+    """MODULE-7: the lines of one user that wait for a module which has come."""
+
+    def end(hash_: tuple[str, ...], lines: Lines) -> tuple[tuple[str, ...], Lines]:
+        found = (name for glob, named in lines if named == module for name in s.matching(glob, module))
+        return tuple(dict.fromkeys((*hash_, *found))), tuple(line for line in lines if line[1] != module)
+
+    filter_hash, mod_trace = end(record.filter_hash, record.mod_trace)
+    notrace_hash, mod_notrace = end(record.notrace_hash, record.mod_notrace)
+    filter_hash = _flag(filter_hash, mod_trace)
+    return replace(
+        record, filter_hash=filter_hash, notrace_hash=notrace_hash, mod_trace=mod_trace, mod_notrace=mod_notrace
+    )
 
 
 def _accepts(semantics: Semantics, program: op.BpfProgLoad, function: Function) -> bool:
@@ -455,13 +519,12 @@ def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
 
 
 def _register_graph(s: Inventory, o: op.RegisterFtraceGraph, _: Outcome) -> Inventory:
-    record = GraphRecord(s.matching(o.filter) if o.filter else (), depth=bool(o.depth))
-    return s.changed(graph_users={**s.graph_users, o.user: record})
+    return s.changed(graph_users={**s.graph_users, o.user: s.user_at_start(o)})
 
 
 def _init_module(s: Inventory, o: op.InitModule, _: Outcome) -> Inventory:
     untraced = s.untraced | {o.module} if s.dead else s.untraced
-    return s.changed(modules=s.modules | {o.module}, untraced=untraced)
+    return s.changed(modules=s.modules | {o.module}, untraced=untraced, graph_users=s.users_after(o.module))
 
 
 def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:

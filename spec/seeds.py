@@ -34,6 +34,8 @@ __all__ = ["Expectation", "Seed", "Step", "parse_operation", "parse_seed", "prin
 NAME = re.compile(r"[^\s=#:,]+")
 FUNCTION = re.compile(r"(?:[^\s=#:,]+:)?[^\s=#:,]+")
 """A function's name, or a pattern; a module's may stand before a colon (NAME-11)."""
+GLOB = re.compile(r"[^\s=#,]+")
+"""A glob of ftrace's, or GLOB:mod:MODULE (GLOB-7)."""
 NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1
 MOST_BYTES = 16 << 20
@@ -279,6 +281,12 @@ def _function(text: str, what: str) -> str:
     return text
 
 
+def _glob(text: str, what: str) -> str:
+    if not GLOB.fullmatch(text) or text == "->":
+        raise _MistakeError(f"'{text}' is no {what}: write GLOB or GLOB:mod:MODULE, with no blank and none of = # ,")
+    return text
+
+
 def _stop(text: str, _what: str) -> str:
     if not STOP.fullmatch(text):
         raise _MistakeError(
@@ -318,8 +326,8 @@ def _target(text: str, _what: str) -> tuple[str, int | None]:
     return _function(text, "function"), None
 
 
-_PLAIN_SPACES = ("", "ops", "prog", "link", "user", "tramp", "task", "glob", "module")
-_NAMES = {"function": _function, "point": _stop} | dict.fromkeys(_PLAIN_SPACES, _name)
+_PLAIN_SPACES = ("", "ops", "prog", "link", "user", "tramp", "task", "module")
+_NAMES = {"function": _function, "glob": _glob, "point": _stop} | dict.fromkeys(_PLAIN_SPACES, _name)
 _ITEM = {"words": _function, "integers": _integer, "pairs": _pair, "targets": _target}
 
 

@@ -22,6 +22,12 @@ class Semantics:
     Until "ftrace: Replaces simple_strtoul in ftrace", v6.10; then kstrtoul() refuses what is malformed.
     """
 
+    set_filter_splits: bool
+    """ftrace_set_filter() and ftrace_set_notrace() look for GLOB:mod:MODULE, and refuse it but to tracers (FILTER-14).
+
+    Since 31f505dc7033 ("ftrace: Implement :mod: cache filtering on kernel command line"), v6.14.
+    """
+
     single_direct: bool
     """register_ftrace_direct(ip, addr) exists.
 
@@ -228,6 +234,7 @@ class Semantics:
 _LINUX_6_1 = Semantics(
     name="linux-6.1",
     lenient_index=True,
+    set_filter_splits=False,
     single_direct=True,
     hash_direct=False,
     failed_direct_reusable=False,
@@ -292,6 +299,7 @@ _LINUX_6_12 = replace(
 _LINUX_7_3 = replace(
     _LINUX_6_12,
     name="linux-7.3",
+    set_filter_splits=True,
     hash_direct=True,
     single_direct_ops=True,
     free_filter_warns=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from spec.globs import Pattern, libbpf_matcher, matcher, record_index
+from spec.globs import Pattern, libbpf_matcher, matcher, module_matcher, record_index
 from spec.prototypes import Prototype, Type
 
 __all__ = ["LOOKUPS", "Callee", "Function", "World", "large", "synthetic"]
@@ -147,20 +147,30 @@ class World:
         return tuple(f for f in there if pattern.module in {None, f.module} and match(f.symbol))
 
     def matching(
-        self, pattern: str, modules: frozenset[str] | None = None, *, lenient_index: bool = False
+        self,
+        pattern: str,
+        modules: frozenset[str] | None = None,
+        *,
+        lenient_index: bool = False,
+        within: str | None = None,
     ) -> tuple[Function, ...]:
         """Functions that a kernel glob without ! selects, in address order; a number, one without a site too (GLOB-4).
 
-        modules: those loaded, None for all of the world. lenient_index: the fact of `spec.semantics`.
+        modules: those loaded, None for all of the world. lenient_index: the fact of `spec.semantics`. within: MODULE of
+        GLOB:mod:MODULE, where an empty glob selects all (GLOB-7).
         """
         there = None if modules is None else {None, *modules}
         index = record_index(pattern, lenient=lenient_index)
         if index is not None:
             present = [f for f in self.functions if there is None or f.module in there]
             return tuple(present[index - 1 : index]) if index else ()
-        match = matcher(pattern)
+        match = matcher("*" if within is not None and not pattern else pattern)
         selected = (function for symbol, function in zip(self._symbols, self.functions, strict=True) if match(symbol))
-        return tuple(f for f in selected if f.has_site and (there is None or f.module in there))
+        held = (f for f in selected if f.has_site and (there is None or f.module in there))
+        if within is None:
+            return tuple(held)
+        match_module = module_matcher(within)
+        return tuple(f for f in held if match_module(f.module))
 
 
 LONG = Type("long", "INT", 8)

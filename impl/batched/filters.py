@@ -57,12 +57,17 @@ def free_filter(state: State, operation: op.FtraceFreeFilter) -> Ok:
     return Ok()
 
 
-def select(state: State, pattern: str) -> Indices:
-    """The records of loaded functions that a pattern without ! selects, by number or by symbol (GLOB-4)."""
+def select(state: State, pattern: str, within: str | None = None) -> Indices:
+    """The records of loaded functions that a pattern without ! selects, by number or by symbol (GLOB-4).
+
+    within: MODULE of GLOB:mod:MODULE; a number does not look at it (GLOB-7).
+    """
     number = record_index(pattern, lenient=state.facts.lenient_index)
     if number is not None:
         return state.functions.record(number, state.modules)
-    return state.functions.matching(pattern, state.sites.loaded)
+    if within is None:
+        return state.functions.matching(pattern, state.sites.loaded)
+    return state.functions.matching(pattern or "*", state.sites.loaded & state.functions.within(within))
 
 
 def set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.FtraceSetFilterIps) -> None:
@@ -81,6 +86,7 @@ def set_filter_ips(state: State, operation: op.FtraceSetFilterIp | op.FtraceSetF
 
 def set_filter(state: State, operation: op.FtraceSetFilter) -> None:
     """ftrace_set_filter()."""
+    _refuse_command(state, operation.glob)
     ops = _begin_setting(state, operation.ops)
     new = _edit_by_glob(state, ops.filter_hash, operation.glob, reset=operation.reset)
     _move(state, ops, new, ops.notrace_hash)
@@ -88,11 +94,18 @@ def set_filter(state: State, operation: op.FtraceSetFilter) -> None:
 
 def set_notrace(state: State, operation: op.FtraceSetNotrace) -> None:
     """ftrace_set_notrace()."""
+    _refuse_command(state, operation.glob)
     ops = _begin_setting(state, operation.ops)
     new = _edit_by_glob(state, ops.notrace_hash, operation.glob, reset=operation.reset)
     if ops.ipmodify:
         raise Refused("EINVAL")
     _move(state, ops, ops.filter_hash, new)
+
+
+def _refuse_command(state: State, glob: str) -> None:
+    """A colon is for the ops of tracers (FILTER-14)."""
+    if ":" in glob and state.facts.set_filter_splits:
+        raise Refused("EINVAL")
 
 
 def _begin_setting(state: State, name: str) -> Ops:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from impl.batched.btf import Indices, Mask, Named
-from spec.globs import matcher
+from spec.globs import matcher, module_matcher
 from spec.sharing import image_key
 from spec.worlds import World
 
@@ -84,6 +84,14 @@ class Functions:
         """Loaded functions that a kernel glob without ! selects, in address order (GLOB-2, GLOB-3, GLOB-5)."""
         found = self._select(pattern)
         return found[loaded[found]].astype(np.intp)
+
+    def within(self, module: str) -> Mask:
+        """The functions of the modules that MODULE of GLOB:mod:MODULE selects (GLOB-7)."""
+        match = module_matcher(module)
+        # The last element is that of the kernel, whose functions have module -1.
+        chosen = np.fromiter((*map(match, self.modules), match(None)), np.bool_, len(self.modules) + 1)
+        held: Mask = chosen[self.module]
+        return held
 
     def record(self, number: int, modules: Iterable[str]) -> Indices:
         """The record of this number while these modules are loaded, which may have no site; 0 selects none (GLOB-4)."""

@@ -5,6 +5,7 @@ The shadow stack is in machine.fgraph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Final
@@ -13,6 +14,7 @@ from impl.batched.cost import Bill
 from impl.batched.faults import Refused
 from impl.batched.filters import empty_hash, select
 from impl.batched.functions import Mask
+from impl.batched.pending import begin_with, end_waiting, take_line
 from impl.batched.sites import GRAPH
 from impl.batched.state import GraphUser, State
 from spec import operations as op
@@ -21,6 +23,7 @@ from spec.globs import record_index, without_bang
 __all__ = [
     "add_user",
     "change_filter",
+    "process_waiting",
     "register",
     "remove_user",
     "set_filter",
@@ -29,6 +32,9 @@ __all__ = [
     "set_notrace",
     "unregister",
 ]
+
+
+Pay = Callable[[Bill], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,33 +49,34 @@ def register(state: State, operation: op.RegisterFtraceGraph) -> None:
     """register_ftrace_graph() (GRAPH-1, GRAPH-3)."""
     graph = state.graph
     state.refuse_if_dead()
-    filter_hash = _make_hash(state, operation.filter)
+    filter_hash, waiting = begin_with(state, operation.filter)
     function = _make_hash(state, _refuse_number(operation.function))
     notrace = _make_hash(state, _refuse_number(operation.notrace))
     if not graph.free:
         raise Refused("EBUSY" if state.facts.graph_users == 1 else "ENOSPC")
     state.faults.stop_at("register")
     nothing = empty_hash(state.functions)
-    add_user(state, GraphUser(operation.user, graph.free[0], filter_hash, nothing, function, notrace, operation.depth))
+    user = GraphUser(operation.user, graph.free[0], filter_hash, nothing, function, notrace, operation.depth)
+    add_user(state, user.with_filter(filter_hash, waiting))
 
 
 def add_user(state: State, user: GraphUser) -> None:
     """A user joins in the first free slot (GRAPH-3)."""
-    _change(state, [*state.graph.users, user], _join(state, user))
+    _change(state, [*state.graph.users, user], _join(state, user), state.settle)
     state.graph.free.popleft()
 
 
 def remove_user(state: State, leaving: GraphUser) -> None:
     """A user goes, and its slot is free."""
     staying = [user for user in state.graph.users if user is not leaving]
-    _change(state, staying, _recompute(state, staying))
+    _change(state, staying, _recompute(state, staying), state.settle)
     state.graph.free.append(leaving.slot)
 
 
 def change_filter(state: State, user: GraphUser, filter_hash: Mask) -> None:
     """A user's own ops has another filter."""
     users = [replace(each, filter_hash=filter_hash) if each is user else each for each in state.graph.users]
-    _change(state, users, _recompute(state, users))
+    _change(state, users, _recompute(state, users), state.settle)
 
 
 def _make_hash(state: State, glob: str | None) -> Mask:
@@ -99,23 +106,46 @@ def unregister(state: State, operation: op.UnregisterFtraceGraph) -> None:
 def set_filter(state: State, operation: op.SetFtraceFilter) -> None:
     """A line for set_ftrace_filter of a live user (GRAPH-10)."""
     user = _begin_setting(state, operation.user)
-    hash_ = _edit(state, user.filter_hash, operation.glob)
-    users = _exchange_user(state, user, replace(user, filter_hash=hash_))
-    hashes = _recompute(state, users)
-    if not state.facts.graph_rebuilds and state.facts.graph_users > 1:
-        hashes = replace(hashes, notrace_hash=state.graph.notrace_hash)
-    _change(state, users, hashes)
+    changed = user.with_filter(*take_line(state, user.own_filter(), user.mod_trace, operation.glob))
+    state.faults.stop_at("filter")
+    _exchange_filter(state, user, changed, state.settle)
 
 
 def set_notrace(state: State, operation: op.SetFtraceNotrace) -> None:
     """A line for set_ftrace_notrace of a live user (GRAPH-10)."""
     user = _begin_setting(state, operation.user)
-    hash_ = _edit(state, user.notrace_hash, operation.glob)
-    users = _exchange_user(state, user, replace(user, notrace_hash=hash_))
+    hash_, lines = take_line(state, user.notrace_hash, user.mod_notrace, operation.glob)
+    state.faults.stop_at("filter")
+    _exchange_notrace(state, user, replace(user, notrace_hash=hash_, mod_notrace=lines), state.settle)
+
+
+def process_waiting(state: State, module: str) -> None:
+    """A module has come: hashes with lines that wait are made anew, those of other modules too (MODULE-7)."""
+    for place in range(len(state.graph.users)):
+        user = state.graph.users[place]
+        if user.mod_trace:
+            changed = user.with_filter(*end_waiting(state, user.own_filter(), user.mod_trace, module))
+            _exchange_filter(state, user, changed, state.enter)
+        user = state.graph.users[place]
+        if user.mod_notrace:
+            hash_, lines = end_waiting(state, user.notrace_hash, user.mod_notrace, module)
+            _exchange_notrace(state, user, replace(user, notrace_hash=hash_, mod_notrace=lines), state.enter)
+
+
+def _exchange_filter(state: State, old: GraphUser, new: GraphUser, pay: Pay) -> None:
+    users = [new if user is old else user for user in state.graph.users]
+    hashes = _recompute(state, users)
+    if not state.facts.graph_rebuilds and state.facts.graph_users > 1:
+        hashes = replace(hashes, notrace_hash=state.graph.notrace_hash)
+    _change(state, users, hashes, pay)
+
+
+def _exchange_notrace(state: State, old: GraphUser, new: GraphUser, pay: Pay) -> None:
+    users = [new if user is old else user for user in state.graph.users]
     hashes = _recompute(state, users)
     if not state.facts.graph_rebuilds and state.facts.graph_users > 1:
         hashes = replace(hashes, filter_hash=state.graph.filter_hash)
-    _change(state, users, hashes)
+    _change(state, users, hashes, pay)
 
 
 def set_graph_function(state: State, operation: op.SetGraphFunction) -> None:
@@ -144,35 +174,18 @@ def _begin_setting(state: State, name: str) -> GraphUser:
     return _find(state, name)
 
 
-def _edit(state: State, present: Mask, glob: str | None) -> Mask:
-    """The hash with what a glob selects, or without it; with no glob it is empty."""
-    if glob is None:
-        return empty_hash(state.functions)
-    pattern, removes = without_bang(glob)
-    found = select(state, pattern)
-    if not len(found):
-        raise Refused("EINVAL")
-    new = present.copy()
-    new[found] = not removes
-    return new
-
-
 def _edit_graph(state: State, present: Mask, glob: str | None) -> Mask:
-    """As `_edit`, but a number names nothing, and what is removed must have been there."""
+    """A list with what a glob selects, or without it; a number names nothing, and what is removed must be there."""
     if glob is None:
         return empty_hash(state.functions)
     pattern, removes = without_bang(glob)
-    if record_index(pattern) is not None:
+    found = empty_hash(state.functions)
+    if record_index(pattern) is None:
+        found[select(state, pattern)] = True
+    if not (found & present if removes else found).any():
         raise Refused("EINVAL")
-    if removes and not present[select(state, pattern)].any():
-        raise Refused("EINVAL")
-    return _edit(state, present, glob)
-
-
-def _exchange_user(state: State, old: GraphUser, new: GraphUser) -> list[GraphUser]:
-    """The users with another one in an old one's place; the last check is made."""
-    state.faults.stop_at("filter")
-    return [new if user is old else user for user in state.graph.users]
+    edited: Mask = present & ~found if removes else present | found
+    return edited
 
 
 # The hashes of graph_ops (GRAPH-12).
@@ -199,8 +212,8 @@ def _recompute(state: State, users: list[GraphUser]) -> _Hashes:
         return _Hashes(newest.filter_hash.copy(), newest.notrace_hash.copy())
     if state.facts.graph_rebuilds:
         return reduce(_next, others, _first(newest))
-    filter_hash = reduce(_unite, (user.filter_hash for user in others), newest.filter_hash.copy())
-    # The newest user's hash is passed over.
+    # Of the newest user it is not seen that a line waits (DEFECT-39), and its notrace hash is passed over.
+    filter_hash = reduce(_unite, (user.filter_hash for user in others), newest.own_filter())
     notrace_hash = reduce(lambda left, user: left & user.notrace_hash, others, graph.notrace_hash.copy())
     return _Hashes(filter_hash, notrace_hash)
 
@@ -214,9 +227,8 @@ def _first(user: GraphUser) -> _Hashes:
 
 def _next(present: _Hashes, user: GraphUser) -> _Hashes:
     nothing = user.filter_hash & False
-    if present.filter_hash.any() and user.filter_hash.any():
-        return _Hashes(present.filter_hash | (user.filter_hash & ~user.notrace_hash), nothing)
-    return _Hashes(nothing, present.notrace_hash & user.notrace_hash)
+    united = _unite(user.filter_hash & ~user.notrace_hash, present.filter_hash)
+    return _Hashes(united, nothing if united.any() else present.notrace_hash & user.notrace_hash)
 
 
 def _unite(some: Mask, more: Mask) -> Mask:
@@ -236,10 +248,10 @@ def _wait_for_old(state: State, hash_: Mask) -> None:
     state.settle(bill)
 
 
-def _change(state: State, users: list[GraphUser], hashes: _Hashes) -> None:
+def _change(state: State, users: list[GraphUser], hashes: _Hashes, pay: Pay) -> None:
     """graph_ops gets other users and hashes; it is in the list while it has users (GRAPH-2).
 
-    A live ops gets first the filter, then the notrace hash, with a pass for each.
+    A live ops gets first the filter, then the notrace hash, with a pass for each. pay: who takes the bill.
     """
     graph, sites = state.graph, state.sites
     here = _mark(state, graph.users, graph.filter_hash, graph.notrace_hash)
@@ -248,7 +260,7 @@ def _change(state: State, users: list[GraphUser], hashes: _Hashes) -> None:
     bill = Bill()
     bill.patch(sites.toggling(here ^ halfway, here))
     bill.patch(sites.toggling(halfway ^ there, here))
-    state.settle(bill)
+    pay(bill)
     sites.join((there & ~here).nonzero()[0], GRAPH)
     sites.leave((here & ~there).nonzero()[0], GRAPH)
     if not graph.users:

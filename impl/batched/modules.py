@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from impl.batched import registration
+from impl.batched import graph, registration
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices, Mask
 from impl.batched.sites import GRAPH
@@ -15,7 +15,10 @@ __all__ = ["delete_module", "init_module"]
 
 
 def init_module(state: State, operation: op.InitModule) -> None:
-    """ftrace_module_enable(): the sites join the ops that cover everything, if ftrace lives (MODULE-1, DEAD-2)."""
+    """ftrace_module_enable(): the sites join the ops that cover everything, if ftrace lives (MODULE-1, DEAD-2).
+
+    Then lines that waited for the module have their effect (MODULE-7).
+    """
     if operation.module in state.modules:
         raise Refused("EEXIST")
     where = _find_functions(state, operation.module)
@@ -34,6 +37,7 @@ def init_module(state: State, operation: op.InitModule) -> None:
     state.traced[number] = not state.dead
     state.ledger.sites += int(np.count_nonzero(sites.count[where]))
     state.version += 1
+    graph.process_waiting(state, operation.module)
 
 
 def delete_module(state: State, operation: op.DeleteModule) -> None:
@@ -48,8 +52,10 @@ def delete_module(state: State, operation: op.DeleteModule) -> None:
     addresses = state.unload(operation.module, where)
     for ops in state.ops.values():
         ops.keep_addresses(where, addresses)
-    for mask in (mask for user in state.graph.users for mask in user.hashes()):
-        _keep_an_address(mask, where)
+    for user in state.graph.users:
+        user.zero |= bool(user.filter_hash[where].any())
+        for mask in user.hashes():
+            _keep_an_address(mask, where)
     for mask in (state.graph.filter_hash, state.graph.notrace_hash):
         _keep_an_address(mask, where)
     state.direct.keep_addresses(where, addresses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from impl.batched.trampolines import Trampolines
 from spec.operations import LSM
 from spec.semantics import Semantics
 
-__all__ = ["PLAIN", "Graph", "GraphUser", "Kprobe", "Link", "Ops", "Program", "State"]
+__all__ = ["PLAIN", "Graph", "GraphUser", "Kprobe", "Lines", "Link", "Ops", "Program", "State"]
+
+Lines = tuple[tuple[str, str], ...]
+"""GLOB and MODULE of lines that wait for their modules (FILTER-12)."""
 
 PLAIN = "call_ops_func"
 """The routine of an ops that a seed declares."""
@@ -72,8 +75,9 @@ class Ops:
 class GraphUser:
     """A user of the graph tracer; a hash that is empty restricts nothing.
 
-    filter_hash, notrace_hash: those of its ops. function, notrace: set_graph_function and set_graph_notrace.
-    fprobes: it is that of fprobes at returns.
+    filter_hash, notrace_hash: those of its ops; the former has its last element, too, while a line for it waits
+    (FILTER-13). function, notrace: set_graph_function and set_graph_notrace. fprobes: it is that of fprobes at returns.
+    mod_trace, mod_notrace: the lines that wait. zero: address 0 is in the filter.
     """
 
     name: str
@@ -84,6 +88,21 @@ class GraphUser:
     notrace: Mask
     depth: int | None
     fprobes: bool = False
+    mod_trace: Lines = ()
+    mod_notrace: Lines = ()
+    zero: bool = False
+
+    def own_filter(self) -> Mask:
+        """A copy of its filter hash that does not tell whether a line waits."""
+        mask = self.filter_hash.copy()
+        mask[-1] = self.zero
+        return mask
+
+    def with_filter(self, own: Mask, lines: Lines) -> GraphUser:
+        """The user with another filter, and lines that wait."""
+        mask = own.copy()
+        mask[-1] |= bool(lines)
+        return replace(self, filter_hash=mask, mod_trace=lines, zero=bool(own[-1]))
 
     def hashes(self) -> tuple[Mask, Mask, Mask, Mask]:
         """All of them."""
@@ -213,6 +232,12 @@ class State:
         if bill.sites and self.faults.reach("patch"):
             self.dead = True
             raise Refused("ENODEV", warn=True)
+        self.enter(bill)
+
+    def enter(self, bill: Bill) -> None:
+        """Enter a bill of what does not come by `patch`, as modules do not (DEAD-1)."""
+        if self.sites.off:
+            bill.spare_text()
         self.ledger.add(bill)
         self.version += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from impl.linux.laboratory.control import OPS_SLOTS, STUBS
 from impl.linux.probes.tracefs import Limits
 from impl.linux.run import RunState
 from spec import operations as op
-from spec.globs import matcher, record_index, without_bang
-from spec.inventory import Inventory, OpsRecord
+from spec.globs import FilterLine, filter_line, matcher, module_matcher, record_index, without_bang
+from spec.inventory import AWAITS, GraphRecord, Inventory, OpsRecord
 from spec.operations import Operation, names_of
 
 __all__ = ["Decliner", "limits_of"]
@@ -95,6 +95,7 @@ class Decliner:
             op.SetFtraceNotrace: self._user_notrace,
             op.SetGraphFunction: self._graph_list,
             op.SetGraphNotrace: self._graph_list,
+            op.InitModule: self._init_module,
             op.Livepatch: self._livepatch,
             op.Unlivepatch: self._unlivepatch,
             op.BpfProgLoad: self._load,
@@ -248,9 +249,9 @@ class Decliner:
         patterns = [p for p in (operation.filter, operation.function, operation.notrace) if p]
         if any(pattern.startswith("!") for pattern in patterns):
             return "removes what a pattern with ! selects, when tracefs is given it"
-        if operation.filter and (reason := self._beyond(operation.filter)):
+        if operation.filter and (reason := self._line(operation.filter, self._beyond)):
             return reason
-        if reason := next(filter(None, map(self._alone, patterns)), ""):
+        if reason := next(filter(None, map(self._alone, patterns[bool(operation.filter) :])), ""):
             return reason
         if operation.user in self._inventory.graph_users:
             return ""
@@ -262,17 +263,64 @@ class Decliner:
         obstacle = self.directory.station.graph.obstacle(filters, limits_of(operation))
         return f"cannot register this user: {obstacle}" if obstacle else ""
 
-    def _ungraph(self, _operation: op.UnregisterFtraceGraph) -> str:
-        return "does not tell by tracefs whether a tracer could be stopped after ftrace has died" if self._dead else ""
+    def _ungraph(self, operation: op.UnregisterFtraceGraph) -> str:
+        if self._dead:
+            return "does not tell by tracefs whether a tracer could be stopped after ftrace has died"
+        users = self._inventory.graph_users
+        return self._forgets_waiting({name: user for name, user in users.items() if name != operation.user})
 
     def _user_filter(self, operation: op.SetFtraceFilter) -> str:
-        pattern, removes = without_bang(operation.glob or "")
-        selects = self._alone if removes else self._beyond
-        return (selects(pattern) if pattern else "") or self._covers_everything(operation)
+        _, removes = without_bang(operation.glob or "")
+        reason = self._line(operation.glob, self._alone if removes else self._beyond)
+        return reason or self._covers_everything(operation) or self._forgets_by(operation)
 
     def _user_notrace(self, operation: op.SetFtraceNotrace) -> str:
-        pattern, _ = without_bang(operation.glob or "")
-        return (self._alone(pattern) if pattern else "") or self._covers_everything(operation)
+        return self._line(operation.glob, self._alone) or self._covers_everything(operation)
+
+    def _line(self, text: str | None, selects: Callable[[str], str]) -> str:
+        """A line of a filter file that the kernel understands in another way; selects: what is asked of a glob."""
+        if text is None:
+            return ""
+        line = filter_line(text)
+        if line.module is None:
+            return selects(line.glob)
+        return self._refuse_number(line.glob) or self._name_modules(line, line.module)
+
+    def _name_modules(self, line: FilterLine, module: str) -> str:
+        """What the world has of the kernel proper is mostly in a module of ours there, and other modules are loaded."""
+        station, wanted, match = self.directory.station, module_matcher(module), matcher(line.glob or "*")
+        if module in {CORE, *station.foreign_modules}:
+            return f"has a module {module} that the world has not"
+        if any(map(wanted, (None, *station.foreign_modules))) and any(map(match, station.foreign)):
+            return f"has functions outside of the world that '{line.glob}:mod:{module}' selects"
+        ours = (f.symbol for f in station.world.functions if self.directory.home(f) == CORE)
+        differs = wanted(None) != wanted(CORE) and any(map(match, ours))
+        return f"has the module {CORE} where the world has functions of the kernel" if differs else ""
+
+    def _forgets_by(self, operation: op.SetFtraceFilter) -> str:
+        """A line that is refused has the file closed all the same, which makes the hashes anew."""
+        users = self._inventory.graph_users
+        if operation.user not in users:
+            return ""
+        after = {**users, operation.user: self._inventory.user_after(operation)}
+        return self._forgets_waiting(users) or self._forgets_waiting(after)
+
+    def _forgets_waiting(self, users: Mapping[str, GraphRecord]) -> str:
+        """Whether graph_ops is made anew of users of whom the newest waits for a module, and has nothing else."""
+        facts = self._inventory.semantics
+        if facts.graph_users == 1 or facts.graph_rebuilds or not users:
+            return ""
+        newest = list(users.values())[-1]
+        return EVERYTHING if newest.filter_hash == (AWAITS,) else ""
+
+    def _init_module(self, operation: op.InitModule) -> str:
+        """Lines that wait for the module may select nothing in it, and then the filter is empty."""
+        users = self._inventory.graph_users
+        if operation.module in self._inventory.modules or not any(u.mod_trace or u.mod_notrace for u in users.values()):
+            return ""
+        after = self._inventory.users_after(operation.module)
+        empty = any(frozenset(user.filter_hash) <= frozenset(user.notrace_hash) for user in after.values())
+        return EVERYTHING if empty else self._forgets_waiting(after)
 
     def _covers_everything(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> str:
         """Without a filter a user covers everything; if all of it is in the notrace hash graph_ops may (GRAPH-12)."""

@@ -5,6 +5,7 @@ Our modules are loaded, the tracer's instances made, grace periods shortened, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,9 +44,10 @@ class Station:
     """A guest at its snapshot.
 
     own: functions of the world that the kernel itself has, or its BTF names; foreign: the symbols of its other ftrace
-    records. btfs and btf_fds: by module, None for vmlinux. symbols: with our modules as they were loaded first. taint:
-    what the kernel's mask holds when nothing went wrong. holdings: what there is at the snapshot. fail_nth: a
-    descriptor of /proc/self/fail-nth, or None. preempts: whether tasks that spin can be preempted.
+    records; foreign_modules: the modules among them. btfs and btf_fds: by module, None for vmlinux. symbols: with our
+    modules as they were loaded first. taint: what the kernel's mask holds when nothing went wrong. holdings: what
+    there is at the snapshot. fail_nth: a descriptor of /proc/self/fail-nth, or None. preempts: whether tasks that
+    spin can be preempted.
     """
 
     guest: Guest
@@ -53,6 +55,7 @@ class Station:
     world: World
     own: frozenset[str]
     foreign: frozenset[str]
+    foreign_modules: frozenset[str]
     modules: Modules
     symbols: Symbols
     btfs: Mapping[str | None, Btf]
@@ -112,7 +115,8 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
     _check_clock(guest)
     kallsyms, records, blob = guest.read(KALLSYMS, AVAILABLE, VMLINUX_BTF)
     symbols, vmlinux = parse_kallsyms(kallsyms), Btf(blob)
-    traceable = frozenset(line.split(" ")[0] for line in records.decode().splitlines())
+    listed = records.decode()
+    traceable = frozenset(line.split(" ")[0] for line in listed.splitlines())
     recorded = frozenset(f.name for f in world.functions if f.module is None and f.symbol in traceable)
     own = recorded.union(f.name for f in world.others if f.module is None)
     modules = build(kernel, world, own)
@@ -135,6 +139,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         world=world,
         own=own,
         foreign=traceable - {world.by_name[name].symbol for name in recorded},
+        foreign_modules=frozenset(re.findall(r"\[(.+)\]$", listed, re.MULTILINE)),
         modules=modules,
         symbols=symbols,
         btfs=btfs,

@@ -25,6 +25,7 @@ from impl.planted import (
     poking,
     programs,
     tasks,
+    waiting,
     words,
 )
 from impl.planted.planting import Planted
@@ -35,7 +36,7 @@ _PLACES: Mapping[str, Planted] = {
     f"{module.__name__}:{name}": bug
     for module in (
         *(ftrace, direct, graph, hooks, ipmodify, kprobes, links, programs, images, tasks, words, numbers, pages),
-        poking,
+        *(poking, waiting),
     )
     for name, bug in vars(module).items()
     if isinstance(bug, Planted)

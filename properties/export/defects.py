@@ -244,6 +244,18 @@ KNOWN: Mapping[str, KnownDefect] = {
         mended="yes: later kernels have no such API.",
     ),
     "DEFECT-38": KnownDefect("a module has no sites where there was no memory for its records"),
+    "DEFECT-39": KnownDefect(
+        "graph_ops covers everything where its newest user waits for a module",
+        mended="yes: 7.3.4 has rebuild_hashes() in place of append_hashes().",
+    ),
+    "DEFECT-40": KnownDefect(
+        "a filter that waits for a module and finds nothing in it traces everything",
+        '8c08f0d5c6fb ("ftrace: Have cached module filters be an active filter"), by its subject.',
+    ),
+    "DEFECT-41": KnownDefect(
+        "a line of set_ftrace_filter that lacks its module is a NULL pointer",
+        '673feb9d76ab ("ftrace: Add :mod: caching infrastructure to trace_array"), by its subject.',
+    ),
 }
 
 

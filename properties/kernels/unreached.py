@@ -23,7 +23,6 @@ _UNMANAGED: Final = "targets that ftrace does not manage, such as BPF programs"
 _EXTENSIONS: Final = "freplace of a BPF program"
 _UNWINDER: Final = "an unwinder, in a function whose return the graph tracer took"
 _PIDS: Final = "set_ftrace_pid and set_ftrace_notrace_pid"
-_MODULES: Final = ":mod: filters, and functions of a module that is still to come"
 _EVERYTHING: Final = "a module that is loaded while everything is traced"
 _INSTANCES: Final = "instances of the tracers, which are made before the runs"
 _BOOT: Final = "the kernel's boot"
@@ -77,8 +76,7 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     "fpid_* fnpid_* ftrace_pid_* ftrace_no_pid_* ftrace_clear_pids clear_ftrace_pids ignore_task_cpu pid_write": _PIDS,
     "ftrace_filter_pid_sched_switch_probe ftrace_pids_enabled ftrace_update_pid_func": _PIDS,
     "function_trace_probe_call release_probe t_probe_* *func_mapper* *function_probe*": "commands in set_ftrace_filter",
-    "cache_mod process_mod_list clear_mod_from_hash ftrace_mod_callback t_mod_start": _MODULES,
-    "g_start g_next g_stop g_show __g_next ftrace_avail_* ftrace_touched_open ftrace_notrace_*": _FILES,
+    "t_mod_start g_start g_next g_stop g_show __g_next ftrace_avail_* ftrace_touched_open ftrace_notrace_*": _FILES,
     "ftrace_lookup_symbols kallsyms_callback symbols_cmp": "kprobe_multi links",
     "ftrace_text_reserved": "kprobes",
     "__ftrace_replace_code ftrace_make_call": _EVERYTHING,

@@ -19,6 +19,7 @@ from spec.semantics import Semantics
 __all__ = ["Tallied", "Tally", "lacking", "rule_ids"]
 
 LACKING: tuple[tuple[Callable[[Semantics], bool], str], ...] = (
+    (lambda s: not s.set_filter_splits, "FILTER-14"),
     (lambda s: not s.single_direct, "DIRECT-2 DIRECT-3 DIRECT-4 DIRECT-5"),
     (lambda s: not s.hash_direct, "DIRECT-10 DIRECT-11 DIRECT-12"),
     (lambda s: not s.growth_waits, "DIRECT-13 COST-6"),

@@ -266,6 +266,22 @@ def test_modules_come_back_to_filters_that_named_them() -> None:
     assert {"mod1", "mod2", "mod3"} <= again
 
 
+def test_lines_wait_for_modules_that_come() -> None:
+    """For the filter and the notrace hash; some are taken back, in the words in which they were written."""
+    met = Counter[str]()
+    for example in examples("linux-7.3"):
+        lines: set[str] = set()
+        for one in example.drawn:
+            text = (one.filter if isinstance(one, op.RegisterFtraceGraph) else getattr(one, "glob", None)) or ""
+            met["back"] += text[1:] in lines
+            met[one.verb] += isinstance(one, op.InitModule) and any(line.endswith(f":{one.module}") for line in lines)
+            lines |= {text} if ":mod:" in text and not text.startswith("!") else set()
+            met[type(one).__name__] += ":mod:" in text
+
+    assert 3 <= met["back"]
+    assert 5 <= min(met["init_module"], met["SetFtraceFilter"], met["SetFtraceNotrace"], met["RegisterFtraceGraph"])
+
+
 @pytest.mark.slow
 def test_records_of_every_page_are_selected_by_number() -> None:
     """For ops, and for users of the graph tracer."""

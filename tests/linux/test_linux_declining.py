@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
-from impl.linux.declining import GIVEN_BACK, HALF_STARTED, MEETS_GONE, TAKEN_OUT, UNFOUND, UNLOCKED, UNTAKEN, Decliner
+from impl.linux.declining import (
+    EVERYTHING,
+    GIVEN_BACK,
+    HALF_STARTED,
+    MEETS_GONE,
+    TAKEN_OUT,
+    UNFOUND,
+    UNLOCKED,
+    UNTAKEN,
+    Decliner,
+)
 from impl.linux.declining_faults import FaultDecliner
 from impl.linux.declining_tasks import FREED, TaskDecliner
+from impl.linux.probes.tracefs import GraphTracer
 from impl.linux.run import RunState
 from impl.linux.tasks import StandingTask
 from spec.inventory import Inventory
@@ -22,6 +34,11 @@ LOADED = ("bpf_prog_load p1 fentry", "bpf_prog_load p2 fexit", "bpf_prog_load p3
 PATCHED = ("livepatch foo6", "bpf_raw_tracepoint_open l4 p2 foo6")
 IPMODIFY = ("ftrace_ops o1 ipmodify", "ftrace_set_filter_ips o1 foo1 foo2")
 ENTRY = "bpf_raw_tracepoint_open l1 p1 foo1"
+
+
+STATION = SimpleNamespace(
+    own=(), foreign=("vfs_read",), foreign_modules=("virtio",), world=synthetic(), graph=GraphTracer(Mock(), 4)
+)
 
 
 class Directory(SimpleNamespace):
@@ -44,7 +61,7 @@ def decliner(*lines: str, semantics: str = "linux-7.3", lockdep: bool = True) ->
     run = RunState(Inventory.at_start(synthetic(), PRESETS[semantics]))
     for line in lines:
         run.inventory = run.inventory.after(parse_operation(line), Ok())
-    return Decliner(cast("Any", Directory(symbols=symbols, station=SimpleNamespace(own=()))), run, retries=True)
+    return Decliner(cast("Any", Directory(symbols=symbols, station=STATION)), run, retries=True)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +221,51 @@ def test_a_program_is_not_freed_before_a_task(
     spared = TaskDecliner(cast("Any", Directory()), run, cast("Any", tasks), asked=frozenset())
 
     assert (FREED if freed else "") == spared.reason(parse_operation("bpf_link_detach l1"))
+
+
+def laboratory(*lines: str, semantics: str = "linux-7.3") -> Decliner:
+    """One of a kernel where modules of ours hold all of the world."""
+    asked = decliner(*lines, semantics=semantics)
+    cast("Any", asked.directory).home = lambda function: function.module or "massattach"
+    return asked
+
+
+USER, GOES, WAITS = "register_ftrace_graph g1 filter=foo1", "delete_module mod1", "set_ftrace_filter g1 bar1:mod:mod1"
+LONELY = "register_ftrace_graph g1 filter=bar1:mod:mod1"
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "declined"),
+    [
+        ((USER,), "set_ftrace_filter g1 :mod:mod1", ""),
+        ((USER,), "set_ftrace_filter g1 foo2:mod:!mod1", ""),
+        ((USER,), "set_ftrace_filter g1 2:mod:mod1", "numbers its records"),
+        ((USER,), "set_ftrace_filter g1 foo2:mod:", "has the module massattach"),
+        ((USER,), "set_ftrace_filter g1 *:mod:!mod1", "has functions outside of the world"),
+        ((USER,), "set_ftrace_notrace g1 *:mod:vir*", "has functions outside of the world"),
+        ((USER,), "set_ftrace_filter g1 foo2:mod:virtio", "has a module virtio"),
+        ((GOES, USER, WAITS), "init_module mod1", ""),
+        ((GOES, USER, WAITS), "set_ftrace_filter g1 !foo1", ""),
+        ((GOES, USER, WAITS, "set_ftrace_filter g1 !foo1"), "set_ftrace_filter g1 !*:mod:mod1", EVERYTHING),
+        ((GOES, LONELY), "init_module mod1", ""),
+        ((GOES, LONELY.replace("bar1", "foo1")), "init_module mod1", EVERYTHING),
+        ((GOES, LONELY), WAITS, ""),
+    ],
+)
+def test_lines_that_name_modules(before: tuple[str, ...], line: str, declined: str) -> None:
+    """The kernel has other modules, and there one of ours holds what is the kernel's own in the world."""
+    reason = laboratory(*before).reason(parse_operation(line))
+
+    assert declined == reason[: len(declined)]
+    assert bool(declined) == bool(reason)
+
+
+@pytest.mark.parametrize("line", [WAITS, "set_ftrace_filter g1 nosuch", "unregister_ftrace_graph g2"])
+def test_a_line_that_waits_may_be_forgotten(line: str) -> None:
+    """Where the newest user has nothing else, graph_ops is made anew as if it had no filter (DEFECT-39)."""
+    last = ("register_ftrace_graph g2 filter=foo2",) if line.startswith("un") else ()
+    asked = laboratory(GOES, LONELY, *last, semantics="linux-6.12")
+
+    assert EVERYTHING == asked.reason(parse_operation(line))
+    assert "" == laboratory(GOES, LONELY, *last).reason(parse_operation(line))
+    assert "" == laboratory(GOES, USER, WAITS, *last, semantics="linux-6.12").reason(parse_operation(line))

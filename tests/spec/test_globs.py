@@ -7,7 +7,20 @@ import random
 
 import pytest
 
-from spec.globs import Pattern, _translate, is_glob, libbpf_matcher, link_pattern, matcher, record_index, without_bang
+from spec.globs import (
+    FilterLine,
+    Pattern,
+    _translate,
+    filter_line,
+    is_glob,
+    libbpf_matcher,
+    link_pattern,
+    matcher,
+    module_matcher,
+    names_command,
+    record_index,
+    without_bang,
+)
 from spec.worlds import Function, World, synthetic
 
 
@@ -232,3 +245,41 @@ def test_a_function_of_a_link_may_be_a_pattern(text: str, pattern: Pattern | Non
 def test_libbpf_knows_stars_and_question_marks_alone(glob: str, name: str, matches: bool) -> None:
     """GLOB-6: no classes, and no backslash."""
     assert matches == libbpf_matcher(glob)(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "command"),
+    [
+        ("vfs_*", FilterLine("vfs_*", False, None), False),
+        ("!vfs_*:mod:ext4", FilterLine("vfs_*", True, "ext4"), False),
+        (":mod:kvm", FilterLine("", False, "kvm"), False),
+        ("!:mod:!kvm", FilterLine("", True, "!kvm"), False),
+        ("x:mod:", FilterLine("x", False, ""), False),
+        ("x:mod:a:mod:b", FilterLine("x", False, "a:mod:b"), False),
+        ("x:mod", FilterLine("x:mod", False, None), True),
+        ("x:traceon:3", FilterLine("x:traceon:3", False, None), True),
+        ("x:traceon:mod:kvm", FilterLine("x:traceon:mod:kvm", False, None), True),
+    ],
+)
+def test_a_line_of_a_filter_file_may_name_a_module(text: str, line: FilterLine, *, command: bool) -> None:
+    """GLOB-7, NAME-19: the first colon ends the glob, the second the command."""
+    assert line == filter_line(text)
+    assert command == names_command(text)
+
+
+@pytest.mark.parametrize(
+    ("module", "matched"),
+    [
+        ("mod1", ["mod1"]),
+        ("mod*", ["mod1", "mod2"]),
+        ("!mod1", ["mod2", "8021q", None]),
+        ("", ["mod1", "mod2", "8021q"]),
+        ("!", [None]),
+        ("8021q", []),
+        ("!8021q", ["mod1", "mod2", "8021q", None]),
+        ("*q", ["8021q"]),
+    ],
+)
+def test_a_line_means_functions_of_these_modules(module: str, matched: list[str | None]) -> None:
+    """GLOB-7: None is the kernel itself. A name that starts with a digit is taken for a number, which none has."""
+    assert matched == list(filter(module_matcher(module), ["mod1", "mod2", "8021q", None]))

@@ -59,6 +59,10 @@ def check_agreement(inventory: Inventory, state: model.state.State) -> None:
         name: link.functions for name, link in inventory.kprobes.items()
     }
     assert state.graph_users.keys() - {FPROBE_USER} == set(inventory.graph_users)
+    for name, graph_user in inventory.graph_users.items():
+        user = state.graph_users[name]
+        assert (user.filter_hash, user.mod_trace) == (set(graph_user.filter_hash), graph_user.mod_trace)
+        assert (user.notrace_hash, user.mod_notrace) == (set(graph_user.notrace_hash), graph_user.mod_notrace)
     assert {key.removeprefix("klp ") for key in state.ops if key.startswith("klp ")} == set(inventory.livepatches)
     assert state.modules == inventory.modules
     attached = {f for f in world_functions(inventory) if inventory.has_image(f)}

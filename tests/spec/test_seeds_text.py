@@ -189,6 +189,7 @@ OPERATION_MISTAKES = [
     ("ftrace_ops o1 save_regs save_regs", "'save_regs' is given twice"),
     ("bpf_prog_load p1 fentry target=a target=b", "'target' is given twice"),
     ("ftrace_ops o=1", "'o=1' is no ops: a name has no blank and none of = # : ,"),
+    ("set_ftrace_filter g1 a,b", "'a,b' is no glob: write GLOB or GLOB:mod:MODULE, with no blank and none of = # ,"),
     (
         "bpf_prog_load p1 uprobe",
         "unknown kind 'uprobe': write one of fentry, fexit, fmod_ret, lsm, fsession, freplace, kprobe, kretprobe",

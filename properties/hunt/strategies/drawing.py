@@ -43,6 +43,11 @@ STRETCHES = (5, 9, 17, 40, 300)
 
 GLOBS = tuple("foo1 foo* *2 foo[12] bar* bar1 foo? bar? out* *a* * 5 nowhere* 2 0x3 06x".split())
 NOTRACE_GLOBS = tuple("foo1 foo2 foo[12] bar* *2 foo* !foo1 nowhere".split())
+LINE_GLOBS = ("bar1", "", "bar*", "bar?", "*", "*1", "foo1", "nowhere", "3")
+ODD_MODULES = ("mod*", "!mod1", "!mod*", "", "!", "8021q")
+"""MODULE of a line GLOB:mod:MODULE that is no module's name, or cannot be matched."""
+COMMANDS = ("foo1:traceon", "foo1:mod", "!foo1:stacktrace:3")
+
 PATTERNS = ((1, 2, 3), (0,), (-1,), (1 << 63, 255, 256), ((1 << 32) + 1, 128, -2, 1 << 31))
 COOKIES = (1, 2, 3, (1 << 64) - 1)
 RETURNS = (1, 1, 0, -22, 1 << 32)
@@ -301,3 +306,16 @@ def a_glob(draw: DrawFn, at: Setting, usual: tuple[str, ...] = GLOBS) -> str:
     parts = (name, f"{name[:-1]}*", f"*{name[-2:]}", f"{name[:-1]}?", f"{name[0]}*{name[-1]}")
     number = f"{place + 1}"
     return pick(draw, (*parts, number, number))
+
+
+def a_line(draw: DrawFn, at: Setting, module: str | None = None) -> str:
+    """Draw a line GLOB:mod:MODULE of a filter file; without a module given, mostly for one that is to come."""
+    if module is None and rarely(draw, 30):
+        return pick(draw, COMMANDS)
+    modules = at.inventory.world.modules[:MOST_FUNCTIONS]
+    gone = tuple(name for name in modules if name not in at.inventory.modules)
+    named = module or pick(draw, gone if gone and not rarely(draw, 3) else (*(4 * modules), *ODD_MODULES, UNKNOWN))
+    if at.wide and (functions := functions_of(at, named)) and draw(st.booleans()):
+        name = pick_any(draw, functions)
+        return f"{pick(draw, (name, f'{name[:-1]}*', f'{name[:-1]}?'))}:mod:{named}"
+    return f"{pick(draw, LINE_GLOBS)}:mod:{named}"

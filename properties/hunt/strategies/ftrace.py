@@ -12,9 +12,11 @@ from properties.hunt.strategies.drawing import (
     MOST_FUNCTIONS,
     NOTRACE_GLOBS,
     OPS,
+    UNKNOWN,
     Setting,
     a_function,
     a_glob,
+    a_line,
     a_trampoline,
     all_used,
     existing,
@@ -33,6 +35,7 @@ __all__ = [
     "change_graph",
     "cover_all",
     "declare_more",
+    "expect_module",
     "free",
     "ipmodify_ops",
     "livepatch",
@@ -298,6 +301,8 @@ def register_graph(draw: DrawFn, at: Setting) -> op.Operation:
     user = fresh(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
     options = pick(draw, GRAPH_OPTIONS)
     globs = {option: a_glob(draw, at) for option in options if option != "depth"}
+    if "filter" in globs and rarely(draw, 6):
+        globs["filter"] = a_line(draw, at)
     depth = pick(draw, WIDE_DEPTHS if at.wide else DEPTHS) if "depth" in options else None
     return op.RegisterFtraceGraph(user, depth=depth, **globs)
 
@@ -333,11 +338,45 @@ def change_graph(draw: DrawFn, at: Setting) -> op.Operation:
         return register_graph(draw, at)
     kind = pick(draw, GRAPH_FILES)
     user = existing(draw, GRAPH_USERS, tuple(at.inventory.graph_users))
+    if kind in FILTER_FILES and rarely(draw, 3):
+        return kind(user, _module_line(draw, at, user, kind))
     bang = "!" if rarely(draw, 3) else ""
     return kind(user, None if rarely(draw, 8) else f"{bang}{a_glob(draw, at)}")
 
 
-GRAPH_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace, op.SetGraphFunction, op.SetGraphNotrace)
+def _module_line(draw: DrawFn, at: Setting, user: str, kind: type[op.Operation]) -> str:
+    """A line GLOB:mod:MODULE; where others of this file wait, every second one takes one of them back, or all."""
+    record = at.inventory.graph_users.get(user)
+    waiting = (record.mod_trace if kind is op.SetFtraceFilter else record.mod_notrace) if record else ()
+    takes: bool = bool(waiting) and draw(st.booleans())
+    if takes:
+        glob, module = pick(draw, waiting)
+        return f"!{pick(draw, (glob, '*', f'{glob[:-1]}*'))}:mod:{module}"
+    return f"{'!' if rarely(draw, 4) else ''}{a_line(draw, at)}"
+
+
+def expect_module(draw: DrawFn, at: Setting, module: str) -> tuple[op.Operation, ...]:
+    """A line waits for a module, which comes, for a user of the graph tracer that is there or comes first.
+
+    Some lines are taken back, or a glob that matches theirs is, by which they stay; some wait for another module, and
+    go on waiting. Once the module is there, a line that selects nothing is refused.
+    """
+    users, kind = tuple(at.inventory.graph_users), pick(draw, FILTER_FILES)
+    line = a_line(draw, at, module if not rarely(draw, 5) else UNKNOWN)
+    if users and not rarely(draw, 3):
+        user = existing(draw, GRAPH_USERS, users)
+        first: op.Operation = kind(user, line)
+    else:
+        user, kind = fresh(draw, GRAPH_USERS, users), op.SetFtraceFilter
+        first = op.RegisterFtraceGraph(user, filter=line)
+    glob, _, rest = line.partition(":")
+    taken_back = (kind(user, f"!{pick(draw, (glob, f'{glob[:-1]}*'))}:{rest}"),) if rarely(draw, 3) else ()
+    refused = (kind(user, a_line(draw, at, module)),) if rarely(draw, 3) else ()
+    return (first, *taken_back, op.InitModule(module), *refused)
+
+
+FILTER_FILES = (op.SetFtraceFilter, op.SetFtraceNotrace)
+GRAPH_FILES = (*FILTER_FILES, op.SetGraphFunction, op.SetGraphNotrace)
 
 
 # The sysctl.

@@ -28,6 +28,7 @@ from properties.hunt.strategies.drawing import (
     favourites,
     functions_of,
     pick,
+    pick_any,
     rarely,
     unused,
 )
@@ -65,6 +66,15 @@ def _reload(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     named = bool(functions) and draw(st.booleans())
     covers = (ftrace.set_filter_of(draw, at, functions),) if named else ftrace.cover_all(draw, at)
     return (*covers, op.DeleteModule(module), op.InitModule(module))
+
+
+def _expect_module(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """A line waits for a module that has gone, and the module comes; one of its functions is called."""
+    module = _module(draw, at, at.inventory.world.modules)
+    goes = (op.DeleteModule(module),) if module in at.inventory.modules else ()
+    functions = functions_of(at, module)
+    calls = _call_of(pick_any(draw, functions), draw, at) if functions else ()
+    return (*goes, *ftrace.expect_module(draw, at, module), *calls)
 
 
 def _fail(draw: DrawFn, _: Setting) -> op.Fail:
@@ -204,6 +214,8 @@ TAKEN_OUT = 12
 """Of so many draws of filters one takes a function out of several."""
 
 FILTERING = frozenset({op.FtraceOps, op.FtraceSetFilterIp, op.FtraceSetFilterIps, op.RegisterFtraceFunction})
+COMING = frozenset({op.DeleteModule, op.InitModule})
+WAITING = frozenset({op.RegisterFtraceGraph, *ftrace.GRAPH_FILES})
 MEETING = frozenset({op.Livepatch, op.BpfProgLoad, op.BpfRawTracepointOpen})
 LOSING = frozenset({op.BpfProgLoad, op.BpfRawTracepointOpen, op.BpfLinkDetach, op.Settle})
 ON_GRAPH = (op.RegisterFtraceGraph, op.UnregisterFtraceGraph, *ftrace.GRAPH_FILES)
@@ -340,8 +352,8 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return _fill(draw, at)
     if concept == "filters" and at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
         return ftrace.take_out(draw, at)
-    if concept == "modules" and {op.DeleteModule, op.InitModule} <= at.supports and rarely(draw, 3):
-        return _reload(draw, at)
+    if concept == "modules" and at.supports >= COMING and rarely(draw, 3):
+        return _expect_module(draw, at) if at.supports >= WAITING and rarely(draw, 2) else _reload(draw, at)
     if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
         return _meet_livepatch(draw, at)
     return (_draw_from(draw, concept, at),)
