@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.calls import Running, Stops, TaskStruct, begin, run
 from model.rules import cite
@@ -103,12 +103,14 @@ class Parked:
 class Waiting:
     """An operation that has taken effect, and waits: for which flavours, and what it will answer.
 
-    kept: the images that it puts when it goes on, by function.
+    holders: tasks that stood when it began, each with a flavour that it has held up since. kept: the images that it
+    puts when it goes on, by function.
     """
 
     operation: Operation
     outcome: Outcome
     flavours: frozenset[str]
+    holders: frozenset[tuple[str, str]]
     kept: Mapping[str, Image]
 
 
@@ -155,20 +157,20 @@ class Scheduler:
         past, waits = before.cost.grace_periods, after.cost.grace_periods
         flavours = frozenset(flavour for flavour in waits if waits[flavour] > past.get(flavour, 0))
         put = {name: image for name, image in before.images.items() if after.images.get(name) is not image}
-        held = flavours & self._held()
-        self._age(flavours - held)
-        if not held:
+        holders = frozenset(holder for holder in self._holders() if holder[0] in flavours)
+        self._age(flavours - {flavour for flavour, _ in holders})
+        if not holders:
             self._put(put)
             return outcome
         cite("TASK-7", "TASK-8")
-        self._waiting = Waiting(operation, outcome, flavours, put)
+        self._waiting = Waiting(operation, outcome, flavours, holders, put)
         return Pending()
 
     def wait(self) -> Outcome:
         """TASK-7: the outcome of the operation that waits, if nothing holds it up any more."""
         assert self._waiting is not None
         cite("TASK-7")
-        if self._waiting.flavours & self._held():
+        if self._waiting.holders:
             return Pending()
         outcome, self._waiting = self._waiting.outcome, None
         self._settle()
@@ -177,7 +179,7 @@ class Scheduler:
     def elapse(self, operation: op.GracePeriod) -> Outcome:
         """TASK-9: whether a grace period may elapse."""
         cite("TASK-8", "TASK-9", "TASK-10")
-        if operation.flavour in self._held():
+        if any(flavour == operation.flavour for flavour, _ in self._holders()):
             return Errno("EBUSY")
         self._age({operation.flavour})
         return Ok()
@@ -190,7 +192,7 @@ class Scheduler:
 
     def value(self, present: State) -> Hashable:
         """All that what comes depends on."""
-        waiting = self._waiting and (self._waiting.operation, self._waiting.outcome, self._waiting.flavours)
+        waiting = self._waiting and (self._waiting.operation, self._waiting.outcome, self._waiting.holders)
         tasks = tuple(
             (name, parked.value(present), self._kept().get(parked.running.function.name) is parked.running.image)
             for name, parked in sorted(self._tasks.items())
@@ -214,6 +216,10 @@ class Scheduler:
         parked.running.state = parked.running.present = state
         task.busy = self.busy(name)
         task.kept = self._kept()
+        if self._waiting and parked.program:
+            # The section that it has been in ends, though another may begin.
+            gone = {holder for holder in self._waiting.holders if holder[1] == name and holder[0] != "rcu_tasks"}
+            self._waiting = replace(self._waiting, holders=self._waiting.holders - gone)
         parked.go_on(to)
 
     def _may_sleep(self, parked: Parked) -> bool:
@@ -221,12 +227,17 @@ class Scheduler:
         programs = parked.running.state.programs
         return parked.at == "body" or (parked.program is not None and programs[parked.program].sleepable)
 
-    def _held(self) -> frozenset[str]:
-        return frozenset().union(*(parked.held() for parked in self._tasks.values()))
+    def _holders(self) -> frozenset[tuple[str, str]]:
+        """Flavours whose grace periods are held up, each with the task that does it."""
+        return frozenset((flavour, name) for name, parked in self._tasks.items() for flavour in parked.held())
 
     def _settle(self) -> None:
         """TASK-7: an operation that nothing holds up any more puts its images, before anybody awaits it."""
-        if self._waiting and not self._waiting.flavours & self._held():
+        if self._waiting is None:
+            return
+        holders = self._waiting.holders & self._holders()
+        self._waiting = replace(self._waiting, holders=holders)
+        if not holders:
             self._age(self._waiting.flavours)
             self._put(self._waiting.kept)
-            self._waiting = Waiting(self._waiting.operation, self._waiting.outcome, frozenset(), {})
+            self._waiting = replace(self._waiting, flavours=frozenset(), kept={})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,7 @@ __all__ = ["TaskList"]
 DONE: Final = "done"
 
 
-@dataclass
+@dataclass(eq=False)
 class ListedTask:
     """A task. point: as seeds write it. program: that it is in. asleep: it does not spin."""
 
@@ -43,8 +43,33 @@ class ListedTask:
         return found
 
 
+@dataclass
+class HeldUp:
+    """An operation that waits for grace periods: what it will answer, and their flavours, none once they are over.
+
+    holders: of each flavour the tasks that stood when it began, and have not let it go by since (TASK-7).
+    """
+
+    outcome: Outcome
+    flavours: set[str]
+    holders: dict[str, list[ListedTask]]
+
+    def let_go(self, tasks: Collection[ListedTask]) -> None:
+        """Tasks that have gone, or do not hold a flavour up any more, are waited for no longer."""
+        left = {
+            flavour: [one for one in holding if one in tasks and flavour in one.holds()]
+            for flavour, holding in self.holders.items()
+        }
+        self.holders = {flavour: holding for flavour, holding in left.items() if holding}
+
+    def leave_section(self, task: ListedTask) -> None:
+        """A task that was in a program has left it, though it may be in another by now."""
+        for flavour in self.holders.keys() - {"rcu_tasks"}:
+            self.holders[flavour] = [one for one in self.holders[flavour] if one is not task]
+
+
 class TaskList:
-    """tasks: those that were not finished, by name. An operation may wait for them: its flavours, and its answer.
+    """tasks: those that were not finished, by name. An operation may wait for them, as long as it has holders.
 
     displaced: at which offset of its image the next step stops, in the place of its point.
     """
@@ -52,7 +77,7 @@ class TaskList:
     def __init__(self, state: State, text: Text, kernel: EmulatedKernel) -> None:
         self._state, self._text, self._kernel = state, text, kernel
         self.tasks: dict[str, ListedTask] = {}
-        self._waiting: tuple[set[str], Outcome] | None = None
+        self._waiting: HeldUp | None = None
         self.displaced: int | None = None
         self._lifetimes = Lifetimes(state, text, kernel.unload_program, kernel.references)
 
@@ -102,11 +127,11 @@ class TaskList:
         """
         if dropped is not None and not dropped.links:
             self._lifetimes.drop(dropped)
-        held = self._held() & waits.keys()
-        for flavour in waits.keys() - held:
+        holders = {flavour: holding for flavour in waits if (holding := self._holding(flavour))}
+        for flavour in waits.keys() - holders.keys():
             self._lifetimes.elapse(flavour)
-        if held:
-            self._waiting = set(waits), outcome
+        if holders:
+            self._waiting = HeldUp(outcome, set(waits), holders)
             return Pending()
         self._proceed()
         return outcome
@@ -114,16 +139,15 @@ class TaskList:
     def wait(self) -> Outcome:
         """The outcome of the operation that waits, if nothing holds it up any more."""
         assert self._waiting is not None
-        flavours, outcome = self._waiting
-        if flavours & self._held():
+        if self._waiting.holders:
             return Pending()
-        self._waiting = None
+        outcome, self._waiting = self._waiting.outcome, None
         self._settle()
         return outcome
 
     def elapse(self, operation: op.GracePeriod) -> Outcome:
         """A grace period is over, if no task holds it up."""
-        if operation.flavour in self._held():
+        if self._holding(operation.flavour):
             return Errno("EBUSY")
         self._lifetimes.elapse(operation.flavour)
         return Ok()
@@ -133,6 +157,8 @@ class TaskList:
         program = self._state.programs.get(prog)
         there = bool(to) and (not prog or program is not None) and (kind != "skip" or self._state.facts.skips_detached)
         leaves = standing.thread.returned
+        if self._waiting is not None and standing.program is not None:
+            self._waiting.leave_section(standing)
         standing.asleep = False
         point = AtPoint(kind, program.number if program else 0, self.displaced)
         self.displaced = None
@@ -148,16 +174,19 @@ class TaskList:
     def _slots(self) -> set[int]:
         return {standing.slot for standing in self.tasks.values()}
 
-    def _held(self) -> set[str]:
-        return set().union(*(standing.holds() for standing in self.tasks.values()))
+    def _holding(self, flavour: str) -> list[ListedTask]:
+        return [standing for standing in self.tasks.values() if flavour in standing.holds()]
 
     def _settle(self) -> None:
         """Goes on with an operation that nothing holds up any more, and frees what can be freed."""
-        if self._waiting is not None and not self._waiting[0] & self._held():
-            for flavour in self._waiting[0]:
-                self._lifetimes.elapse(flavour)
-            self._waiting = set(), self._waiting[1]
-            self._proceed()
+        waiting = self._waiting
+        if waiting is not None and waiting.flavours:
+            waiting.let_go(self.tasks.values())
+            if not waiting.holders:
+                for flavour in waiting.flavours:
+                    self._lifetimes.elapse(flavour)
+                waiting.flavours.clear()
+                self._proceed()
         self._lifetimes.settle()
         if not self.live:
             self._lifetimes.end()
