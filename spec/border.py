@@ -12,9 +12,11 @@ from typing import Any, TypeVar, cast
 
 from spec import operations as op
 from spec.costs import Cost
+from spec.existing import SINGLE_API, DirectEntry, GraphRecord, OpsRecord, Targets
 from spec.globs import link_pattern, names_command
-from spec.inventory import SINGLE_API, DirectEntry, GraphRecord, Inventory, OpsRecord, Targets
-from spec.operations import Operation, names_of, renamed
+from spec.inventory import Inventory
+from spec.names import names_of, renamed
+from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site

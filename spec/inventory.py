@@ -6,111 +6,38 @@ system must not be asked, and the real kernel, which has no names for ops and li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 from spec import operations as op
 from spec.abi import SLOT_BYTES
+from spec.existing import (
+    ADDRESS_ZERO,
+    AWAITS,
+    SINGLE_API,
+    DirectEntry,
+    GraphRecord,
+    Lines,
+    LinkRecord,
+    OpsRecord,
+    Targets,
+    is_address,
+)
 from spec.globs import filter_line, link_pattern, without_bang
 from spec.outcomes import Errno, Outcome, Pending
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = [
-    "SINGLE_API",
-    "DirectEntry",
-    "GraphRecord",
-    "Inventory",
-    "LinkRecord",
-    "OpsRecord",
-    "Targets",
-    "undo_operations",
-]
+__all__ = ["NEVER", "Inventory"]
 
-SINGLE_API = ""
-"""The owner of a direct entry that the single API made; no ops of a seed has this name."""
-
-ADDRESS_ZERO = "0 "
-"""Stands in a tracer's hash for functions that have gone (MODULE-5)."""
-
-AWAITS = "mod "
-"""Stands in the filter hash of a user of the graph tracer while a line of it waits for its module (FILTER-13)."""
 
 NEVER = 1_000_000_000
-PROBE = "probe"
-PROBE_MOST_FUNCTIONS = 1000
 READS_RETURN = frozenset({"fexit", "fmod_ret", "fsession"})
 PROPOSAL_SLOTS = 6
 
 
-Targets = tuple[tuple[str, int | None], ...]
-Lines = tuple[tuple[str, str], ...]
 Hashed = TypeVar("Hashed", "OpsRecord", "GraphRecord")
-
-
-@dataclass(frozen=True, slots=True)
-class OpsRecord:
-    """A declared ops.
-
-    slot: how many were declared before it. The hashes hold functions and, where a module has gone, their addresses
-    (MODULE-5), in the order in which they joined. func, direct: as DIRECT-7 and NAME-3 have them.
-    """
-
-    slot: int
-    ipmodify: bool = False
-    filter_hash: tuple[str, ...] = ()
-    notrace_hash: tuple[str, ...] = ()
-    enabled: bool = False
-    func: bool = False
-    direct: bool = False
-
-    @property
-    def filter(self) -> tuple[str, ...]:
-        """The functions of the filter hash that are still there."""
-        return tuple(name for name in self.filter_hash if not is_address(name))
-
-    def covers(self, function: str) -> bool:
-        """FILTER-1."""
-        return (not self.filter_hash or function in self.filter_hash) and function not in self.notrace_hash
-
-
-@dataclass(frozen=True, slots=True)
-class DirectEntry:
-    """What direct_functions has for one site: a raw trampoline, and the ops that registered it."""
-
-    tramp: str
-    owner: str
-
-
-@dataclass(frozen=True)
-class GraphRecord:
-    """A user of the graph tracer: the hashes of its ops as in OpsRecord, and whether its depth is limited.
-
-    mod_trace, mod_notrace: GLOB and MODULE of each line for either that waits for its module (FILTER-12).
-    """
-
-    filter_hash: tuple[str, ...] = ()
-    notrace_hash: tuple[str, ...] = ()
-    depth: bool = False
-    mod_trace: Lines = ()
-    mod_notrace: Lines = ()
-
-
-@dataclass(frozen=True)
-class LinkRecord:
-    """A link: its program's name, and what its targets stood for when it was made."""
-
-    prog: str
-    exact: frozenset[str]
-    globs: tuple[str, ...] = ()
-    expand: Callable[[str], Iterable[str]] = field(default=lambda _: (), repr=False, compare=False)
-
-    @cached_property
-    def functions(self) -> frozenset[str]:
-        """The functions that it is attached to. A glob may select all of a population, so it is read when asked."""
-        return self.exact.union(*map(self.expand, self.globs))
 
 
 @dataclass(frozen=True)
@@ -331,11 +258,6 @@ class Inventory:
             grown = not callers <= unsafe
             unsafe |= callers
         return frozenset(unsafe)
-
-
-def is_address(name: str) -> bool:
-    """Whether a name in a hash is the address of a function that has gone; no name in a seed has a blank."""
-    return " " in name
 
 
 def _edit(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset: bool) -> tuple[str, ...]:
@@ -610,40 +532,3 @@ _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventor
     op.PokeStep: lambda s, _, __: s.changed(pending=None),
     op.GracePeriod: lambda s, _, __: s,
 }
-
-
-def undo_operations(inventory: Inventory) -> Iterator[op.Operation]:
-    """What detaches and unregisters everything, and then shows that no entry was left; nothing once ftrace is dead.
-
-    A direct ops gets one address first: unregistering leaves entries with another one behind (DIRECT-8).
-    """
-    yield from map(op.Finish, inventory.tasks)
-    if inventory.pending is not None:
-        yield op.Await(inventory.pending)
-    if inventory.dead:
-        return
-    yield from (op.Fail(point, NEVER) for point in sorted(inventory.armed))
-    if inventory.off:
-        yield op.FtraceEnabled("1")
-    yield from (op.BpfLinkDetach(link) for link in (*inventory.links, *inventory.kprobes))
-    yield from (op.UnregisterFtraceGraph(user) for user in inventory.graph_users)
-    yield from (op.Unlivepatch(function) for function in inventory.livepatches)
-    for function, tramp in inventory.entries(SINGLE_API).items():
-        yield op.UnregisterFtraceDirect(function, tramp)
-    for name, record in inventory.ops.items():
-        if record.enabled and record.direct:
-            yield op.ModifyFtraceDirectMulti(name, "T1")
-            yield op.UnregisterFtraceDirectMulti(name, "T1")
-        elif record.enabled:
-            yield op.UnregisterFtraceFunction(name)
-    yield from (op.InitModule(module) for module in inventory.world.modules if module not in inventory.modules)
-    if len(inventory.world.functions) <= PROBE_MOST_FUNCTIONS and not inventory.unclean:
-        yield from _probe(inventory.world)
-
-
-def _probe(world: World) -> Iterator[op.Operation]:
-    """A direct registration over everything meets any entry and any IPMODIFY user that was left."""
-    yield op.FtraceOps(PROBE)
-    yield op.FtraceSetFilterIps(PROBE, tuple(function.name for function in world.functions if function.has_site))
-    yield op.RegisterFtraceDirectMulti(PROBE, "T1")
-    yield op.UnregisterFtraceDirectMulti(PROBE, "T1")

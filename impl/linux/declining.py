@@ -13,9 +13,11 @@ from impl.linux.laboratory.control import OPS_SLOTS, STUBS
 from impl.linux.probes.tracefs import Limits
 from impl.linux.run import RunState
 from spec import operations as op
+from spec.existing import AWAITS, GraphRecord, OpsRecord
 from spec.globs import FilterLine, filter_line, matcher, module_matcher, record_index, without_bang
-from spec.inventory import AWAITS, GraphRecord, Inventory, OpsRecord
-from spec.operations import Operation, names_of
+from spec.inventory import Inventory
+from spec.names import names_of
+from spec.operations import Operation
 
 __all__ = ["Decliner", "limits_of"]
 

@@ -28,7 +28,8 @@ from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory
-from spec.operations import Operation, names_of
+from spec.names import names_of
+from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome
 from spec.semantics import Semantics
 from spec.sites import Site

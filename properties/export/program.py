@@ -26,7 +26,7 @@ from properties.export.recorded import Recorded, RecordedSeed, SeedSetting
 from spec import operations as op
 from spec.errors import BadInputError
 from spec.globs import is_glob
-from spec.operations import names_of
+from spec.names import names_of
 from spec.seeds import print_operation
 from spec.sites import Site
 from spec.traces import Body, Event, GraphEntry, GraphReturn, NestedCall, ProgramRun, Trace

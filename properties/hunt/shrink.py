@@ -17,11 +17,12 @@ from properties.lockstep.lockstep import Lockstep
 from properties.lockstep.runners import Reference, reference
 from properties.lockstep.supported import UnsupportedError
 from spec import operations as op
-from spec.inventory import undo_operations
-from spec.operations import Call, ObserveSite, Operation, names_of, renamed
+from spec.names import names_of, renamed
+from spec.operations import Call, ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step
 from spec.semantics import Semantics
 from spec.system import SystemFactory
+from spec.undoing import undo_operations
 from spec.worlds import World
 
 __all__ = ["Shrunk", "Trial", "shrink", "shrink_finding"]

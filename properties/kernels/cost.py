@@ -25,7 +25,8 @@ from spec import operations as op
 from spec import populations
 from spec.errors import BadInputError
 from spec.globs import matcher
-from spec.operations import Operation, names_of
+from spec.names import names_of
+from spec.operations import Operation
 from spec.outcomes import Errno
 from spec.semantics import PRESETS, Semantics
 from spec.system import System

@@ -33,7 +33,7 @@ from spec import capabilities
 from spec.alphabet import INTERLEAVED, STOPPING, alphabet
 from spec.border import resolved
 from spec.errors import BadInputError
-from spec.inventory import Inventory, undo_operations
+from spec.inventory import Inventory
 from spec.operations import Call, Finish, ObserveSite, Operation, Settle
 from spec.operations import Step as TaskStep
 from spec.outcomes import Ok
@@ -42,6 +42,7 @@ from spec.semantics import Semantics
 from spec.sites import Site
 from spec.system import System, SystemFactory
 from spec.traces import Trace
+from spec.undoing import undo_operations
 from spec.worlds import World
 
 __all__ = ["Lockstep", "Taken", "Witness"]

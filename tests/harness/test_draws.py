@@ -26,6 +26,7 @@ from properties.lockstep.runners import Reference, reference
 from spec import operations as op
 from spec.globs import record_index
 from spec.inventory import Inventory
+from spec.names import names_of
 from spec.seeds import print_operation
 from spec.semantics import PRESETS, Semantics
 from spec.worlds import World, large, synthetic
@@ -108,7 +109,7 @@ def test_every_arity_is_attached_and_called(semantics: str) -> None:
 def test_examples_have_many_of_one_thing() -> None:
     """Ops, users of the graph tracer up to their limit, programs, direct trampolines, functions in one call."""
     found = examples("linux-6.12")
-    tramps = [{n.text for o in e.drawn for n in op.names_of(o, "names") if n.space == "tramp"} for e in found]
+    tramps = [{n.text for o in e.drawn for n in names_of(o, "names") if n.space == "tramp"} for e in found]
 
     assert 5 <= sum(len({one.ops for one in example.of(op.FtraceOps)}) >= 5 for example in found)
     assert 3 <= sum(len({one.user for one in example.of(op.RegisterFtraceGraph)}) >= 5 for example in found)
@@ -157,7 +158,7 @@ def test_a_large_world_is_used_to_its_ends() -> None:
     places = {function.name: place for place, function in enumerate(world.functions)}
     found = large_examples()
     called = {name for example in found for name in example.called}
-    covered = {n.text for e in found for o in e.drawn for n in op.names_of(o, "names") if n.text in places}
+    covered = {n.text for e in found for o in e.drawn for n in names_of(o, "names") if n.text in places}
     globs = {one.glob for e in found for one in (*e.of(op.FtraceSetFilter), *e.of(op.FtraceSetNotrace))}
     globs |= {one.filter for e in found for one in e.of(op.RegisterFtraceGraph) if one.filter}
     numbers = {record_index(glob) or 0 for glob in globs}
@@ -301,7 +302,7 @@ def test_livepatched_functions_get_programs() -> None:
             if isinstance(one, op.Livepatch):
                 patched.add(one.function)
             elif isinstance(one, op.BpfLinkCreate | op.BpfRawTracepointOpen):
-                functions = patched.intersection(n.text for n in op.names_of(one, "names"))
+                functions = patched.intersection(n.text for n in names_of(one, "names"))
                 met[one.verb] += bool(functions)
                 met["modifies"] += isinstance(one, op.BpfLinkCreate) and not functions.isdisjoint(attached)
                 attached |= functions

@@ -12,8 +12,10 @@ import model
 from model.state import DIRECT_OPS, FPROBE_OPS, FPROBE_USER
 from properties.hunt.strategies import operations
 from properties.hunt.strategies.drawing import covered_functions
-from spec.inventory import SINGLE_API, Inventory
-from spec.operations import OPERATIONS, Call, ObserveSite, names_of, renamed
+from spec.existing import SINGLE_API
+from spec.inventory import Inventory
+from spec.names import names_of, renamed
+from spec.operations import OPERATIONS, Call, ObserveSite
 from spec.outcomes import Ok
 from spec.seeds import parse_operation, print_operation
 from spec.semantics import PRESETS, Semantics

@@ -14,6 +14,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from spec import operations as op
 from spec.globs import link_pattern
 from spec.inventory import Inventory
+from spec.names import names_of
 from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import World
@@ -99,7 +100,7 @@ class Setting:
 
 def covered_functions(operation: op.Operation) -> tuple[str, ...]:
     """The functions to which an operation attaches something, as far as it names them, and not very many."""
-    found = (name.text for name in op.names_of(operation, "names") if name.covers)
+    found = (name.text for name in names_of(operation, "names") if name.covers)
     return tuple(name for name in islice(found, MOST_RECENT) if not link_pattern(name))
 
 

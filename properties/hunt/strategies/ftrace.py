@@ -28,7 +28,7 @@ from properties.hunt.strategies.drawing import (
     some_functions,
 )
 from spec import operations as op
-from spec.inventory import SINGLE_API, OpsRecord
+from spec.existing import SINGLE_API, OpsRecord
 
 __all__ = [
     "GRAPH_FILES",

@@ -37,7 +37,7 @@ from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
 from spec.alphabet import POKING
 from spec.inventory import Inventory
-from spec.operations import names_of
+from spec.names import names_of
 from spec.seeds import print_operation
 from spec.semantics import Semantics
 

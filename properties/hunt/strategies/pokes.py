@@ -7,6 +7,7 @@ from hypothesis.strategies import DrawFn
 from properties.hunt.strategies.drawing import Setting, arguments_for, covered_functions, pick, rarely
 from spec import operations as op
 from spec.border import POKED
+from spec.names import names_of
 
 __all__ = ["CONCEPTS", "go_on", "stopping"]
 
@@ -34,7 +35,7 @@ def _functions_of(operation: op.Operation, at: Setting) -> tuple[str, ...]:
     inventory = at.inventory
     if isinstance(operation, op.BpfLinkDetach) and operation.link in inventory.links:
         return tuple(sorted(inventory.links[operation.link].functions))
-    ops = tuple(name.text for name in op.names_of(operation, "uses") if name.space == "ops")
+    ops = tuple(name.text for name in names_of(operation, "uses") if name.space == "ops")
     filtered = tuple(name for text in ops if text in inventory.ops for name in inventory.ops[text].filter)
     return (*covered_functions(operation), *filtered) or at.past.recent
 
