@@ -402,7 +402,7 @@ def _update(operation: Any, s: Inventory, rule: str) -> Iterator[Errno]:
 def _update_add(operation: op.UpdateFtraceDirectAdd, s: Inventory) -> Iterator[Errno]:
     yield from _update(operation, s, "DIRECT-10")
     record = s.ops[operation.ops]
-    taken = any(s.has_entry(function) for function, _ in operation.entries)
+    taken = any(s.has_entry(function) and function not in s.stale for function, _ in operation.entries)
     if record.filter_hash and not _is_live(record) and not taken:
         yield _not_carried_out("DIRECT-10")
 

@@ -23,7 +23,7 @@ NOT_PREEMPTED = "does not preempt tasks that spin: it is built without CONFIG_PR
 
 SETTLES = "settles only when no task stands in a call, since it waits for all grace periods"
 
-SEVERAL = "has this program once for each function, so that a task in one of them keeps no other from running (TASK-6)"
+SEVERAL = "has this program once for each function, or BTF, so that a task in one keeps no other from running (TASK-6)"
 
 FREED = "frees a program that a task is on its way to, and then calls it (DEFECT-17)"
 
@@ -51,7 +51,7 @@ class TaskDecliner:
             case op.Settle() if self.tasks.tasks:
                 return SETTLES
             case op.BpfRawTracepointOpen() | op.BpfLinkCreate():
-                return self._attach(operation.prog)
+                return self._attach(operation)
             case op.BpfLinkDetach():
                 return self._detach(operation)
         return ""
@@ -65,16 +65,29 @@ class TaskDecliner:
         """A task that would stand in a program of which there may be several in truth."""
         place, _, prog = (operation.to or "").partition(":")
         program = self._inventory.programs.get(prog)
-        if place != "program" or program is None or program.multi or program.target is not None:
+        if place != "program" or program is None or program.target is not None:
             return ""
-        functions = {name for link in self._inventory.links.values() if link.prog == prog for name in link.functions}
+        functions = self._linked(prog)
+        if program.multi:
+            return SEVERAL if self._are_of_two_btfs(functions) else ""
         return SEVERAL if program.calls or len(functions) > 1 else ""
 
-    def _attach(self, prog: str) -> str:
-        program = self._inventory.programs.get(prog)
-        once = program is None or program.multi or program.target is not None
-        stood_in = any(task.program == prog for task in self.tasks.tasks.values())
-        return SEVERAL if stood_in and not once else ""
+    def _attach(self, operation: op.BpfRawTracepointOpen | op.BpfLinkCreate) -> str:
+        program = self._inventory.programs.get(operation.prog)
+        stood_in = any(task.program == operation.prog for task in self.tasks.tasks.values())
+        if not stood_in or program is None or program.target is not None:
+            return ""
+        if not program.multi or isinstance(operation, op.BpfRawTracepointOpen):
+            return "" if program.multi else SEVERAL
+        named = (self._inventory.expand(operation.prog, text) or (text,) for text, _ in operation.targets)
+        return SEVERAL if self._are_of_two_btfs(self._linked(operation.prog).union(*named)) else ""
+
+    def _linked(self, prog: str) -> set[str]:
+        return {name for link in self._inventory.links.values() if link.prog == prog for name in link.functions}
+
+    def _are_of_two_btfs(self, functions: set[str]) -> bool:
+        """A multi program is loaded once for the kernel's own functions, and once for those of our module."""
+        return len({name in self.directory.station.own for name in functions}) > 1
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
         link = self._inventory.links.get(operation.link)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 WINGS = ("spec", "model", "impl", "properties")
 FLOORS = (
     {"verbs"},
-    {"faults"},
+    {"faults", "parking"},
     {"mutants"},
     {"benchmarks", "export", "gallery", "kernels"},
     {"plan", "proofs"},

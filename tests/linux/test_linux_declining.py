@@ -20,10 +20,11 @@ from impl.linux.declining import (
     Decliner,
 )
 from impl.linux.declining_faults import FaultDecliner
-from impl.linux.declining_tasks import FREED, TaskDecliner
+from impl.linux.declining_tasks import FREED, SEVERAL, TaskDecliner
 from impl.linux.probes.tracefs import GraphTracer
 from impl.linux.run import RunState
 from impl.linux.tasks import StandingTask
+from properties.systems.kernels import like_a_kernel
 from spec.inventory import Inventory
 from spec.outcomes import Errno, Ok
 from spec.seeds import parse_operation
@@ -269,3 +270,24 @@ def test_a_line_that_waits_may_be_forgotten(line: str) -> None:
     assert EVERYTHING == asked.reason(parse_operation(line))
     assert "" == laboratory(GOES, LONELY, *last).reason(parse_operation(line))
     assert "" == laboratory(GOES, USER, WAITS, *last, semantics="linux-6.12").reason(parse_operation(line))
+
+
+@pytest.mark.parametrize(
+    ("links", "line", "declined"),
+    [
+        (("bpf_link_create l1 p1 foo1",), "bpf_link_create l2 p1 foo2", ""),
+        (("bpf_link_create l1 p1 foo1",), "bpf_link_create l2 p1 bpf_fentry_test1", SEVERAL),
+        (("bpf_link_create l1 p1 foo1", "bpf_link_create l2 p1 bpf_fentry_test1"), "step t1 to=program:p1", SEVERAL),
+        (("bpf_link_create l1 p1 foo1", "bpf_link_create l2 p1 foo2"), "step t1 to=program:p1", ""),
+    ],
+)
+def test_a_multi_program_is_several_for_several_btfs(links: tuple[str, ...], line: str, declined: str) -> None:
+    """A task in one of them keeps no other from running, as TASK-6 has it of one."""
+    run = RunState(Inventory.at_start(like_a_kernel(synthetic(), PRESETS["linux-7.3"]), PRESETS["linux-7.3"]))
+    for before in ("bpf_prog_load p1 fentry multi", *links):
+        run.inventory = run.inventory.after(parse_operation(before), Ok())
+    task = StandingTask("foo1", 0, {}, "program:p1")
+    directory = SimpleNamespace(station=SimpleNamespace(own={"bpf_fentry_test1"}))
+    asked = TaskDecliner(cast("Any", directory), run, cast("Any", SimpleNamespace(tasks={"t1": task})), frozenset())
+
+    assert declined == asked.reason(parse_operation(line))

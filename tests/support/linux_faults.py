@@ -123,10 +123,10 @@ def fault(target: str, *, rule: str, kernel: str, minimal: str) -> Callable[[Ori
     bpf_raw_tracepoint_open l2 p2 foo1
     """,
 )
-def fexit_oldest_first(original: Original, trampoline: Trampoline, node: Node) -> Trampoline:
+def fexit_oldest_first(original: Original, trampoline: Trampoline, kind: str, node: Node) -> Trampoline:
     """The fexit list runs in the opposite order of the fentry list, as destructors do."""
-    made: Trampoline = original(trampoline, node)
-    return replace(made, fexit=(*trampoline.fexit, node)) if node.program.kind == "fexit" else made
+    made: Trampoline = original(trampoline, kind, node)
+    return replace(made, fexit=(*trampoline.fexit, node)) if kind == "fexit" else made
 
 
 @fault(
