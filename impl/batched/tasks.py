@@ -20,7 +20,7 @@ from spec.outcomes import Errno, Ok, Outcome, Pending
 from spec.standing import Stand
 from spec.traces import Trace
 
-__all__ = ["TaskList"]
+__all__ = ["ListedTask", "TaskList"]
 
 DONE: Final = "done"
 

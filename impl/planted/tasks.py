@@ -14,7 +14,7 @@ from impl.batched.machine.tables import Tables
 from impl.batched.machine.text import Text
 from impl.batched.machine.threads import Thread
 from impl.batched.state import Program
-from impl.batched.tasks import TaskList
+from impl.batched.tasks import ListedTask, TaskList
 from impl.planted.planting import Origin, Original, planted
 from spec.outcomes import Outcome
 from spec.semantics import Semantics
@@ -249,7 +249,7 @@ def program_freed_behind_its_skip(original: Original, facts: Semantics, program:
 
 
 @planted(
-    "tasks.TaskList._held",
+    "tasks.TaskList._holding",
     rule="TASK-8",
     semantics="linux-6.12",
     minimal="""
@@ -259,10 +259,9 @@ def program_freed_behind_its_skip(original: Original, facts: Semantics, program:
     grace_period rcu_tasks
     """,
 )
-def waits_for_one_holdout(_original: Original, tasks: TaskList) -> set[str]:
+def waits_for_one_holdout(_original: Original, tasks: TaskList, flavour: str) -> list[ListedTask]:
     """Of two tasks the one that came last is asked alone whether it holds a grace period up."""
-    holds = [task.holds() for task in tasks.tasks.values()]
-    return holds[-1] if holds else set()
+    return [task for task in list(tasks.tasks.values())[-1:] if flavour in task.holds()]
 
 
 @planted(

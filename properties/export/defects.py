@@ -256,6 +256,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         "a line of set_ftrace_filter that lacks its module is a NULL pointer",
         '673feb9d76ab ("ftrace: Add :mod: caching infrastructure to trace_array"), by its subject.',
     ),
+    "DEFECT-42": KnownDefect("a BPF LSM program lifts what another one denies, by the upper half of what it returns"),
 }
 
 
