@@ -221,13 +221,13 @@ def _recompute(state: State, users: list[GraphUser]) -> _Hashes:
 def _first(user: GraphUser) -> _Hashes:
     nothing = user.filter_hash & False
     if user.filter_hash.any():
-        return _Hashes(user.filter_hash & ~user.notrace_hash, nothing)
+        return _Hashes(user.traced(), nothing)
     return _Hashes(nothing, user.notrace_hash.copy())
 
 
 def _next(present: _Hashes, user: GraphUser) -> _Hashes:
     nothing = user.filter_hash & False
-    united = _unite(user.filter_hash & ~user.notrace_hash, present.filter_hash)
+    united = _unite(user.traced(), present.filter_hash)
     return _Hashes(united, nothing if united.any() else present.notrace_hash & user.notrace_hash)
 
 

@@ -98,6 +98,12 @@ class GraphUser:
         mask[-1] = self.zero
         return mask
 
+    def traced(self) -> Mask:
+        """A copy of its filter hash without what its notrace hash holds; that a line waits is kept."""
+        mask = self.own_filter() & ~self.notrace_hash
+        mask[-1] |= bool(self.mod_trace)
+        return mask
+
     def with_filter(self, own: Mask, lines: Lines) -> GraphUser:
         """The user with another filter, and lines that wait."""
         mask = own.copy()
