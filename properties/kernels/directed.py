@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from properties.kernels.directed_links import fmod_ret_up_to_the_limit, sleepable_programs
+from properties.kernels.directed_links import LINK_RUNS, fmod_ret_up_to_the_limit, sleepable_programs
 from properties.kernels.directed_tasks import TASK_RUNS, a_sleepable_program_waits
 from properties.runs.corpus import FixedRun, fixed_run, seeds_under_every_preset
 from properties.runs.hooks import HOOK_RUNS
@@ -26,7 +26,7 @@ def linux_directed(semantics: Semantics, lab: World) -> Iterator[FixedRun]:
     yield from seeds_under_every_preset(SEEDS, lab, semantics)
     marked = lab.by_name["sleepy1"].attributes
     chosen = (sleepable_programs, a_sleepable_program_waits) if marked else (fmod_ret_up_to_the_limit,)
-    for make in (*_RUNS, *TASK_RUNS, *HOOK_RUNS, *chosen):
+    for make in (*_RUNS, *LINK_RUNS, *TASK_RUNS, *HOOK_RUNS, *chosen):
         if steps := list(make(semantics)):
             yield fixed_run(make.__name__.lstrip("_"), lab, semantics, steps)
 
