@@ -100,8 +100,10 @@ class GraphUser:
 
     def traced(self) -> Mask:
         """A copy of its filter hash without what its notrace hash holds; that a line waits is kept."""
-        mask = self.own_filter() & ~self.notrace_hash
-        mask[-1] |= bool(self.mod_trace)
+        mask: Mask = self.filter_hash & ~self.notrace_hash
+        if self.mod_trace or not self.zero:
+            # Its last element is not address 0 alone, which is all that the notrace hash has there.
+            mask[-1] = self.filter_hash[-1]
         return mask
 
     def with_filter(self, own: Mask, lines: Lines) -> GraphUser:
