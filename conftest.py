@@ -77,7 +77,7 @@ def factories(request: pytest.FixtureRequest) -> list[SystemFactory]:
 
 
 def pytest_collection_finish() -> None:
-    """What a test draws does not depend on which others are selected, and import what."""
+    """Import the whole project, so that a test draws the same whichever others are selected."""
     import_all()
 
 

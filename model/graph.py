@@ -85,7 +85,7 @@ def _make_filter(state: State, text: str | None) -> Filtering:
 
 
 def _make_graph_hash(state: State, glob: str | None) -> frozenset[str]:
-    """What set_graph_function and set_graph_notrace select at the start; a record's number is no glob for them."""
+    """The start of set_graph_function and set_graph_notrace, for which a record's number is no glob."""
     if glob is None:
         return frozenset()
     names = not glob.startswith("!") and record_index(glob) is None

@@ -19,22 +19,17 @@ __all__ = [
     "is_address",
 ]
 
-
 SINGLE_API = ""
 """The owner of a direct entry that the single API made; no ops of a seed has this name."""
 
-
 ADDRESS_ZERO = "0 "
 """Stands in a tracer's hash for functions that have gone (MODULE-5)."""
-
 
 AWAITS = "mod "
 """Stands in the filter hash of a user of the graph tracer while a line of it waits for its module (FILTER-13)."""
 
 
 Targets = tuple[tuple[str, int | None], ...]
-
-
 Lines = tuple[tuple[str, str], ...]
 
 

@@ -11,10 +11,7 @@ from spec.worlds import World
 
 __all__ = ["undo_operations"]
 
-
 PROBE = "probe"
-
-
 PROBE_MOST_FUNCTIONS = 1000
 
 

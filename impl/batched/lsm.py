@@ -1,4 +1,4 @@
-"""What the verifier looks at in programs of LSM's hooks, behind the lists of hooks (LSM-1, LSM-3)."""
+"""The verifier looks at more than the lists of hooks in programs of LSM: at what they return (LSM-1, LSM-3)."""
 
 from __future__ import annotations
 

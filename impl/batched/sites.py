@@ -116,7 +116,7 @@ class Sites:
         self._leave_regs(where, np.zeros(len(where), np.bool_))
 
     def _leave_regs(self, where: Indices, kept: Mask) -> None:
-        """Whether R stays at each of these sites."""
+        """R stays at those of these sites where it is kept, and at no other."""
         if not self.regs_left.flags.writeable:
             if not kept.any():
                 return

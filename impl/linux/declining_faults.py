@@ -1,4 +1,4 @@
-"""What a kernel is known to do wrong without memory: with the n-th allocation armed it is not asked for that again."""
+"""A kernel that does something wrong without memory is not asked for it while the n-th allocation is armed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FaultDecliner:
         return f"does not do this right where it cannot get memory ({', '.join(known)})"
 
     def _defects(self, operation: Operation) -> Iterator[str]:
-        """What the operation may show, whose entries are in spec/DEFECTS.md."""
+        """The defects of spec/DEFECTS.md that the operation may show."""
         inventory = self.run.inventory
         match operation:
             case op.BpfLinkDetach(name) if name in inventory.links:

@@ -62,7 +62,7 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
 )
 
 DEFECTS: Final = frozenset(each.defect for each in KNOWN)
-"""What a kernel is asked to show, though a search does not ask it to."""
+"""A kernel is asked by name for defects that a search does not ask it for."""
 
 
 def defect_of(operation: str, told: str, where: str, known: Iterable[KnownFinding] = KNOWN) -> str:

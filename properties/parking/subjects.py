@@ -24,7 +24,7 @@ __all__ = ["BATCHED", "Parking", "parking", "release_of"]
 BATCHED = "batched"
 
 KNOWN = "DEFECT-17"
-"""What is known to end kernels while a task stands."""
+"""It is known to end kernels while a task stands."""
 
 
 @dataclass(slots=True)

@@ -51,7 +51,7 @@ def hooks(semantics: Semantics) -> Iterator[FixedRun]:
 
 
 def _hooks_accept(s: Semantics) -> Lines:
-    """What can be loaded, and for which function (LSM-1, LSM-2)."""
+    """Some programs can be loaded, each for some functions (LSM-1, LSM-2)."""
     if not s.lsm:
         yield "bpf_prog_load p1 lsm -> -EINVAL"
         yield "call bpf_lsm_quotactl 1 2 3 4 -> =0"
@@ -84,7 +84,7 @@ def _hooks_accept(s: Semantics) -> Lines:
 
 
 def _hooks_return(s: Semantics) -> Lines:
-    """What a program may return, by its hook (LSM-3)."""
+    """A program may return this or that, by its hook (LSM-3)."""
     if not s.lsm:
         return
     no = "-EINVAL" if s.lsm_return_checked else "0"

@@ -15,7 +15,7 @@ __all__ = ["HOOK_MARKS", "laboratory_of", "like_a_kernel", "made_for", "setting_
 
 MARKS = frozenset({"fmod_ret", "sleepable"})
 HOOK_MARKS = frozenset({"lsm", "lsm_sleepable", "lsm_bool"})
-"""What only functions of the kernel's own have."""
+"""Only functions of the kernel's own have these."""
 
 
 def laboratory_of(semantics: Semantics) -> World:

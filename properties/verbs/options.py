@@ -26,7 +26,7 @@ SYSTEM_TIME_LIMIT = 10.0
 """Seconds that a plug-in may take for one answer."""
 
 ASKABLE = sorted({*DEFECTS, "DEFECT-17", "DEFECT-27"})
-"""What kernels decline by the defect's name."""
+"""Kernels decline these by the defect's name."""
 
 
 def seconds(text: str) -> float:

@@ -25,7 +25,7 @@ class PlanError(ValueError):
 
 
 def gate(*, sleepable: bool, guarded: bool) -> str:
-    """What the names of a program's helpers have behind __bpf_prog_enter and __bpf_prog_exit."""
+    """The ending of a program's helpers, behind __bpf_prog_enter and __bpf_prog_exit."""
     return "_sleepable" * sleepable + "_recur" * guarded
 
 
@@ -43,7 +43,7 @@ class TrampLink:
 
     @property
     def gate(self) -> str:
-        """What the names of its helpers end in."""
+        """The ending of its helpers' names."""
         return gate(sleepable=self.sleepable, guarded=self.guarded)
 
 

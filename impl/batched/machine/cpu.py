@@ -155,7 +155,7 @@ class Cpu:
 
 
 def _read_result(words: Sequence[int], stack: int) -> int:
-    """What a call left in the registers KEPT; returns rax."""
+    """Checks the registers KEPT, as a call left them; returns rax."""
     *kept, result = words
     if kept != [*MARKS, stack + WORD]:
         raise ExecutionError("the stack pointer is another after the call, or a register that C preserves is lost")
@@ -164,5 +164,5 @@ def _read_result(words: Sequence[int], stack: int) -> int:
 
 @cache
 def _number(name: str) -> int:
-    """What unicorn calls a register."""
+    """The number by which unicorn knows a register."""
     return int(getattr(x86_const, f"UC_X86_REG_{name.upper()}"))

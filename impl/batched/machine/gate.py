@@ -1,4 +1,4 @@
-"""Where calls that run to their end enter the emulated kernel, and come back: code, and a page of words beside it.
+"""Calls that run to their end enter the emulated kernel here, and come back: by code, and a page of words beside it.
 
 Registers are loaded and stored by that code. To write and read them one by one from outside takes longer than a call.
 """
@@ -18,7 +18,7 @@ __all__ = ["GIVEN", "KEPT", "MARKS", "Gate"]
 
 PRESERVED: Final = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 MARKS: Final = tuple(0x5A5A000000000000 + place for place in range(len(PRESERVED)))
-"""What the registers that C preserves hold, in the order of PRESERVED."""
+"""The registers that C preserves hold these, in the order of PRESERVED."""
 
 WORD: Final = 8
 WORDS: Final = STOP + PAGE
