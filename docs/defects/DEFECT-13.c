@@ -163,15 +163,17 @@ enum {
 static const char *const ops_names[] = { "o1", "o2", NULL };
 static const char *const tramp_names[] = { "T1", "T2", NULL };
 
-/* Programs. `calls` is a function that each run calls, or -1; `nested` its place in the map's header. */
+/* Programs. `calls` is a function that each run calls, or -1; `nested` its place in the map's header; in one that `stops` tasks can
+ * sleep. */
 static const struct program {
 	const char *name, *kind;
 	int attach_type;
 	bool sleepable, func_ip;
 	int64_t returns;
 	int calls, nested;
+	bool stops;
 } programs[] = {
-	{ "p1", "fentry", 24, false, false, 0, -1, 0 },
+	{ "p1", "fentry", 24, false, false, 0, -1, 0, false },
 };
 
 enum {
@@ -1215,6 +1217,8 @@ struct record {
 	uint64_t ip, words[];
 };
 
+PART void emit_stop(const struct program *program);
+
 /* BPF: programs that write down what they see, and their links. */
 
 #define RUN_BITS 9
@@ -1409,6 +1413,8 @@ PART void emit_program(const struct program *program, int number, int slots)
 
 	length = 0;
 	copy(6, 1);
+	if (program->stops)
+		emit_stop(program);
 	if (program->calls >= 0)
 		emit_skip_if_nested(program->nested);
 	load_value(1, 0);
@@ -1837,24 +1843,21 @@ PART void fold(struct spelled *spelled, int outermost)
 	}
 }
 
-/* Calls a function with these registers and words on the stack. `brief` is what the seed expects, or NULL. */
-PART void call(int function, const uint64_t *words, uint32_t count, const char *brief, const char *full)
+PART void begin_call(void)
 {
-	struct spelled spelled = { 0 };
-	const char *warning;
-	char *log;
-	size_t size;
-
-	if (functions[function].address <= NOWHERE) {
-		compare("the call", brief ? brief : full, "absent");
-		return;
-	}
 	marks_used = 0;
 	command(COMMAND_CLEAR, "", NULL, 0);
 	prepare_recorders();
-	if (command(COMMAND_CALL, "", words, count))
-		cannot_run("The module does not make the call.");
-	log = need(CONTROL, &size);
+}
+
+/* What ran since the call began. `brief` is what the seed expects, or NULL. */
+PART void end_call(int function, const char *brief, const char *full)
+{
+	struct spelled spelled = { 0 };
+	const char *warning;
+	size_t size;
+	char *log = need(CONTROL, &size);
+
 	read_log(log, size);
 	read_recorders();
 	fold(&spelled, function);
@@ -1867,6 +1870,24 @@ PART void call(int function, const uint64_t *words, uint32_t count, const char *
 	free(spelled.brief.bytes);
 	free(spelled.full.bytes);
 	free(log);
+}
+
+/* Calls a function with these registers and words on the stack. */
+PART void call(int function, const uint64_t *words, uint32_t count, const char *brief, const char *full)
+{
+	if (functions[function].address <= NOWHERE) {
+		compare("the call", brief ? brief : full, "absent");
+		return;
+	}
+	begin_call();
+	if (command(COMMAND_CALL, "", words, count))
+		cannot_run("The module does not make the call.");
+	end_call(function, brief, full);
+}
+
+PART void emit_stop(const struct program *program)
+{
+	(void)program;
 }
 
 static void run(void)

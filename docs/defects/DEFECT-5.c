@@ -1328,24 +1328,21 @@ PART void fold(struct spelled *spelled, int outermost)
 	}
 }
 
-/* Calls a function with these registers and words on the stack. `brief` is what the seed expects, or NULL. */
-PART void call(int function, const uint64_t *words, uint32_t count, const char *brief, const char *full)
+PART void begin_call(void)
 {
-	struct spelled spelled = { 0 };
-	const char *warning;
-	char *log;
-	size_t size;
-
-	if (functions[function].address <= NOWHERE) {
-		compare("the call", brief ? brief : full, "absent");
-		return;
-	}
 	marks_used = 0;
 	command(COMMAND_CLEAR, "", NULL, 0);
 	prepare_recorders();
-	if (command(COMMAND_CALL, "", words, count))
-		cannot_run("The module does not make the call.");
-	log = need(CONTROL, &size);
+}
+
+/* What ran since the call began. `brief` is what the seed expects, or NULL. */
+PART void end_call(int function, const char *brief, const char *full)
+{
+	struct spelled spelled = { 0 };
+	const char *warning;
+	size_t size;
+	char *log = need(CONTROL, &size);
+
 	read_log(log, size);
 	read_recorders();
 	fold(&spelled, function);
@@ -1358,6 +1355,19 @@ PART void call(int function, const uint64_t *words, uint32_t count, const char *
 	free(spelled.brief.bytes);
 	free(spelled.full.bytes);
 	free(log);
+}
+
+/* Calls a function with these registers and words on the stack. */
+PART void call(int function, const uint64_t *words, uint32_t count, const char *brief, const char *full)
+{
+	if (functions[function].address <= NOWHERE) {
+		compare("the call", brief ? brief : full, "absent");
+		return;
+	}
+	begin_call();
+	if (command(COMMAND_CALL, "", words, count))
+		cannot_run("The module does not make the call.");
+	end_call(function, brief, full);
 }
 
 static void run(void)

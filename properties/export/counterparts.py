@@ -11,14 +11,13 @@ from impl.linux.probes.tracefs import Limits
 from properties.export.recorded import Recorded, RecordedSeed, SeedSetting
 from properties.systems.naming import KERNELS
 from spec import operations as op
-from spec.alphabet import INTERLEAVED
 from spec.errors import BadInputError
 from spec.globs import is_glob, matcher, record_index, without_bang
 from spec.inventory import Inventory
 from spec.operations import Operation
 from spec.seeds import print_operation
 
-__all__ = ["check_counterparts", "homes_of", "is_charged"]
+__all__ = ["check_counterparts", "homes_of", "is_charged", "stopping_in"]
 
 GRAPH_USERS = 4
 """Instances of the tracer that an exported program makes."""
@@ -99,8 +98,8 @@ def _calls_original(recorded: Recorded, function: str) -> bool:
 
 def _reason(setting: SeedSetting, recorded: Recorded) -> str:
     operation = recorded.step.operation
-    if type(operation) in INTERLEAVED:
-        return "a program cannot stop a task in the middle of a call"
+    if reason := _interleaved(recorded):
+        return reason
     judge = _JUDGES.get(type(operation))
     shared = next((name for name in recorded.sites if "@" in name), None)
     if shared:
@@ -109,9 +108,47 @@ def _reason(setting: SeedSetting, recorded: Recorded) -> str:
     return "" if reason == EVERYTHING and recorded.predicted != "0" else reason
 
 
-def _call(setting: SeedSetting, _before: Inventory, operation: op.Call) -> str:
+def _call(setting: SeedSetting, _before: Inventory, operation: op.Call | op.Task) -> str:
     own = operation.function in setting.own
     return "the bodies of the kernel's own functions keep no records" if own else ""
+
+
+BESIDE = (
+    *(op.BpfProgLoad, op.BpfRawTracepointOpen, op.BpfLinkCreate, op.BpfLinkDetach),
+    *(op.Step, op.Finish, op.GracePeriod, op.ObserveSite),
+)
+"""What a program does while its task sleeps, which keeps its module busy."""
+
+
+SLEEPERS = "it stops a task only in a sleepable program, by to=program:PROG how=sleep"
+
+
+def _interleaved(recorded: Recorded) -> str:
+    """A program has one task, which stops where a program sleeps that is sleepable."""
+    operation = recorded.step.operation
+    if recorded.before.tasks and not isinstance(operation, BESIDE):
+        return "its module is busy with the call of its task"
+    if recorded.predicted == "pending":
+        return "it does not wait for what its own task holds up"
+    programs = recorded.before.programs
+    match operation:
+        case op.Task():
+            return "" if any(program.sleepable for program in programs.values()) else SLEEPERS
+        case op.Step():
+            program = programs.get(stopping_in(operation))
+            stops = program and program.sleepable and operation.how == "sleep" and recorded.predicted == operation.to
+            return "" if stops else SLEEPERS
+        case op.GracePeriod():
+            return "" if recorded.predicted == "0" else "it does not wait for what its own task holds up"
+        case op.Await():
+            return "it does not wait for what its own task holds up"
+    return ""
+
+
+def stopping_in(operation: op.Step) -> str:
+    """The program in which a task is to stop; empty if it is to stop elsewhere."""
+    where, _, program = (operation.to or "").partition(":")
+    return program if where == "program" else ""
 
 
 def _fail(_setting: SeedSetting, _before: Inventory, operation: op.Fail) -> str:
@@ -226,6 +263,7 @@ def _detach(_setting: SeedSetting, before: Inventory, operation: op.BpfLinkDetac
 
 _JUDGES: dict[type[Operation], Callable[[SeedSetting, Inventory, Any], str]] = {
     op.Call: _call,
+    op.Task: _call,
     op.Fail: _fail,
     op.FtraceOps: _declare,
     op.FtraceSetFilter: _filter,

@@ -20,7 +20,7 @@ from impl.linux.laboratory.sources import (
     module_text,
 )
 from impl.linux.system import CHARGING
-from properties.export.counterparts import check_counterparts, homes_of, is_charged
+from properties.export.counterparts import check_counterparts, homes_of, is_charged, stopping_in
 from properties.export.language import Action, Invocation, Raw, Value, identifier, spell, templates
 from properties.export.recorded import Recorded, RecordedSeed, SeedSetting
 from spec import operations as op
@@ -65,7 +65,7 @@ class FunctionRow:
 
 @dataclass(frozen=True, slots=True)
 class ProgramRow:
-    """A program as the program's table has it. calls: a function's constant, or -1."""
+    """A program as the program's table has it. calls: a function's constant, or -1. stops: a task stops in it."""
 
     name: str
     kind: str
@@ -76,6 +76,7 @@ class ProgramRow:
     calls: str
     nested: int
     constant: str
+    stops: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ def program_files(recording: RecordedSeed, about: Iterable[str]) -> dict[str, st
         "programs": writer.programs,
         "links": list(writer.links),
         "graph": writer.graph,
+        "tasks": writer.tasks,
         "actions": actions,
     }
     return {
@@ -152,6 +154,17 @@ class _Writer:
     _slots: dict[str, int] = field(default_factory=dict)
     _rows: dict[str, int] = field(default_factory=dict)
     _nested: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> bool:
+        """Whether there are tasks."""
+        return any(isinstance(recorded.step.operation, op.Task) for recorded in self.recording.steps)
+
+    @property
+    def _stopping(self) -> set[str]:
+        """The programs in which tasks stop."""
+        steps = (recorded.step.operation for recorded in self.recording.steps)
+        return {stopping_in(step) for step in steps if isinstance(step, op.Step)}
 
     @property
     def _setting(self) -> SeedSetting:
@@ -199,6 +212,9 @@ class _Writer:
     def _take(self, recorded: Recorded) -> Iterator[Invocation | Raw]:
         operation = recorded.step.operation
         match operation:
+            case op.Task() | op.Step() | op.Finish() | op.GracePeriod():
+                yield self._interleave(operation, recorded.expected)
+                return
             case op.Call():
                 yield self._call(operation, recorded)
                 return
@@ -217,6 +233,19 @@ class _Writer:
             yield Raw("charge_fails = false")
         self.charge_fails = self.charge_fails and not is_charged(recorded)
         yield _invoke("sites", "".join(f"{line}\n" for line in self._lines(recorded.sites)))
+
+    def _interleave(self, operation: op.Task | op.Step | op.Finish | op.GracePeriod, expected: str) -> Invocation:
+        match operation:
+            case op.Task(_, function):
+                begun = _invoke("begin_task", Raw(_constant(function)), self._call_words(operation))
+                return _invoke("outcome", begun, expected)
+            case op.Step():
+                program = self._program(stopping_in(operation))
+                return _invoke("compare", "the task", expected, _invoke("step_task", program, operation.to or ""))
+            case op.Finish():
+                return _invoke("finish_task", expected)
+        flavour = _words((op.FLAVOURS.index(operation.flavour),))
+        return _invoke("outcome", _invoke("command", Raw("COMMAND_GRACE_PERIOD"), "", flavour), expected)
 
     def _lines(self, sites: Mapping[str, Site]) -> Iterator[str]:
         """The sites in the order of the table."""
@@ -273,13 +302,17 @@ class _Writer:
         if len(self.tramps) > control.STUBS:
             raise BadInputError(f"its module has {control.STUBS} direct trampolines", str(self._setting.path))
 
-    def _call(self, operation: op.Call, recorded: Recorded) -> Invocation:
+    def _call_words(self, operation: op.Call | op.Task) -> Raw:
+        """The words of the module's command for a call."""
         function = self._setting.world.by_name[operation.function]
         packed = control.call(0, function.prototype, operation.arguments)[COMMAND_HEADER.size :]
         _, *passed = struct.unpack(f"<{len(packed) // 8}Q", packed)
+        return _words((_invoke("at", Raw(_constant(operation.function))), *passed))
+
+    def _call(self, operation: op.Call, recorded: Recorded) -> Invocation:
         assert recorded.trace is not None, "only a call has this step"
         full = spell_trace(recorded.trace) if recorded.agrees else None
-        words = _words((_invoke("at", Raw(_constant(operation.function))), *passed))
+        words = self._call_words(operation)
         return _invoke("call", Raw(_constant(operation.function)), words, recorded.expected, full)
 
     def _load(self, declared: op.BpfProgLoad) -> Value:
@@ -299,6 +332,7 @@ class _Writer:
                 _constant(declared.calls) if declared.calls else "-1",
                 nested,
                 self._name_program(declared.prog),
+                declared.prog in self._stopping,
             )
         )
         program = self._program(declared.prog)

@@ -9,7 +9,7 @@ import pytest
 from impl.linux.guest.guest import GuestDiedError
 from properties.export.program import program_files
 from properties.export.recorded import record, setting_of
-from properties.runs.corpus import DEFECTS, SEEDS
+from properties.runs.corpus import DEFECTS, SEEDS, TASKS
 from tests.support.exporting import Ended, Exports, compile_c
 from tests.support.stations import KERNELS, kernel_or_skip
 
@@ -56,6 +56,25 @@ def test_a_program_that_calls_itself_without_end(kernel: str, tmp_path: Path) ->
 
     assert (ended is None) == (kernel == "linux-7.3"), ended
     assert ended is None or (ended.status, ended.output) == (0, "attached\n")
+
+
+@pytest.mark.parametrize("kernel", ["linux-6.12", "linux-7.3"])
+def test_a_task_that_sleeps_before_a_program_that_leaves(kernel: str) -> None:
+    """DEFECT-17 as a seed, exported: 6.12 runs what it has freed, or dies of it.
+
+    6.1 has no sleepable programs for functions of modules.
+    """
+    path = TASKS / "a-sleeper-before-a-program-that-leaves.seed"
+    guest = Exports(kernel_or_skip(kernel))
+    try:
+        ended = guest.run(path.stem, program_files(record(setting_of(path)), []))
+    except GuestDiedError:
+        ended = None
+    finally:
+        guest.close()
+
+    assert (ended is not None and ended.status == 0) == (kernel == "linux-7.3"), ended
+    assert ended is None or ended.status == 0 or "differs at line 14: finish t1" in ended.output
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ from tests.support.selftests import build_selftest
 HEADER = "world synthetic\nsemantics linux-6.12\n---\n"
 SENTENCE = re.compile(r"\S+\.seed(:\d+)?: [^\n]+[^.\n]")
 
+SLEEPER = "bpf_prog_load p2 fentry sleepable\nbpf_raw_tracepoint_open l2 p2 foo1"
+SLEEPING = f"{SLEEPER}\ntask t1 foo1 1\nstep t1 to=program:p2 how=sleep"
+
 needs_gcc = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="gcc is not installed: apt-get install gcc libc6-dev"
 )
@@ -68,12 +71,21 @@ def test_a_seed_becomes_a_program_or_a_sentence(path: Path, tmp_path: Path) -> N
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", ["filter-remove-with-reset", "graph-around-a-trampoline", "limit-of-38-programs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "filter-remove-with-reset",
+        "graph-around-a-trampoline",
+        "limit-of-38-programs",
+        "tasks/a-sleeper-before-a-program-that-leaves",
+    ],
+)
 def test_a_program_is_optimized_without_a_warning(name: str, tmp_path: Path) -> None:
-    """One without programs, one with the graph tracer, one with many programs: gcc sees more when it optimizes."""
-    write_files(tmp_path, program_files(record(setting_of(SEEDS / f"{name}.seed")), []))
+    """Without programs, with the graph tracer, with many programs, with a task: gcc sees more when it optimizes."""
+    path = SEEDS / f"{name}.seed"
+    write_files(tmp_path, program_files(record(setting_of(path)), []))
 
-    assert compile_c(tmp_path / f"{name}.c", tmp_path / name) == ""
+    assert compile_c(tmp_path / f"{path.stem}.c", tmp_path / path.stem) == ""
 
 
 def test_most_seeds_become_programs() -> None:
@@ -123,7 +135,11 @@ def test_a_text_fits(path: Path) -> None:
         ("ftrace_ops o\nftrace_set_filter o vfs_*", "functions that the world does not have, as vfs_"),
         ("ftrace_ops o\nregister_ftrace_function o", "traces every function"),
         ("register_ftrace_graph a filter=foo1\nregister_ftrace_graph b filter=foo1 depth=1", "the same for all users"),
-        ("task t1 foo1 1", "cannot stop a task in the middle of a call"),
+        ("task t1 foo1 1", "stops a task only in a sleepable program"),
+        (f"{SLEEPER}\ntask t1 foo1 1\nstep t1 to=image how=sleep", "stops a task only in a sleepable program"),
+        (f"{SLEEPER}\ntask t1 foo1 1\nstep t1 to=program:p2", "stops a task only in a sleepable program"),
+        (f"{SLEEPING}\ncall foo2 1 2", "its module is busy with the call of its task"),
+        (f"{SLEEPING}\ngrace_period rcu_tasks_trace", "does not wait for what its own task holds up"),
     ],
 )
 def test_a_step_without_a_counterpart(write: Callable[[str], Path], step: str, reason: str) -> None:

@@ -192,6 +192,8 @@ PART void emit_program(const struct program *program, int number, int slots)
 
 	length = 0;
 	copy(6, 1);
+	if (program->stops)
+		emit_stop(program);
 	if (program->calls >= 0)
 		emit_skip_if_nested(program->nested);
 	load_value(1, 0);

@@ -23,6 +23,11 @@
 #include <linux/bpf.h>
 #include <linux/btf.h>
 #include <linux/capability.h>
+{% if tasks %}
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+{% endif %}
 #include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -31,10 +36,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+{% if tasks %}
+#include <sys/ioctl.h>
+{% endif %}
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+{% if tasks %}
+#include <time.h>
+{% endif %}
 #include <unistd.h>
 
 #define TRACING "/sys/kernel/tracing"
@@ -86,16 +97,18 @@ static const char *const ops_names[] = { {% for each in ops %}{{ each | c }}, {%
 static const char *const tramp_names[] = { {% for each in tramps %}{{ each | c }}, {% endfor %}NULL };
 {% if programs %}
 
-/* Programs. `calls` is a function that each run calls, or -1; `nested` its place in the map's header. */
+/* Programs. `calls` is a function that each run calls, or -1; `nested` its place in the map's header; in one that `stops` tasks can
+ * sleep. */
 static const struct program {
 	const char *name, *kind;
 	int attach_type;
 	bool sleepable, func_ip;
 	int64_t returns;
 	int calls, nested;
+	bool stops;
 } programs[] = {
 {% for program in programs %}
-	{ {{ program.name | c }}, {{ program.kind | c }}, {{ program.attach_type }}, {{ program.sleepable | c }}, {{ program.func_ip | c }}, {{ program.returns | c }}, {{ program.calls }}, {{ program.nested }} },
+	{ {{ program.name | c }}, {{ program.kind | c }}, {{ program.attach_type }}, {{ program.sleepable | c }}, {{ program.func_ip | c }}, {{ program.returns | c }}, {{ program.calls }}, {{ program.nested }}, {{ program.stops | c }} },
 {% endfor %}
 };
 
@@ -132,6 +145,8 @@ PART const char *spell_program(unsigned long address);
 
 {% include "trace.c" %}
 {% if programs %}
+
+PART void emit_stop(const struct program *program);
 
 {% include "bpf.c" %}
 {% else %}
@@ -179,6 +194,16 @@ PART void add_program(struct spelled *spelled, const void *run, const struct fun
 }
 
 {% include "call.c" %}
+{% if tasks %}
+
+{% include "tasks.c" %}
+{% elif programs %}
+
+PART void emit_stop(const struct program *program)
+{
+	(void)program;
+}
+{% endif %}
 
 static void run(void)
 {
@@ -210,6 +235,9 @@ int main(int argc, char **argv)
 	load_modules();
 {% if programs %}
 	make_map();
+{% endif %}
+{% if tasks %}
+	prepare_tasks();
 {% endif %}
 {% if graph %}
 	prepare_graph();
