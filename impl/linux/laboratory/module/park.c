@@ -109,12 +109,22 @@ u64 massattach_park_stay(void)
 	return park->at;
 }
 
+/* One that is about to sleep may have lost the processor before, and RCU tasks waits for it until it does sleep. */
+static bool falls_asleep(struct park *park)
+{
+	struct task_struct *task = READ_ONCE(park->task);
+
+	return READ_ONCE(park->state) == PARKED && park->sleeps && task && READ_ONCE(task->on_rq);
+}
+
 static long stand_by(u64 slot, u64 milliseconds)
 {
 	static const u64 none[MASSATTACH_POINTS];
 	struct park *park = &parks[slot];
 	long left = wait_event_timeout(moved, READ_ONCE(park->state) != RUNNING, msecs_to_jiffies(milliseconds));
 
+	for (; left && falls_asleep(park); left--)
+		schedule_timeout_uninterruptible(1);
 	arm(park, none, MASSATTACH_POINTS);
 	return left ? 0 : -ETIMEDOUT;
 }
@@ -148,7 +158,7 @@ long massattach_park_begin(const struct massattach_command *command)
 	return 0;
 }
 
-/* Words: slot, milliseconds: waits until a task stands or is done. */
+/* Words: slot, milliseconds: waits until a task stands, asleep if it is to sleep, or is done. */
 long massattach_park_wait(const struct massattach_command *command)
 {
 	return stand_by(command->words[0] % TASKS, command->words[1]);
