@@ -105,7 +105,7 @@ u64 massattach_park_stay(void)
 		wait_event_idle(leave, READ_ONCE(park->leaves));
 	else
 		while (!READ_ONCE(park->leaves))
-			cpu_relax();
+			massattach_points_relax();
 	return park->at;
 }
 
