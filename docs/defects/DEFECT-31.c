@@ -8,8 +8,8 @@
  * enough to end the kernel. plan names the function as one to leave out. Program: docs/defects/DEFECT-31.c
  * (tests/export/test_defects_vm.py).
  *
- * A program is attached to rcu_read_unlock_special. Two threads look files up, in sections of RCU that are preempted or that the
- * tick finds too long, while this one waits for grace periods. Each such section ends in the function.
+ * A program is attached to rcu_read_unlock_special. More threads than there are processors walk a path so long that most of their
+ * time is one section of RCU, and are preempted in it, while this one waits for grace periods. Such a section ends in the function.
  *
  * Build: gcc -Wall -Wextra -pthread -o DEFECT-31 DEFECT-31.c.
  * Run it as root in a virtual machine: a kernel that has the defect runs over the end of a stack, and this program never ends.
@@ -393,15 +393,21 @@ PART long test_run(int program)
 
 static const struct place unlock = { BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, "rcu_read_unlock_special" };
 
-enum { ROUNDS = 200 };
+enum { SECONDS = 10, THREADS = 8, TURNS = 500 };
 
 static volatile bool over;
 
-/* Path walks are sections of RCU. */
+/* Walks a path there and back, again and again: all of it is one section of RCU. */
 static void *look_up(void *nothing)
 {
+	static const char turn[] = "/tmp/..";
+	char path[TURNS * (sizeof(turn) - 1) + 1] = "";
+
+	for (unsigned each = 0; each < TURNS; each++)
+		memcpy(path + each * (sizeof(turn) - 1), turn, sizeof(turn));
 	while (!over)
-		(void)access("/proc/self/task", F_OK);
+		if (access(path, F_OK))
+			cannot_run("There is no way to %s: %s.", path, strerror(errno));
 	return nothing;
 }
 
@@ -411,7 +417,8 @@ int main(void)
 		{ BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0 },
 		{ BPF_JMP | BPF_EXIT, 0, 0, 0, 0 },
 	};
-	pthread_t threads[2];
+	time_t end = time(NULL) + SECONDS;
+	pthread_t threads[THREADS];
 	struct attached program;
 
 	setvbuf(stdout, NULL, _IONBF, 0);
@@ -421,8 +428,8 @@ int main(void)
 	printf("attached\n");
 	for (unsigned each = 0; each < COUNT(threads); each++)
 		if (pthread_create(&threads[each], NULL, look_up, NULL))
-			cannot_run("There is no second thread.");
-	for (unsigned round = 0; round < ROUNDS; round++)
+			cannot_run("There are fewer threads than %d.", THREADS);
+	while (time(NULL) < end)
 		if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
 			cannot_run("The kernel has no membarrier: %s.", strerror(errno));
 	over = true;

@@ -18,6 +18,7 @@ from spec.globs import FilterLine, filter_line, matcher, module_matcher, record_
 from spec.inventory import Inventory
 from spec.names import names_of
 from spec.operations import Operation
+from spec.worlds import Function
 
 __all__ = ["Decliner", "limits_of"]
 
@@ -137,7 +138,7 @@ class Decliner:
             return injection.reaches(point, operation)
         match point, operation:
             case "alloc", op.BpfLinkDetach(name):
-                return not self._keeps_a_program(name)
+                return not self._leaves_alone(name)
             case "filter" | "register", _:
                 record = self._inventory.ops.get(getattr(operation, "ops", ""))
                 starts = isinstance(operation, op.RegisterFtraceFunction)
@@ -149,6 +150,12 @@ class Decliner:
             case "patch", _:
                 return self._is_live(operation)
         return False
+
+    def _leaves_alone(self, name: str) -> bool:
+        """Whether the link's function keeps its ops, so that its image may stay (NAME-12)."""
+        link = self._inventory.links.get(name)
+        single = link is None or not self._inventory.programs[link.prog].multi
+        return single and (self._inventory.semantics.single_direct_ops or self._keeps_a_program(name))
 
     def _keeps_a_program(self, name: str) -> bool:
         """Whether the link's one function keeps another program, so that its trampoline stays (NAME-12)."""
@@ -378,6 +385,9 @@ class Decliner:
             return reason
         program = self._inventory.programs.get(operation.prog)
         target = (program.target if program else None) or operation.function or ""
+        found = self.directory.station.world.find(target)
+        if found and found.lookup == "no_site" and self.directory.home(found):
+            return "has this function in a module, where BPF patches no text but sites of ftrace (LINK-16)"
         return (self._second_try(program.kind, target) if program else "") or self._ask_neighbours({target}, {target})
 
     def _second_try(self, kind: str, function: str) -> str:
@@ -401,12 +411,21 @@ class Decliner:
         home = self.directory.home_of_link(self._inventory, operation)
         if home not in {None, CORE} and home not in self._inventory.modules:
             return "has no BTF of a module that is not loaded"
-        homes = {home, *map(self.directory.home, self.directory.functions_of_link(self._inventory, operation))}
-        # An id of another module means something else there (LINK-17); and CORE's functions are vmlinux's in the world.
-        mixed = len(homes) > 1 and (CORE in homes or len(homes - {None}) > 1)
-        if mixed:
+        functions = self.directory.functions_of_link(self._inventory, operation)
+        if any(self._means_something(function, home) for function in functions):
             return "makes links over these two BTFs only where ids of one mean nothing in the other"
         return self._ask_neighbours(targets, targets)
+
+    def _means_something(self, function: Function, home: str | None) -> bool:
+        """Whether the kernel finds in the BTF of `home` what the world has not, by the id of a function (LINK-17).
+
+        CORE's functions are vmlinux's in the world, and their BTF is a module's in truth.
+        """
+        own = self.directory.home(function)
+        if own == home or (None in {own, home} and CORE not in {own, home}):
+            return False
+        known = self.directory.station.btfs[home].functions
+        return own in {None, CORE} or self.directory.btf_id(function) in known.values()
 
     def _detach(self, operation: op.BpfLinkDetach) -> str:
         if operation.link in self._inventory.kprobes:

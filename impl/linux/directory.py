@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 
 from impl.linux.bpf.commands import open_btfs
 from impl.linux.laboratory.build import CORE
@@ -64,18 +66,25 @@ class Directory:
         function = self.station.world.by_name.get(plain)
         if function is None:
             return NOWHERE
-        number = int(function.name.partition("@")[2] or 1)
+        home = self.home(function)
         symbol = function.symbol + (PATCHED if plain != name else "")
-        found = self.symbols.addresses(symbol, self.home(function))
-        return found[number - 1] if len(found) >= number else NOWHERE
+        found, place = self.starts(symbol, home), self._namesakes(function.symbol, home).index(function.name)
+        return found[place] if len(found) > place else NOWHERE
+
+    def starts(self, symbol: str, module: str | None) -> Sequence[int]:
+        """The addresses of the functions that the world may call by a symbol, in the order of its numbers."""
+        sited = self.station.sited.get(symbol) if module is None else None
+        return sited or self.symbols.addresses(symbol, module)
 
     def btf_id(self, function: Function) -> int:
         """The id of a function's FUNC in its module's BTF; 0 if that does not name it, or the module is not loaded."""
         if function.name in self.station.own and function.name not in self.station.world.by_name:
             return self.station.btfs[None].functions.get(function.symbol, 0)
-        if function.name != function.symbol or self.address(function.name) == NOWHERE:
+        home = self.home(function)
+        first = next(iter(self._namesakes(function.symbol, home)), function.name)
+        if first != function.name or self.address(function.name) == NOWHERE:
             return 0
-        return self.station.btfs[self.home(function)].functions.get(function.symbol, 0)
+        return self.station.btfs[home].functions.get(function.symbol, 0)
 
     def names_of_ids(self, btf: str) -> dict[int, str]:
         """The functions of the world by their ids in the BTF of a module, or of `vmlinux`."""
@@ -109,9 +118,14 @@ class Directory:
 
     def named(self, symbol: str, module: str | None, address: int) -> str:
         """How the world calls a symbol, which may be one of several of its name; else the symbol itself."""
-        starts = list(self.symbols.addresses(symbol, module))
-        number = starts.index(address) + 1 if len(starts) > 1 and address in starts else 1
-        return symbol if number == 1 else f"{symbol}@{number}"
+        starts, names = list(self.starts(symbol, module)), self._namesakes(symbol, module)
+        place = starts.index(address) if len(starts) > 1 and address in starts else 0
+        return names[place] if len(names) > place else _numbered(symbol, place + 1)
+
+    def _namesakes(self, symbol: str, module: str | None) -> list[str]:
+        """How the world calls the functions of a symbol that are in one module, in the order of their addresses."""
+        every = (self.station.world.find(_numbered(symbol, number)) for number in count(1))
+        return [function.name for function in takewhile(bool, every) if function and self.home(function) == module]
 
     def stub(self, address: int) -> int | None:
         """The number of the direct stub at an address."""
@@ -134,3 +148,8 @@ class Directory:
         self.symbols = self.symbols.without_module(module)
         self.btf_fds.pop(module, None)
         return pages
+
+
+def _numbered(symbol: str, number: int) -> str:
+    """The name of one of several functions of a symbol."""
+    return symbol if number == 1 else f"{symbol}@{number}"

@@ -168,7 +168,7 @@ class Observer:
         shared: dict[tuple[str, str | None], list[int]] = {}
         for function in functions:
             key = function.symbol, function.module
-            starts = self.directory.symbols.addresses(*key)
+            starts = self.directory.starts(*key)
             if len(starts) > 1 and key not in shared:
                 codes = self._read_sites(dict(zip(map(str, starts), starts, strict=True)))
                 shared[key] = [start for start in starts if codes[str(start)].kind != "nop"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from impl.linux.allocations import open_fail_nth
@@ -24,6 +25,7 @@ from impl.linux.laboratory.tuning import can_preempt, shorten_grace_periods
 from impl.linux.probes.btf import BTF_FILES, VMLINUX_BTF, Btf
 from impl.linux.probes.disassembly import Helpers, helpers
 from impl.linux.probes.holdings import Holdings, HoldingsReader
+from impl.linux.probes.population import find_sites
 from impl.linux.probes.ringbuffer import Formats, read_formats
 from impl.linux.probes.symbols import KALLSYMS, Symbols, parse_kallsyms, read_module
 from impl.linux.probes.tracefs import AVAILABLE, ROOT, GraphTracer, add_instance
@@ -44,7 +46,8 @@ class Station:
     """A guest at its snapshot.
 
     own: functions of the world that the kernel itself has, or its BTF names; foreign: the symbols of its other ftrace
-    records; foreign_modules: the modules among them. btfs and btf_fds: by module, None for vmlinux. symbols: with our
+    records; foreign_modules: the modules among them. sited: of the own ones whose symbol several functions have, the
+    addresses of those with a site, by the symbol. btfs and btf_fds: by module, None for vmlinux. symbols: with our
     modules as they were loaded first. taint: what the kernel's mask holds when nothing went wrong. holdings: what
     there is at the snapshot. fail_nth: a descriptor of /proc/self/fail-nth, or None. preempts: whether tasks that
     spin can be preempted.
@@ -56,6 +59,7 @@ class Station:
     own: frozenset[str]
     foreign: frozenset[str]
     foreign_modules: frozenset[str]
+    sited: Mapping[str, tuple[int, ...]]
     modules: Modules
     symbols: Symbols
     btfs: Mapping[str | None, Btf]
@@ -140,6 +144,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         own=own,
         foreign=traceable - {world.by_name[name].symbol for name in recorded},
         foreign_modules=frozenset(re.findall(r"\[(.+)\]$", listed, re.MULTILINE)),
+        sited=_find_sited(guest, symbols, {world.by_name[name].symbol for name in recorded}),
         modules=modules,
         symbols=symbols,
         btfs=btfs,
@@ -158,6 +163,12 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
     )
     guest.snapshot(symbols.address("rcu_state") + vmlinux.member_offset("rcu_state", "gp_seq"))
     return station
+
+
+def _find_sited(guest: Guest, symbols: Symbols, own: AbstractSet[str]) -> dict[str, tuple[int, ...]]:
+    shared = {name: starts for name in sorted(own) if len(starts := symbols.addresses(name)) > 1}
+    sites = find_sites(guest, guest.kernel.architecture, [start for starts in shared.values() for start in starts])
+    return {name: tuple(start for start in starts if start in sites) for name, starts in shared.items()}
 
 
 def _check_clock(guest: Guest) -> None:

@@ -13,7 +13,6 @@ from impl.batched.cost import Ledger
 from impl.batched.direct_functions import DirectFunctions
 from impl.batched.faults import Refused
 from impl.batched.functions import Indices
-from impl.batched.jit.plan import ImagePlan
 from impl.batched.machine.structs import Globals
 from impl.batched.machine.tables import Tables
 from impl.batched.sites import FIRST_OPS, Sites
@@ -208,7 +207,7 @@ def images_counted_by_a_byte(original: Original, ledger: Ledger, alive: int) -> 
 
 
 @planted(
-    "machine.images.Images._make_plan",
+    "machine.images.Images._make_recipe",
     rule="TRAMP-5",
     origin="range",
     semantics="linux-6.12",
@@ -216,10 +215,10 @@ def images_counted_by_a_byte(original: Original, ledger: Ledger, alive: int) -> 
     f"{_many(BYTE, 'bpf_raw_tracepoint_open l# p1 foo1', 'bpf_link_detach l#')}\n"
     "bpf_raw_tracepoint_open l1 p1 foo1\ncall foo1 1",
 )
-def func_ip_of_the_257th_image(original: Original, images: Any, state: State, *rest: Any) -> ImagePlan:
+def func_ip_of_the_257th_image(original: Original, images: Any, state: State, *rest: Any) -> Any:
     """From the 257th image on none keeps the function's address."""
-    plan: ImagePlan = original(images, state, *rest)
-    return replace(plan, func_ip=False) if state.ledger.built > BYTE else plan
+    recipe = original(images, state, *rest)
+    return recipe._replace(func_ip=False) if state.ledger.built > BYTE else recipe
 
 
 @planted(

@@ -16,7 +16,8 @@ from impl.batched.machine.text import Text
 from impl.planted.planting import Origin, Original, planted
 
 Places = NDArray[np.int64]
-Code = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
+Code = NDArray[np.void]
 
 
 @planted(
@@ -64,14 +65,14 @@ def int3_emulates_the_old(original: Original, poke: SteppedPoke, places: Places,
     call foo0
     """,
 )
-def tail_before_the_trap(_original: Original, text: Code, where: Places, code: Code) -> Iterator[tuple[Phase, int]]:
+def tail_before_the_trap(_original: Original, text: Bytes, where: Places, code: Code) -> Iterator[Phase]:
     """The other bytes of an instruction are written before its first one is a trap: it is torn."""
     _write_tail(text, where, code)
-    yield "tail", len(where)
+    yield "tail"
     text[where] = INT3
-    yield "int3", len(where)
-    text[where] = code[:, 0]
-    yield "first", len(where)
+    yield "int3"
+    text[where] = code["first"]
+    yield "first"
 
 
 @planted(
@@ -85,16 +86,14 @@ def tail_before_the_trap(_original: Original, text: Code, where: Places, code: C
     call foo0
     """,
 )
-def first_byte_before_the_tail(
-    _original: Original, text: Code, where: Places, code: Code
-) -> Iterator[tuple[Phase, int]]:
+def first_byte_before_the_tail(_original: Original, text: Bytes, where: Places, code: Code) -> Iterator[Phase]:
     """The first byte of an instruction is there before the others are."""
     text[where] = INT3
-    yield "int3", len(where)
-    text[where] = code[:, 0]
-    yield "first", len(where)
+    yield "int3"
+    text[where] = code["first"]
+    yield "first"
     _write_tail(text, where, code)
-    yield "tail", len(where)
+    yield "tail"
 
 
 @planted(
@@ -151,6 +150,6 @@ def entries_change_too_early(
         yield passage._replace(late=False)
 
 
-def _write_tail(text: Code, where: Places, code: Code) -> None:
-    for byte in range(1, SITE_BYTES):
-        text[where + byte] = code[:, byte]
+def _write_tail(text: Bytes, where: Places, code: Code) -> None:
+    for byte, column in enumerate(code["tail"].copy().view(np.uint8).reshape(len(code), -1).T, 1):
+        text[where + byte] = column

@@ -203,6 +203,13 @@ def _link(setting: SeedSetting, before: Inventory, operation: op.BpfLinkCreate) 
     return "its functions are not of one BTF" if len(homes) > 1 else ""
 
 
+def _open(setting: SeedSetting, before: Inventory, operation: op.BpfRawTracepointOpen) -> str:
+    program = before.programs.get(operation.prog)
+    function = setting.world.find((program.target if program else None) or operation.function or "")
+    kept = function is not None and function.lookup == "no_site" and function.name not in setting.own
+    return "its function is in a module, where BPF patches no text but sites of ftrace" if kept else ""
+
+
 def _linked(before: Inventory, operation: op.BpfLinkCreate) -> tuple[str, ...]:
     """The functions that a multi program is to be linked to."""
     program = before.programs.get(operation.prog)
@@ -234,5 +241,6 @@ _JUDGES: dict[type[Operation], Callable[[SeedSetting, Inventory, Any], str]] = {
     op.Livepatch: _livepatch,
     op.BpfProgLoad: _load,
     op.BpfLinkCreate: _link,
+    op.BpfRawTracepointOpen: _open,
     op.BpfLinkDetach: _detach,
 }

@@ -11,7 +11,7 @@ from spec.laboratory import LABORATORIES, OWN, laboratory
 from spec.semantics import Semantics
 from spec.worlds import World
 
-__all__ = ["HOOK_MARKS", "laboratory_of", "like_a_kernel", "made_for", "setting_of", "without_own"]
+__all__ = ["HOOK_MARKS", "laboratory_of", "like_a_kernel", "made_for", "setting_of", "vmlinux_of", "without_own"]
 
 MARKS = frozenset({"fmod_ret", "sleepable"})
 HOOK_MARKS = frozenset({"lsm", "lsm_sleepable", "lsm_bool"})
@@ -45,9 +45,17 @@ def like_a_kernel(world: World, semantics: Semantics) -> World:
 def made_for(systems: Iterable[str], world: World, semantics: Semantics) -> World:
     """The world in which these systems, by their names, are run."""
     names = list(systems)
+    if world.name in names:
+        return vmlinux_of(world)
     if any(name.startswith(OWN_KERNEL) for name in names):
         return like_a_kernel(without_own(world) if world.name in LABORATORIES else world, semantics)
     return like_a_kernel(world, semantics) if set(names) & set(KERNELS) else world
+
+
+def vmlinux_of(world: World) -> World:
+    """A kernel's population without its modules, which no guest of ours loads."""
+    functions, others = (tuple(f for f in kind if f.module is None) for kind in (world.functions, world.others))
+    return World(world.name, functions, others)
 
 
 def setting_of(systems: Sequence[str], semantics_of: Callable[[str], str]) -> tuple[str, str] | None:

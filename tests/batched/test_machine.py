@@ -11,8 +11,10 @@ from impl.batched import Batched
 from impl.batched.machine import addresses as at
 from impl.batched.machine.cpu import ExecutionError
 from impl.batched.machine.entries import SITE_BYTES, branches, fresh_text, site_offsets
-from impl.batched.machine.poke import INT3, Phase, finish, poke
+from impl.batched.machine.memory import MemoryRegion
+from impl.batched.machine.poke import INSTRUCTION, INT3, Phase, poke
 from impl.batched.machine.routines import routines
+from impl.batched.machine.stopping import SteppedPoke, passages
 from model import system as model_system
 from spec.operations import Operation
 from spec.prototypes import Prototype, Type
@@ -210,23 +212,40 @@ def test_a_call_that_does_not_end_is_ended() -> None:
 
 
 def test_a_poke_passes_through_traps_only() -> None:
-    """At every step a site is the old instruction, the new one, or begins with int3; 256 sites a batch."""
+    """At every step a site is the old instruction, the new one, or begins with int3."""
     count = 600
     text = fresh_text(count).reshape(-1)
     where = site_offsets(np.arange(count))
     rng = np.random.default_rng(1)
     code = branches(where, rng.integers(0x80000000, 0xF0000000, count).astype(np.uint32) & np.uint32(0xFFFFFFFE))
+    new = code.view(np.uint8).reshape(count, SITE_BYTES)
     old = text[where[:, None] + np.arange(SITE_BYTES)].copy()
-    steps: list[tuple[Phase, int]] = []
+    steps: list[Phase] = []
     for step in poke(text, where, code):
         steps.append(step)
         now = text[where[:, None] + np.arange(SITE_BYTES)]
-        whole = (now == old).all(axis=1) | (now == code).all(axis=1)
+        whole = (now == old).all(axis=1) | (now == new).all(axis=1)
 
         assert (whole | (now[:, 0] == INT3)).all()
 
-    assert (text[where[:, None] + np.arange(SITE_BYTES)] == code).all()
-    assert [(phase, sites) for sites in (256, 256, 88) for phase in ("int3", "tail", "first")] == steps
+    assert (text[where[:, None] + np.arange(SITE_BYTES)] == new).all()
+    assert steps == ["int3", "tail", "first"]
+
+
+def test_a_poke_that_stops_takes_256_sites_at_a_time() -> None:
+    """Three stops for each batch; at each, no more than its sites are neither old nor new."""
+    count = 600
+    region = MemoryRegion(at.TEXT, count * at.FUNCTION_BYTES)
+    region.u8[: count * at.FUNCTION_BYTES] = fresh_text(count).reshape(-1)
+    where = np.arange(count)
+    targets = np.full(count, 0x90000010, np.uint32)
+    nothing = np.zeros(count, np.uint32)
+    stepped = SteppedPoke(region, passages(nothing, targets, np.zeros(count, np.bool_), np.uint32(0)), lambda _: None)
+    trapped = []
+    while stepped.advance():
+        trapped.append(int((region.u8[site_offsets(where)] == INT3).sum()))
+
+    assert trapped == [256, 256, 0, 256, 256, 0, 88, 88, 0]
 
 
 def test_a_processor_between_the_steps_traps_or_does_the_old_or_the_new() -> None:
@@ -237,7 +256,7 @@ def test_a_processor_between_the_steps_traps_or_does_the_old_or_the_new() -> Non
     outcomes = []
     for before, after in ((new, old), (old, new)):
         system.text.entries.write(at.TEXT + int(site_offsets(index)[0]), before)
-        row = np.frombuffer(after, np.uint8)[None, :]
+        row = np.frombuffer(after, INSTRUCTION)
         for _ in poke(system.text.entries.u8, site_offsets(index), row):
             system.text.written = None
             try:
@@ -289,14 +308,6 @@ def test_a_call_in_bulk_that_faults_is_told() -> None:
     system.text.images.write(image(system, "foo2"), bytes([INT3]))
     with pytest.raises(ExecutionError):
         system.kernel.calls(system.state.functions.index("foo2"), np.zeros((10, 2), np.uint64))
-
-
-def test_finish_drives_a_poke_to_its_end() -> None:
-    """It answers how many steps that took."""
-    text = fresh_text(3).reshape(-1)
-    code = np.tile(np.frombuffer(NOP, np.uint8), (3, 1))
-
-    assert 3 == finish(poke(text, site_offsets(np.arange(3)), code))
 
 
 SIZES = (("char", 1), ("bool", 1), ("short", 2), ("int", 4), ("unsigned int", 4), ("long", 8), ("void *", 8))

@@ -36,7 +36,7 @@ def test_no_processor_meets_a_mixture(before: int, after: int) -> None:
     where = site_offsets(np.arange(1))
     site = slice(int(where[0]), int(where[0]) + SITE_BYTES)
     old, new = (branches(where, TARGETS[[number]]) for number in (before, after))
-    text[site] = old[0]
+    text[site] = old.view(np.uint8)
     synchronised = bytes(text[site])
     for _ in poke(text, where, new):
         written = bytes(text[site])

@@ -89,6 +89,7 @@ def test_most_seeds_become_programs() -> None:
         "not of one BTF",
         "loaded for another BTF",
         "cannot be compiled into a module",
+        "no text but sites of ftrace",
         "a later one",
         "numbers",
         "tracefs",

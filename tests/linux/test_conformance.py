@@ -23,6 +23,7 @@ from properties.report.show import text_of
 from properties.runs.corpus import FixedRun
 from properties.systems.kernels import laboratory_of, like_a_kernel, made_for, setting_of, without_own
 from properties.systems.naming import KERNELS, resolve
+from spec import populations
 from spec.errors import BadInputError
 from spec.operations import Livepatch, Operation
 from spec.outcomes import Errno, Outcome
@@ -200,6 +201,10 @@ def test_a_kernels_name_brings_world_and_semantics() -> None:
     world = synthetic()
     assert made_for(["batched"], world, PRESETS["linux-6.1"]) is world
     assert made_for(["linux-6.1"], world, PRESETS["linux-6.1"]) is not world
+    population = populations.load("linux-7.3")
+    modules = {f.module for f in (*population.functions, *population.others)}
+    given = made_for(["linux-7.3"], population, NEWEST)
+    assert modules > {f.module for f in (*given.functions, *given.others)} == {None}
     own = made_for(["bzimage:b"], laboratory_of(NEWEST), NEWEST)
     assert ("laboratory-7.3", False) == (own.name, "bpf_fentry_test1" in own.by_name)
 

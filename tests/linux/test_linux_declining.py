@@ -189,6 +189,49 @@ def test_what_is_known_without_memory_is_asked_for_by_name(before: tuple[str, ..
     assert "" == reason(1, *defects.split(", "))
 
 
+@pytest.mark.parametrize(
+    ("before", "semantics", "declined"),
+    [
+        ((), "linux-7.3", False),
+        ((), "linux-6.12", True),
+        (("bpf_raw_tracepoint_open l2 p2 foo1",), "linux-6.12", False),
+    ],
+)
+def test_a_last_detach_goes_without_memory_where_its_ops_stays(
+    before: tuple[str, ...], semantics: str, *, declined: bool
+) -> None:
+    """One direct_ops is never freed; the ops of a trampoline is, and is registered still (NAME-12)."""
+    asked = decliner(*LOADED[:2], ENTRY, *before, semantics=semantics)
+    asked.run.failing.add("alloc")
+
+    assert bool(asked.reason(parse_operation("bpf_link_detach l1"))) == declined
+
+
+@pytest.mark.parametrize(
+    ("own", "home", "number", "something"),
+    [
+        ("massattach", "massattach", 7, False),
+        (None, "mod1", 7, False),
+        ("mod1", None, 7, False),
+        ("mod1", "massattach", 7, True),
+        ("mod1", "massattach", 8, False),
+        ("massattach", "mod1", 8, True),
+        ("massattach", None, 8, True),
+        (None, "massattach", 8, True),
+    ],
+)
+def test_an_id_of_another_btf_may_mean_something(
+    own: str | None, home: str | None, number: int, *, something: bool
+) -> None:
+    """Where the other BTF has a FUNC of that id; and where the world calls both BTFs vmlinux's (LINK-17)."""
+    asked = decliner()
+    directory = cast("Any", asked.directory)
+    directory.home, directory.btf_id = lambda _: own, lambda _: number
+    directory.station = SimpleNamespace(btfs=dict.fromkeys((home, None), SimpleNamespace(functions={"foo1": 7})))
+
+    assert asked._means_something(synthetic().by_name["foo1"], home) == something
+
+
 ENTRIES = {"image": 100, "before:p2": 120, "program:p2": 900, "before:p1": 150, "program:p1": 950}
 EXIT_POINTS = "image enter before:p3 after-body before:p2 before:p1 exit".split()
 EXITS = {point: 100 + 20 * number for number, point in enumerate(EXIT_POINTS)}

@@ -81,8 +81,8 @@ def test_the_patched_twin_adds_1000_and_is_not_traced() -> None:
         ("u64 w[1] = { (u32)a0 }, total = 0;", "u64 w[1] = { (u32)a0 }, total = 1000;"),
         ("massattach_body(0, false, 1, w);", "massattach_body(0, true, 1, w);"),
     ] == changed
-    assert "PATCHED void f__patched(int a0)" in text
-    assert "#define PATCHED notrace " in text
+    assert "UNTRACED void f__patched(int a0)" in text
+    assert "#define UNTRACED notrace " in text
 
 
 def test_callees_are_called_in_their_order() -> None:
@@ -118,7 +118,7 @@ def test_a_module_holds_its_own_functions_in_order() -> None:
 
     assert ["f", "h"] == [f.name for f in functions_of(world, None, frozenset({"own"}))]
     assert ["f", "f__patched", "h", "h__patched"] == re.findall(
-        r"^(?:TRACEABLE|PATCHED) long (\w+)", text, re.MULTILINE
+        r"^(?:TRACEABLE|UNTRACED) long (\w+)", text, re.MULTILINE
     )
     assert ["1", "1", "3", "3"] == re.findall(r"massattach_body\((\d+)", text)
     assert "massattach_body(2, false, 0, w);" in module_text(world, "m")
@@ -138,11 +138,6 @@ def test_fmodret_sets_hold_what_attributes_say() -> None:
     ("refused", "mistake"),
     [
         (function("f.isra.0"), "the function f.isra.0 cannot be compiled into a module: its name is no C identifier"),
-        (function("f@2"), "the function f@2 cannot be compiled into a module: its name is no C identifier"),
-        (
-            function("f", attributes=frozenset({"disabled"})),
-            "the function f cannot be compiled into a module: a record cannot be disabled there",
-        ),
         (function("f", callees=(Callee("g", ()),)), "the function f calls g, which is not in its module"),
         (
             function("f", Type("struct large", "STRUCT", 24)),
@@ -155,6 +150,24 @@ def test_what_cannot_be_said_in_c_is_refused(refused: Function, mistake: str) ->
     """One sentence that names the function or the type."""
     with pytest.raises(BadInputError, match=re.escape(mistake)):
         functions_text(world_of(refused), None)
+
+
+def test_a_function_has_the_name_of_its_symbol() -> None:
+    """One without a site is not traced; two modules may have functions of one name, and one module may not."""
+    theirs = replace(function("f@2"), module="m")
+    world = World("w", (function("f"), function("g", attributes=frozenset({"disabled"})), theirs))
+
+    assert re.findall(r"^(TRACEABLE|UNTRACED) long (\w+)\(", functions_text(world, None), re.MULTILINE) == [
+        ("TRACEABLE", "f"),
+        ("UNTRACED", "f__patched"),
+        ("UNTRACED", "g"),
+        ("UNTRACED", "g__patched"),
+    ]
+    assert "\nTRACEABLE long f(" in module_text(world, "m")
+    with pytest.raises(
+        BadInputError, match="the function f@2 cannot be compiled into the module of another one's name"
+    ):
+        functions_text(World("w", (function("f"), function("f@2"))), None)
 
 
 @pytest.mark.parametrize("name", ["massattach", "Mod", "mod-1", "../mod"])

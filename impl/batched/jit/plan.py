@@ -132,7 +132,7 @@ class ImagePlan:
     @property
     def calls_original(self) -> bool:
         """Whether the image calls the original itself, and returns to the function's caller."""
-        return bool(self.fmod_ret or self.fexit)
+        return any(link.kind != "fentry" for link in self.links)
 
     def _list_places(self, *kinds: LinkKind) -> list[int]:
         return [place for place in reversed(range(len(self.links))) if self.links[place].kind in kinds]

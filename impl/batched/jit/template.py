@@ -140,7 +140,7 @@ class Template:
             for symbol, added, limit, align, words in self._parts:
                 value = symbols[symbol] + added
                 if limit:
-                    value = (value - address + HALF) % MODULUS - HALF
+                    value = _wrap(value - address)
                     if not -limit <= value < limit or value % align:
                         raise _refuse_reach(symbol)
                 for word, shift, mask, low in words:
@@ -225,9 +225,13 @@ def relocate_many(
     if missing:
         raise BadInputError(f"the template needs the address of {missing[0]!r}")
     made[:, : len(template.code)] = np.frombuffer(_fill_constants(template, symbols), np.uint8)
+    extremes = (int(addresses.min()), int(addresses.max())) if len(addresses) else (0, 0)
     for hole in template.holes:
         symbol = symbols[hole.symbol]
         if _is_constant(hole, symbol):
+            continue
+        if hole.form.whole and isinstance(symbol, int):
+            _put_distances(made, hole, addresses, extremes, symbol)
             continue
         values = _compute_values(hole, addresses, symbol)
         for field in hole.form.fields:
@@ -254,6 +258,34 @@ def _fill_constants(template: Template, symbols: Mapping[str, int | Words]) -> b
     return bytes(code)
 
 
+def _put_distances(
+    made: NDArray[np.uint8], hole: Hole, addresses: Words, extremes: tuple[int, int], symbol: int
+) -> None:
+    """Puts the distances to one symbol, that are a word each; extremes: the lowest and the highest address.
+
+    The low bits of a distance are the distance of the low bits, which one pass puts in place.
+    """
+    form = hole.form
+    assert form.origin is not None
+    target, limit = symbol + hole.addend - hole.offset - form.origin, 1 << (form.reach - 1)
+    longest, shortest = (_wrap(target - address) for address in extremes)
+    if not -limit <= shortest <= longest < limit:
+        raise _refuse_reach(hole.symbol)
+    words = _words_of(made, hole.offset, form.size)
+    np.subtract(words.dtype.type(target % (1 << form.reach)), addresses.astype(words.dtype), out=words)
+
+
+def _wrap(distance: int) -> int:
+    """A distance as a signed number of 64 bits."""
+    return (distance + HALF) % MODULUS - HALF
+
+
+def _words_of(made: NDArray[np.uint8], start: int, size: int) -> NDArray[Any]:
+    """The word at this offset of each row."""
+    count, length = made.shape
+    return np.ndarray((count,), f"<u{size}", made.data, start, (length,))
+
+
 def _compute_values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
     form = hole.form
     base = np.uint64(symbol % MODULUS) if isinstance(symbol, int) else symbol
@@ -270,10 +302,9 @@ def _compute_values(hole: Hole, addresses: Words, symbol: int | Words) -> Words:
 
 
 def _put(made: NDArray[np.uint8], start: int, field: BitField, values: Words) -> None:
-    size, (count, length) = f"<u{field.size}", made.shape
-    words: NDArray[Any] = np.ndarray((count,), size, made.data, start, (length,))
+    words = _words_of(made, start, field.size)
     if field.bits == 8 * field.size and not field.shift:
-        words[:] = values.astype(size)
+        words[:] = values.astype(words.dtype)
     else:
         bits = (values >> np.uint64(field.shift) & np.uint64((1 << field.bits) - 1)) << np.uint64(field.low)
-        words |= bits.astype(size)
+        words |= bits.astype(words.dtype)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from impl.batched.functions import Indices
 from impl.batched.machine import addresses as at
-from impl.batched.machine.poke import INT3
+from impl.batched.machine.poke import INSTRUCTION, INT3
 
 __all__ = [
     "CALL",
@@ -81,15 +81,15 @@ def jump(place: int, target: int) -> bytes:
     return bytes([JMP]) + (target - place - SITE_BYTES).to_bytes(4, "little", signed=True)
 
 
-def branches(sites: NDArray[np.int64], targets: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """The instruction of each site: a nop for 0, a jmp for an address with bit 0 set, else a call; a row each.
+def branches(sites: NDArray[np.int64], targets: NDArray[np.uint32]) -> NDArray[np.void]:
+    """The INSTRUCTION of each site: a nop for 0, a jmp for an address with bit 0 set, else a call.
 
     sites: offsets from TEXT. targets: the low halves of addresses.
     """
-    rows = np.empty((len(sites), SITE_BYTES), np.uint8)
-    rows[:, 0] = np.where(targets & np.uint32(1), JMP, CALL)
-    distances = (targets & np.uint32(-2 % (1 << 32))) - (sites + (at.TEXT + SITE_BYTES - TOP)).astype(np.uint32)
-    rows[:, 1:] = distances.astype("<u4").view(np.uint8).reshape(-1, 4)
+    code = np.empty(len(sites), INSTRUCTION)
+    code["first"] = np.where(targets & np.uint32(1), JMP, CALL)
+    ends = (sites + (at.TEXT + SITE_BYTES - TOP)).astype(np.uint32)
+    code["tail"] = (targets & np.uint32(-2 % (1 << 32))) - ends
     if not targets.all():
-        rows[targets == 0] = np.frombuffer(NOP, np.uint8)
-    return rows
+        code[targets == 0] = np.frombuffer(NOP, INSTRUCTION)
+    return code

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -71,6 +71,32 @@ class _Content(NamedTuple):
     made_of: int
     linked: int
     orig_stack: bool
+
+
+class _Recipe(NamedTuple):
+    """What the images of one content have in common, of whatever shape: fields of ImagePlan, and then:
+
+    symbols: the addresses that are the same for all functions. gone: the places of links that are jumped over.
+    """
+
+    links: tuple[TrampLink, ...]
+    func_ip: bool
+    orig_stack: bool
+    site: Literal["call", "jmp"]
+    shared: bool
+    symbols: Mapping[str, int]
+    gone: frozenset[int]
+
+    def plan_for(self, shape: Shape | None) -> ImagePlan:
+        """The plan of an image for functions of a shape."""
+        return ImagePlan(
+            shape,
+            self.links,
+            func_ip=self.func_ip,
+            orig_stack=self.orig_stack,
+            site=self.site,
+            shared=self.shared,
+        )
 
 
 def normal(prototype: Prototype) -> Shape:
@@ -199,8 +225,11 @@ class Images:
 
     def _put(self, state: State, where: Indices) -> None:
         """A new image for each of these functions."""
+        recipes: dict[_Content, _Recipe] = {}
         for content, shape, members in self._group(state, where):
-            self._build(state, content, shape, members)
+            if content not in recipes:
+                recipes[content] = self._make_recipe(state, content)
+            self._build(recipes[content], shape, members)
 
     def _group(self, state: State, where: Indices) -> Iterator[tuple[_Content, Shape | None, Indices]]:
         """Groups these functions by the content of their images, and by shape."""
@@ -220,46 +249,43 @@ class Images:
             content = _Content(int(made_of[one]), int(linked[one]), bool(stacked[one]))
             yield content, self._shapes[numbers[one]], where[members]
 
-    def _build(self, state: State, content: _Content, shape: Shape | None, where: Indices) -> None:
-        nodes = state.trampolines.sets.row(content.made_of)
-        plan = self._make_plan(state, content, nodes, shape)
+    def _build(self, recipe: _Recipe, shape: Shape | None, where: Indices) -> None:
+        plan = recipe.plan_for(shape)
         made = template(plan)
         places = self._arena.place(len(made.code), len(where))
-        everywhere = {**routines().address, **program_symbols(state, nodes)}
-        symbols: dict[str, int | NDArray[np.uint64]] = {name: everywhere.get(name, 0) for name in made.symbols}
+        symbols: dict[str, int | NDArray[np.uint64]] = {name: recipe.symbols.get(name, 0) for name in made.symbols}
         symbols |= {name: where_of(where, places) for name, where_of in _OWN_SYMBOLS.items() if name in made.symbols}
         rows = self._arena.rows(places, len(made.code))
         code = _relocate(made, np.uint64(at.IMAGES) + places.astype(np.uint64), symbols, rows)
-        if content.linked != content.made_of:
-            _skip(made, code, _find_gone(state, content, nodes))
+        if recipe.gone:
+            _skip(made, code, recipe.gone)
         if code is not rows:
             self._arena.write(places, code)
         self._place[where] = places | (JUMPED if plan.site == "jmp" else 0)
         self.size[where] = len(made.code)
         self._calls[where] = plan.calls_original
 
-    def _make_plan(self, state: State, content: _Content, nodes: list[int], shape: Shape | None) -> ImagePlan:
+    def _make_recipe(self, state: State, content: _Content) -> _Recipe:
         sets = state.trampolines.sets
+        nodes = sets.row(content.made_of)
         programs = [state.program_numbered[int(sets.node_program[node])] for node in nodes]
-        shared = self._level != "per_function"
-        links = tuple(_make_link(sets, node, program) for node, program in zip(nodes, programs, strict=True))
-        func_ip = any(program.func_ip for program in programs)
         calls = any(program.kind != "fentry" for program in programs)
         jumped = self._jmp_sites and calls and not content.orig_stack
-        return ImagePlan(
-            shape,
-            links,
-            func_ip=func_ip,
-            orig_stack=content.orig_stack,
-            site="jmp" if jumped else "call",
-            shared=shared,
+        return _Recipe(
+            tuple(_make_link(sets, node, program) for node, program in zip(nodes, programs, strict=True)),
+            any(program.func_ip for program in programs),
+            content.orig_stack,
+            "jmp" if jumped else "call",
+            self._level != "per_function",
+            {**routines().address, **program_symbols(state, nodes)},
+            _find_gone(state, content, nodes) if content.linked != content.made_of else frozenset(),
         )
 
     def template_of(self, state: State, index: int) -> Template:
         """The template of a function's image."""
         where = np.array([index])
         ((content, shape, _),) = self._group(state, where)
-        return template(self._make_plan(state, content, state.trampolines.sets.row(content.made_of), shape))
+        return template(self._make_recipe(state, content).plan_for(shape))
 
     def placed(self, state: State, index: int) -> PlacedImage | None:
         """A function's image, if it has one."""
@@ -330,14 +356,14 @@ def program_symbols(state: State, nodes: list[int]) -> dict[str, int]:
     return found
 
 
-def _find_gone(state: State, content: _Content, nodes: list[int]) -> set[int]:
+def _find_gone(state: State, content: _Content, nodes: list[int]) -> frozenset[int]:
     """The places of links whose programs have left the function (IMAGE-2)."""
     sets = state.trampolines.sets
     still = {int(sets.node_program[node]) for node in sets.row(content.linked)}
-    return {place for place, node in enumerate(nodes) if int(sets.node_program[node]) not in still}
+    return frozenset(place for place, node in enumerate(nodes) if int(sets.node_program[node]) not in still)
 
 
-def _skip(made: Template, code: NDArray[np.uint8], gone: set[int]) -> None:
+def _skip(made: Template, code: NDArray[np.uint8], gone: frozenset[int]) -> None:
     """Jumps over the runs of these links, as bpf_trampoline_skip_prog() patches them."""
     for skip in made.skips:
         if skip.run.link in gone:

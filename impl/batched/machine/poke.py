@@ -11,42 +11,27 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spec.costs import POKE_BATCH
-
-__all__ = ["INT3", "Phase", "finish", "poke"]
+__all__ = ["INSTRUCTION", "INT3", "Phase", "poke"]
 
 INT3: Final = 0xCC
-TAIL: Final = "<u4"
+INSTRUCTION: Final = np.dtype([("first", "u1"), ("tail", "<u4")])
+"""The instruction of a site, as a poke writes it: its first byte, and the others as a word."""
 
 Phase = Literal["int3", "tail", "first"]
 """The part that was just written: int3 in place of the first byte, the other bytes, or the first byte."""
 
 
-def poke(text: NDArray[np.uint8], where: NDArray[np.int64], code: NDArray[np.uint8]) -> Iterator[tuple[Phase, int]]:
-    """Puts code, one row a place, at these offsets of text, POKE_BATCH of them at a time.
-
-    A row is an instruction of 5 bytes. Yields after each phase: which it was, and of how many sites.
-    """
-    tails = _words_at_every_byte(text)
-    behind = where + 1
-    firsts, rest = np.ascontiguousarray(code[:, 0]), np.ascontiguousarray(code[:, 1:]).view(TAIL)[:, 0]
-    for start in range(0, len(where), POKE_BATCH):
-        batch = slice(start, start + POKE_BATCH)
-        places = where[batch]
-        text[places] = INT3
-        yield "int3", len(places)
-        tails[behind[batch]] = rest[batch]
-        yield "tail", len(places)
-        text[places] = firsts[batch]
-        yield "first", len(places)
+def poke(text: NDArray[np.uint8], where: NDArray[np.int64], code: NDArray[np.void]) -> Iterator[Phase]:
+    """Puts code, an INSTRUCTION a place, at these offsets of text; yields each phase after it."""
+    text[where] = INT3
+    yield "int3"
+    _words_at_every_byte(text)[where + 1] = code["tail"]
+    yield "tail"
+    text[where] = code["first"]
+    yield "first"
 
 
 def _words_at_every_byte(text: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """The tail of an instruction that begins one byte before each place."""
-    count = len(text) - np.dtype(TAIL).itemsize + 1
-    return np.ndarray((count,), TAIL, text.data, 0, (1,))
-
-
-def finish(steps: Iterator[tuple[Phase, int]]) -> int:
-    """Drives a poke to its end; how many steps that took."""
-    return sum(1 for _ in steps)
+    tail = INSTRUCTION["tail"]
+    return np.ndarray((len(text) - tail.itemsize + 1,), tail, text.data, 0, (1,))

@@ -68,9 +68,9 @@ class SteppedPoke:
             for start in range(0, len(places), POKE_BATCH):
                 yield from self._patch(places[start : start + POKE_BATCH], code[start : start + POKE_BATCH])
 
-    def _patch(self, places: NDArray[np.int64], code: NDArray[np.uint8]) -> Iterator[str]:
+    def _patch(self, places: NDArray[np.int64], code: NDArray[np.void]) -> Iterator[str]:
         self.vector = {at.TEXT + place: row.tobytes() for place, row in zip(places.tolist(), code, strict=True)}
-        for phase, _ in poke(self.text.u8, places, code):
+        for phase in poke(self.text.u8, places, code):
             self._synchronize(places)
             yield phase
         self.vector = {}

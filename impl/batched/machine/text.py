@@ -15,7 +15,7 @@ from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import SITE_BYTES, body_address, branches, fresh_text, jump, site_offset, site_offsets
 from impl.batched.machine.images import NOTHING, Images, Pieces, PlacedImage
 from impl.batched.machine.memory import MemoryRegion
-from impl.batched.machine.poke import INT3, finish, poke
+from impl.batched.machine.poke import INT3, poke
 from impl.batched.machine.routines import routines
 from impl.batched.machine.stopping import SteppedPoke, passages
 from impl.batched.sites import DIRECT
@@ -187,7 +187,8 @@ class Text:
             return
         places = site_offsets(changed)
         code = branches(places, targets[changed])
-        finish(poke(self.entries.u8, places, code))
+        for _ in poke(self.entries.u8, places, code):
+            pass
         self._targets = targets
         self.note(_list_ranges(at.TEXT, places, SITE_BYTES))
 
@@ -219,9 +220,10 @@ class Text:
         """The entry in direct_functions of each site that a direct ops covers, 0 for the others."""
         entries = self._state.direct.entry[:-1]
         own = entries.astype(np.uint32) * np.uint32(RAW_BYTES) + np.uint32(at.RAW_TRAMPOLINES & LOW_HALF)
-        raw = np.where(entries > 0, own, np.uint32(0))
-        found = np.where(entries == BPF, self._image_of.targets(), raw)
-        return np.where(self._state.sites.direct[:-1], found, np.uint32(0))
+        found = np.where(entries > 0, own, np.uint32(0))
+        np.copyto(found, self._image_of.targets(), where=entries == BPF)
+        found[~self._state.sites.direct[:-1]] = 0
+        return found
 
     def shown_direct(self) -> NDArray[np.uint32]:
         """The same as calls find it, while a poke stops before entries are changed in place (POKE-3)."""

@@ -42,7 +42,7 @@ def add_btf(ko: Path, base: Path, vmlinux: Btf, functions: tuple[Function, ...],
     tools.run(architecture.objcopy, ["--strip-debug", ko])
     section = _find_section(ko, ".BTF")
     assert section is not None, "pahole has just added it"
-    blob = _reorder(section.content, vmlinux, [function.name for function in functions])
+    blob = _reorder(section.content, vmlinux, [function.symbol for function in functions])
     _overwrite(ko, section, blob)
     ids = Btf(blob, vmlinux).functions
     _fill(ko, FMODRET_SET, [ids[name] for name, _ in fmodret_functions(functions)])

@@ -37,7 +37,7 @@ HEAD = """\
 
 /* Without noipa gcc would clone, inline or specialise; no_reorder keeps the world's order of addresses. */
 #define TRACEABLE noinline __attribute__((noipa, no_reorder))
-#define PATCHED notrace TRACEABLE
+#define UNTRACED notrace TRACEABLE
 """
 
 MODULE_TAIL = """\
@@ -92,7 +92,7 @@ def fmodret_functions(functions: tuple[Function, ...]) -> tuple[tuple[str, bool]
 
     The kernel has one set for both, so a function that is `sleepable` but not `fmod_ret` cannot be told to it.
     """
-    return tuple((f.name, "sleepable" in f.attributes) for f in functions if "fmod_ret" in f.attributes)
+    return tuple((f.symbol, "sleepable" in f.attributes) for f in functions if "fmod_ret" in f.attributes)
 
 
 def functions_text(world: World, module: str | None, absent: frozenset[str] = frozenset()) -> str:
@@ -103,6 +103,7 @@ def functions_text(world: World, module: str | None, absent: frozenset[str] = fr
     functions = functions_of(world, module, absent)
     numbers = {function.name: number for number, function in enumerate(world.functions)}
     here = {function.name: function for function in functions}
+    _check_symbols(functions)
     parts = [HEAD, *_declare_types(functions)]
     parts += [f"{_declare(f, suffix)};" for f in functions for suffix in ("", "__patched")]
     for function in functions:
@@ -118,12 +119,21 @@ def module_text(world: World, module: str, absent: frozenset[str] = frozenset())
     return functions_text(world, module, absent) + "\n" + MODULE_TAIL
 
 
+def _check_symbols(functions: tuple[Function, ...]) -> None:
+    """A module has one function of a name."""
+    seen: set[str] = set()
+    for function in functions:
+        if function.symbol in seen:
+            raise BadInputError(
+                f"the function {function.name} cannot be compiled into the module of another one's name"
+            )
+        seen.add(function.symbol)
+
+
 def _check(function: Function, here: dict[str, Function]) -> None:
     name = function.name
-    if not IDENTIFIER.match(name):
+    if not IDENTIFIER.match(function.symbol):
         raise BadInputError(f"the function {name} cannot be compiled into a module: its name is no C identifier")
-    if not function.has_site:
-        raise BadInputError(f"the function {name} cannot be compiled into a module: a record cannot be disabled there")
     for callee in function.callees:
         if callee.function not in here:
             raise BadInputError(f"the function {name} calls {callee.function}, which is not in its module")
@@ -164,7 +174,7 @@ def _declare(function: Function, suffix: str) -> str:
     prototype = _assume_prototype(function)
     arguments = [f"{_spell_type(kind)} a{place}" for place, kind in enumerate(prototype.arguments)]
     dots = ["..."] if prototype.variadic and arguments else []
-    return f"{_spell_type(prototype.returns)} {function.name}{suffix}({', '.join(arguments + dots) or 'void'})"
+    return f"{_spell_type(prototype.returns)} {function.symbol}{suffix}({', '.join(arguments + dots) or 'void'})"
 
 
 def _define(function: Function, number: int, here: dict[str, Function], *, patched: bool) -> str:
@@ -181,7 +191,8 @@ def _define(function: Function, number: int, here: dict[str, Function], *, patch
     ]
     head = _declare(function, "__patched" if patched else "")
     body = "\n".join(f"\t{line}" if line else "" for line in lines)
-    return f"\n{'PATCHED' if patched else 'TRACEABLE'} {head}\n{{\n{body}\n}}"
+    traced = function.has_site and not patched
+    return f"\n{'TRACEABLE' if traced else 'UNTRACED'} {head}\n{{\n{body}\n}}"
 
 
 def _take_words(prototype: Prototype) -> Iterator[str]:
@@ -216,13 +227,14 @@ def _add_members(prototype: Prototype) -> Iterator[str]:
 def _call_callees(function: Function, here: dict[str, Function]) -> Iterator[str]:
     """The calls that a body makes, in their order, each as a statement expression (TRACE-4)."""
     for callee in function.callees:
-        yield _call(callee, _assume_prototype(here[callee.function]))
+        yield _call(callee, here[callee.function])
 
 
-def _call(callee: Callee, prototype: Prototype) -> str:
+def _call(callee: Callee, function: Function) -> str:
+    prototype, name = _assume_prototype(function), function.symbol
     words = [f"w[{number}]" if source == "slot" else f"{number % MODULUS}ull" for source, number in callee.arguments]
-    value = _evaluate(prototype.returns, f"{callee.function}({', '.join(_pass_words(prototype))})")
-    ready = f"u64 c[{len(words) or 1}] = {{ {', '.join(words) or '0'} }}; (void)c; massattach_begin({callee.function});"
+    value = _evaluate(prototype.returns, f"{name}({', '.join(_pass_words(prototype))})")
+    ready = f"u64 c[{len(words) or 1}] = {{ {', '.join(words) or '0'} }}; (void)c; massattach_begin({name});"
     return f"({{ {ready} massattach_end(({{ {value}; }})); }})"
 
 

@@ -19,7 +19,7 @@ from impl.linux.probes.tracefs import AVAILABLE, ROOT
 from spec.errors import BadInputError
 from spec.prototypes import Prototype, Type
 
-__all__ = ["Reader", "Survey", "survey"]
+__all__ = ["Reader", "Survey", "find_sites", "survey"]
 
 ADDRESSES = f"{ROOT}/available_filter_functions_addrs"
 """As AVAILABLE, with the address of each site ("tracing: Add available_filter_functions_addrs file", v6.5)."""
@@ -156,7 +156,8 @@ def _place_by_order(account: _Account, lines: Sequence[tuple[str, str | None]]) 
     several = {
         (name, module): starts for name, module in counts if len(starts := account.symbols.addresses(name, module)) > 1
     }
-    sites = _find_sites(account, [start for starts in several.values() for start in starts])
+    every = [start for starts in several.values() for start in starts]
+    sites = find_sites(account.reader, account.architecture, every)
     chosen: dict[tuple[str, str | None], list[int]] = {}
     unsure = 0
     for key, starts in several.items():
@@ -174,12 +175,10 @@ def _place_by_order(account: _Account, lines: Sequence[tuple[str, str | None]]) 
         yield Record(name, left.pop(0) if left else starts[0] if starts else None, module)
 
 
-def _find_sites(account: _Account, starts: Sequence[int]) -> frozenset[int]:
+def find_sites(reader: Reader, architecture: Architecture, starts: Sequence[int]) -> frozenset[int]:
     """Those of these functions that have a site of ftrace at their start."""
-    memory = account.reader.read_memory([(start, account.architecture.site_bytes) for start in starts])
-    return frozenset(
-        start for start, code in zip(starts, memory, strict=True) if _has_site(account.architecture, start, code)
-    )
+    memory = reader.read_memory([(start, architecture.site_bytes) for start in starts])
+    return frozenset(start for start, code in zip(starts, memory, strict=True) if _has_site(architecture, start, code))
 
 
 def _has_site(architecture: Architecture, start: int, code: bytes) -> bool:
