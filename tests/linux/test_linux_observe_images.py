@@ -95,10 +95,15 @@ class ShowingImage:
 def test_an_image_that_comes_to_the_address_of_another_is_read_anew() -> None:
     """Their bytes may be the same, since the programs that they call come to each other's addresses, too."""
     names = ["p1"]
-    symbols = SimpleNamespace(addresses=lambda *_: [SITE], at=lambda _: None, address=lambda _: DISABLED)
+    symbols = SimpleNamespace(at=lambda _: None, address=lambda _: DISABLED)
     station = ShowingImage()
     directory = SimpleNamespace(
-        station=station, symbols=symbols, named=lambda *_: "foo1", address=lambda _: SITE, stub=lambda _: None
+        station=station,
+        symbols=symbols,
+        starts=lambda *_: [SITE],
+        named=lambda *_: "foo1",
+        address=lambda _: SITE,
+        stub=lambda _: None,
     )
     observer = Observer(cast("Any", directory), Spelling(str, str, lambda call: f"{call.kind}:{names[-1]}"))
     seen = [station.observe(observer)]
