@@ -283,7 +283,14 @@ def _doubts_cookie(s: Inventory, targets: Targets) -> bool:
 
 def _disturbs_tasks(operation: Operation, s: Inventory) -> bool:
     """Whether the operation belongs to no comparison while a task is in the middle of a call."""
-    return _moves_other_links(operation, s) or isinstance(operation, NOT_BESIDE_TASKS)
+    refused = isinstance(operation, op.RegisterFtraceFunction) and _takes_trampoline_back(s.ops[operation.ops], s)
+    return refused or _moves_other_links(operation, s) or isinstance(operation, NOT_BESIDE_TASKS)
+
+
+def _takes_trampoline_back(record: OpsRecord, s: Inventory) -> bool:
+    """Whether registering an IPMODIFY user would fail by OPS-5, when it has a trampoline already."""
+    free = bool(record.filter_hash) and s.ipmodify_users().isdisjoint(record.filter_hash)
+    return record.ipmodify and not record.enabled and not free
 
 
 def _moves_other_links(operation: Operation, s: Inventory) -> bool:

@@ -46,7 +46,7 @@ class FaultDecliner:
             case op.BpfLinkCreate(_, name) if self._is_at_returns(name):
                 yield "DEFECT-36"
             case op.InitModule():
-                yield "DEFECT-38"
+                yield from ("DEFECT-38", "DEFECT-43")
             case op.DeleteModule():
                 yield "DEFECT-34"
             case op.UnregisterFtraceGraph():

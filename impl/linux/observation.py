@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -209,10 +209,20 @@ class Observer:
             address: text for address in addresses if (text := known.get(address) or self._spell_symbol(address))
         }
         images = sorted(addresses - spelled.keys() - {0})
+        self._forget_but(images)
         codes = self._guest.read_memory([(address, IMAGE_BYTES) for address in images])
         return spelled | {
             address: self._spell_image(address, code) for address, code in zip(images, codes, strict=True)
         }
+
+    def _forget_but(self, images: Collection[int]) -> None:
+        """What was read of an image holds as long as a site shows it; another one may come to its address.
+
+        Memory of images and programs is given out anew, so that this may consist of the same bytes, and yet call a
+        program that has come to the address of another.
+        """
+        self._images = {address: seen for address, seen in self._images.items() if address in images}
+        self._ways = {address: way for address, way in self._ways.items() if address in images}
 
     def _spell_symbol(self, address: int) -> str | None:
         stub = self.directory.stub(address)

@@ -33,10 +33,11 @@ DONE: Final = "done"
 BEHIND: Final = (DONE, "return")
 END: Final = 1 << 64
 IMAGE_BYTES: Final = 4096
-STANDS: Final = 10_000
-"""Milliseconds in which a task comes to its point, or to its end."""
+STANDS: Final = 45_000
+"""Milliseconds in which a task comes to its point, or to its end, and its thread can be joined.
 
-JOIN: Final = 5_000
+The guest's clock goes on while the machine has other work, so that nothing is told by them but that it never comes.
+"""
 
 
 @dataclass(slots=True)
@@ -228,7 +229,7 @@ class TaskThreads:
 
     def _join(self, slot: int) -> None:
         batch = Batch()
-        joined = batch.join(slot, JOIN)
+        joined = batch.join(slot, STANDS)
         self._require(self._submit(batch), (joined,))
 
     def _find_points(self, function: str) -> Points:

@@ -257,6 +257,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         '673feb9d76ab ("ftrace: Add :mod: caching infrastructure to trace_array"), by its subject.',
     ),
     "DEFECT-42": KnownDefect("a BPF LSM program lifts what another one denies, by the upper half of what it returns"),
+    "DEFECT-43": KnownDefect("a module's BTF lacks a type, and the types behind it have other ids, for lack of memory"),
 }
 
 

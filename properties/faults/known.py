@@ -14,8 +14,7 @@ __all__ = ["DEFECTS", "KNOWN", "KnownFinding", "defect_of"]
 class KnownFinding:
     """operation: the beginning of its line; told: something in the finding's text; where: something in its call chain.
 
-    All are regular expressions; an empty `where` is for findings that show themselves who is to blame, and for faults
-    of which the kernel tells no chain.
+    All are regular expressions; an empty `where` is for findings that show themselves who is to blame.
     """
 
     defect: str
@@ -23,6 +22,9 @@ class KnownFinding:
     told: str
     where: str = ""
 
+
+NO_CHAIN: Final = r"\A\Z"
+"""The kernel tells of no allocation that is made with __GFP_NOWARN."""
 
 HASHES: Final = r"\b_*ftrace_hash_move_and_update_\w+(\.\w+)* < (.* < )?ftrace_regex_release\b"
 """Where a file of filters is closed, and the hash that was written is put in place of the old one."""
@@ -57,6 +59,7 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
         r"\bregister_ftrace_graph < register_fprobe_ips < bpf_kprobe_multi_link_attach\b",
     ),
     KnownFinding("DEFECT-38", "init_module ", r"says:\s+-EINVAL\b", r"\bftrace_process_locs < ftrace_module_init\b"),
+    KnownFinding("DEFECT-43", "init_module ", r"diverges in outcome [\s\S]* says:\s+-EINVAL\b", NO_CHAIN),
     KnownFinding("DEFECT-34", "delete_module ", r"WARNING: .*\bfprobe_module_callback\+"),
     KnownFinding("DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in sites at step \d+: set_ftrace_", HASHES),
 )

@@ -24,12 +24,14 @@ GRACE_SECONDS = 10.0
 class Explored:
     """What the units of an exploration did.
 
-    tallies: by semantics. findings: by the number of the unit, as are those lost whose process has ended.
+    tallies: by semantics. findings: by the number of the unit, as are those lost whose process has ended. examples: of
+    all units that have come to their ends.
     """
 
     tallies: dict[str, Tally]
     findings: dict[int, Finding] = field(default_factory=dict)
     lost: dict[int, Lost] = field(default_factory=dict)
+    examples: int = 0
 
     @property
     def steps(self) -> int:
@@ -46,6 +48,7 @@ class Explored:
         if isinstance(outcome, Done):
             value: SearchValue = outcome.value
             self.tallies[unit.semantics].add(value.counts)
+            self.examples += value.examples
             if value.finding is not None:
                 self.findings[number] = value.finding
         elif outcome.reason == "refused":

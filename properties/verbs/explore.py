@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         return FAILED
     for tally in explored.tallies.values():
         console.print(rich_table(tally.table()))
-    print_line(console, f"no divergence in {explored.steps} operations")
+    print_line(console, f"no divergence in {explored.steps} operations of {explored.examples} examples")
     return 0
 
 

@@ -141,6 +141,17 @@ def test_a_probe_of_the_scheduler_without_memory_is_known() -> None:
     assert "" == defect_of("unregister_ftrace_graph g1", told, where)
 
 
+def test_a_module_whose_btf_lost_a_type_is_known() -> None:
+    """By its answer, where the kernel does not tell which allocation failed; another is told, and is another's."""
+    told = "bzImage diverges in outcome at step 6: init_module mod1\n  the model says: 0\n  bzImage says: -EINVAL\n"
+    elsewhere = "ftrace_process_locs < ftrace_module_init < load_module"
+
+    assert "DEFECT-43" == defect_of("init_module mod1", told, "")
+    assert "DEFECT-38" == defect_of("init_module mod1", told, elsewhere)
+    assert "" == defect_of("init_module mod1", told, "kernfs_new_node < sysfs_create_bin_file")
+    assert "" == defect_of("delete_module mod1", told, "")
+
+
 def test_a_link_of_fprobes_that_is_closed_without_memory_is_known() -> None:
     """By what still covers its functions, and by who asked for the memory."""
     told = "diverges in sites at step 5: bpf_link_detach l1\n  the model says: foo1 nop\n  k says: foo1 (1) ops:fprobe"

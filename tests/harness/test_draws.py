@@ -17,17 +17,18 @@ from hypothesis.stateful import run_state_machine_as_test
 from hypothesis.strategies import DrawFn
 
 from impl.batched import system as batched
-from properties.hunt.machines import generating, machine_for
+from properties.hunt.machines import STEPS, generating, machine_for
 from properties.hunt.search import INTERLEAVED_ROUNDS, LARGE_ROUNDS, Search, beside
 from properties.hunt.strategies import operations
 from properties.hunt.strategies.drawing import Setting
 from properties.hunt.units import SearchUnit, search_units
+from properties.lockstep.lockstep import Lockstep, Taken
 from properties.lockstep.runners import Reference, reference
 from spec import operations as op
 from spec.globs import record_index
 from spec.inventory import Inventory
 from spec.names import names_of
-from spec.seeds import print_operation
+from spec.seeds import Step, print_operation
 from spec.semantics import PRESETS, Semantics
 from spec.worlds import World, large, synthetic
 
@@ -225,6 +226,26 @@ def test_a_search_begins_narrow() -> None:
 
     assert 300 <= min(wide)
     assert 300 <= min(steps for steps, name in worlds if name == "synthetic-1500")
+
+
+@pytest.mark.parametrize(("before", "most"), [(0, 1), (700, 0)])
+def test_the_simplest_example_is_had_once(before: int, most: int) -> None:
+    """By the first round of the first unit; in no other does an example repeat one step to its end."""
+    taken: dict[Lockstep, list[op.Operation]] = {}
+
+    def step(lockstep: Lockstep, wanted: Step) -> Taken:
+        taken.setdefault(lockstep, []).append(wanted.operation)
+        return stepped(lockstep, wanted)
+
+    stepped = Lockstep.step
+    search = Search(synthetic(), PRESETS["linux-6.1"], [], 1, before=before)
+    with patch.object(Lockstep, "step", step):
+        for _ in range(3):
+            search.round(math.inf, 1)
+    repeats = [max(Counter(operations).values()) for operations in taken.values()]
+
+    assert most == sum(count > STEPS // 2 for count in repeats)
+    assert len(taken) == search.examples
 
 
 def test_only_the_first_units_of_a_setting_begin_narrow() -> None:

@@ -18,7 +18,9 @@ from tests.support.stations import kernel_or_skip
 pytestmark = pytest.mark.vm
 
 OPERATIONS = 600
-SECONDS = 300.0
+SECONDS = 3600.0
+"""The operations are the end of the search, however long a busy machine takes for them."""
+
 LEAST_PERCENT = 75
 
 

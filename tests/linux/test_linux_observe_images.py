@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from impl.linux.architectures.x86_64 import X86_64
+from impl.linux.guest.batch import Batch, Reply
 from impl.linux.instruments.image_files import Attached, DumpedTrampoline, image_file
 from impl.linux.instruments.objects import NotedJump
+from impl.linux.observation import Observer, Spelling
 from impl.linux.probes.disassembly import Helpers, Original, ProgramCall, disassemble
 from impl.linux.probes.symbols import Symbols, Table
 from spec.errors import BadInputError
@@ -51,6 +56,64 @@ HELPERS = Helpers(
     frozenset({0xFFFFFFFF8123F750, 0xFFFFFFFF816056D0}),
     frozenset({0xFFFFFFFF8123F780, 0xFFFFFFFF81605720}),
 )
+
+
+SITE = 0xFFFFFFFF81001000
+NOP = bytes.fromhex("0f1f440000")
+DISABLED = 0xFFFFFFFF82000000
+
+
+class ShowingImage:
+    """A kernel in which one function's site calls an image, or is a nop."""
+
+    def __init__(self) -> None:
+        self.attached = True
+        self.guest = self
+        self.kernel = SimpleNamespace(architecture=X86_64)
+        self.taint = 0
+        self.helpers = HELPERS
+
+    def console(self) -> str:
+        """It says nothing."""
+        return ""
+
+    def read_memory(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The site, or the image."""
+        start, code = COOKIE_6_12
+        site = b"\xe8" + struct.pack("<i", start - SITE - 5) if self.attached else NOP
+        memory = {SITE: site, start: code, DISABLED: bytes(4)}
+        return [memory[address].ljust(length, b"\xcc") for address, length in ranges]
+
+    def observe(self, observer: Observer) -> str | None:
+        """What the site calls directly."""
+        line = b"foo1 (1) R   D   M\t\n\tdirect-->bpf_trampoline_1+0x0/0xac\n" if self.attached else b""
+        observer.add(Batch())((Reply(0, 0, (line,)), Reply(0, 0, (b"0",))))
+        site = observer.sites.get("foo1")
+        return site.entry if site else None
+
+
+def test_an_image_that_comes_to_the_address_of_another_is_read_anew() -> None:
+    """Their bytes may be the same, since the programs that they call come to each other's addresses, too."""
+    names = ["p1"]
+    symbols = SimpleNamespace(at=lambda _: None, address=lambda _: DISABLED)
+    station = ShowingImage()
+    directory = SimpleNamespace(
+        station=station,
+        symbols=symbols,
+        starts=lambda *_: [SITE],
+        named=lambda *_: "foo1",
+        address=lambda _: SITE,
+        stub=lambda _: None,
+    )
+    observer = Observer(cast("Any", directory), Spelling(str, str, lambda call: f"{call.kind}:{names[-1]}"))
+    seen = [station.observe(observer)]
+    names.append("lost while its image stays")
+    seen.append(station.observe(observer))
+    for station.attached in (False, True):
+        names.append("p2")
+        seen.append(station.observe(observer))
+
+    assert ["trampoline:fentry:p1", "trampoline:fentry:p1", None, "trampoline:fentry:p2"] == seen
 
 
 def test_image_of_6_1() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,7 @@ def test_the_verb_prints_the_tally(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [] == list(tmp_path.iterdir())
     for part in ("random seed 7", "rules not reached", "bpf_prog_load", *PRESETS):
         assert part in printed
+    assert re.search(r"^no divergence in [1-9]\d+ operations of [1-9]\d* examples$", printed, re.MULTILINE)
 
 
 def test_a_search_that_does_nothing_proves_nothing(

@@ -30,8 +30,12 @@ LAYOUT = 1
 PROGRAM = "usr/bin/bpftrace"
 LIBRARY = re.compile(r"^\s*(?:\S+ => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 OUTPUT = "/bpftrace.out"
-POLL, SETTLED = 0.1, 1.0
-"""Seconds between two looks at the sites, and how long they must not have changed."""
+POLL = 0.1
+"""Seconds between two looks at the sites."""
+
+STACK = "/proc/{}/stack"
+WAITS = re.compile(rb"\bdo_epoll_p?wait\b")
+"""In its stack when it waits for events of its programs, which it does once all are attached, and not before."""
 
 HEEDED = 10_000
 """Milliseconds after which nothing is detached only if an interrupt had no effect."""
@@ -106,11 +110,13 @@ def trace(bench: Bench, script: str) -> Measured:
 
 
 def _await_attach(bench: Bench, process: int) -> tuple[float, frozenset[str], Reading]:
-    """Wait until the sites do not change any more: seconds from the first change to the last, and what is attached."""
+    """Wait until it waits for events: seconds from the first change of the sites to the last, and what is attached."""
     sites: frozenset[str] = frozenset()
     first = last = began = time.monotonic()
-    while not sites or time.monotonic() - last < SETTLED:
+    waits = False
+    while not (sites and waits):
         time.sleep(POLL)
+        waits = _waits_for_events(bench, process)
         now = bench.enabled()
         if now != sites:
             last = time.monotonic()
@@ -121,6 +127,12 @@ def _await_attach(bench: Bench, process: int) -> tuple[float, frozenset[str], Re
     batch = Batch()
     read = bench.watch.read(batch)
     return last - first, sites, read(bench.guest.submit(batch))
+
+
+def _waits_for_events(bench: Bench, process: int) -> bool:
+    batch = Batch()
+    stack = batch.read_file(STACK.format(process))
+    return WAITS.search(bench.guest.submit(batch)[stack].data[0]) is not None
 
 
 def _has_ended(bench: Bench, process: int) -> bool:

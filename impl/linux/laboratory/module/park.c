@@ -105,8 +105,16 @@ u64 massattach_park_stay(void)
 		wait_event_idle(leave, READ_ONCE(park->leaves));
 	else
 		while (!READ_ONCE(park->leaves))
-			cpu_relax();
+			massattach_points_relax();
 	return park->at;
+}
+
+/* One that is about to sleep may have lost the processor before, and RCU tasks waits for it until it does sleep. */
+static bool falls_asleep(struct park *park)
+{
+	struct task_struct *task = READ_ONCE(park->task);
+
+	return READ_ONCE(park->state) == PARKED && park->sleeps && task && READ_ONCE(task->on_rq);
 }
 
 static long stand_by(u64 slot, u64 milliseconds)
@@ -115,6 +123,8 @@ static long stand_by(u64 slot, u64 milliseconds)
 	struct park *park = &parks[slot];
 	long left = wait_event_timeout(moved, READ_ONCE(park->state) != RUNNING, msecs_to_jiffies(milliseconds));
 
+	for (; left && falls_asleep(park); left--)
+		schedule_timeout_uninterruptible(1);
 	arm(park, none, MASSATTACH_POINTS);
 	return left ? 0 : -ETIMEDOUT;
 }
@@ -148,7 +158,7 @@ long massattach_park_begin(const struct massattach_command *command)
 	return 0;
 }
 
-/* Words: slot, milliseconds: waits until a task stands or is done. */
+/* Words: slot, milliseconds: waits until a task stands, asleep if it is to sleep, or is done. */
 long massattach_park_wait(const struct massattach_command *command)
 {
 	return stand_by(command->words[0] % TASKS, command->words[1]);

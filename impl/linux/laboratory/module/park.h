@@ -13,6 +13,9 @@
 void massattach_points_arm(const u64 *points);
 int massattach_points_init(void);
 
+/* Until an interrupt comes, which may let another task run; tasks stop where interrupts are on. */
+void massattach_points_relax(void);
+
 /* Whether any task wants to stop at an address; whether the present one does, in its own call. */
 bool massattach_park_wants(u64 address);
 bool massattach_park_stops(u64 address, u64 stack, u64 frame);
