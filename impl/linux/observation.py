@@ -14,7 +14,13 @@ from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.guest import Guest
 from impl.linux.laboratory.tuning import untaint
 from impl.linux.probes.disassembly import Disassembly, ProgramCall, disassemble
-from impl.linux.probes.enabled import EnabledFunction, direct_functions, parse_enabled_functions, site_of
+from impl.linux.probes.enabled import (
+    EnabledFunction,
+    direct_functions,
+    parse_enabled_functions,
+    require_sense,
+    site_of,
+)
 from impl.linux.probes.records import RecordReader
 from impl.linux.probes.reports import Kind, parse_reports
 from impl.linux.probes.tracefs import ENABLED
@@ -86,7 +92,9 @@ class Observer:
         def read(replies: Sequence[Reply]) -> bool:
             with legible():
                 self._trampolines = {}
-                self._observe(parse_enabled_functions(replies[enabled].data[0].decode()))
+                functions = parse_enabled_functions(replies[enabled].data[0].decode())
+                require_sense(functions)
+                self._observe(functions)
             return self._has_warned(int(replies[tainted].data[0]))
 
         return read
