@@ -242,7 +242,7 @@ class LoadedProgram:
 class ToldLink:
     """A link as it describes itself. attach_type: one of recorders.ATTACH_TYPES. btf: a module, or `vmlinux`.
 
-    strange: a type that is not that of such links; empty if it is.
+    strange: what no such link can say, as another type; empty if it says nothing of the kind.
 
     cookies: the BTF id of each function, and its cookie, or 0 where the kernel has no place for it.
     """
@@ -260,13 +260,16 @@ def ask_link(guest: Guest, link: int, *, multi: bool) -> ToldLink:
         attach_type, btf, target = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
         pair = target, _read_quad(info, LINK_COOKIE)
         return ToldLink(attach_type, _name_btf(guest, btf), (pair,), _tell_type(info, LINK_TRACING))
-    count = _read_word(_get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0], LINK_COUNT)
+    first = _get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0]
+    count = _read_word(first, LINK_COUNT)
     wanted = _Attribute(LINK_INFO_BYTES).words(LINK_COUNT, count)
     wanted.pointer(LINK_IDS, Out(4 * count)).pointer(LINK_COOKIES, Out(8 * count))
     info, ids, cookies = _get_link_info(guest, link, wanted).data
     attach_type, _, btf = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
     pairs = zip(struct.unpack(f"<{count}I", ids), struct.unpack(f"<{count}Q", cookies), strict=True)
-    return ToldLink(attach_type, _name_btf(guest, btf), tuple(pairs), _tell_type(info, LINK_TRACING_MULTI))
+    same = first[:LINK_IDS] == info[:LINK_IDS]
+    strange = _tell_type(info, LINK_TRACING_MULTI) or ("" if same else "a link that tells other things without arrays")
+    return ToldLink(attach_type, _name_btf(guest, btf), tuple(pairs), strange)
 
 
 def ask_kprobe_multi(guest: Guest, link: int) -> tuple[int, tuple[tuple[int, int], ...], str]:
