@@ -316,7 +316,8 @@ class Attachments:
         names = self.directory.names_of_ids(told.btf)
         targets = {names.get(number, f"{told.btf}:#{number}"): cookie for number, cookie in told.cookies}
         words = sorted(f"{name}:{cookie}" if cookie else name for name, cookie in targets.items())
-        return " ".join([kinds.get(told.attach_type, f"attach type {told.attach_type}"), *words])
+        kind = told.strange or kinds.get(told.attach_type, f"attach type {told.attach_type}")
+        return " ".join([kind, *words])
 
     def detach(self, wanted: op.BpfLinkDetach) -> Outcome:
         """Close the link's only descriptor; then programs that nothing else uses."""

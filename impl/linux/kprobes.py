@@ -44,9 +44,9 @@ def _symbol(directory: Directory, name: str) -> str:
 def info(directory: Directory, link: int) -> str:
     """BPF_OBJ_GET_INFO_BY_FD of a link (KPROBE-10)."""
     try:
-        flags, pairs = commands.ask_kprobe_multi(directory.station.guest, link)
+        flags, pairs, strange = commands.ask_kprobe_multi(directory.station.guest, link)
     except OSError as error:
         return f"-{errno_name(-(error.errno or 0))}"
-    kind = "kretprobe" if flags & AT_RETURN else "kprobe"
+    kind = strange or ("kretprobe" if flags & AT_RETURN else "kprobe")
     names = ((directory.function_at(address), cookie) for address, cookie in pairs)
     return " ".join([kind, *sorted(f"{name}:{cookie}" if cookie else name for name, cookie in names)])

@@ -14,10 +14,17 @@ from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.guest import Guest
 from impl.linux.laboratory.tuning import untaint
 from impl.linux.probes.disassembly import Disassembly, ProgramCall, disassemble
-from impl.linux.probes.enabled import EnabledFunction, direct_functions, parse_enabled_functions, site_of
+from impl.linux.probes.enabled import (
+    EnabledFunction,
+    direct_functions,
+    parse_enabled_functions,
+    require_sense,
+    site_of,
+)
 from impl.linux.probes.records import RecordReader
 from impl.linux.probes.reports import Kind, parse_reports
 from impl.linux.probes.tracefs import ENABLED
+from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
 from spec.sites import Site
 
@@ -86,7 +93,9 @@ class Observer:
         def read(replies: Sequence[Reply]) -> bool:
             with legible():
                 self._trampolines = {}
-                self._observe(parse_enabled_functions(replies[enabled].data[0].decode()))
+                functions = parse_enabled_functions(replies[enabled].data[0].decode())
+                require_sense(functions)
+                self._observe(functions)
             return self._has_warned(int(replies[tainted].data[0]))
 
         return read
@@ -118,12 +127,15 @@ class Observer:
         return self.directory.station.guest
 
     def check(self) -> None:
-        """Look only at what went wrong; a warning that no operation announced is a complaint."""
+        """Look only at what went wrong: a warning that no operation announced, or a program's context that stayed."""
         batch = Batch()
         tainted = batch.read_file(TAINTED)
+        context = batch.read_memory(self.directory.station.run_context, SLOT_BYTES)
         replies = self._guest.submit(batch)
         if self._has_warned(int(replies[tainted].data[0])):
             raise KernelComplaintError(f"the kernel warned in a call:\n{self.warning[-MOST_TOLD:]}")
+        if any(replies[context].data[0]):
+            raise KernelComplaintError("the task that called has the context of a program, and runs none")
 
     def _observe(self, functions: Sequence[EnabledFunction]) -> None:
         """Read the bytes of every site that is shown or was shown before; one that is a nop is left out."""

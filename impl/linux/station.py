@@ -29,6 +29,7 @@ from impl.linux.probes.population import find_sites
 from impl.linux.probes.ringbuffer import Formats, read_formats
 from impl.linux.probes.symbols import KALLSYMS, Symbols, parse_kallsyms, read_module
 from impl.linux.probes.tracefs import AVAILABLE, ROOT, GraphTracer, add_instance
+from spec.abi import SLOT_BYTES
 from spec.errors import BadInputError
 from spec.worlds import World
 
@@ -50,7 +51,7 @@ class Station:
     addresses of those with a site, by the symbol. btfs and btf_fds: by module, None for vmlinux. symbols: with our
     modules as they were loaded first. taint: what the kernel's mask holds when nothing went wrong. holdings: what
     there is at the snapshot. fail_nth: a descriptor of /proc/self/fail-nth, or None. preempts: whether tasks that
-    spin can be preempted.
+    spin can be preempted. run_context: where the agent's task has the context of the program that it runs.
     """
 
     guest: Guest
@@ -75,6 +76,7 @@ class Station:
     holdings: Holdings
     fail_nth: int | None
     preempts: bool
+    run_context: int
 
     @property
     def injects(self) -> bool:
@@ -160,6 +162,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         holdings=holding.read(),
         fail_nth=open_fail_nth(guest),
         preempts=can_preempt(guest),
+        run_context=_find_run_context(guest, symbols, vmlinux),
     )
     guest.snapshot(symbols.address("rcu_state") + vmlinux.member_offset("rcu_state", "gp_seq"))
     return station
@@ -185,6 +188,13 @@ def _load(guest: Guest, modules: Modules, symbols: Symbols) -> Symbols:
         control.load_module(guest, modules, name, symbols.address)
         symbols = symbols.with_module(name, read_module(guest, name, image))
     return symbols
+
+
+def _find_run_context(guest: Guest, symbols: Symbols, vmlinux: Btf) -> int:
+    """The address of the member bpf_ctx of the agent's task, which is the first one behind init_task."""
+    tasks = vmlinux.member_offset("task_struct", "tasks")
+    (link,) = guest.read_memory([(symbols.address("init_task") + tasks, SLOT_BYTES)])
+    return int.from_bytes(link, "little") - tasks + vmlinux.member_offset("task_struct", "bpf_ctx")
 
 
 def _bind(architecture: Architecture, recorder: RecordMap, vmlinux: Btf, core: Btf) -> Bindings:

@@ -40,8 +40,8 @@ class Accepted:
 class AcceptingRule:
     """Mutants of any function that a glob matches. Patterns match as a whole.
 
-    target: of the callee; text: of the instruction; here and behind: of something that is called in its block, and in
-    the one behind it.
+    target: of the callee; text: of the instruction; before: of those right before it in its block, with semicolons
+    between them; here and behind: of something that is called in its block, and in the one behind it.
     """
 
     changes: tuple[Change, ...]
@@ -50,6 +50,7 @@ class AcceptingRule:
     function: str = "*"
     target: str = ""
     text: str = ""
+    before: str = ""
     here: str = ""
     behind: str = ""
 
@@ -84,6 +85,7 @@ def _matches(rule: AcceptingRule, mutant: Mutant) -> bool:
         and fnmatchcase(mutant.stem, rule.function)
         and (not rule.target or re.fullmatch(rule.target, mutant.target) is not None)
         and (not rule.text or re.fullmatch(rule.text, mutant.text) is not None)
+        and (not rule.before or re.fullmatch(rule.before, "; ".join(mutant.before)) is not None)
         and _is_called(rule.here, mutant.near[:1])
         and _is_called(rule.behind, mutant.near[2:])
     )

@@ -25,8 +25,8 @@ class MutantRecord:
     """A mutant, and what became of it.
 
     name: of a named one, else empty. source, function, at, change, text, target, code, old, new: see Mutant. covering:
-    fixed runs that execute it. verdict, aspect, run, runs, steps, told: see Judged; lost: its process gave no verdict.
-    seconds: of work. accepted: why a survivor is accepted, else empty.
+    fixed runs in which it may make a difference. verdict, aspect, run, runs, steps, told: see Judged; lost: its process
+    gave no verdict. seconds: of work. accepted: why a survivor is accepted, else empty.
     """
 
     kernel: str

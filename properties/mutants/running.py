@@ -17,8 +17,8 @@ from properties.work.units import Done
 
 __all__ = ["FIXED_SECONDS", "Chosen", "run_mutants"]
 
-FIXED_SECONDS = 45.0
-"""For the fixed runs of a mutant, the shortest first; search comes then."""
+FIXED_SECONDS = 90.0
+"""For the fixed runs of a mutant; search comes then."""
 
 ACCEPTED_SECONDS = 15.0
 """For those of a mutant that may survive: what kills others does so in their first runs."""
@@ -57,7 +57,7 @@ def run_mutants(
         if each is None:
             return None
         mutant = each.mutant
-        runs = tuple(run.name for run in survey.runs_of(mutant.block))
+        runs = tuple(run.name for run in survey.runs_of(mutant))
         accepted = not each.name and bool(reason_for(mutant))
         changes = ((mutant.address, mutant.new),)
         seconds = min(fixed_seconds, ACCEPTED_SECONDS) if accepted else fixed_seconds

@@ -17,13 +17,11 @@ from properties.systems.naming import OWN_KERNEL, own_files, semantics_named
 from spec.semantics import Semantics
 from spec.worlds import World
 
-__all__ = ["Subject"]
+__all__ = ["TELLS_OBJECTS", "Subject"]
 
-TELLS_OBJECTS = "slub_debug=U,kmalloc-32,kmalloc-64,kmalloc-2k"
-"""So that the kernel tells who allocated entries of hashes, hashes, the programs of an image, and what is as large.
-
-Images themselves go by kfree_rcu(), for which nobody can wait in older kernels.
-"""
+SIZES = ("32", "64", "96", "128", "192", "256", "512", "1k", "2k")
+TELLS_OBJECTS = f"slub_debug=U,{','.join(f'kmalloc-{size}' for size in SIZES)}"
+"""So that the kernel tells who allocated an object: a hash, its entries, a trampoline, an image, a link, an ops."""
 
 PATIENCE = 25.0
 """Seconds that a mutant may take for an answer: what the kernel itself does takes a few."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from impl import linux
+from impl.linux.architectures import Change
 from impl.linux.host import cache
 from impl.linux.instruments import code
 from impl.linux.instruments.code import find_code
-from impl.linux.instruments.mutants import Candidates, find_mutants
+from impl.linux.instruments.mutants import Candidates, Mutant, find_mutants
 from properties.kernels.conformance import Conforming
 from properties.kernels.coverage import Coverage
 from properties.mutants.subject import Subject
@@ -29,6 +31,12 @@ __all__ = ["CandidatesUnit", "ExecutedUnit", "MutantSurvey", "ReachedRun", "make
 RUNS_OF_A_UNIT: Final = 8
 KEPT, MOST_KEPT = "reached-", 6
 MOST_BYTES: Final = 1 << 20
+SHORT_ONES: Final = 2
+OWN_WEIGHT: Final = 10
+"""How many blocks elsewhere one of the mutant's own function counts for, beside itself."""
+
+SHORTEST: Final = 0.1
+"""Seconds; a run that takes less is counted so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +52,58 @@ class ReachedRun:
     falls: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MutantSurvey:
     """What is known of a kernel before a mutant is made: its fixed runs, the shortest first, and its mutants."""
 
     runs: tuple[ReachedRun, ...]
     candidates: Candidates
 
-    def runs_of(self, block: int) -> tuple[ReachedRun, ...]:
-        """The runs that execute a block, the shortest first."""
-        return tuple(run for run in self.runs if block in run.blocks and not run.falls)
+    def runs_of(self, mutant: Mutant) -> tuple[ReachedRun, ...]:
+        """The runs that may see it: the two shortest, as any run sees most mutants, and then those that differ most.
+
+        The next is always the one that, for its time, executes most blocks of the mutant's function, and of its source
+        file, that those before it have not. Where none is left that adds to them, they are counted anew.
+        """
+        needed, own, around = _needed_blocks(mutant), self._blocks[mutant.function], self._blocks[mutant.source]
+        waiting = [run for run in self.runs if not run.falls and needed.issubset(run.blocks)]
+        blocks = {run.name: around.intersection(run.blocks) for run in waiting}
+        ordered, waiting = waiting[:SHORT_ONES], waiting[SHORT_ONES:]
+        seen = frozenset[int]().union(*(blocks[run.name] for run in ordered))
+
+        def gain(run: ReachedRun) -> float:
+            new = blocks[run.name] - seen
+            return (len(new) + OWN_WEIGHT * len(own & new)) / max(run.seconds, SHORTEST)
+
+        while waiting:
+            best = max(waiting, key=gain)
+            if seen and not gain(best):
+                seen = frozenset()
+                continue
+            ordered.append(best)
+            waiting.remove(best)
+            seen |= blocks[best.name]
+        return tuple(ordered)
 
     @property
     def executed(self) -> frozenset[int]:
         """The blocks that some run executes."""
         return frozenset(block for run in self.runs if not run.falls for block in run.blocks)
+
+    @cached_property
+    def _blocks(self) -> Mapping[str, frozenset[int]]:
+        """The blocks of each source file, and of each function, in which something can be changed."""
+        found: dict[str, set[int]] = {}
+        for mutant in self.candidates.mutants:
+            for place in (mutant.source, mutant.function):
+                found.setdefault(place, set()).add(mutant.block)
+        return {place: frozenset(blocks) for place, blocks in found.items()}
+
+
+def _needed_blocks(mutant: Mutant) -> frozenset[int]:
+    """The blocks that a run executes in which it makes a difference: a jump that is never made was made, and so on."""
+    way = {Change.NEVER: mutant.ways[:1], Change.ALWAYS: mutant.ways[1:]}.get(mutant.change, ())
+    return frozenset((mutant.block, *way))
 
 
 @dataclass(frozen=True, slots=True)

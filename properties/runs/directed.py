@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from properties.runs.conflicts import CONFLICTS, CONFLICTS_OF_MANY
 from properties.runs.corpus import FixedRun, fixed_run
 from properties.runs.fprobes import FPROBES
+from properties.runs.graph_users import GRAPH_USERS
 from properties.runs.staying import STAYING
 from spec.prototypes import Prototype
 from spec.semantics import Semantics
@@ -28,7 +29,7 @@ def directed(semantics: Semantics) -> Iterator[FixedRun]:
     runs = (
         *(
             (make.__name__.lstrip("_"), small, make(semantics))
-            for make in (*_SYNTHETIC, *STAYING, *CONFLICTS, *FPROBES)
+            for make in (*_SYNTHETIC, *GRAPH_USERS, *STAYING, *CONFLICTS, *FPROBES)
         ),
         *((f"limit_of_{kind}", small, _limit(kind, semantics)) for kind in _kinds(semantics)),
         *((make.__name__.lstrip("_"), large, make(semantics)) for make in (*_WIDE, *CONFLICTS_OF_MANY)),
@@ -90,33 +91,6 @@ def _batch_over_a_full_function(s: Semantics) -> Lines:
     yield "bpf_link_create l0 m foo1 foo2 foo6 -> 0"
     yield "call foo2 1 2"
     yield "bpf_link_detach l0 -> 0"
-
-
-def _graph_users_up_to_the_limit(s: Semantics) -> Lines:
-    """One user more than there are slots; a slot that comes back goes to the next one (GRAPH-1, GRAPH-3)."""
-    for number in range(1, s.graph_users + 1):
-        yield f"register_ftrace_graph g{number} filter=foo{number % 3 + 1} -> 0"
-    yield f"register_ftrace_graph more -> {'-EBUSY' if s.graph_users == 1 else '-ENOSPC'}"
-    yield "call foo1 1"
-    yield "unregister_ftrace_graph g1 -> 0"
-    yield "register_ftrace_graph more -> 0"
-    yield "call foo1 1"
-    yield "call outer 1"
-
-
-def _graph_slots_go_round(s: Semantics) -> Lines:
-    """The slot free longest is next, so after as many registrations as there are slots the order changes (GRAPH-3)."""
-    yield "register_ftrace_graph stays filter=foo1 -> 0"
-    if s.graph_users == 1:
-        return
-    for number in range(s.graph_users + 2):
-        yield f"register_ftrace_graph g{number} filter=foo* -> 0"
-        yield "call foo1 1"
-        yield f"unregister_ftrace_graph g{number} -> 0"
-        if number == s.graph_users // 2:
-            yield "unregister_ftrace_graph stays -> 0"
-            yield "register_ftrace_graph stays filter=foo1 -> 0"
-    yield "call foo1 1"
 
 
 def _extension_is_alone(s: Semantics) -> Lines:
@@ -463,6 +437,20 @@ def _links_over_every_function(s: Semantics) -> Lines:
     yield from calls
 
 
+def _modules_come_one_after_another(_: Semantics) -> Lines:
+    """Modules that come behind others that have come, and go from between them, have all of their sites (MODULE-1)."""
+    every = "wide101 wide102 wide103"
+    for come, goes in (((1, 2, 3), 2), ((2,), 1), ((1,), 3), ((3,), 1)):
+        yield from (f"delete_module mod{number}" for number in (1, 2, 3) if come == (1, 2, 3))
+        yield from (f"init_module mod{number} -> 0" for number in come)
+        yield "ftrace_ops o1"
+        yield f"ftrace_set_filter_ips o1 {every} reset -> 0"
+        yield "register_ftrace_function o1 -> 0"
+        yield from (f"call {function} 1 -> ops:o1 body =1" for function in every.split())
+        yield "unregister_ftrace_function o1 -> 0"
+        yield f"delete_module mod{goes} -> 0"
+
+
 _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _attach_fails_at_every_point,
     _batch_detach_fails_in_part,
@@ -473,8 +461,6 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
     _extension_is_alone,
     _ftrace_dies,
     _ftrace_dies_of_a_detach,
-    _graph_slots_go_round,
-    _graph_users_up_to_the_limit,
     _handshake_fails_half_way,
     _images_settle,
     _ipmodify_filter_of_one_function,
@@ -487,5 +473,6 @@ _SYNTHETIC: tuple[Callable[[Semantics], Lines], ...] = (
 _WIDE: tuple[Callable[[Semantics], Lines], ...] = (
     _direct_functions_grow,
     _links_over_every_function,
+    _modules_come_one_after_another,
     _rounds_of_256_sites,
 )

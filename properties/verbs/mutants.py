@@ -28,8 +28,9 @@ RANDOM_SEED: Final = 1
 DETAILS = """
 A mutant is one instruction of a function that implements mass attach: a conditional jump that goes the other way, or
 always one, a call or a store left out, another constant in a comparison, another errno or none. It is poked into a
-guest's memory before each run; no kernel is built. It is judged by the fixed runs that execute the instruction, the
-shortest first, then by random search. What the fixed runs execute is measured once, and kept in the cache.
+guest's memory before each run; no kernel is built. It is judged by the fixed runs in which it may make a difference,
+those first that differ most from each other, then by random search. What the fixed runs execute is measured once, and
+kept in the cache.
 
 Survivors that nothing can see stand in properties/mutants/accepted.json, each with its reason. With --named the
 mutants are bugs that the kernel once had, found in its code by what stands there.

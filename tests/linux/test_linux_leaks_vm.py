@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from impl import linux
+from impl.linux.observation import KernelComplaintError
 from impl.linux.station import Station
 from impl.linux.system import Linux
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
+from properties.mutants.subject import TELLS_OBJECTS
 from properties.runs.directed import wide
 from properties.systems.kernels import like_a_kernel
 from spec.border import bordered
@@ -75,6 +77,32 @@ def test_what_is_not_freed_is_found(station: Station) -> None:
     (found,) = left_by(station, ALL)
     assert "in kallsyms: bpf_trampoline_" in found.observed
     assert " bytes of JIT memory" in found.observed
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_images_that_are_not_freed_are_found(name: str) -> None:
+    """Where one can wait for kfree_rcu(), and the kernel tells who allocates; nothing else is left."""
+    observed = linux.station_of(replace(kernel_or_skip(name), parameters=TELLS_OBJECTS), synthetic())
+    waits = bool(observed.symbols.addresses("kvfree_rcu_barrier"))
+    assert [] == left_by(observed, ALL)
+
+    observed.guest.change([(observed.symbols.address("kvfree_call_rcu"), RETURN)])
+    found = [divergence.observed for divergence in left_by(observed, ALL)]
+    assert waits == any("allocated by bpf_tramp" in each for each in found)
+    linux.close()
+
+
+def test_a_context_that_stays_is_found(station: Station) -> None:
+    """A call leaves the task that made it without the context of a program."""
+    semantics = PRESETS[station.kernel.name]
+    system = Linux(station, synthetic(), semantics)
+    for line in ("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo1"):
+        assert Ok() == system.apply(parse_operation(line))
+    system.call("foo1", (1,))
+
+    station.guest.poke(station.run_context, b"\x01")
+    with pytest.raises(KernelComplaintError, match="has the context of a program, and runs none"):
+        system.call("foo2", (1, 2))
 
 
 def test_records_and_their_pages_are_counted(station: Station) -> None:

@@ -16,6 +16,7 @@ from impl.linux.probes.enabled import (
     Pointer,
     direct_functions,
     parse_enabled_functions,
+    require_sense,
     site_of,
 )
 from impl.linux.probes.symbols import Place, Table, module_sections, module_table, parse_kallsyms
@@ -216,6 +217,34 @@ def test_enabled_functions_malformed(line: str) -> None:
     """A line of an unknown form is bad input, with the line."""
     with pytest.raises(BadInputError, match="enabled_functions: cannot read the line"):
         parse_enabled_functions(line)
+
+
+OWN = "f (1)  \ttramp: 0xffffffffc020e000 (g+0x0/0x20)"
+SHARED = "f (2)  ->arch_ftrace_ops_list_func+0x0/0x1d0"
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (f"{OWN} ->g+0x0/0x20", ""),
+        (f"{OWN} ->ftrace_ops_assist_func+0x0/0x20", ""),
+        (ENABLED_6_12, ""),
+        (ENABLED_7_3, ""),
+        (OWN, "what the trampoline of f calls cannot be so"),
+        (f"{OWN} ->h+0x0/0x20", "what the trampoline of f calls cannot be so"),
+        ("f (2)  ->g+0x0/0x20", "what the trampoline of f calls cannot be so"),
+        ("f (1)  \ttramp: g+0x0/0x20 (h+0x0/0x20) ->h+0x0/0x20", "what the trampoline of f calls cannot be so"),
+        (f"{SHARED}\n\tdirect-->0xffffffffc020f000", "what f goes to directly has no name in kallsyms"),
+    ],
+)
+def test_what_enabled_functions_cannot_say(text: str, mistake: str) -> None:
+    """A trampoline calls another one's func, or none where one is called; an image has no name."""
+    functions = parse_enabled_functions(text)
+    if not mistake:
+        require_sense(functions)
+        return
+    with pytest.raises(BadInputError, match=mistake):
+        require_sense(functions)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from impl.linux.architectures import Change
 from impl.linux.guest.guest import GuestDiedError
+from impl.linux.instruments.mutants import Candidates
 from impl.linux.observation import EmulatorLimitError, KernelComplaintError
 from impl.planted import SYSTEMS
 from properties.__main__ import main
@@ -76,14 +77,39 @@ def test_functions_are_chosen_by_globs() -> None:
         in_function(mutants, "nowhere")
 
 
-def test_the_runs_of_a_block() -> None:
-    """The shortest comes first; one in which the kernel itself falls judges none."""
-    runs = (ReachedRun("a", 1.0, (1, 2)), ReachedRun("b", 2.0, (2,)), ReachedRun("c", 3.0, (2, 3), "it fell"))
-    survey = MutantSurvey(runs, candidates=None)  # type: ignore[arg-type]
+def made_survey(*runs: ReachedRun) -> MutantSurvey:
+    """A survey of these runs, in a kernel with some mutants."""
+    return MutantSurvey(runs, Candidates(tuple(made_mutant(number) for number in range(9)), 0))
 
-    assert runs[:2] == survey.runs_of(2)
-    assert () == survey.runs_of(3)
-    assert frozenset({1, 2}) == survey.executed
+
+def test_the_runs_of_a_mutant() -> None:
+    """After the two shortest those come first that add most for their time; none in which the kernel falls."""
+    blocks = [BASE + number for number in range(6)]
+    runs = (
+        ReachedRun("elsewhere", 0.5, (blocks[2],)),
+        ReachedRun("short", 1.0, tuple(blocks[:2])),
+        ReachedRun("same", 1.5, tuple(blocks[:2])),
+        ReachedRun("falls", 1.5, (blocks[1],), "it fell"),
+        ReachedRun("little", 2.0, tuple(blocks[:3])),
+        ReachedRun("much", 2.5, tuple(blocks)),
+        ReachedRun("long", 9.0, tuple(blocks)),
+    )
+    survey = made_survey(*runs)
+
+    assert ["short", "same", "much", "little", "long"] == [run.name for run in survey.runs_of(made_mutant(1))]
+    assert frozenset(blocks) == survey.executed
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [(Change.INVERTED, ["there", "behind"]), (Change.NEVER, ["there"]), (Change.ALWAYS, ["behind"])],
+)
+def test_a_jump_is_judged_by_runs_in_which_it_makes_a_difference(change: Change, seen: list[str]) -> None:
+    """One that is never made by those that made it, and one that is always made by those that went on."""
+    survey = made_survey(ReachedRun("there", 1.0, (BASE, BASE + 8)), ReachedRun("behind", 2.0, (BASE, BASE + 4)))
+    jump = made_mutant(0, change, ways=(BASE + 8, BASE + 4))
+
+    assert seen == [run.name for run in survey.runs_of(jump)]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +190,17 @@ def test_a_rule_speaks_of_what_is_called_nearby() -> None:
 
     assert "equivalent" == reason(here="a", behind="__mutex_.*") == reason(function="function0")
     assert ["", "", ""] == [reason(here="b"), reason(behind="b"), reason(text="je .*")]
+
+
+def test_a_rule_speaks_of_the_instructions_before() -> None:
+    """As of a jump behind the counter that allows preemption."""
+    jump = made_mutant(0, Change.NEVER, text="je 0x10", before=("mov eax, 1", "dec dword ptr gs:[rip + 8]"))
+    why = "equivalent", "the same"
+
+    def reason(before: str) -> str:
+        return AcceptedFile((AcceptingRule((Change.NEVER,), *why, before=before),), ()).reason_for(jump)
+
+    assert ["equivalent", "equivalent", ""] == [reason(".*; dec .*"), reason(".*rip.*"), reason("dec .*")]
 
 
 def test_the_file_of_accepted_survivors() -> None:

@@ -50,7 +50,10 @@ SLEEPABLE = 1 << 4
 TRACE_KPROBE_MULTI, KPROBE_MULTI_RETURN = 42, 1
 NAME_BYTES = 16
 
-# offsets in struct bpf_link_info
+# enum bpf_link_type
+LINK_TRACING, LINK_KPROBE_MULTI, LINK_TRACING_MULTI = 2, 8, 15
+
+# offsets in struct bpf_link_info, whose first word is the type
 LINK_INFO_BYTES, LINK_ATTACH_TYPE, LINK_COUNT, LINK_COOKIE, LINK_IDS, LINK_COOKIES = 64, 16, 20, 32, 32, 48
 KPROBE_ADDRESSES, KPROBE_COUNT, KPROBE_FLAGS, KPROBE_COOKIES = 16, 24, 28, 40
 
@@ -239,12 +242,15 @@ class LoadedProgram:
 class ToldLink:
     """A link as it describes itself. attach_type: one of recorders.ATTACH_TYPES. btf: a module, or `vmlinux`.
 
+    strange: what no such link can say, as another type; empty if it says nothing of the kind.
+
     cookies: the BTF id of each function, and its cookie, or 0 where the kernel has no place for it.
     """
 
     attach_type: int
     btf: str
     cookies: tuple[tuple[int, int], ...]
+    strange: str
 
 
 def ask_link(guest: Guest, link: int, *, multi: bool) -> ToldLink:
@@ -252,25 +258,38 @@ def ask_link(guest: Guest, link: int, *, multi: bool) -> ToldLink:
     if not multi:
         info = _get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0]
         attach_type, btf, target = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
-        return ToldLink(attach_type, _name_btf(guest, btf), ((target, _read_quad(info, LINK_COOKIE)),))
-    count = _read_word(_get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0], LINK_COUNT)
+        pair = target, _read_quad(info, LINK_COOKIE)
+        return ToldLink(attach_type, _name_btf(guest, btf), (pair,), _tell_type(info, LINK_TRACING))
+    first = _get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0]
+    count = _read_word(first, LINK_COUNT)
     wanted = _Attribute(LINK_INFO_BYTES).words(LINK_COUNT, count)
     wanted.pointer(LINK_IDS, Out(4 * count)).pointer(LINK_COOKIES, Out(8 * count))
     info, ids, cookies = _get_link_info(guest, link, wanted).data
     attach_type, _, btf = struct.unpack_from("<III", info, LINK_ATTACH_TYPE)
     pairs = zip(struct.unpack(f"<{count}I", ids), struct.unpack(f"<{count}Q", cookies), strict=True)
-    return ToldLink(attach_type, _name_btf(guest, btf), tuple(pairs))
+    same = first[:LINK_IDS] == info[:LINK_IDS]
+    strange = _tell_type(info, LINK_TRACING_MULTI) or ("" if same else "a link that tells other things without arrays")
+    return ToldLink(attach_type, _name_btf(guest, btf), tuple(pairs), strange)
 
 
-def ask_kprobe_multi(guest: Guest, link: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """BPF_OBJ_GET_INFO_BY_FD of a fprobe's link: its flags, and each address with its cookie; OSError."""
+def ask_kprobe_multi(guest: Guest, link: int) -> tuple[int, tuple[tuple[int, int], ...], str]:
+    """BPF_OBJ_GET_INFO_BY_FD of a fprobe's link: its flags, and each address with its cookie; OSError.
+
+    The last is as in ToldLink.
+    """
     count = _read_word(_get_link_info(guest, link, _Attribute(LINK_INFO_BYTES)).data[0], KPROBE_COUNT)
     wanted = _Attribute(LINK_INFO_BYTES).words(KPROBE_COUNT, count)
     if count:
         wanted.pointer(KPROBE_ADDRESSES, Out(8 * count)).pointer(KPROBE_COOKIES, Out(8 * count))
     info, *arrays = _get_link_info(guest, link, wanted).data
     addresses, cookies = (struct.unpack(f"<{count}Q", array) for array in arrays) if count else ((), ())
-    return _read_word(info, KPROBE_FLAGS), tuple(zip(addresses, cookies, strict=True))
+    pairs = tuple(zip(addresses, cookies, strict=True))
+    return _read_word(info, KPROBE_FLAGS), pairs, _tell_type(info, LINK_KPROBE_MULTI)
+
+
+def _tell_type(info: bytes, usual: int) -> str:
+    number = _read_word(info, 0)
+    return "" if number == usual else f"link type {number}"
 
 
 def _get_link_info(guest: Guest, link: int, info: _Attribute) -> Reply:

@@ -20,6 +20,7 @@ __all__ = [
     "Pointer",
     "direct_functions",
     "parse_enabled_functions",
+    "require_sense",
     "site_of",
 ]
 
@@ -30,6 +31,7 @@ POINTER = r"(?:0x[0-9a-f]+|[^\s()+{}]+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[^\]]+\])?)
 LINE = re.compile(r"(?P<symbol>\S+)(?: \[(?P<module>[^\]]+)\])? \((?P<count>\d+)\)(?P<letters>[ RIDOM]*)(?P<rest>.*)")
 TRAMPOLINE = re.compile(rf"(?P<kind>tramp|ops): (?P<at>{POINTER}) \((?P<func>{POINTER})\)(?: ->(?P<calls>{POINTER}))?")
 CALLER = re.compile(rf" ?->(?P<calls>{POINTER})")
+LIST, ASSIST = "arch_ftrace_ops_list_func", "ftrace_ops_assist_func"
 DIRECT = re.compile(rf"\tdirect(?P<jmp>\(jmp\))?-->(?P<entry>{POINTER})")
 
 
@@ -131,6 +133,25 @@ def _parse_pointer(text: str) -> Pointer:
     span, _, module = rest.partition(" ")
     offset, _, size = span.partition("/")
     return Pointer(symbol, int(offset, 16), int(size, 16), module.strip("[]") or None)
+
+
+def require_sense(functions: Sequence[EnabledFunction]) -> None:
+    """BadInputError for what no site can have that works, whoever is there.
+
+    What a site goes to directly, an image or a trampoline of ours, has a name in kallsyms. An ops' own trampoline calls
+    its func, or what calls that with protection; the kernel's trampolines of one ops call none. The common caller
+    calls the list of ops.
+    """
+    for function in functions:
+        own, calls = function.trampoline, function.calls
+        if function.entry and function.entry.symbol is None:
+            raise BadInputError(f"enabled_functions: what {function.symbol} goes to directly has no name in kallsyms")
+        if own and own.at.symbol is None:
+            right = own.calls is not None and own.calls.symbol in {own.func.symbol, ASSIST}
+        else:
+            right = own.calls is None if own else calls is not None and calls.symbol == LIST
+        if not right:
+            raise BadInputError(f"enabled_functions: what the trampoline of {function.symbol} calls cannot be so")
 
 
 def site_of(function: EnabledFunction, code: SiteCode, entry: int | None, spell: Callable[[int], str]) -> Site:

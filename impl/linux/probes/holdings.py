@@ -1,7 +1,8 @@
 """What the kernel holds for ftrace and BPF: memory of the JIT, names, links, records, and objects of its allocators.
 
 Names that kallsyms has of BPF's programs and images and of ops' own trampolines are read from the lists that it walks,
-which takes no search of all symbols. Who allocated an object is known where the kernel was booted with slub_debug=U.
+which takes no search of all symbols. Who allocated an area is always told; who an object, where the kernel was booted
+with slub_debug=U.
 """
 
 from __future__ import annotations
@@ -26,12 +27,25 @@ IMAGES, TRAMPOLINES = "bpf_kallsyms", "ftrace_ops_trampoline_list"
 TABLE, EMPTY, OF_TABLE = "direct_functions", "empty_hash", "alloc_ftrace_hash"
 RECORDS, COUNTED = f"{ROOT}/dyn_ftrace_total_info", ("records", "pages of records", "groups of pages of records")
 SLABS, TRACES = "/proc/slabinfo", "/sys/kernel/debug/slab/{}/alloc_traces"
+AREAS, AREA = "/proc/vmallocinfo", re.compile(r"^\S+ +\d+ (\w+)", re.MULTILINE)
+"""Areas of vmalloc() and of code, with who allocated each."""
+
 SHRINK, QUARANTINE = "/sys/kernel/slab/{}/shrink", "kasan_quarantine_remove_cache"
 CACHE = re.compile(r"^(kmalloc-(?:rnd-\d+-)?\d+k?) ", re.MULTILINE)
 SITE = re.compile(r"^ *(\d+) (\w+)", re.MULTILINE)
 NUMBER = re.compile(r"-?\d+")
-ALLOCATES = re.compile(r".*(ftrace|trampoline|tramp_|tracing_(prog|multi|link)|hash_entry).*")
+ALLOCATES = re.compile(r".*(ftrace|trampoline|tramp_|tracing_(prog|multi|link)|hash_entry|jit_alloc_exec).*")
 """Functions whose allocations are counted; inlined ones count as the function that they are in."""
+
+BARRIER = "kvfree_rcu_barrier"
+IMAGE_BYTES, MAKES_IMAGES = 1024, frozenset({"bpf_trampoline_update", "bpf_tramp_image_alloc"})
+"""Images go by kfree_rcu(): in a kernel without that barrier nobody can wait until they have gone."""
+
+STACK_BYTES, MAKES_STACKS = 2048, frozenset({"register_ftrace_graph", "ftrace_graph_init_idle_task"})
+"""Tasks keep the shadow stacks that they got with the first user of the graph tracer."""
+
+KEEPERS = frozenset({"ftrace_free_mem", "arch_ftrace_update_trampoline"})
+"""What a module's init functions were is noted until it goes; an ops that is not dynamic keeps its trampoline."""
 
 DYNAMIC = 1 << 1
 """FTRACE_OPS_FL_DYNAMIC."""
@@ -147,17 +161,26 @@ class HoldingsReader:
         # KASAN keeps what was freed, as if it were in use, until its cache is shrunk (mm/kasan/quarantine.c).
         for name in self._caches if self._symbols.addresses(QUARANTINE) else ():
             batch.write_file(SHRINK.format(name), b"1")
-        traces = [batch.read_file(TRACES.format(name)) for name in self._caches]
+        traces = {name: batch.read_file(TRACES.format(name)) for name in self._caches}
+        areas = batch.read_file(AREAS)
 
         def count(replies: Sequence[Reply]) -> Counter[str]:
-            found: Counter[str] = Counter()
-            for trace in traces:
+            callers = AREA.findall(replies[areas].data[0].decode()) if replies[areas].value >= 0 else ()
+            found = Counter(each for each in callers if ALLOCATES.fullmatch(each) and each not in KEEPERS)
+            for name, trace in traces.items():
                 for number, function in SITE.findall(replies[trace].data[0].decode()):
-                    if ALLOCATES.fullmatch(function):
+                    if ALLOCATES.fullmatch(function) and not self._stays(name, function):
                         found[function] += int(number)
             return found
 
         return count
+
+    def _stays(self, cache: str, function: str) -> bool:
+        """Whether objects of a cache that this function has allocated may be there once all is undone and settled."""
+        size = _read_size(cache)
+        images = size == IMAGE_BYTES and function in MAKES_IMAGES and not self._symbols.addresses(BARRIER)
+        stacks = size >= STACK_BYTES and function in MAKES_STACKS
+        return images or stacks or function in KEEPERS
 
     def _add_table(self, batch: Batch) -> Callable[[Sequence[Reply]], int]:
         """The address of what direct_functions is; 0 for the empty hash that it is at first."""
