@@ -257,6 +257,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         '673feb9d76ab ("ftrace: Add :mod: caching infrastructure to trace_array"), by its subject.',
     ),
     "DEFECT-42": KnownDefect("a BPF LSM program lifts what another one denies, by the upper half of what it returns"),
+    "DEFECT-43": KnownDefect("an image is freed under a task that came to it before and then sleeps in a program"),
 }
 
 
