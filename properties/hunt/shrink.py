@@ -158,6 +158,7 @@ def _shrink_in_place(trial: Trial, best: Best) -> Best:
         best = _drop_steps(trial, best)
         best = _drop_pairs(trial, best)
         best = _merge_names(trial, best)
+        best = _exchange_kinds(trial, best)
         best = _simplify(trial, best)
         best = _rename(trial, best)
     return best
@@ -221,6 +222,15 @@ def _merge_names(trial: Trial, best: Best) -> Best:
         pairs = ((one, two) for one, two in permutations(makers, 2) if one[1].space == two[1].space in MERGED)
         merged = (_merge(best[0], at, gone, kept) for (at, gone), (_, kept) in pairs)
         accepted = next(filter(None, map(trial.diverges, merged)), None)
+    return best
+
+
+def _exchange_kinds(trial: Trial, best: Best) -> Best:
+    """Make all programs of one kind, if that takes fewer steps: two fentry programs fill what one session does."""
+    for kind in op.KINDS:
+        alike = tuple(replace(step, kind=kind) if isinstance(step, op.BpfProgLoad) else step for step in best[0])
+        accepted = trial.diverges(alike) if alike != best[0] else None
+        best = accepted if accepted and len(accepted[0]) < len(best[0]) else best
     return best
 
 

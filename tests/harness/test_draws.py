@@ -112,7 +112,7 @@ def test_examples_have_many_of_one_thing() -> None:
     tramps = [{n.text for o in e.drawn for n in names_of(o, "names") if n.space == "tramp"} for e in found]
 
     assert 5 <= sum(len({one.ops for one in example.of(op.FtraceOps)}) >= 5 for example in found)
-    assert 3 <= sum(len({one.user for one in example.of(op.RegisterFtraceGraph)}) >= 5 for example in found)
+    assert 5 <= sum(len({one.user for one in example.of(op.RegisterFtraceGraph)}) >= 5 for example in found)
     assert 17 <= max(len({one.user for one in example.of(op.RegisterFtraceGraph)}) for example in found)
     assert 45 <= max(len(example.of(op.BpfProgLoad)) for example in found)
     assert 4 <= max(map(len, tramps))

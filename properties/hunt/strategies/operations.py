@@ -451,7 +451,7 @@ def _fill(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     function, kind = a_function(draw, at), pick(draw, bpf.attaching_kinds(at.semantics))
     taken = sum(function in link.functions for link in at.inventory.links.values())
     room = (at.semantics.max_links - taken) // (2 if kind == "fsession" else 1)
-    count = max(room - pick(draw, (0, 1, 2)), 0)
+    count = max(room - pick(draw, (0, 0, 1, 2)), 0)
     loads = (op.BpfProgLoad(f"q{number}", kind) for number in range(1, count + 1))
     opens = (op.BpfRawTracepointOpen(f"m{number}", f"q{number}", function) for number in range(1, count + 1))
     again = (op.BpfRawTracepointOpen(f"m{count + 1}", "q1", function),) if draw(st.booleans()) else ()
