@@ -35,7 +35,6 @@ MOST_FOR_MOVES = 9
 
 MERGED = frozenset({"ops", "prog", "link"})
 LETTERS = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T", "task": "t"}
-BODY = "body"
 FUNCTION_SPACES = frozenset({"function", "glob"})
 ENDS = (
     *(op.BpfLinkDetach, op.Unlivepatch, op.UnregisterFtraceFunction, op.UnregisterFtraceGraph),
@@ -230,7 +229,8 @@ def _exchange_kinds(trial: Trial, best: Best) -> Best:
     for kind in op.KINDS:
         alike = tuple(replace(step, kind=kind) if isinstance(step, op.BpfProgLoad) else step for step in best[0])
         accepted = trial.diverges(alike) if alike != best[0] else None
-        best = accepted if accepted and len(accepted[0]) < len(best[0]) else best
+        shorter = _drop_steps(trial, accepted) if accepted else best
+        best = shorter if len(shorter[0]) < len(best[0]) else best
     return best
 
 
@@ -272,10 +272,8 @@ def _propose_simpler(operation: Operation) -> Iterator[Operation]:
             yield inner
             yield from map(op.Poke, _propose_simpler(inner))
             return
-        case op.Step(task, to=place):
-            yield op.Finish(task)
-            if place != BODY:
-                yield replace(operation, to=BODY)
+        case op.Step():
+            yield from _propose_stops(operation)
         case op.BpfProgLoad(kind=kind) if kind in op.KINDS:
             yield from (replace(operation, kind=simpler) for simpler in op.KINDS[: op.KINDS.index(kind)])
         case op.FtraceSetFilterIps(ops, (function,), remove, reset):
@@ -287,6 +285,15 @@ def _propose_simpler(operation: Operation) -> Iterator[Operation]:
     for entry in fields(operation):
         for value in _propose_values(entry, getattr(operation, entry.name)):
             yield replace(operation, **{entry.name: value})
+
+
+def _propose_stops(step: op.Step) -> Iterator[Operation]:
+    """A task that goes on to its end, or stops where no program is needed."""
+    yield op.Finish(step.task)
+    if step.to != "body":
+        yield replace(step, to="body")
+    if step.to and ":" in step.to:
+        yield replace(step, to="image")
 
 
 def _propose_values(entry: Field[Any], value: Any) -> Iterator[Any]:
