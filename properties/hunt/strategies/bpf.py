@@ -140,16 +140,18 @@ def attach_new(
     *,
     beside: Collection[op.Operation] = (),
     may_sleep: bool = False,
+    only: tuple[str, ...] = (),
 ) -> Iterator[op.Operation]:
     """Load so many programs and attach them to this function, some as programs for many functions.
 
-    beside: operations that take the first unused names, and come before. may_sleep: some are sleepable.
+    beside: operations that take the first unused names, and come before. may_sleep: some are sleepable. only: the
+    kinds to draw from, if not all of them.
     """
     names = zip(unused(PROGRAMS, at.inventory.programs), unused(LINKS, at.inventory.links), strict=False)
     taken = sum(isinstance(one, op.BpfProgLoad) for one in beside)
     for prog, link in islice(names, taken, taken + count):
         multi: bool = at.batch and draw(st.booleans())
-        kind = pick(draw, attaching_kinds(at.semantics, multi=multi))
+        kind = pick(draw, only or attaching_kinds(at.semantics, multi=multi))
         yield op.BpfProgLoad(prog, kind, multi=multi, sleepable=may_sleep and draw(st.booleans()))
         yield (
             op.BpfLinkCreate(link, prog, ((function, None),))

@@ -25,6 +25,9 @@ LATER = ("body", "exit", "body", "exit", "after-body", "program")
 """Where a task is when what it is in changes, and where it goes on to: it comes to an image, sleeps, and leaves it."""
 
 FLAVOURS = ("rcu_tasks", "rcu_tasks", "rcu_tasks", "rcu", "rcu_tasks_trace", "rcu_tasks_rude")
+ENTRIES = ("fentry",)
+"""Of these alone an image does not call the original, and is put in another way."""
+
 EVERY_FLAVOUR = tuple(dict.fromkeys(FLAVOURS))
 AT_PROGRAMS = frozenset({"before", "program", "skip"})
 MOVES = tuple("grace_period detach step finish attach grace_period detach step attach".split())
@@ -65,7 +68,8 @@ def _stand(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """
     attached = _attached(at)
     function = pick(draw, attached) if attached and rarely(draw, 3) else _known_function(draw, at)
-    made = tuple(bpf.attach_new(draw, at, function, pick(draw, (1, 2)), may_sleep=True))
+    only = ENTRIES if rarely(draw, 3) else ()
+    made = tuple(bpf.attach_new(draw, at, function, pick(draw, (1, 2)), may_sleep=True, only=only))
     own = {name: link.prog for name, link in at.inventory.links.items() if function in link.functions}
     own |= {one.link: one.prog for one in made if isinstance(one, op.BpfRawTracepointOpen | op.BpfLinkCreate)}
     loaded = {one.prog: one for one in made if isinstance(one, op.BpfProgLoad)}
