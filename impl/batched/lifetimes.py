@@ -38,9 +38,10 @@ def image_waits(calls_original: bool) -> list[str]:
     """bpf_tramp_image_put(): what an image waits for.
 
     Tasks before __bpf_tramp_enter, then those that it counts, then those behind __bpf_tramp_exit; without a call of the
-    original those in sleepable programs, then those before and behind programs.
+    original those before programs, then those that may sleep in one, then those behind. The kernel does not wait for
+    the first of these, which may go on to sleep in a program when rcu_tasks_trace is over.
     """
-    return ["rcu_tasks", REFERENCES, "rcu_tasks"] if calls_original else ["rcu_tasks_trace", "rcu_tasks"]
+    return ["rcu_tasks", REFERENCES if calls_original else "rcu_tasks_trace", "rcu_tasks"]
 
 
 def program_waits(facts: Semantics, program: Program) -> list[str]:

@@ -27,6 +27,8 @@ SEVERAL = "has this program once for each function, or BTF, so that a task in on
 
 FREED = "frees a program that a task is on its way to, and then calls it (DEFECT-17)"
 
+UNDER_A_SLEEPER = "frees an image that was put while a task that came to it before sleeps in a program (DEFECT-44)"
+
 
 @dataclass(frozen=True, slots=True)
 class TaskDecliner:
@@ -65,12 +67,26 @@ class TaskDecliner:
         """A task that would stand in a program of which there may be several in truth."""
         place, _, prog = (operation.to or "").partition(":")
         program = self._inventory.programs.get(prog)
-        if place != "program" or program is None or program.target is not None:
+        if place != "program" or program is None:
+            return ""
+        if operation.how == "sleep" and self._is_freed_under(operation.task):
+            return UNDER_A_SLEEPER
+        if program.target is not None:
             return ""
         functions = self._linked(prog)
         if program.multi:
             return SEVERAL if self._are_of_two_btfs(functions) else ""
         return SEVERAL if program.calls or len(functions) > 1 else ""
+
+    def _is_freed_under(self, name: str) -> bool:
+        """Whether the image that a task is in does not call the original, and may have been exchanged."""
+        task = self.tasks.tasks.get(name)
+        if task is None or "DEFECT-44" in self.asked or "enter" in task.points:
+            return False
+        links = self._inventory.links.values()
+        return {f"before:{link.prog}" for link in links if task.function in link.functions} != {
+            point for point in task.points if point.startswith("before:")
+        }
 
     def _attach(self, operation: op.BpfRawTracepointOpen | op.BpfLinkCreate) -> str:
         program = self._inventory.programs.get(operation.prog)

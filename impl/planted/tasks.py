@@ -124,6 +124,28 @@ def missing_rcu_tasks_trace(original: Original, calls_original: bool) -> list[st
 
 
 @planted(
+    "lifetimes.image_waits",
+    rule="TASK-10",
+    semantics="linux-7.3",
+    minimal="""
+    bpf_prog_load p1 fentry sleepable
+    bpf_prog_load p2 fentry
+    bpf_raw_tracepoint_open l1 p1 foo1
+    task t1 foo1 1
+    step t1 to=image
+    bpf_raw_tracepoint_open l2 p2 foo1
+    grace_period rcu_tasks_trace
+    step t1 to=program:p1 how=sleep
+    grace_period rcu_tasks
+    finish t1
+    """,
+)
+def image_freed_under_who_came_before(original: Original, calls_original: bool) -> list[str]:
+    """An image is freed though a task that was in it before goes to sleep in a program of it: DEFECT-44 of kernels."""
+    return original(calls_original) if calls_original else ["rcu_tasks_trace", "rcu_tasks"]
+
+
+@planted(
     "tasks.skip_fexit",
     rule="TASK-5",
     origin=Origin(0, "e21aa341785c", "bpf: Fix fexit trampoline."),

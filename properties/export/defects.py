@@ -258,6 +258,7 @@ KNOWN: Mapping[str, KnownDefect] = {
     ),
     "DEFECT-42": KnownDefect("a BPF LSM program lifts what another one denies, by the upper half of what it returns"),
     "DEFECT-43": KnownDefect("a module's BTF lacks a type, and the types behind it have other ids, for lack of memory"),
+    "DEFECT-44": KnownDefect("an image is freed under a task that came to it before and then sleeps in a program"),
 }
 
 

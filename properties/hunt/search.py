@@ -47,7 +47,7 @@ LARGE_ROUNDS = 4
 NARROW_OPERATIONS = 1_500
 """Until a search has had so many, its examples are narrow and in the small world."""
 
-INTERLEAVED_ROUNDS = 4
+INTERLEAVED_ROUNDS = 3
 """One round in so many interleaves operations with tasks, of systems that do; the others are what they are without."""
 
 # The first example of a round is always the simplest one.

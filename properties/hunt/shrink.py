@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, dataclass, fields, replace
-from itertools import combinations
+from dataclasses import Field, dataclass, field, fields, replace
+from itertools import combinations, permutations
 from typing import Any
 
 from properties.lockstep.divergence import Divergence
@@ -17,7 +17,7 @@ from properties.lockstep.lockstep import Lockstep
 from properties.lockstep.runners import Reference, reference
 from properties.lockstep.supported import UnsupportedError
 from spec import operations as op
-from spec.names import names_of, renamed
+from spec.names import Name, names_of, renamed
 from spec.operations import Call, ObserveSite, Operation
 from spec.seeds import Expectation, Seed, Step
 from spec.semantics import Semantics
@@ -29,8 +29,18 @@ __all__ = ["Shrunk", "Trial", "shrink", "shrink_finding"]
 
 FUNCTIONS = ("foo1", "foo2", "bar1")
 MOST_FOR_PAIRS = 24
+MOST_FOR_EXCHANGES = 12
+MOST_FOR_MOVES = 9
+"""Most that is found has no more steps; the trials of exchanges are the square of their number, of moves the cube."""
+
+MERGED = frozenset({"ops", "prog", "link"})
 LETTERS = {"ops": "o", "prog": "p", "link": "l", "user": "g", "tramp": "T", "task": "t"}
 FUNCTION_SPACES = frozenset({"function", "glob"})
+ENDS = (
+    *(op.BpfLinkDetach, op.Unlivepatch, op.UnregisterFtraceFunction, op.UnregisterFtraceGraph),
+    *(op.UnregisterFtraceDirect, op.UnregisterFtraceDirectMulti),
+)
+BEGIN_NOTHING = (*ENDS, op.Task, op.Step, op.Finish, op.Await, op.GracePeriod, op.PokeStep, op.Fail, Call, ObserveSite)
 
 KIN = {"images": "cost"}
 """Aspects that show one and the same flaw: images are a cost."""
@@ -45,7 +55,8 @@ Steps = tuple[Operation, ...]
 class Trial:
     """Runs candidate sequences against the system that diverged; against none where it is the model that cannot undo.
 
-    aspect: what a candidate must diverge in to count. expired: says when to give up.
+    aspect: what a candidate must diverge in to count. expired: says when to give up. failed: candidates that did not
+    count, which are not run again.
     """
 
     world: World
@@ -54,11 +65,18 @@ class Trial:
     aspect: str
     expired: Callable[[], bool]
     model: Callable[[World, Semantics], Reference] = reference
+    failed: set[Steps] = field(default_factory=set)
 
     def diverges(self, steps: Steps) -> tuple[Steps, Divergence] | None:
         """The steps up to the divergence of our aspect, and it; None if the candidate has none, or is unlawful."""
-        if self.expired():
+        if self.expired() or steps in self.failed:
             return None
+        found = self._try(steps)
+        if found is None:
+            self.failed.add(steps)
+        return found
+
+    def _try(self, steps: Steps) -> tuple[Steps, Divergence] | None:
         lockstep = Lockstep(self.world, self.semantics, self.factories, model=self.model)
         try:
             found = self._run(lockstep, steps)
@@ -124,11 +142,22 @@ def _steps_of_undoing(trial: Trial, steps: Steps, divergence: Divergence) -> tup
 def shrink(trial: Trial, steps: Sequence[Operation], divergence: Divergence) -> tuple[Steps, Divergence]:
     """A sequence that diverges in the same aspect, from which no step can be dropped and no word simplified."""
     best = trial.diverges(tuple(steps)) or (tuple(steps), divergence)
+    moved: Best | None = best
+    while moved and not trial.expired():
+        best = _shrink_in_place(trial, moved)
+        moved = _move_and_drop(trial, best)
+    return best
+
+
+def _shrink_in_place(trial: Trial, best: Best) -> Best:
+    """Shrink as far as it goes while steps stay in their order."""
     size = -1
     while size != _weigh(best[0]) and not trial.expired():
         size = _weigh(best[0])
         best = _drop_steps(trial, best)
         best = _drop_pairs(trial, best)
+        best = _merge_names(trial, best)
+        best = _exchange_kinds(trial, best)
         best = _simplify(trial, best)
         best = _rename(trial, best)
     return best
@@ -167,11 +196,56 @@ def _drop_pairs(trial: Trial, best: Best) -> Best:
     return best
 
 
+def _move_and_drop(trial: Trial, best: Best) -> Best | None:
+    """Leave out a step where another one stands elsewhere; None if that does not help, or there are too many steps."""
+    steps = best[0]
+    if len(steps) > MOST_FOR_MOVES:
+        return None
+    orders = (_moved(steps, start, end) for start, end in permutations(range(len(steps)), 2))
+    without = (order[:at] + order[at + 1 :] for order in orders for at in range(len(order)))
+    return next(filter(None, map(trial.diverges, dict.fromkeys(without))), None)
+
+
+def _moved(steps: Steps, start: int, end: int) -> Steps:
+    """The steps with one of them moved from its place to another."""
+    others = steps[:start] + steps[start + 1 :]
+    return (*others[:end], steps[start], *others[end:])
+
+
+def _merge_names(trial: Trial, best: Best) -> Best:
+    """Let one program, link or ops do what two did: one of them is not made, and the other one stands for it."""
+    accepted: Best | None = best
+    while accepted and len(best[0]) <= MOST_FOR_EXCHANGES:
+        best = accepted
+        makers = ((at, name) for at, step in enumerate(best[0]) for name in names_of(step, "makes"))
+        pairs = ((one, two) for one, two in permutations(makers, 2) if one[1].space == two[1].space in MERGED)
+        merged = (_merge(best[0], at, gone, kept) for (at, gone), (_, kept) in pairs)
+        accepted = next(filter(None, map(trial.diverges, merged)), None)
+    return best
+
+
+def _exchange_kinds(trial: Trial, best: Best) -> Best:
+    """Make all programs of one kind, if that takes fewer steps: two fentry programs fill what one session does."""
+    for kind in op.KINDS:
+        alike = tuple(replace(step, kind=kind) if isinstance(step, op.BpfProgLoad) else step for step in best[0])
+        accepted = trial.diverges(alike) if alike != best[0] else None
+        shorter = _drop_steps(trial, accepted) if accepted else best
+        best = shorter if len(shorter[0]) < len(best[0]) else best
+    return best
+
+
+def _merge(steps: Steps, maker: int, gone: Name, kept: Name) -> Steps:
+    """The steps without that which makes a name, and another one in its places."""
+    others = steps[:maker] + steps[maker + 1 :]
+    replaced = gone.space, gone.text
+    return tuple(renamed(step, lambda *name: kept.text if name == replaced else name[1]) for step in others)
+
+
 def _simplify(trial: Trial, best: Best) -> Best:
     """Put simpler operations in the places of the steps, as long as one is accepted."""
     place = 0
     while place < len(best[0]):
-        for simpler in _propose_simpler(best[0][place]):
+        for simpler in (*_propose_simpler(best[0][place]), *_propose_ends(trial, best[0], place)):
             accepted = trial.diverges((*best[0][:place], simpler, *best[0][place + 1 :]))
             if accepted:
                 best = accepted
@@ -181,9 +255,27 @@ def _simplify(trial: Trial, best: Best) -> Best:
     return best
 
 
+def _propose_ends(trial: Trial, steps: Steps, place: int) -> Iterator[Operation]:
+    """In place of a step that begins something, the ends of what has begun before: they need nothing new."""
+    if len(steps) > MOST_FOR_EXCHANGES or isinstance(steps[place], BEGIN_NOTHING):
+        return
+    lockstep = Lockstep(trial.world, trial.semantics, (), model=trial.model)
+    lockstep.run(map(Step, steps[:place]))
+    yield from (end for end in undo_operations(lockstep.inventory) if isinstance(end, ENDS))
+    lockstep.close()
+
+
 def _propose_simpler(operation: Operation) -> Iterator[Operation]:
-    """Operations that are simpler by one word, or that name one function instead of many."""
+    """Operations that are simpler by one word, that name one function instead of many, or that do not stop."""
     match operation:
+        case op.Poke(inner):
+            yield inner
+            yield from map(op.Poke, _propose_simpler(inner))
+            return
+        case op.Step():
+            yield from _propose_stops(operation)
+        case op.BpfProgLoad(kind=kind) if kind in op.KINDS:
+            yield from (replace(operation, kind=simpler) for simpler in op.KINDS[: op.KINDS.index(kind)])
         case op.FtraceSetFilterIps(ops, (function,), remove, reset):
             yield op.FtraceSetFilterIp(ops, function, remove, reset)
         case op.FtraceSetFilter(ops, glob, reset) if not glob.startswith("!"):
@@ -193,6 +285,15 @@ def _propose_simpler(operation: Operation) -> Iterator[Operation]:
     for entry in fields(operation):
         for value in _propose_values(entry, getattr(operation, entry.name)):
             yield replace(operation, **{entry.name: value})
+
+
+def _propose_stops(step: op.Step) -> Iterator[Operation]:
+    """A task that goes on to its end, or stops where no program is needed."""
+    yield op.Finish(step.task)
+    if step.to != "body":
+        yield replace(step, to="body")
+    if step.to and ":" in step.to:
+        yield replace(step, to="image")
 
 
 def _propose_values(entry: Field[Any], value: Any) -> Iterator[Any]:

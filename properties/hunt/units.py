@@ -81,9 +81,9 @@ class SearchUnit:
 
     kind: of sequences, or of plans of wildcard attaches, which is one round, however many operations these are.
     shrink_seconds: the most that shrinking a finding may take; time_limit: that one answer of a plug-in may. before:
-    the operations that earlier units of the setting have had; rounds_before: their rounds, where a unit has so few
-    operations that it has no turn of its own to interleave them with tasks. asked: known defects that a kernel is to
-    show. tasks: every example interleaves.
+    the operations that earlier units of the setting have had; rounds_before: so many rounds at least, as a unit has too
+    few operations for a turn of its own to interleave them with tasks. asked: known defects that a kernel is to show.
+    tasks: every example interleaves.
     """
 
     systems: tuple[str, ...]
@@ -153,10 +153,9 @@ def search_units(settings: Sequence[SearchUnit]) -> Iterator[SearchUnit]:
         unit = settings[number % len(settings)]
         turn = number // len(settings)
         derived = hashlib.sha256(f"{unit.random_seed} {turn}".encode()).digest()
-        # One of few operations is a round or two.
-        rounds = turn if unit.operations < OPERATIONS else 0
         random_seed = int.from_bytes(derived[:4])
-        yield replace(unit, random_seed=random_seed, before=turn * unit.operations, rounds_before=rounds)
+        # One has a round or two, so that by itself none would come to the turn of tasks.
+        yield replace(unit, random_seed=random_seed, before=turn * unit.operations, rounds_before=turn)
 
 
 @cache

@@ -25,7 +25,7 @@ __all__ = [
 SYSTEM_TIME_LIMIT = 10.0
 """Seconds that a plug-in may take for one answer."""
 
-ASKABLE = sorted({*DEFECTS, "DEFECT-17", "DEFECT-27"})
+ASKABLE = sorted({*DEFECTS, "DEFECT-17", "DEFECT-27", "DEFECT-44"})
 """Kernels decline these by the defect's name."""
 
 

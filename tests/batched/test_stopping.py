@@ -13,7 +13,7 @@ from impl.batched.machine.poke import INT3, poke
 from impl.batched.machine.stopping import emulate
 from impl.planted import poking as bugs
 from impl.planted.planting import Planted
-from properties.hunt.search import Search
+from properties.hunt.search import INTERLEAVED_ROUNDS, Search
 from properties.lockstep.lockstep import Lockstep
 from spec.abi import Slot
 from spec.seeds import Step, parse_operation
@@ -97,7 +97,7 @@ def test_search_finds_bugs_of_patching(bug: Planted) -> None:
     search.able = (0,)
     found = None
     while found is None and search.rounds < 160:
-        search.rounds += 3
+        search.rounds += INTERLEAVED_ROUNDS - 1
         found = search.round(ENDLESS, 60.0)
 
     assert found is not None

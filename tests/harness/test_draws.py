@@ -113,7 +113,7 @@ def test_examples_have_many_of_one_thing() -> None:
     tramps = [{n.text for o in e.drawn for n in names_of(o, "names") if n.space == "tramp"} for e in found]
 
     assert 5 <= sum(len({one.ops for one in example.of(op.FtraceOps)}) >= 5 for example in found)
-    assert 3 <= sum(len({one.user for one in example.of(op.RegisterFtraceGraph)}) >= 5 for example in found)
+    assert 5 <= sum(len({one.user for one in example.of(op.RegisterFtraceGraph)}) >= 5 for example in found)
     assert 17 <= max(len({one.user for one in example.of(op.RegisterFtraceGraph)}) for example in found)
     assert 45 <= max(len(example.of(op.BpfProgLoad)) for example in found)
     assert 4 <= max(map(len, tramps))
@@ -255,12 +255,12 @@ def test_only_the_first_units_of_a_setting_begin_narrow() -> None:
     assert [0, 0, 700, 700, 1400, 1400] == [unit.before for unit in islice(search_units(settings), 6)]
 
 
-def test_units_of_few_operations_take_turns_to_interleave() -> None:
-    """A unit for a kernel ends before the round that would interleave; so one unit in so many does nothing else."""
+def test_units_take_turns_to_interleave() -> None:
+    """A unit ends before the round that would interleave; so some units begin later in turn than others."""
     few, many = (SearchUnit(("batched",), "synthetic", "linux-6.12", 1, operations=count) for count in (200, 1000))
 
     assert [0, 1, 2, 3] == [unit.rounds_before for unit in islice(search_units([few]), 4)]
-    assert [0, 0] == [unit.rounds_before for unit in islice(search_units([many]), 2)]
+    assert [0, 1, 2, 3] == [unit.rounds_before for unit in islice(search_units([many]), 4)]
 
     for before, always, tasks in (
         (INTERLEAVED_ROUNDS - 2, False, False),

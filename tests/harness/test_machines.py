@@ -60,7 +60,7 @@ OF_TASKS = re.compile(r"TASK-\d+|NAME-1[345]")
 def test_machines_run_all_that_the_semantics_have(semantics: Semantics) -> None:
     """The model against itself never diverges, can always be undone, and every operation succeeds at some time."""
     tally = Tally(semantics)
-    machine_rounds(machine_for(synthetic(), semantics, [fakes.Honest], tally), 28)
+    machine_rounds(machine_for(synthetic(), semantics, [fakes.Honest], tally), 14)
 
     assert tally.verbs_at_zero() == ()
     # No function of the small world has an empty body (TRACE-7).

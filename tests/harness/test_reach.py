@@ -17,7 +17,7 @@ from spec.semantics import PRESETS, Semantics
 from spec.system import SystemFactory
 from spec.worlds import synthetic
 
-LEAST_ROUNDS = 9
+LEAST_ROUNDS = 7
 ROUND = 10
 """Examples. Later ones of a run are mutants of earlier ones, which reach less."""
 

@@ -12,7 +12,7 @@ from impl.batched import Batched
 from impl.batched.machine import addresses as at
 from impl.batched.machine.poke import INT3
 from impl.planted import tasks as bugs
-from properties.hunt.search import Search
+from properties.hunt.search import INTERLEAVED_ROUNDS, Search
 from properties.lockstep.lockstep import Lockstep
 from properties.lockstep.supported import UnsupportedError
 from properties.runs.corpus import TASKS, FixedRun, interleaved
@@ -62,10 +62,10 @@ def test_random_schedules_agree(semantics: str) -> None:
     """Operations and schedules that are drawn together agree with the model, and reach what tasks are for."""
     search = Search(synthetic(), PRESETS[semantics], ALONE, 1)
     search.able = (0,)
-    search.rounds = 3
+    search.rounds = INTERLEAVED_ROUNDS - 1
     found = [search.round(ENDLESS, 60.0)]
     for _ in range(2):
-        search.rounds += 3
+        search.rounds += INTERLEAVED_ROUNDS - 1
         found.append(search.round(ENDLESS, 60.0))
     reached = {rule for rule, count in search.tally.rules.items() if count}
 
@@ -76,7 +76,7 @@ def test_random_schedules_agree(semantics: str) -> None:
 
 
 def test_sequential_rounds_are_what_they_are_without_tasks() -> None:
-    """One round in four interleaves, and the others draw what they draw for systems that have no tasks."""
+    """One round in three interleaves, and the others draw what they draw for systems that have no tasks."""
 
     def histories(*, interleaves: bool, rounds: int) -> list[tuple[str, ...]]:
         search = Search(synthetic(), PRESETS["linux-7.3"], ALONE if interleaves else [batched.per_shape], 1)
@@ -86,10 +86,11 @@ def test_sequential_rounds_are_what_they_are_without_tasks() -> None:
             seen.append(tuple(sorted(f"{verb} {count}" for (verb, _), count in search.tally.outcomes.items())))
         return seen
 
-    with_tasks, without = histories(interleaves=True, rounds=4), histories(interleaves=False, rounds=3)
+    alone = INTERLEAVED_ROUNDS - 1
+    with_tasks, without = histories(interleaves=True, rounds=alone + 1), histories(interleaves=False, rounds=alone)
 
-    assert with_tasks[:3] == without[:3]
-    assert any(line.startswith("task ") for line in with_tasks[3])
+    assert with_tasks[:alone] == without
+    assert any(line.startswith("task ") for line in with_tasks[alone])
     assert not any(line.startswith("task ") for each in without for line in each)
 
 
@@ -213,7 +214,7 @@ def test_search_finds_what_only_tasks_show(bug: bugs.Planted) -> None:  # type: 
     search.able = (0,)
     found = None
     while found is None and search.rounds < 160:
-        search.rounds += 3
+        search.rounds += INTERLEAVED_ROUNDS - 1
         found = search.round(ENDLESS, 60.0)
 
     assert found is not None

@@ -20,7 +20,7 @@ from impl.linux.declining import (
     Decliner,
 )
 from impl.linux.declining_faults import FaultDecliner
-from impl.linux.declining_tasks import FREED, SEVERAL, TaskDecliner
+from impl.linux.declining_tasks import FREED, SEVERAL, UNDER_A_SLEEPER, TaskDecliner
 from impl.linux.probes.tracefs import GraphTracer
 from impl.linux.run import RunState
 from impl.linux.tasks import StandingTask
@@ -265,6 +265,32 @@ def test_a_program_is_not_freed_before_a_task(
     spared = TaskDecliner(cast("Any", Directory()), run, cast("Any", tasks), asked=frozenset())
 
     assert (FREED if freed else "") == spared.reason(parse_operation("bpf_link_detach l1"))
+
+
+@pytest.mark.parametrize(
+    ("points", "change", "step", "freed"),
+    [
+        (ENTRIES, "bpf_link_detach l2", "step t1 to=program:p1 how=sleep", True),
+        (ENTRIES, "bpf_link_detach l2", "step t1 to=program:p1", False),
+        (ENTRIES, "bpf_link_detach l2", "step t1 to=body how=sleep", False),
+        (ENTRIES, "bpf_prog_load p3 fentry", "step t1 to=program:p1 how=sleep", False),
+        (ENTRIES | {"enter": 1}, "bpf_link_detach l2", "step t1 to=program:p1 how=sleep", False),
+    ],
+)
+def test_nobody_goes_to_sleep_in_an_image_that_was_put(
+    points: dict[str, int], change: str, step: str, *, freed: bool
+) -> None:
+    """DEFECT-44: one that does not call the original, and another one is in its place."""
+    run = RunState(Inventory.at_start(synthetic(), PRESETS["linux-7.3"]))
+    for number in (1, 2):
+        for line in (f"bpf_prog_load p{number} fentry sleepable", f"bpf_raw_tracepoint_open l{number} p{number} foo1"):
+            run.inventory = run.inventory.after(parse_operation(line), Ok())
+    run.inventory = run.inventory.after(parse_operation(change), Ok())
+    task = StandingTask("foo1", 0, {point: (place,) for point, place in points.items()}, "image")
+    tasks = SimpleNamespace(tasks={"t1": task})
+    spared = TaskDecliner(cast("Any", Directory()), run, cast("Any", tasks), asked=frozenset())
+
+    assert (UNDER_A_SLEEPER if freed else "") == spared.reason(parse_operation(step))
 
 
 def laboratory(*lines: str, semantics: str = "linux-7.3") -> Decliner:

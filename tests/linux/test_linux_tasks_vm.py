@@ -87,6 +87,23 @@ def test_a_freed_program_ends_the_kernel(station: Station) -> None:
     assert take(run, station) == (len(lines) + 1 if semantics.programs_wait_for_tasks else len(lines) - 2)
 
 
+def test_an_image_is_freed_under_who_came_before(station: Station) -> None:
+    """DEFECT-44: kernels free an image of fentry programs under a task that then sleeps, and are not asked to."""
+    semantics = PRESETS[station.kernel.name]
+    if station.kernel.name == "linux-6.1":
+        pytest.skip("foo1 takes no sleepable program there")
+    lines = (
+        *("bpf_prog_load p1 fentry sleepable", "bpf_prog_load p2 fentry", "bpf_raw_tracepoint_open l1 p1 foo1"),
+        *("task t1 foo1 1", "step t1 to=before:p1", "bpf_raw_tracepoint_open l2 p2 foo1"),
+        *("grace_period rcu_tasks_trace", "step t1 to=program:p1 how=sleep", "grace_period rcu_tasks", "finish t1"),
+    )
+    run = fixed_run("freed", station.world, semantics, list(lines))
+    found = lockstep(station, station.world, semantics, asked=("DEFECT-44",)).run(run.seed.steps)
+
+    assert [one.aspect for one in found] == ["crash"]
+    assert take(run, station) == 7
+
+
 def test_a_detach_waits_where_the_kernel_does(station: Station) -> None:
     """What holds the first instruction of an image lets the last detach wait on 6.x, and is passed over on 7.3."""
     semantics = PRESETS[station.kernel.name]

@@ -107,7 +107,7 @@ def test_shrinking_keeps_the_aspect_and_drops_the_rest() -> None:
 
     assert "images" == last.aspect
     assert [
-        "bpf_prog_load p1 fexit",
+        "bpf_prog_load p1 fentry",
         "bpf_raw_tracepoint_open l1 p1 foo1",
         "bpf_link_detach l1",
     ] == list(map(print_operation, shrunk))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from itertools import islice
 
@@ -132,12 +132,27 @@ def attach(draw: DrawFn, at: Setting) -> op.Operation:
     return op.BpfRawTracepointOpen(link, prog, function, _cookie(draw, at))
 
 
-def attach_new(draw: DrawFn, at: Setting, function: str, count: int) -> Iterator[op.Operation]:
-    """Load so many programs and attach them to this function, some as programs for many functions."""
+def attach_new(
+    draw: DrawFn,
+    at: Setting,
+    function: str,
+    count: int,
+    *,
+    beside: Collection[op.Operation] = (),
+    may_sleep: bool = False,
+    only: tuple[str, ...] = (),
+) -> Iterator[op.Operation]:
+    """Load so many programs and attach them to this function, some as programs for many functions.
+
+    beside: operations that take the first unused names, and come before. may_sleep: some are sleepable. only: the
+    kinds to draw from, if not all of them.
+    """
     names = zip(unused(PROGRAMS, at.inventory.programs), unused(LINKS, at.inventory.links), strict=False)
-    for prog, link in islice(names, count):
+    taken = sum(isinstance(one, op.BpfProgLoad) for one in beside)
+    for prog, link in islice(names, taken, taken + count):
         multi: bool = at.batch and draw(st.booleans())
-        yield op.BpfProgLoad(prog, pick(draw, attaching_kinds(at.semantics, multi=multi)), multi=multi)
+        kind = pick(draw, only or attaching_kinds(at.semantics, multi=multi))
+        yield op.BpfProgLoad(prog, kind, multi=multi, sleepable=may_sleep and draw(st.booleans()))
         yield (
             op.BpfLinkCreate(link, prog, ((function, None),))
             if multi

@@ -262,7 +262,11 @@ def update_add(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def _new_entries(draw: DrawFn, at: Setting) -> tuple[tuple[str, str], ...]:
-    return tuple((function, a_trampoline(draw)) for function in some_functions(draw, at))
+    """Draw entries of some functions, mostly of those that have none yet: one that has refuses them all."""
+    functions = some_functions(draw, at)
+    if not rarely(draw, 6):
+        functions = tuple(name for name in functions if not at.inventory.has_entry(name)) or functions
+    return tuple((function, a_trampoline(draw)) for function in functions)
 
 
 def update_del(draw: DrawFn, at: Setting) -> op.Operation:

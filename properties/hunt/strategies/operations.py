@@ -32,7 +32,7 @@ from properties.hunt.strategies.drawing import (
     rarely,
     unused,
 )
-from properties.hunt.strategies.ends import beginning_and_end
+from properties.hunt.strategies.ends import beginning_and_end, direct_calls
 from properties.hunt.strategies.preludes import prelude
 from spec import operations as op
 from spec.alphabet import POKING
@@ -179,7 +179,7 @@ POKES = "pokes"
 """The rule of operations that stop while they patch text."""
 
 INTERLEAVED_CONCEPTS = (
-    *(f"{TASKS}_{number}" for number in range(1, 7)),
+    *(f"{TASKS}_{number}" for number in range(1, 9)),
     POKES,
     *("programs", "attach", "detach", "batch", "plain", "filters", "direct", "call"),
 )
@@ -201,6 +201,8 @@ REACH_POINTS = {
 }
 """The concepts whose operations reach each point of FAIL-1, or allocate."""
 
+DIRECT_POINTS = tuple(point for point, concepts in REACH_POINTS.items() if point != "nth" and "direct" in concepts)
+
 MOST_ALLOCATIONS = 40
 """Operations of a few functions make no more, but for the first user of the graph tracer."""
 
@@ -209,6 +211,9 @@ EARLY_ALLOCATIONS = 20
 
 SHORT = 6
 """Of so many draws one is without memory, where the kernel can be made to lack it."""
+
+ENDED = 6
+"""Of so many draws of direct calls one begins some and changes or ends them; of failures, one meets such an end."""
 
 TAKEN_OUT = 12
 """Of so many draws of filters one takes a function out of several."""
@@ -348,15 +353,23 @@ def _draw_operations(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operat
         return (op.FtraceEnabled("1"),)
     if concept == "faults" or _is_short(draw, concept, at):
         return _draw_fault(draw, concept, at)
-    if concept == "programs" and rarely(draw, 24):
-        return _fill(draw, at)
-    if concept == "filters" and at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
-        return ftrace.take_out(draw, at)
-    if concept == "modules" and at.supports >= COMING and rarely(draw, 3):
-        return _expect_module(draw, at) if at.supports >= WAITING and rarely(draw, 2) else _reload(draw, at)
-    if concept == "ipmodify" and at.supports >= MEETING and rarely(draw, 4):
-        return _meet_livepatch(draw, at)
-    return (_draw_from(draw, concept, at),)
+    return _draw_whole(draw, concept, at) or (_draw_from(draw, concept, at),)
+
+
+def _draw_whole(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, ...]:
+    """Rarely several operations that belong together, which would seldom come one by one."""
+    match concept:
+        case "programs" if rarely(draw, 24):
+            return _fill(draw, at)
+        case "filters" if at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
+            return ftrace.take_out(draw, at)
+        case "direct" if rarely(draw, ENDED):
+            return direct_calls(draw, at)
+        case "modules" if at.supports >= COMING and rarely(draw, 3):
+            return _expect_module(draw, at) if at.supports >= WAITING and rarely(draw, 2) else _reload(draw, at)
+        case "ipmodify" if at.supports >= MEETING and rarely(draw, 4):
+            return _meet_livepatch(draw, at)
+    return ()
 
 
 def _is_short(draw: DrawFn, concept: str, at: Setting) -> bool:
@@ -370,6 +383,8 @@ def _draw_fault(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, 
         return _without_memory(draw, at)
     if at.supports >= LOSING and rarely(draw, 8) and (found := _lose_program(draw, at)):
         return found
+    if rarely(draw, ENDED) and (begun := direct_calls(draw, at)):
+        return (*begun[:-1], op.Fail(pick(draw, DIRECT_POINTS), pick(draw, (1, 1, 2))), begun[-1])
     fault = _fail(draw, at)
     if fault.point == "patch" and at.supports >= FILTERING and rarely(draw, 4):
         return _die_beside_others(draw, at)
@@ -430,13 +445,14 @@ def _call_of(function: str, draw: DrawFn, at: Setting) -> tuple[op.Operation, ..
 
 
 def _fill(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """Attach programs to one function up to its limit, or to one or two less."""
+    """Attach programs to one function up to its limit, or to one or two less; some more come, or one comes again."""
     if any(name.startswith("q") for name in at.inventory.programs):
         return (bpf.attach(draw, at),)
-    function, kind = a_function(draw, at), pick(draw, bpf.kinds(at.semantics))
+    function, kind = a_function(draw, at), pick(draw, bpf.attaching_kinds(at.semantics))
     taken = sum(function in link.functions for link in at.inventory.links.values())
     room = (at.semantics.max_links - taken) // (2 if kind == "fsession" else 1)
-    count = max(room - pick(draw, (0, 1, 2)), 0)
+    count = max(room - pick(draw, (0, 0, 1, 2)), 0)
     loads = (op.BpfProgLoad(f"q{number}", kind) for number in range(1, count + 1))
     opens = (op.BpfRawTracepointOpen(f"m{number}", f"q{number}", function) for number in range(1, count + 1))
-    return (*loads, *opens)
+    again = (op.BpfRawTracepointOpen(f"m{count + 1}", "q1", function),) if draw(st.booleans()) else ()
+    return (*loads, *opens, *again, *bpf.attach_new(draw, at, function, pick(draw, (0, 1, 2))))

@@ -113,6 +113,12 @@ def _is_usual(function: Function) -> bool:
     return form.describable and form.returns.size <= SLOT_BYTES and function.attributes.isdisjoint({"deny", "noreturn"})
 
 
+def _usual_of(at: Setting, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the functions that nothing keeps a program from, if there are any: one other would refuse them all."""
+    found = ((name, at.inventory.world.by_name.get(name)) for name in names)
+    return tuple(name for name, function in found if function and _is_usual(function)) or names
+
+
 def _programs(draw: DrawFn, at: Setting) -> Lines:
     """Many programs, the last ones attached."""
     kinds = bpf.attaching_kinds(at.semantics)
@@ -129,7 +135,7 @@ def _images(draw: DrawFn, at: Setting) -> Lines:
     """Hundreds of images, one after another: a program comes and goes where others stay."""
     multi = at.batch
     kinds = bpf.attaching_kinds(at.semantics, multi=multi)
-    functions = some_functions(draw, at)[:MOST_TOGETHER] if multi else (a_function(draw, at),)
+    functions = _usual_of(at, some_functions(draw, at)[:MOST_TOGETHER]) if multi else (a_function(draw, at),)
     targets = tuple((function, None) for function in functions)
     for number in (1, 2):
         yield _load(draw, f"p{number}", kinds, multi=multi)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+
+from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from properties.hunt.strategies import bpf
-from properties.hunt.strategies.drawing import Setting, a_function, arguments_for, fresh, pick, rarely
+from properties.hunt.strategies.drawing import Setting, a_function, arguments_for, fresh, pick, rarely, unused
 from spec import operations as op
 
 __all__ = ["schedule"]
@@ -15,7 +20,16 @@ PLACES = tuple("body before program enter image exit after-body skip site return
 """Where a task is stopped, the simplest first; those at programs are drawn with one."""
 
 USUAL = ("body", "before", "program", "body", "before", "enter", "program", "skip")
+FIRST = ("body", "image", "program", "before", "body", "image", "program", "site", "exit")
+LATER = ("body", "exit", "body", "exit", "after-body", "program")
+"""Where a task is when what it is in changes, and where it goes on to: it comes to an image, sleeps, and leaves it."""
+
 FLAVOURS = ("rcu_tasks", "rcu_tasks", "rcu_tasks", "rcu", "rcu_tasks_trace", "rcu_tasks_rude")
+ENTRIES = ("fentry",)
+"""Of these alone an image does not call the original, and is put in another way."""
+
+EVERY_FLAVOUR = tuple(dict.fromkeys(FLAVOURS))
+AT_PROGRAMS = frozenset({"before", "program", "skip"})
 MOVES = tuple("grace_period detach step finish attach grace_period detach step attach".split())
 
 
@@ -25,7 +39,7 @@ def schedule(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     if inventory.pending is not None and rarely(draw, 3):
         return (op.Await(inventory.pending),)
     if not inventory.tasks or (len(inventory.tasks) < len(TASKS) and rarely(draw, 5)):
-        return _begin(draw, at)
+        return _begin(draw, at) if rarely(draw, 3) else _stand(draw, at)
     task = pick(draw, tuple(inventory.tasks))
     match pick(draw, MOVES):
         case "grace_period":
@@ -41,27 +55,78 @@ def schedule(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
 
 def _begin(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """A task on a function that has programs, if there is one; otherwise on any."""
-    world = at.inventory.world
-    attached = tuple(sorted({name for link in at.inventory.links.values() for name in link.functions})[:12])
-    function = pick(draw, attached) if attached and not rarely(draw, 8) else a_function(draw, at)
-    if function not in world.by_name:
-        function = world.functions[0].name
+    attached = _attached(at)
+    function = pick(draw, attached) if attached and not rarely(draw, 8) else _known_function(draw, at)
     task = fresh(draw, TASKS, at.inventory.tasks)
-    begun = op.Task(task, function, arguments_for(draw, world.by_name[function].prototype))
-    return (begun, _step(draw, at, task, function))
+    return (_task(draw, at, task, function), _step(draw, at, task, function))
+
+
+def _stand(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """A whole life of an image: tasks stop in it, it is exchanged, grace periods elapse, and the tasks go on.
+
+    What is freed too early shows in few orders of these, which steps that are drawn one by one seldom make.
+    """
+    attached = _attached(at)
+    function = pick(draw, attached) if attached and rarely(draw, 3) else _known_function(draw, at)
+    only = ENTRIES if rarely(draw, 3) else ()
+    made = tuple(bpf.attach_new(draw, at, function, pick(draw, (1, 2)), may_sleep=True, only=only))
+    own = {name: link.prog for name, link in at.inventory.links.items() if function in link.functions}
+    own |= {one.link: one.prog for one in made if isinstance(one, op.BpfRawTracepointOpen | op.BpfLinkCreate)}
+    loaded = {one.prog: one for one in made if isinstance(one, op.BpfProgLoad)}
+    programs = {name: loaded.get(name) or at.inventory.programs[name] for name in own.values()}
+    tasks = tuple(islice(unused(TASKS, at.inventory.tasks), pick(draw, (1, 1, 2))))
+    first = _stop(draw, tasks[0], pick(draw, FIRST), programs)
+    begun = (line for task in tasks for line in (_task(draw, at, task, function), replace(first, task=task)))
+    leaves = op.BpfLinkDetach(pick(draw, tuple(own)))
+    changes = bpf.attach_new(draw, at, function, 1, beside=made) if rarely(draw, 4) else (leaves,)
+    return (*made, *begun, *changes, *_meanwhile(draw, tasks, programs), *map(op.Finish, tasks))
+
+
+def _meanwhile(draw: DrawFn, tasks: tuple[str, ...], programs: Mapping[str, op.BpfProgLoad]) -> Iterator[op.Operation]:
+    """In turn grace periods elapse, as many as can or those of one flavour, and a task goes on to a place."""
+    waits: bool = draw(st.booleans())
+    for _ in range(pick(draw, (2, 3))):
+        if waits:
+            every: bool = draw(st.booleans())
+            flavours = 2 * draw(st.permutations(EVERY_FLAVOUR)) if every else [pick(draw, FLAVOURS)]
+            yield from map(op.GracePeriod, flavours)
+        else:
+            yield _stop(draw, pick(draw, tasks), pick(draw, LATER), programs)
+        waits = not waits
+
+
+def _attached(at: Setting) -> tuple[str, ...]:
+    """Some functions that have programs."""
+    return tuple(sorted({name for link in at.inventory.links.values() for name in link.functions})[:12])
+
+
+def _known_function(draw: DrawFn, at: Setting) -> str:
+    world, function = at.inventory.world, a_function(draw, at)
+    return function if function in world.by_name else world.functions[0].name
+
+
+def _task(draw: DrawFn, at: Setting, task: str, function: str) -> op.Task:
+    return op.Task(task, function, arguments_for(draw, at.inventory.world.by_name[function].prototype))
 
 
 def _step(draw: DrawFn, at: Setting, task: str, function: str) -> op.Step:
-    """Stops a task at a point; where it may sleep, it does so every other time."""
+    """Stops a task at a point, mostly at one of its own programs where it is at one."""
     place = pick(draw, PLACES) if rarely(draw, 3) else pick(draw, USUAL)
-    if place in {"before", "program", "skip"}:
-        own = tuple(link.prog for link in at.inventory.links.values() if function in link.functions)
-        programs = own or tuple(at.inventory.programs)
+    loaded = at.inventory.programs
+    own = {link.prog: loaded[link.prog] for link in at.inventory.links.values() if function in link.functions}
+    return _stop(draw, task, place, own or loaded)
+
+
+def _stop(draw: DrawFn, task: str, place: str, programs: Mapping[str, op.BpfProgLoad]) -> op.Step:
+    """Stops a task at a place, perhaps at one of these programs; where it may sleep, it mostly does so."""
+    may_sleep = place == "body"
+    if place in AT_PROGRAMS:
         if not programs:
             return op.Step(task, to="body")
-        place = f"{place}:{pick(draw, programs)}"
-    sleeps = place.partition(":")[0] in {"body", "program"} and rarely(draw, 2)
-    return op.Step(task, to=place, how="sleep" if sleeps else None)
+        name = pick(draw, tuple(programs))
+        may_sleep = place == "program" and programs[name].sleepable
+        place = f"{place}:{name}"
+    return op.Step(task, to=place, how="sleep" if may_sleep and not rarely(draw, 3) else None)
 
 
 def _detach(draw: DrawFn, at: Setting, function: str) -> op.Operation:
