@@ -103,8 +103,8 @@ class Parked:
 class Waiting:
     """An operation that has taken effect, and waits: for which flavours, and what it will answer.
 
-    holders: tasks that stood when it began, each with a flavour that it has held up since. kept: the images that it
-    puts when it goes on, by function.
+    holders: tasks that stood when a grace period began, each with its flavour, that it has held up since. kept: the
+    images that it puts when it goes on, by function.
     """
 
     operation: Operation
@@ -235,9 +235,17 @@ class Scheduler:
         """TASK-7: an operation that nothing holds up any more puts its images, before anybody awaits it."""
         if self._waiting is None:
             return
-        holders = self._waiting.holders & self._holders()
+        present = self._holders()
+        holders = self._waiting.holders & present
+        if _waits_for_tasks(self._waiting.holders) and not _waits_for_tasks(holders):
+            # rcu_tasks_postgp() begins a grace period of RCU, which waits for those who are in a section by then.
+            holders |= {holder for holder in present if holder[0] == "rcu"}
         self._waiting = replace(self._waiting, holders=holders)
         if not holders:
             self._age(self._waiting.flavours)
             self._put(self._waiting.kept)
             self._waiting = replace(self._waiting, flavours=frozenset(), kept={})
+
+
+def _waits_for_tasks(holders: frozenset[tuple[str, str]]) -> bool:
+    return any(flavour == "rcu_tasks" for flavour, _ in holders)

@@ -47,7 +47,7 @@ class ListedTask:
 class HeldUp:
     """An operation that waits for grace periods: what it will answer, and their flavours, none once they are over.
 
-    holders: of each flavour the tasks that stood when it began, and have not let it go by since (TASK-7).
+    holders: of each flavour the tasks that stood when its grace period began, and have not let it go by since (TASK-7).
     """
 
     outcome: Outcome
@@ -60,7 +60,11 @@ class HeldUp:
             flavour: [one for one in holding if one in tasks and flavour in one.holds()]
             for flavour, holding in self.holders.items()
         }
+        listed = "rcu_tasks" in self.holders
         self.holders = {flavour: holding for flavour, holding in left.items() if holding}
+        if listed and "rcu_tasks" not in self.holders and (holding := [one for one in tasks if "rcu" in one.holds()]):
+            # A grace period of RCU is the end of one of RCU tasks, and begins only now.
+            self.holders["rcu"] = holding
 
     def leave_section(self, task: ListedTask) -> None:
         """A task that was in a program has left it, though it may be in another by now."""
