@@ -21,7 +21,7 @@ PLACES = tuple("body before program enter image exit after-body skip site return
 
 USUAL = ("body", "before", "program", "body", "before", "enter", "program", "skip")
 FIRST = ("body", "image", "program", "before", "body", "image", "program", "site", "exit")
-LATER = ("body", "exit", "body", "exit", "after-body", "program")
+LATER = ("body", "exit", "program", "body", "exit", "program", "after-body")
 """Where a task is when what it is in changes, and where it goes on to: it comes to an image, sleeps, and leaves it."""
 
 FLAVOURS = ("rcu_tasks", "rcu_tasks", "rcu_tasks", "rcu", "rcu_tasks_trace", "rcu_tasks_rude")
@@ -85,10 +85,10 @@ def _stand(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
 def _meanwhile(draw: DrawFn, tasks: tuple[str, ...], programs: Mapping[str, op.BpfProgLoad]) -> Iterator[op.Operation]:
     """In turn grace periods elapse, as many as can or those of one flavour, and a task goes on to a place."""
     waits: bool = draw(st.booleans())
-    for _ in range(pick(draw, (2, 3))):
+    for _ in range(pick(draw, (2, 3, 3))):
         if waits:
-            every: bool = draw(st.booleans())
-            flavours = 2 * draw(st.permutations(EVERY_FLAVOUR)) if every else [pick(draw, FLAVOURS)]
+            one = rarely(draw, 3)
+            flavours = [pick(draw, FLAVOURS)] if one else 2 * draw(st.permutations(EVERY_FLAVOUR))
             yield from map(op.GracePeriod, flavours)
         else:
             yield _stop(draw, pick(draw, tasks), pick(draw, LATER), programs)
