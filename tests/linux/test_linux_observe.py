@@ -219,6 +219,12 @@ def test_enabled_functions_malformed(line: str) -> None:
         parse_enabled_functions(line)
 
 
+def test_a_site_has_one_trampoline() -> None:
+    """Only a site with one ops has a trampoline of that; another one behind it cannot be."""
+    with pytest.raises(BadInputError, match="a site with a trampoline of one ops has several"):
+        parse_enabled_functions(f"{OWN} ->g+0x0/0x20\ttramp: 0xffffffffc020f000 (h+0x0/0x20) ->h+0x0/0x20")
+
+
 OWN = "f (1)  \ttramp: 0xffffffffc020e000 (g+0x0/0x20)"
 SHARED = "f (2)  ->arch_ftrace_ops_list_func+0x0/0x1d0"
 

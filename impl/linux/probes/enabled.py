@@ -30,6 +30,7 @@ Reader = Callable[[Sequence[tuple[int, int]]], Sequence[bytes]]
 POINTER = r"(?:0x[0-9a-f]+|[^\s()+{}]+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[^\]]+\])?)"
 LINE = re.compile(r"(?P<symbol>\S+)(?: \[(?P<module>[^\]]+)\])? \((?P<count>\d+)\)(?P<letters>[ RIDOM]*)(?P<rest>.*)")
 TRAMPOLINE = re.compile(rf"(?P<kind>tramp|ops): (?P<at>{POINTER}) \((?P<func>{POINTER})\)(?: ->(?P<calls>{POINTER}))?")
+TRAMP = "\ttramp: "
 CALLER = re.compile(rf" ?->(?P<calls>{POINTER})")
 LIST, ASSIST = "arch_ftrace_ops_list_func", "ftrace_ops_assist_func"
 DIRECT = re.compile(rf"\tdirect(?P<jmp>\(jmp\))?-->(?P<entry>{POINTER})")
@@ -99,6 +100,8 @@ def _parse_line(line: str) -> EnabledFunction:
     letters, rest = match["letters"], match["rest"]
     if "ERROR!" in rest or ("\tops: " in rest and "O" not in letters):
         raise BadInputError(f"enabled_functions: what covers the site cannot be so in the line {line!r}")
+    if rest.count(TRAMP) > 1:
+        raise BadInputError(f"enabled_functions: a site with a trampoline of one ops has several in the line {line!r}")
     trampoline, caller = TRAMPOLINE.search(rest), CALLER.match(rest)
     return EnabledFunction(
         match["symbol"],
