@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -270,13 +270,15 @@ class Decliner:
             return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
         filters = [operation.filter] if operation.filter else []
         obstacle = self.directory.station.graph.obstacle(filters, limits_of(operation))
-        return f"cannot register this user: {obstacle}" if obstacle else ""
+        if obstacle:
+            return f"cannot register this user: {obstacle}"
+        return self._leaves_nothing(self._inventory.graph_users.values())
 
     def _ungraph(self, operation: op.UnregisterFtraceGraph) -> str:
         if self._dead:
             return "does not tell by tracefs whether a tracer could be stopped after ftrace has died"
-        users = self._inventory.graph_users
-        return self._forgets_waiting({name: user for name, user in users.items() if name != operation.user})
+        left = {name: user for name, user in self._inventory.graph_users.items() if name != operation.user}
+        return self._forgets_waiting(left) or self._leaves_nothing(left.values())
 
     def _user_filter(self, operation: op.SetFtraceFilter) -> str:
         _, removes = without_bang(operation.glob or "")
@@ -328,15 +330,18 @@ class Decliner:
         if operation.module in self._inventory.modules or not any(u.mod_trace or u.mod_notrace for u in users.values()):
             return ""
         after = self._inventory.users_after(operation.module)
-        empty = any(frozenset(user.filter_hash) <= frozenset(user.notrace_hash) for user in after.values())
-        return EVERYTHING if empty else self._forgets_waiting(after)
+        return _covers_nothing(after.values()) or self._forgets_waiting(after)
 
     def _covers_everything(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> str:
         """Without a filter a user covers everything; if all of it is in the notrace hash graph_ops may (GRAPH-12)."""
         if operation.user not in self._inventory.graph_users:
             return ""
-        after = self._inventory.user_after(operation)
-        return EVERYTHING if frozenset(after.filter_hash) <= frozenset(after.notrace_hash) else ""
+        after = {**self._inventory.graph_users, operation.user: self._inventory.user_after(operation)}
+        return _covers_nothing([after[operation.user]]) or self._leaves_nothing(after.values())
+
+    def _leaves_nothing(self, users: Iterable[GraphRecord]) -> str:
+        """Where graph_ops is made anew of all users: both hashes of one may hold functions alone that have gone."""
+        return _covers_nothing(users) if self._inventory.semantics.graph_rebuilds else ""
 
     def _graph_list(self, operation: op.SetGraphFunction | op.SetGraphNotrace) -> str:
         users = self._inventory.graph_users
@@ -461,3 +466,9 @@ def limits_of(operation: op.RegisterFtraceGraph) -> Limits:
     function = (operation.function,) if operation.function else ()
     notrace = (operation.notrace,) if operation.notrace else ()
     return Limits(function, notrace, operation.depth or 0)
+
+
+def _covers_nothing(users: Iterable[GraphRecord]) -> str:
+    """Whether a user's notrace hash holds all of its filter, so that graph_ops may cover everything (DEFECT-20)."""
+    empty = any(frozenset(user.filter_hash) <= frozenset(user.notrace_hash) for user in users)
+    return EVERYTHING if empty else ""

@@ -133,6 +133,7 @@ class Linux:
     def _try_out(self, operation: Operation) -> Outcome:
         beside = bool(self._tasks.tasks) and not isinstance(operation, NO_THREAD)
         self._allocations.threads = self._tasks.threads if beside else None
+        armed = frozenset(self._run.failing)
         with self._injector.failing(self._run.failing, operation):
             outcome = self._carry_out(operation)
         if beside:
@@ -147,7 +148,7 @@ class Linux:
         self._run.inventory = before.after(operation, outcome)
         self._run.follow_quiet(operation, outcome, self._station.foreign)
         self._run.follow_death(operation, outcome)
-        self._use_up_fault(operation, outcome, before)
+        self._use_up_fault(operation, outcome, before, armed - self._run.failing)
         return outcome
 
     def sites(self) -> Mapping[str, Site]:
@@ -335,14 +336,14 @@ class Linux:
         if refused < 0:
             raise BadInputError(f"the memory of a module cannot be held: {errno_name(refused)}")
 
-    def _use_up_fault(self, operation: Operation, outcome: Outcome, before: Inventory) -> None:
-        """A fault is used up when a charge was refused.
+    def _use_up_fault(self, operation: Operation, outcome: Outcome, before: Inventory, failed: Collection[str]) -> None:
+        """A fault is used up when a charge was refused; failed: the other points that failed.
 
-        That shows in an operation that fails, in a detach that warns, and where an IPMODIFY user went from a function
-        whose image stayed as it was made for both.
+        That shows in an operation that fails, in a detach that warns for no other reason, and where an IPMODIFY user
+        went from a function whose image stayed as it was made for both.
         """
         used = isinstance(outcome, Errno) and outcome.name == "EPERM"
-        used |= isinstance(operation, op.BpfLinkDetach) and outcome.warn
+        used |= isinstance(operation, op.BpfLinkDetach) and outcome.warn and not failed
         unpatched = before.ipmodify_users() - self._run.inventory.ipmodify_users()
         used |= any(map(self._observer.shares, unpatched))
         self._run.charge_fails = self._run.charge_fails and not used

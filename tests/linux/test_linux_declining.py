@@ -189,6 +189,22 @@ def test_what_is_known_without_memory_is_asked_for_by_name(before: tuple[str, ..
     assert "" == reason(1, *defects.split(", "))
 
 
+GONE_FROM_BOTH = ("set_ftrace_notrace g2 bar4:mod:mod1", "delete_module mod1")
+
+
+@pytest.mark.parametrize(
+    "line", ["unregister_ftrace_graph g1", "register_ftrace_graph g3 filter=foo3", "set_ftrace_filter g1 foo3"]
+)
+def test_graph_ops_is_not_made_anew_of_hashes_whose_functions_have_gone(line: str) -> None:
+    """One address stands for all that have gone, so that a notrace hash takes all from a filter (DEFECT-20)."""
+    users = ("register_ftrace_graph g1 filter=foo1", "register_ftrace_graph g2 filter=bar6")
+    asked = parse_operation(line)
+
+    assert decliner(*users, *GONE_FROM_BOTH).reason(asked) == EVERYTHING
+    assert decliner(*users, *GONE_FROM_BOTH[1:]).reason(asked) != EVERYTHING
+    assert decliner(*users, *GONE_FROM_BOTH, semantics="linux-6.12").reason(asked) != EVERYTHING
+
+
 @pytest.mark.parametrize(
     ("before", "semantics", "declined"),
     [
