@@ -80,12 +80,27 @@ class MutantUnit:
             return _judge(conforming, lambda: conforming.fixed([run], shrink_seconds=NO_SHRINKING))
 
     def _search(self) -> tuple[Kill | None, int]:
-        """Take random runs; how the mutant was killed, and the operations until then."""
-        conforming = self._begin()
-        with self.subject.changed(self.subject.lab, self.changes):
-            search = partial(conforming.random, math.inf, self.budget, self.random_seed, shrink_seconds=NO_SHRINKING)
-            kill = _judge(conforming, search)
-        return kill, conforming.evidence.steps
+        """Take random runs; how the mutant was killed, and the operations until then.
+
+        What the kernel shows without the mutation, too, is no kill, and the search goes on with another random seed.
+        """
+        deadline, random_seed, steps = time.monotonic() + self.budget, self.random_seed, 0
+        while True:
+            conforming, left = self._begin(), deadline - time.monotonic()
+            search = partial(conforming.random, math.inf, left, random_seed, shrink_seconds=NO_SHRINKING)
+            with self.subject.changed(self.subject.lab, self.changes):
+                kill = _judge(conforming, search)
+            steps += conforming.evidence.steps
+            if not (kill and self._is_no_mutants(conforming)):
+                return kill, steps
+            if time.monotonic() >= deadline:
+                return None, steps
+            random_seed += 1
+
+    def _is_no_mutants(self, conforming: Conforming) -> bool:
+        """Whether the kernel without the mutation shows the first difference of a search."""
+        found = conforming.collected.differences[:1]
+        return any(self._take(FixedRun(one.run, self.subject.lab, one.seed), ()) for one in found)
 
     def _begin(self) -> Conforming:
         return Conforming(self.subject.kernel, self.subject.rules, self.subject.lab)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,8 +17,9 @@ from impl.linux.instruments.mutants import Candidates
 from impl.linux.observation import EmulatorLimitError, KernelComplaintError
 from impl.planted import SYSTEMS
 from properties.__main__ import main
+from properties.kernels.evidence import Difference
 from properties.lockstep.divergence import Divergence
-from properties.mutants import accepted
+from properties.mutants import accepted, units
 from properties.mutants.accepted import Accepted, AcceptedFile, AcceptingRule
 from properties.mutants.judging import kill_of_difference, kill_of_error
 from properties.mutants.named import NAMED, MutantPlace, NamedMutant, find_named, named_like
@@ -29,6 +33,7 @@ from properties.systems.naming import KERNELS
 from properties.work.units import request, unit_of, value_of
 from spec.errors import BadInputError
 from spec.reading import decode, encode, load
+from spec.seeds import Seed
 from tests.support.made_mutants import BASE, made_mutant
 
 KILLED = Judged("killed", "sites", "synthetic: a", 1, 0, "told")
@@ -161,6 +166,44 @@ def test_a_unit_crosses_the_border_of_a_process() -> None:
 
     assert unit == unit_of(request(unit))
     assert KILLED == value_of(unit, encode(KILLED))
+
+
+DIFFERENCE = Difference("search", difference("sites", "a", "b"), Seed("w", "s", ()))
+
+
+@dataclass
+class Searched:
+    """A search that finds a difference in its first rounds, and a kernel that may show it without the mutation."""
+
+    mine: int
+    rounds: int = 0
+    collected: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(differences=[], left=[]))
+    evidence: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(steps=10))
+
+    def begin(self, *_: object) -> Searched:
+        """Of a kernel, its rules and a world."""
+        self.collected.differences = []
+        return self
+
+    def random(self, *_: object, **__: object) -> None:
+        """Finds one."""
+        self.rounds += 1
+        self.collected.differences = [DIFFERENCE]
+
+    def fixed(self, _: object, **__: object) -> None:
+        """Meets it again, as long as it is the kernel's own."""
+        self.collected.differences = [] if self.rounds >= self.mine else [DIFFERENCE]
+
+
+def test_what_the_kernel_itself_does_is_no_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A search of a mutant goes on behind a difference that the unchanged kernel shows, too."""
+    searched = Searched(mine=3)
+    monkeypatch.setattr(units, "Conforming", searched.begin)
+    subject = Mock(changed=lambda *_: nullcontext())
+
+    judged = MutantUnit(subject, (), (), 0.0, 60.0, 7).work(tmp_path)
+
+    assert ("killed", 30, 3) == (judged.verdict, judged.steps, searched.rounds)
 
 
 def test_accepted_survivors_are_known_again() -> None:
