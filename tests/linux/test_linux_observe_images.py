@@ -63,6 +63,12 @@ NOP = bytes.fromhex("0f1f440000")
 DISABLED = 0xFFFFFFFF82000000
 
 
+DIRECTLY = b"""\
+foo1 (1) R   D   M \ttramp: ftrace_regs_caller+0x0/0x65 (call_direct_funcs+0x0/0x20)
+\tdirect-->bpf_trampoline_1+0x0/0xac
+"""
+
+
 class ShowingImage:
     """A kernel in which one function's site calls an image, or is a nop."""
 
@@ -86,7 +92,7 @@ class ShowingImage:
 
     def observe(self, observer: Observer) -> str | None:
         """What the site calls directly."""
-        line = b"foo1 (1) R   D   M\t\n\tdirect-->bpf_trampoline_1+0x0/0xac\n" if self.attached else b""
+        line = DIRECTLY if self.attached else b""
         observer.add(Batch())((Reply(0, 0, (line,)), Reply(0, 0, (b"0",))))
         site = observer.sites.get("foo1")
         return site.entry if site else None
