@@ -79,9 +79,9 @@ class TaskDecliner:
         return SEVERAL if program.calls or len(functions) > 1 else ""
 
     def _is_freed_under(self, name: str) -> bool:
-        """Whether the image that a task is in does not call the original, and may have been exchanged."""
+        """Whether a task is in an image that does not call the original, and which may have been exchanged."""
         task = self.tasks.tasks.get(name)
-        if task is None or "DEFECT-44" in self.asked or "enter" in task.points:
+        if task is None or "DEFECT-44" in self.asked or "image" not in task.points or "enter" in task.points:
             return False
         links = self._inventory.links.values()
         return {f"before:{link.prog}" for link in links if task.function in link.functions} != {
