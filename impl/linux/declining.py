@@ -340,7 +340,7 @@ class Decliner:
         return _covers_nothing([after[operation.user]]) or self._leaves_nothing(after.values())
 
     def _leaves_nothing(self, users: Iterable[GraphRecord]) -> str:
-        """Where graph_ops is made anew of all users: both hashes of one may hold functions alone that have gone."""
+        """Both hashes of a user may hold functions alone that have gone, when graph_ops is made anew of all users."""
         return _covers_nothing(users) if self._inventory.semantics.graph_rebuilds else ""
 
     def _graph_list(self, operation: op.SetGraphFunction | op.SetGraphNotrace) -> str:

@@ -228,7 +228,7 @@ class Observer:
         }
 
     def _forget_but(self, images: Collection[int]) -> None:
-        """What was read of an image holds as long as a site shows it; another one may come to its address.
+        """An image is known by its address as long as a site shows it; another one may come there.
 
         Memory of images and programs is given out anew, so that this may consist of the same bytes, and yet call a
         program that has come to the address of another.

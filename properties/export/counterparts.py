@@ -117,9 +117,10 @@ BESIDE = (
     *(op.BpfProgLoad, op.BpfRawTracepointOpen, op.BpfLinkCreate, op.BpfLinkDetach),
     *(op.Step, op.Finish, op.GracePeriod, op.ObserveSite),
 )
-"""What a program does while its task sleeps, which keeps its module busy."""
+"""A program does these while its task sleeps, which keeps its module busy."""
 
 
+HELD_UP = "it does not wait for what its own task holds up"
 SLEEPERS = "it stops a task only in a sleepable program, by to=program:PROG how=sleep"
 
 
@@ -128,8 +129,8 @@ def _interleaved(recorded: Recorded) -> str:
     operation = recorded.step.operation
     if recorded.before.tasks and not isinstance(operation, BESIDE):
         return "its module is busy with the call of its task"
-    if recorded.predicted == "pending":
-        return "it does not wait for what its own task holds up"
+    if recorded.predicted == "pending" or isinstance(operation, op.Await):
+        return HELD_UP
     programs = recorded.before.programs
     match operation:
         case op.Task():
@@ -139,9 +140,7 @@ def _interleaved(recorded: Recorded) -> str:
             stops = program and program.sleepable and operation.how == "sleep" and recorded.predicted == operation.to
             return "" if stops else SLEEPERS
         case op.GracePeriod():
-            return "" if recorded.predicted == "0" else "it does not wait for what its own task holds up"
-        case op.Await():
-            return "it does not wait for what its own task holds up"
+            return "" if recorded.predicted == "0" else HELD_UP
     return ""
 
 

@@ -239,7 +239,7 @@ def test_a_last_detach_goes_without_memory_where_its_ops_stays(
 def test_an_id_of_another_btf_may_mean_something(
     own: str | None, home: str | None, number: int, *, something: bool
 ) -> None:
-    """Where the other BTF has a FUNC of that id; and where the world calls both BTFs vmlinux's (LINK-17)."""
+    """The other BTF may have a FUNC of that id, or the world calls both BTFs vmlinux's (LINK-17)."""
     asked = decliner()
     directory = cast("Any", asked.directory)
     directory.home, directory.btf_id = lambda _: own, lambda _: number

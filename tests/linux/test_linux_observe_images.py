@@ -91,7 +91,7 @@ class ShowingImage:
         return [memory[address].ljust(length, b"\xcc") for address, length in ranges]
 
     def observe(self, observer: Observer) -> str | None:
-        """What the site calls directly."""
+        """Returns the entry that the site calls directly."""
         line = DIRECTLY if self.attached else b""
         observer.add(Batch())((Reply(0, 0, (line,)), Reply(0, 0, (b"0",))))
         site = observer.sites.get("foo1")

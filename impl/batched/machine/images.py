@@ -74,7 +74,7 @@ class _Content(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    """What the images of one content have in common, of whatever shape: fields of ImagePlan, and then:
+    """Images of one content have this in common, of whatever shape: fields of ImagePlan, and then two more.
 
     symbols: the addresses that are the same for all functions. gone: the places of links that are jumped over.
     """

@@ -45,7 +45,7 @@ STACK_BYTES, MAKES_STACKS = 2048, frozenset({"register_ftrace_graph", "ftrace_gr
 """Tasks keep the shadow stacks that they got with the first user of the graph tracer."""
 
 KEEPERS = frozenset({"ftrace_free_mem", "arch_ftrace_update_trampoline"})
-"""What a module's init functions were is noted until it goes; an ops that is not dynamic keeps its trampoline."""
+"""The kernel notes a module's init functions until it goes; an ops that is not dynamic keeps its trampoline."""
 
 DYNAMIC = 1 << 1
 """FTRACE_OPS_FL_DYNAMIC."""
