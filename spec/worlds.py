@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
+from itertools import count as count_from
 
 from spec.globs import Pattern, libbpf_matcher, matcher, module_matcher, record_index
 from spec.prototypes import Prototype, Type
@@ -106,6 +109,15 @@ class World:
     def find(self, name: str) -> Function | None:
         """A function by its unique name, whether ftrace has a record of it or only BTF names it."""
         return self.by_name.get(name) or self._others_by_name.get(name)
+
+    def namesakes(self, symbol: str) -> Iterator[Function]:
+        """The functions of a symbol, in the order of their numbers."""
+        names = chain((symbol,), (f"{symbol}@{number}" for number in count_from(2)))
+        for name in names:
+            function = self.find(name)
+            if function is None:
+                return
+            yield function
 
     def is_in(self, name: str | None, module: str) -> bool:
         """Whether a function by its unique name is a module's."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count, takewhile
 
 from impl.linux.bpf.commands import open_btfs
 from impl.linux.laboratory.build import CORE
@@ -120,12 +119,11 @@ class Directory:
         """How the world calls a symbol, which may be one of several of its name; else the symbol itself."""
         starts, names = list(self.starts(symbol, module)), self._namesakes(symbol, module)
         place = starts.index(address) if len(starts) > 1 and address in starts else 0
-        return names[place] if len(names) > place else _numbered(symbol, place + 1)
+        return names[place] if len(names) > place else f"{symbol}@{place + 1}" if place else symbol
 
     def _namesakes(self, symbol: str, module: str | None) -> list[str]:
         """How the world calls the functions of a symbol that are in one module, in the order of their addresses."""
-        every = (self.station.world.find(_numbered(symbol, number)) for number in count(1))
-        return [function.name for function in takewhile(bool, every) if function and self.home(function) == module]
+        return [one.name for one in self.station.world.namesakes(symbol) if self.home(one) == module]
 
     def stub(self, address: int) -> int | None:
         """The number of the direct stub at an address."""
@@ -148,8 +146,3 @@ class Directory:
         self.symbols = self.symbols.without_module(module)
         self.btf_fds.pop(module, None)
         return pages
-
-
-def _numbered(symbol: str, number: int) -> str:
-    """The name of one of several functions of a symbol."""
-    return symbol if number == 1 else f"{symbol}@{number}"

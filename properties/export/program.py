@@ -187,12 +187,18 @@ class _Writer:
             function.name,
             function.symbol,
             self._home(function.name),
-            int(function.name.partition("@")[2] or 1),
+            self._nth(function),
             tuple(slot.size for slot in prototype.slots),
             min(prototype.returns.size, 8),
             prototype.returns.signed,
             _constant(function.name),
         )
+
+    def _nth(self, function: Function) -> int:
+        """Which of the functions of its symbol, in the same home, it is, from 1 on."""
+        home, world = self._home(function.name), self._setting.world
+        names = (one.name for one in world.namesakes(function.symbol) if one.name in world.by_name)
+        return [name for name in names if self._home(name) == home].index(function.name) + 1
 
     def _home(self, function: str) -> str:
         (home,) = homes_of(self._setting, (function,))

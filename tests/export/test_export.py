@@ -122,6 +122,16 @@ def test_a_text_fits(path: Path) -> None:
     assert set(cited_in(text)) <= set(rules())
 
 
+def test_a_function_is_counted_among_those_of_its_module(tmp_path: Path) -> None:
+    """The second function of a symbol may be the first one of its home."""
+    path = tmp_path / "two.seed"
+    world = (SEEDS / "module-shadows-vmlinux.json").as_posix()
+    path.write_text(f"world {world}\nsemantics linux-7.3\n---\ncall shadow@2 1 2 -> body =3\n")
+    written = program_files(record(setting_of(path)), [])["two.c"]
+
+    assert re.search(r'"shadow@2", "shadow", HOME_m1, 1,', written)
+
+
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
