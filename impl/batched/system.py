@@ -118,7 +118,12 @@ class Batched:
         return outcome
 
     def _begin_poke(self, operation: op.Poke) -> Outcome:
-        """Carry one operation out as far as its first stop; its books are those of its end (POKE-1)."""
+        """Carry one operation out as far as its first stop; its books are those of its end (POKE-1).
+
+        Until that end sites may call a program whose last link it takes away, even one that was freed and linked again.
+        """
+        if self._tasks is not None:
+            self.kernel.load_programs()
         self.text.stop_in_next()
         outcome = self._carry_out(operation.operation)
         return self._go_on(outcome, to_end=False)

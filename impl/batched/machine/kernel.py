@@ -149,6 +149,10 @@ class EmulatedKernel:
         """How many tasks are counted by the image at a place of the arena."""
         return self._tables.references(object_index(place))
 
+    def load_programs(self) -> None:
+        """Loads the code of all programs that links hold."""
+        self._loader.load_programs()
+
     def unload_program(self, number: int) -> None:
         """Frees a program's code."""
         self._loader.unload_program(number)

@@ -64,12 +64,24 @@ class Loader:
     def load(self, index: int) -> None:
         """Loads all code that a call of a function may reach."""
         state = self._state
-        self._load_programs()
+        self.load_programs()
         self._load_ops()
         self._load_raw()
         called = {program.calls for program in state.programs.values() if program.calls is not None}
         for reached in self._find_reached(index, called):
             self._load_entry(reached)
+
+    def load_programs(self) -> None:
+        """Loads the code of programs that are new, or that a link holds again since they were freed."""
+        numbers = range(self._programs_loaded + 1, len(self._state.program_numbered) + 1)
+        for number in numbers:
+            self._load_program(self._state.program_numbered[number])
+        self._programs_loaded = len(self._state.program_numbered)
+        if self._unloaded:
+            for number in [number for number in self._unloaded if self._state.program_numbered[number].links]:
+                self._unloaded.remove(number)
+                self._load_program(self._state.program_numbered[number])
+                self._text.note([(code_address(number), code_address(number + 1))])
 
     def _find_reached(self, index: int, called: set[str]) -> Iterator[int]:
         functions = self._state.functions
@@ -133,17 +145,6 @@ class Loader:
         place = self._place(made.relocate(self._end, symbols))
         self._stubs[index] = node, place
         return place
-
-    def _load_programs(self) -> None:
-        numbers = range(self._programs_loaded + 1, len(self._state.program_numbered) + 1)
-        for number in numbers:
-            self._load_program(self._state.program_numbered[number])
-        self._programs_loaded = len(self._state.program_numbered)
-        if self._unloaded:
-            for number in [number for number in self._unloaded if self._state.program_numbered[number].links]:
-                self._unloaded.remove(number)
-                self._load_program(self._state.program_numbered[number])
-                self._text.note([(code_address(number), code_address(number + 1))])
 
     def unload_program(self, number: int) -> None:
         """Frees a program's code, which is loaded anew when a link holds the program again."""
