@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Final
+from typing import Final, Literal
 
 from impl.batched.cost import Bill
 from impl.batched.faults import Refused
@@ -108,7 +108,7 @@ def set_filter(state: State, operation: op.SetFtraceFilter) -> None:
     user = _begin_setting(state, operation.user)
     changed = user.with_filter(*take_line(state, user.own_filter(), user.mod_trace, operation.glob))
     state.faults.stop_at("filter")
-    _exchange_filter(state, user, changed, state.settle)
+    _exchange(state, user, changed, state.settle, setting="filter")
 
 
 def set_notrace(state: State, operation: op.SetFtraceNotrace) -> None:
@@ -116,7 +116,8 @@ def set_notrace(state: State, operation: op.SetFtraceNotrace) -> None:
     user = _begin_setting(state, operation.user)
     hash_, lines = take_line(state, user.notrace_hash, user.mod_notrace, operation.glob)
     state.faults.stop_at("filter")
-    _exchange_notrace(state, user, replace(user, notrace_hash=hash_, mod_notrace=lines), state.settle)
+    changed = replace(user, notrace_hash=hash_, mod_notrace=lines)
+    _exchange(state, user, changed, state.settle, setting="notrace")
 
 
 def process_waiting(state: State, module: str) -> None:
@@ -125,26 +126,25 @@ def process_waiting(state: State, module: str) -> None:
         user = state.graph.users[place]
         if user.mod_trace:
             changed = user.with_filter(*end_waiting(state, user.own_filter(), user.mod_trace, module))
-            _exchange_filter(state, user, changed, state.enter)
+            _exchange(state, user, changed, state.enter, setting="filter")
         user = state.graph.users[place]
         if user.mod_notrace:
             hash_, lines = end_waiting(state, user.notrace_hash, user.mod_notrace, module)
-            _exchange_notrace(state, user, replace(user, notrace_hash=hash_, mod_notrace=lines), state.enter)
+            changed = replace(user, notrace_hash=hash_, mod_notrace=lines)
+            _exchange(state, user, changed, state.enter, setting="notrace")
 
 
-def _exchange_filter(state: State, old: GraphUser, new: GraphUser, pay: Pay) -> None:
+def _exchange(state: State, old: GraphUser, new: GraphUser, pay: Pay, *, setting: Literal["filter", "notrace"]) -> None:
+    """A user's hashes are others, and graph_ops follows; without `graph_rebuilds` in the hash that was set alone."""
     users = [new if user is old else user for user in state.graph.users]
     hashes = _recompute(state, users)
     if not state.facts.graph_rebuilds and state.facts.graph_users > 1:
-        hashes = replace(hashes, notrace_hash=state.graph.notrace_hash)
-    _change(state, users, hashes, pay)
-
-
-def _exchange_notrace(state: State, old: GraphUser, new: GraphUser, pay: Pay) -> None:
-    users = [new if user is old else user for user in state.graph.users]
-    hashes = _recompute(state, users)
-    if not state.facts.graph_rebuilds and state.facts.graph_users > 1:
-        hashes = replace(hashes, filter_hash=state.graph.filter_hash)
+        graph = state.graph
+        hashes = (
+            replace(hashes, notrace_hash=graph.notrace_hash)
+            if setting == "filter"
+            else replace(hashes, filter_hash=graph.filter_hash)
+        )
     _change(state, users, hashes, pay)
 
 

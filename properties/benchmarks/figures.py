@@ -15,7 +15,7 @@ from rich.table import Table
 
 from properties.report.records import FigureRecord, write_record
 
-__all__ = ["Figure", "Measure", "seconds", "table", "taking_turns", "worked", "write"]
+__all__ = ["Figure", "Measure", "NotMeasuredError", "seconds", "table", "taking_turns", "worked", "write"]
 
 COMPARE = {"higher": operator.ge, "lower": operator.le}
 
@@ -41,6 +41,10 @@ class Figure:
 
 
 Measure = Callable[[], Figure]
+
+
+class NotMeasuredError(Exception):
+    """What is measured does not do as the model says, so that its figure means nothing."""
 
 
 def table(figures: Sequence[Figure]) -> Table:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
-from properties.benchmarks.figures import Figure, Measure, seconds, taking_turns
+from properties.benchmarks.figures import Figure, Measure, NotMeasuredError, seconds, taking_turns
+from properties.hunt.findings import save_seed
 from properties.hunt.machines import LockstepMachine, generating, machine_for
+from properties.lockstep.divergence import Divergence
 from properties.systems.naming import resolve, semantics_named, world_named
 from spec.operations import Operation
+from spec.seeds import Seed
 
 __all__ = ["measures"]
 
+WORLD = "synthetic"
 SEMANTICS = "linux-7.3"
+FINDINGS = Path("build/seeds")
 RANDOM_SEED = 7
 EXAMPLES = 20
 
@@ -56,8 +62,19 @@ def interleaved_step() -> Figure:
 
 
 def _machine(*, interleaved: bool = False) -> type[LockstepMachine]:
-    world, semantics = world_named("synthetic"), semantics_named(SEMANTICS)
-    return machine_for(world, semantics, [resolve("batched")], interleaved=interleaved)
+    """A machine of `batched`, which keeps what it finds: no search has its examples."""
+    world, semantics = world_named(WORLD), semantics_named(SEMANTICS)
+    machine = machine_for(world, semantics, [resolve("batched")], interleaved=interleaved)
+
+    class Keeping(machine):  # type: ignore[misc, valid-type]
+        def report(self, divergences: tuple[Divergence, ...]) -> None:
+            if divergences:
+                self.failed = True
+                found = Seed(WORLD, SEMANTICS, tuple(self.lockstep.history))
+                path = save_seed(found, divergences[0].aspect, (), FINDINGS)
+                raise NotMeasuredError(f"{divergences[0]}\nNothing was measured. The seed: {path}")
+
+    return Keeping
 
 
 def _counting(machine: type[LockstepMachine]) -> Any:

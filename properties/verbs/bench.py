@@ -6,12 +6,13 @@ Times are medians of repeated runs, and actions that are compared take turns.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from rich.progress import track
 
 from properties.benchmarks import against_angr, attaching, calling, dividing, proving, stepping
-from properties.benchmarks.figures import Figure, Measure, table, write
+from properties.benchmarks.figures import Figure, Measure, NotMeasuredError, table, write
 from properties.report.show import Screen
 from properties.verbs.publishing import publish_figures
 
@@ -22,7 +23,10 @@ WITHOUT_ANGR = "Two more figures compare the prover with angr, which has an envi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `bench`."""
-    parser.epilog = "Exit status: 0 every figure holds, 1 one does not, 2 the input is bad or a tool is missing."
+    parser.epilog = (
+        "Exit status: 0 every figure holds, 1 one does not, or what is measured diverges from the model, "
+        "2 the input is bad or a tool is missing."
+    )
     parser.add_argument(
         "--json",
         type=Path,
@@ -38,13 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure every figure, print a table, write JSON, and return 0 if all hold, else 1."""
+    """Measure every figure, print a table, write JSON, and return 0 if all hold, else 1; also if a system diverges."""
     console = Screen()
     wanted = against_angr.measures(arguments.angr) if arguments.angr else measures()
-    figures = [
-        measure()
-        for measure in track(wanted, "measuring", console=console, transient=True, disable=not console.is_terminal)
-    ]
+    try:
+        figures = [
+            measure()
+            for measure in track(wanted, "measuring", console=console, transient=True, disable=not console.is_terminal)
+        ]
+    except NotMeasuredError as error:
+        print(error, file=sys.stderr)
+        return 1
     console.print(table(figures))
     if not arguments.angr:
         console.print(WITHOUT_ANGR, highlight=False, soft_wrap=True)

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from properties.benchmarks import proving
+from properties.benchmarks import proving, stepping
 from properties.benchmarks.angr.client import Peer
 from properties.benchmarks.angr.wire import Request, request_images
 from properties.benchmarks.attaching import growth_on_halves, growth_on_wildcards
 from properties.benchmarks.figures import Figure, taking_turns, write
 from properties.proofs.matrix import cells
-from properties.systems.naming import world_named
+from properties.systems.naming import resolve, world_named
 from properties.verbs import bench
 from spec.errors import BadInputError
 from spec.reading import decode, encode
+from spec.seeds import read_seed
 from spec.worlds import synthetic
 
 
@@ -49,6 +50,25 @@ def test_bench_writes_its_figures(
         out = capsys.readouterr().out
         assert "growth" in out
         assert 1 == out.count("tox -e bench-angr")
+
+
+def test_what_diverges_is_not_measured_but_kept(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The bench tells what it met in place of a table, and writes a seed that shows it again."""
+    monkeypatch.setattr(stepping, "resolve", lambda _: resolve("impl.planted.ftrace:tramp_not_restored"))
+    monkeypatch.setattr(stepping, "FINDINGS", tmp_path / "seeds")
+    monkeypatch.setattr(bench, "measures", lambda: [stepping.lockstep_step])
+
+    assert 1 == bench.run(argparse.Namespace(json=tmp_path / "bench.json", angr=None))
+    (path,) = (tmp_path / "seeds").iterdir()
+    told = capsys.readouterr()
+    assert not told.out
+    assert f"Nothing was measured. The seed: {path}" in told.err
+    assert read_seed(path).steps
+    assert not (tmp_path / "bench.json").exists()
 
 
 def test_what_is_compared_takes_turns() -> None:
