@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
@@ -20,14 +21,30 @@ PLACES = tuple("body before program enter image exit after-body skip site return
 """Where a task is stopped, the simplest first; those at programs are drawn with one."""
 
 USUAL = ("body", "before", "program", "body", "before", "enter", "program", "skip")
-FIRST = ("body", "image", "program", "before", "body", "image", "program", "site", "exit")
-LATER = ("body", "exit", "program", "body", "exit", "program", "after-body")
-"""Where a task is when what it is in changes, and where it goes on to: it comes to an image, sleeps, and leaves it."""
+
+
+class Life(NamedTuple):
+    """Images whose life a task shares.
+
+    kinds: of their programs, () for all. first: where the task is when they change. later: where it goes on to.
+    """
+
+    kinds: tuple[str, ...]
+    first: tuple[str, ...]
+    later: tuple[str, ...]
+
+
+AROUND = Life(
+    (),
+    ("body", "image", "program", "before", "body", "image", "program", "site", "exit"),
+    ("body", "exit", "program", "body", "exit", "program", "after-body"),
+)
+ENTRIES = Life(("fentry",), ("image", "program", "before", "image", "program", "site"), ("program", "body", "program"))
+"""An image of these programs alone does not call the original, is put in another way, and has been left at the body."""
+
+LIVES = (AROUND, AROUND, ENTRIES)
 
 FLAVOURS = ("rcu_tasks", "rcu_tasks", "rcu_tasks", "rcu", "rcu_tasks_trace", "rcu_tasks_rude")
-ENTRIES = ("fentry",)
-"""Of these alone an image does not call the original, and is put in another way."""
-
 EVERY_FLAVOUR = tuple(dict.fromkeys(FLAVOURS))
 AT_PROGRAMS = frozenset({"before", "program", "skip"})
 MOVES = tuple("grace_period detach step finish attach grace_period detach step attach".split())
@@ -68,22 +85,24 @@ def _stand(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """
     attached = _attached(at)
     function = pick(draw, attached) if attached and rarely(draw, 3) else _known_function(draw, at)
-    only = ENTRIES if rarely(draw, 3) else ()
-    made = tuple(bpf.attach_new(draw, at, function, pick(draw, (1, 2)), may_sleep=True, only=only))
+    life = pick(draw, LIVES)
+    made = tuple(bpf.attach_new(draw, at, function, pick(draw, (1, 2)), may_sleep=True, only=life.kinds))
     own = {name: link.prog for name, link in at.inventory.links.items() if function in link.functions}
     own |= {one.link: one.prog for one in made if isinstance(one, op.BpfRawTracepointOpen | op.BpfLinkCreate)}
     loaded = {one.prog: one for one in made if isinstance(one, op.BpfProgLoad)}
     programs = {name: loaded.get(name) or at.inventory.programs[name] for name in own.values()}
     tasks = tuple(islice(unused(TASKS, at.inventory.tasks), pick(draw, (1, 1, 2))))
-    first = _stop(draw, tasks[0], pick(draw, FIRST), programs)
+    first = _stop(draw, tasks[0], pick(draw, life.first), programs)
     begun = (line for task in tasks for line in (_task(draw, at, task, function), replace(first, task=task)))
     leaves = op.BpfLinkDetach(pick(draw, tuple(own)))
     changes = bpf.attach_new(draw, at, function, 1, beside=made) if rarely(draw, 4) else (leaves,)
-    return (*made, *begun, *changes, *_meanwhile(draw, tasks, programs), *map(op.Finish, tasks))
+    return (*made, *begun, *changes, *_meanwhile(draw, tasks, life.later, programs), *map(op.Finish, tasks))
 
 
-def _meanwhile(draw: DrawFn, tasks: tuple[str, ...], programs: Mapping[str, op.BpfProgLoad]) -> Iterator[op.Operation]:
-    """In turn grace periods elapse, as many as can or those of one flavour, and a task goes on to a place."""
+def _meanwhile(
+    draw: DrawFn, tasks: tuple[str, ...], places: tuple[str, ...], programs: Mapping[str, op.BpfProgLoad]
+) -> Iterator[op.Operation]:
+    """In turn grace periods elapse, as many as can or those of one flavour, and a task goes on to one of the places."""
     waits: bool = draw(st.booleans())
     for _ in range(pick(draw, (2, 3, 3))):
         if waits:
@@ -91,7 +110,7 @@ def _meanwhile(draw: DrawFn, tasks: tuple[str, ...], programs: Mapping[str, op.B
             flavours = [pick(draw, FLAVOURS)] if one else 2 * draw(st.permutations(EVERY_FLAVOUR))
             yield from map(op.GracePeriod, flavours)
         else:
-            yield _stop(draw, pick(draw, tasks), pick(draw, LATER), programs)
+            yield _stop(draw, pick(draw, tasks), pick(draw, places), programs)
         waits = not waits
 
 
