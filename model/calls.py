@@ -37,7 +37,7 @@ class TaskStruct:
     """A task that calls.
 
     stack: its graph frames. missed: how often each program was. busy: the programs that other tasks are in. kept:
-    images that a pending operation has yet to put.
+    images that an operation under way has yet to put.
     """
 
     stack: ShadowStack = field(default_factory=ShadowStack)
@@ -242,10 +242,10 @@ def _is_put(running: Running, image: Image) -> bool:
 
 
 def _is_skipped(running: Running, node: Node) -> bool:
-    """TASK-4: whether a program was detached since the call began."""
-    if running.state is running.began or not running.state.semantics.skips_detached:
+    """TASK-4: whether a program was detached since the call began, or by what patches its site now (POKE-2)."""
+    if running.present is running.began or not running.state.semantics.skips_detached:
         return False
-    trampoline = running.state.trampolines.get(running.function.name)
+    trampoline = running.present.trampolines.get(running.function.name)
     if trampoline and any(linked is node for linked in trampoline.nodes):
         return False
     cite("TASK-4")
@@ -270,8 +270,8 @@ def _invoke_bpf_prog(running: Running, node: Node, word: int, *, is_return: bool
     prog = node.program.prog
     if running.stops and running.state.semantics.skips_detached:
         yield f"skip:{prog}"
-        if _is_skipped(running, node):
-            return False
+    if _is_skipped(running, node):
+        return False
     if running.stops:
         yield f"before:{prog}"
     if _is_running(running, node.program):

@@ -10,9 +10,9 @@ from model.sites import covering, has_direct_ops, t_show
 from model.state import State
 from spec.costs import POKE_BATCH
 from spec.operations import Operation
-from spec.outcomes import Ok, Outcome, Pending
+from spec.outcomes import Ok, Outcome
 
-__all__ = ["Poker"]
+__all__ = ["Poker", "Poking"]
 
 PHASES = 3
 """int3, the other bytes, the first byte."""
@@ -42,29 +42,28 @@ class Poker:
     def __bool__(self) -> bool:
         return self._poking is not None
 
-    def begin(self, before: State, after: State, operation: Operation, outcome: Outcome) -> tuple[State, Outcome]:
-        """POKE-1: the operation at its first stop; what has failed, or patches nothing, is over."""
+    def begin(self, before: State, after: State, operation: Operation, outcome: Outcome) -> tuple[State, bool]:
+        """POKE-1: the state at its first stop, if it has one; what has failed, or patches nothing, has none."""
         cite("POKE-1")
         stops = tuple(_list_stops(before, after)) if outcome == Ok() else ()
         if not stops:
-            return after, outcome
+            return after, False
         self._poking = Poking(operation, outcome, before, stops)
-        return self._show(after), Pending()
+        return self._show(after), True
 
-    def go_on(self, state: State) -> tuple[State, Outcome]:
-        """POKE-1: to the next stop, or to the end."""
+    def go_on(self, state: State) -> tuple[State, Poking | None]:
+        """POKE-1: to the next stop, or to the end, where it tells what is over."""
         cite("POKE-1")
         assert self._poking is not None
         if len(self._poking.stops) == 1:
             return self.end(state)
         self._poking = replace(self._poking, stops=self._poking.stops[1:])
-        return self._show(state), Pending()
+        return self._show(state), None
 
-    def end(self, state: State) -> tuple[State, Outcome]:
+    def end(self, state: State) -> tuple[State, Poking | None]:
         """POKE-1: past all stops."""
-        assert self._poking is not None
-        outcome, self._poking = self._poking.outcome, None
-        return replace(state, former={}), outcome
+        over, self._poking = self._poking, None
+        return replace(state, former={}), over
 
     def value(self) -> Hashable:
         """All that what comes depends on, but for the state."""

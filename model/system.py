@@ -12,7 +12,7 @@ from model.calls import call
 from model.endings import Refused, Warned
 from model.faults import fail
 from model.poke import ftrace_run_update_code
-from model.poking import Poker
+from model.poking import Poker, Poking
 from model.regs import settle_regs
 from model.rules import CITATIONS, Citations, cite
 from model.settling import originals, settle
@@ -25,7 +25,7 @@ from spec.border import bordered
 from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.operations import Operation
-from spec.outcomes import Errno, Ok, Outcome
+from spec.outcomes import Errno, Ok, Outcome, Pending
 from spec.semantics import Semantics
 from spec.sharing import image_key
 from spec.sites import Site
@@ -110,25 +110,39 @@ class Model:
                 return self._tasks.begin(self.state, operation)
             case op.Poke():
                 return self._begin_poke(operation)
+            case op.PokeStep() | op.Await() if not self._poker:
+                return self._tasks.wait()
             case op.PokeStep():
                 return self._go_on(self._poker.go_on)
             case op.Await():
-                return self._go_on(self._poker.end) if self._poker else self._tasks.wait()
+                return self._go_on(self._poker.end)
             case op.GracePeriod():
                 return self._tasks.elapse(operation)
         before = self.state
         self.state, outcome = step(before, operation)
+        return self._judge(before, operation, outcome)
+
+    def _judge(self, before: State, operation: Operation, outcome: Outcome) -> Outcome:
+        """What an operation that has taken effect answers, by the tasks that there are."""
         return self._tasks.judge(before, self.state, operation, outcome) if self._tasks else outcome
 
     def _begin_poke(self, operation: op.Poke) -> Outcome:
         before = self.state
         after, outcome = step(before, operation.operation)
-        self.state, answer = self._poker.begin(before, after, operation.operation, outcome)
-        return answer
+        self.state, poking = self._poker.begin(before, after, operation.operation, outcome)
+        if not poking:
+            return self._judge(before, operation.operation, outcome)
+        self._tasks.hold(before.images)
+        return Pending()
 
-    def _go_on(self, move: Callable[[State], tuple[State, Outcome]]) -> Outcome:
-        self.state, outcome = move(self.state)
-        return outcome
+    def _go_on(self, move: Callable[[State], tuple[State, Poking | None]]) -> Outcome:
+        self.state, over = move(self.state)
+        if over is None:
+            return Pending()
+        self._tasks.hold({})
+        if self._tasks:
+            cite("POKE-4")
+        return self._judge(over.former, over.operation, over.outcome)
 
     def sites(self) -> Mapping[str, Site]:
         """Every site that is not a plain nop."""
@@ -167,9 +181,8 @@ class Model:
 
     def value(self) -> Hashable:
         """The state as a value, without its costs."""
-        if self._poker:
-            return self.state.value(), self._poker.value()
-        return (self.state.value(), self._tasks.value(self.state)) if self._tasks else self.state.value()
+        more = tuple(part for part in (self._poker.value(), self._tasks and self._tasks.value(self.state)) if part)
+        return (self.state.value(), *more) if more else self.state.value()
 
     def images(self, level: str) -> int:
         """COST-7: how many images a system that shares at this level has alive."""

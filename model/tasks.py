@@ -115,11 +115,15 @@ class Waiting:
 
 
 class Scheduler:
-    """The tasks that were not finished, by name, and the operation that waits for them."""
+    """The tasks that were not finished, by name, and the operation that waits for them.
+
+    State: also the images, by function, that an operation which patches text has yet to put.
+    """
 
     def __init__(self) -> None:
         self._tasks: dict[str, Parked] = {}
         self._waiting: Waiting | None = None
+        self._held: Mapping[str, Image] = {}
 
     def __bool__(self) -> bool:
         return bool(self._tasks) or self._waiting is not None
@@ -151,6 +155,10 @@ class Scheduler:
         assert parked.trace is not None
         self._settle()
         return parked.trace, parked.running.task.missed
+
+    def hold(self, images: Mapping[str, Image]) -> None:
+        """POKE-2: the images before an operation that stops while it patches text stay until it is over."""
+        self._held = images
 
     def judge(self, before: State, after: State, operation: Operation, outcome: Outcome) -> Outcome:
         """TASK-7: what an operation answers beside tasks."""
@@ -200,7 +208,7 @@ class Scheduler:
         return tasks, waiting
 
     def _kept(self) -> Mapping[str, Image]:
-        return self._waiting.kept if self._waiting else {}
+        return self._waiting.kept if self._waiting else self._held
 
     def _put(self, images: Mapping[str, Image]) -> None:
         for parked in self._tasks.values():
@@ -213,7 +221,8 @@ class Scheduler:
     def _go_on(self, state: State, name: str, to: str | None) -> None:
         parked = self._tasks[name]
         task = parked.running.task
-        parked.running.state = parked.running.present = state
+        parked.running.present = state
+        parked.running.state = state.former.get(parked.running.function.name, state) if parked.at == "site" else state
         task.busy = self.busy(name)
         task.kept = self._kept()
         if self._waiting and parked.program:

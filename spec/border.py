@@ -317,7 +317,7 @@ def _poke(operation: op.Poke, s: Inventory) -> Iterator[Errno]:
     inner = operation.operation
     yield from _refusals(inner, s)
     ipmodify = any(s.ops[name.text].ipmodify for name in names_of(inner, "uses") if name.space == "ops")
-    if s.tasks or not isinstance(inner, POKED) or ipmodify or _moves_other_links(inner, s) or _is_disturbed(s):
+    if not isinstance(inner, POKED) or ipmodify or _moves_other_links(inner, s) or _is_disturbed(s):
         yield _not_carried_out("NAME-17")
 
 

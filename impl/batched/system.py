@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from impl.batched import direct, filters, graph, links, modules, programs, registration, settling, sysctl
 from impl.batched.enabled_functions import EnabledFunctions
 from impl.batched.faults import Refused
 from impl.batched.functions import functions_of
+from impl.batched.machine.images import PlacedImage
 from impl.batched.machine.kernel import EmulatedKernel
 from impl.batched.machine.text import Text
-from impl.batched.state import State
-from impl.batched.tasks import TaskList
+from impl.batched.state import Program, State
+from impl.batched.tasks import TaskList, skip_programs
 from spec import operations as op
-from spec.alphabet import INTERLEAVED, POKING, alphabet
+from spec.alphabet import INTERLEAVED, POKING, STOPPING, alphabet
 from spec.capabilities import Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
@@ -77,6 +78,14 @@ HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]
 }
 
 
+class _Effect(NamedTuple):
+    """What an operation has done: its outcome, the grace periods of each flavour, and the program that it detaches."""
+
+    outcome: Outcome
+    waits: Mapping[str, int]
+    detached: Program | None
+
+
 class Batched:
     """Mass attach with bookkeeping in bulk; `sharing` is one of spec.sharing.LEVELS."""
 
@@ -85,12 +94,16 @@ class Batched:
     def __init__(self, world: World, semantics: Semantics, sharing: str = LEVELS[0]) -> None:
         self.name = f"batched:{sharing}"
         # An image that serves several functions cannot be patched for one of them.
-        self.supports = alphabet(semantics) | POKING | (INTERLEAVED if sharing == LEVELS[0] else frozenset())
+        own = sharing == LEVELS[0]
+        stopping = (INTERLEAVED if own else frozenset()) | (
+            POKING if own or not semantics.skips_detached else frozenset()
+        )
+        self.supports = alphabet(semantics) | stopping
         self.state = State(functions_of(world), semantics, sharing)
         self.text = Text(self.state, sharing)
         self._lines = EnabledFunctions(self.state)
         self._tasks: TaskList | None = None
-        self._poked: Outcome | None = None
+        self._poked: _Effect | None = None
         self._cost: tuple[tuple[int, int], Cost] | None = None
         self._sites: tuple[int, Mapping[str, Site]] | None = None
 
@@ -100,11 +113,11 @@ class Batched:
             return self._begin_poke(operation)
         if self._poked is not None and type(operation) in POKING:
             return self._go_on(self._poked, to_end=isinstance(operation, op.Await))
-        if type(operation) in INTERLEAVED:
+        if type(operation) in STOPPING:
             return self._interleave(operation)
-        if self._tasks is not None and self._tasks.live:
-            return self._apply_beside(self._tasks, operation)
-        return self._carry_out(operation)
+        if self._tasks is None or not self._tasks.live:
+            return self._carry_out(operation)
+        return self._judge(self._take_effect(operation))
 
     def _carry_out(self, operation: Operation) -> Outcome:
         watched = sysctl.may_find_records(self.state)
@@ -122,26 +135,48 @@ class Batched:
 
         Until that end sites may call a program whose last link it takes away, even one that was freed and linked again.
         """
+        inner = operation.operation
         if self._tasks is not None:
             self.kernel.load_programs()
+            self._tasks.begin_poke()
+        left = self._list_left(inner)
         self.text.stop_in_next()
-        outcome = self._carry_out(operation.operation)
-        return self._go_on(outcome, to_end=False)
+        effect = self._take_effect(inner)
+        for index, image in left:
+            skip_programs(self.state, self.text, index, image)
+        if self._tasks is not None:
+            self._tasks.skip_detached()
+        return self._go_on(effect, to_end=False)
 
-    def _go_on(self, outcome: Outcome, *, to_end: bool) -> Outcome:
+    def _go_on(self, effect: _Effect, *, to_end: bool) -> Outcome:
         """The next stop of a poke, or what its operation answers."""
         while stands := self.text.advance():
             if not to_end:
                 break
-        self._poked = outcome if stands else None
-        return Pending() if stands else outcome
+        self._poked = effect if stands else None
+        return Pending() if stands else self._judge(effect)
 
-    def _apply_beside(self, tasks: TaskList, operation: Operation) -> Outcome:
-        """Carry one operation out while tasks stand in calls."""
+    def _take_effect(self, operation: Operation) -> _Effect:
+        """Carry one operation out, and note what it waits for and which program it detaches."""
         before = self.state.ledger.waits.copy()
         detached = self.state.links[operation.link].program if isinstance(operation, op.BpfLinkDetach) else None
         outcome = self._carry_out(operation)
-        return tasks.judge(outcome, self.state.ledger.waits - before, detached)
+        return _Effect(outcome, self.state.ledger.waits - before, detached)
+
+    def _judge(self, effect: _Effect) -> Outcome:
+        """What an operation answers, by the tasks that there are."""
+        if self._tasks is None or not self._tasks.live:
+            return effect.outcome
+        return self._tasks.judge(*effect)
+
+    def _list_left(self, operation: Operation) -> list[tuple[int, PlacedImage]]:
+        """Images that a detach leaves, with their functions, where the kernel passes over what is detached."""
+        if not (self.state.facts.skips_detached and isinstance(operation, op.BpfLinkDetach)):
+            return []
+        placed = (
+            (index, self.text.placed_image(index)) for index in self.state.links[operation.link].functions.tolist()
+        )
+        return [(index, image) for index, image in placed if image is not None]
 
     def _interleave(self, operation: Operation) -> Outcome:
         tasks = self._scheduled()

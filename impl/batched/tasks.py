@@ -10,6 +10,7 @@ from impl.batched.jit.template import Template
 from impl.batched.lifetimes import Lifetimes
 from impl.batched.machine import addresses as at
 from impl.batched.machine.entries import jump
+from impl.batched.machine.images import PlacedImage
 from impl.batched.machine.kernel import EmulatedKernel
 from impl.batched.machine.stands import image_stands
 from impl.batched.machine.text import Text
@@ -20,7 +21,7 @@ from spec.outcomes import Errno, Ok, Outcome, Pending
 from spec.standing import Stand
 from spec.traces import Trace
 
-__all__ = ["ListedTask", "TaskList"]
+__all__ = ["ListedTask", "TaskList", "skip_programs"]
 
 DONE: Final = "done"
 
@@ -124,6 +125,18 @@ class TaskList:
         code = self._text.images.read(*self._text.image(index))
         return image_stands(image, code, lambda number: numbered[number].name)
 
+    def begin_poke(self) -> None:
+        """Text is about to be patched: tasks that have yet to pass their sites may pass to the images of now."""
+        for standing in self.tasks.values():
+            standing.thread.former = self._text.placed_image(standing.thread.index)
+
+    def skip_detached(self) -> None:
+        """What was detached is passed over in the images that tasks are in, where the kernel does so."""
+        if self._state.facts.skips_detached:
+            for standing in self.tasks.values():
+                if standing.thread.image is not None and not standing.thread.returned:
+                    skip_programs(self._state, self._text, standing.thread.index, standing.thread.image)
+
     def judge(self, outcome: Outcome, waits: Mapping[str, int], dropped: Program | None) -> Outcome:
         """What an operation answers that waits for grace periods; dropped: a program that may have lost its last link.
 
@@ -206,18 +219,17 @@ class TaskList:
                 continue
             if facts.image_put_skips_fexit and image.address - at.IMAGES in put:
                 skip_fexit(self._text, image.address, image.made)
-            if facts.skips_detached:
-                self._skip_programs(standing.thread)
+        self.skip_detached()
 
-    def _skip_programs(self, thread: Thread) -> None:
-        """bpf_trampoline_skip_prog(): what was detached from the function is passed over in an image that lives."""
-        assert thread.image is not None
-        sets = self._state.trampolines.sets
-        linked = {int(sets.node_program[node]) for node in sets.row(int(sets.of[thread.index]))}
-        for skip in thread.image.made.skips:
-            if thread.image.programs[skip.run.link] not in linked:
-                place = thread.image.address + skip.at
-                self._text.patch(place, jump(place, thread.image.address + skip.behind))
+
+def skip_programs(state: State, text: Text, index: int, image: PlacedImage) -> None:
+    """bpf_trampoline_skip_prog(): what was detached from a function is passed over in an image of it that lives."""
+    sets = state.trampolines.sets
+    linked = {int(sets.node_program[node]) for node in sets.row(int(sets.of[index]))}
+    for skip in image.made.skips:
+        if image.programs[skip.run.link] not in linked:
+            place = image.address + skip.at
+            text.patch(place, jump(place, image.address + skip.behind))
 
 
 def skip_fexit(text: Text, address: int, made: Template) -> None:

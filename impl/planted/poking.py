@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,6 +149,46 @@ def entries_change_too_early(
     """Direct entries are already changed while sites are led to ftrace_regs_caller."""
     for passage in original(old, new, direct, caller):
         yield passage._replace(late=False)
+
+
+@planted(
+    "system.Batched._list_left",
+    rule="POKE-2",
+    semantics="linux-7.3",
+    minimal="""
+    bpf_prog_load p1 fentry
+    bpf_prog_load p2 fentry
+    bpf_raw_tracepoint_open l1 p1 foo1
+    bpf_raw_tracepoint_open l2 p2 foo1
+    poke bpf_link_detach l1
+    call foo1 1
+    """,
+)
+def skipped_behind_the_patching(_original: Original, *_arguments: Any) -> list[Any]:
+    """A program that is detached is skipped only once text was patched, and may be freed under who comes to it."""
+    return []
+
+
+@planted(
+    "machine.text.Text.advance",
+    rule="POKE-4",
+    semantics="linux-6.12",
+    minimal="""
+    bpf_prog_load p1 fexit
+    bpf_raw_tracepoint_open l1 p1 foo1
+    task t1 foo1 1
+    step t1 to=body how=sleep
+    poke bpf_link_detach l1
+    await poke bpf_link_detach l1
+    finish t1
+    """,
+)
+def put_image_freed_behind_the_patching(original: Original, text: Text) -> bool:
+    """An image is freed as soon as no site calls it any more, though a task is in it."""
+    put, text.put = text.put, None
+    stands: bool = original(text)
+    text.put = put
+    return stands
 
 
 def _write_tail(text: Bytes, where: Places, code: Code) -> None:

@@ -12,7 +12,6 @@ from impl.batched.lifetimes import REFERENCES, Lifetimes
 from impl.batched.machine.images import Pieces
 from impl.batched.machine.tables import Tables
 from impl.batched.machine.text import Text
-from impl.batched.machine.threads import Thread
 from impl.batched.state import Program
 from impl.batched.tasks import ListedTask, TaskList
 from impl.planted.planting import Origin, Original, planted
@@ -164,7 +163,7 @@ def put_image_runs_fexit(_original: Original, _text: Text, _address: int, _made:
 
 
 @planted(
-    "tasks.TaskList._skip_programs",
+    "tasks.TaskList.skip_detached",
     rule="TASK-4",
     semantics="linux-7.3",
     minimal="""
@@ -176,7 +175,7 @@ def put_image_runs_fexit(_original: Original, _text: Text, _address: int, _made:
     finish t1
     """,
 )
-def living_image_runs_what_has_left(_original: Original, _tasks: TaskList, _thread: Thread) -> None:
+def living_image_runs_what_has_left(_original: Original, _tasks: TaskList) -> None:
     """A program that has left is not skipped in an image that a task is still in."""
 
 

@@ -30,6 +30,7 @@ from spec.operations import LSM
 from spec.prototypes import Prototype, Shape
 
 __all__ = [
+    "JUMPED",
     "PROGRAM_BYTES",
     "Images",
     "Pieces",

@@ -121,7 +121,7 @@ class EmulatedKernel:
             return
         self._prepare(thread.index)
         if not thread.begun and (point is None or point.kind != "site"):
-            thread.begun, thread.image = True, self.text.placed_image(thread.index)
+            thread.begun, thread.image = True, self.text.reached_image(thread.index, thread.former)
         places = frozenset(list_places(thread, point, thread.image)) if point else frozenset[int]()
         self._tables.restore(thread.saved)
         stands = False

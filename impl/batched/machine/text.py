@@ -13,11 +13,11 @@ from impl.batched.jit.template import Template
 from impl.batched.machine import addresses as at
 from impl.batched.machine.arena import Arena
 from impl.batched.machine.entries import SITE_BYTES, body_address, branches, fresh_text, jump, site_offset, site_offsets
-from impl.batched.machine.images import NOTHING, Images, Pieces, PlacedImage
+from impl.batched.machine.images import JUMPED, NOTHING, Images, Pieces, PlacedImage
 from impl.batched.machine.memory import MemoryRegion
 from impl.batched.machine.poke import INT3, poke
 from impl.batched.machine.routines import routines
-from impl.batched.machine.stopping import SteppedPoke, passages
+from impl.batched.machine.stopping import SteppedPoke, emulate, passages
 from impl.batched.sites import DIRECT
 from impl.batched.state import State
 
@@ -34,6 +34,7 @@ FEW: Final = 64
 MOST_SPARE: Final = 4
 SPARE_BYTES: Final = 1 << 25
 LOW_HALF: Final = (1 << 32) - 1
+HIGH_HALF: Final = LOW_HALF << 32
 ALONE: Final = 1
 NO_TRAPS: Final[Mapping[int, bytes]] = {}
 
@@ -106,7 +107,7 @@ class Text:
             return True
         self._stepped = None
         if len(self.unused.where):
-            self.free(self.unused)
+            (self.put or self.free)(self.unused)
         return False
 
     @property
@@ -166,6 +167,22 @@ class Text:
     def placed_image(self, index: int) -> PlacedImage | None:
         """A function's image, if it has one."""
         return self._image_of.placed(self._state, index)
+
+    def reached_image(self, index: int, former: PlacedImage | None) -> PlacedImage | None:
+        """The image that a function's site leads to; while a poke stops that may be the former one, or none yet."""
+        present = self.placed_image(index)
+        if self._stepped is None:
+            return present
+        reached = self._find_reached(index)
+        return next((image for image in (former, present) if image and image.address == reached), None)
+
+    def _find_reached(self, index: int) -> int:
+        """Where a site leads to, past ftrace's callers, who ask direct_functions."""
+        place, known = at.TEXT + site_offset(index), routines().address
+        target, _ = emulate(self.vector.get(place, self.site(index)), place)
+        if target in {known["ftrace_caller"], known["ftrace_regs_caller"]}:
+            target = HIGH_HALF | int(self.shown_direct()[index])
+        return target & ~JUMPED
 
     def _follow_modules(self) -> None:
         """Entries of modules are written when they are loaded, and become traps when they go."""

@@ -42,7 +42,8 @@ class Thread:
     """One task.
 
     index: of its function; given: how many words it was called with. begun: it has passed the site. image: the one that
-    it was sent to there; None before, and where there was none. returned: its call is over.
+    it was sent to there; None before, and where there was none. former: the one before text was patched, where patching
+    is not over. returned: its call is over.
     """
 
     index: int
@@ -52,6 +53,7 @@ class Thread:
     saved: SavedTask
     begun: bool = False
     image: PlacedImage | None = None
+    former: PlacedImage | None = None
     returned: bool = False
 
     @property

@@ -420,12 +420,13 @@ def _lose_program(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
 
 
 def _stop(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """An operation that stops while it patches, once all tasks are finished, where systems can stop."""
+    """An operation that stops while it patches, where systems can stop, beside tasks or once they are finished."""
     if not at.supports >= POKING or at.inventory.pending is not None:
         return tasks.schedule(draw, at)
     chosen = pick(draw, pokes.CONCEPTS)
     stopping = pokes.stopping(draw, at, _draw_from(draw, chosen if chosen != "batch" or at.batch else "attach", at))
-    return (*map(op.Finish, at.inventory.tasks), *stopping)
+    finished = at.inventory.tasks if rarely(draw, 3) else ()
+    return (*map(op.Finish, finished), *stopping)
 
 
 def _reaching(draw: DrawFn, at: Setting, point: str) -> str:

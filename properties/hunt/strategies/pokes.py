@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis.strategies import DrawFn
 
+from properties.hunt.strategies import tasks
 from properties.hunt.strategies.drawing import Setting, arguments_for, covered_functions, pick, rarely
 from spec import operations as op
 from spec.border import POKED
@@ -23,8 +24,10 @@ def stopping(draw: DrawFn, at: Setting, operation: op.Operation) -> tuple[op.Ope
 
 
 def go_on(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """An operation that has stopped goes on, to a call at its next stop, or to its end."""
+    """An operation that has stopped goes on, to a call at its next stop, or to its end; or a task goes on meanwhile."""
     assert at.inventory.pending is not None
+    if at.inventory.tasks and rarely(draw, 2):
+        return (tasks.go_on(draw, at),)
     if rarely(draw, 5):
         return (op.Await(at.inventory.pending),)
     return (op.PokeStep(), *_calls(draw, at, at.past.recent))

@@ -13,11 +13,12 @@ from hypothesis.strategies import DrawFn
 from properties.hunt.strategies import bpf
 from properties.hunt.strategies.drawing import Setting, a_function, arguments_for, fresh, pick, rarely, unused
 from spec import operations as op
+from spec.alphabet import POKING
 
-__all__ = ["schedule"]
+__all__ = ["go_on", "schedule"]
 
 TASKS = ("t1", "t2")
-PLACES = tuple("body before program enter image exit after-body skip site return".split())
+PLACES = tuple("body before program enter image exit after-body skip return".split())
 """Where a task is stopped, the simplest first; those at programs are drawn with one."""
 
 USUAL = ("body", "before", "program", "body", "before", "enter", "program", "skip")
@@ -70,6 +71,17 @@ def schedule(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     return (op.Finish(task),)
 
 
+def go_on(draw: DrawFn, at: Setting) -> op.Operation:
+    """A task goes on, or a grace period elapses, while an operation has stopped."""
+    task = pick(draw, tuple(at.inventory.tasks))
+    match pick(draw, ("step", "finish", "step", "grace_period")):
+        case "step":
+            return _step(draw, at, task, at.inventory.tasks[task].function)
+        case "finish":
+            return op.Finish(task)
+    return op.GracePeriod(pick(draw, FLAVOURS))
+
+
 def _begin(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """A task on a function that has programs, if there is one; otherwise on any."""
     attached = _attached(at)
@@ -92,11 +104,22 @@ def _stand(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     loaded = {one.prog: one for one in made if isinstance(one, op.BpfProgLoad)}
     programs = {name: loaded.get(name) or at.inventory.programs[name] for name in own.values()}
     tasks = tuple(islice(unused(TASKS, at.inventory.tasks), pick(draw, (1, 1, 2))))
-    first = _stop(draw, tasks[0], pick(draw, life.first), programs)
-    begun = (line for task in tasks for line in (_task(draw, at, task, function), replace(first, task=task)))
+    poked = at.supports >= POKING and rarely(draw, 3)
+    first = _stop(draw, tasks[0], "site" if poked and rarely(draw, 2) else pick(draw, life.first), programs)
+    begun = (line for task in tasks for line in (_task(draw, at, task, function), *_at_first(first, task)))
     leaves = op.BpfLinkDetach(pick(draw, tuple(own)))
-    changes = bpf.attach_new(draw, at, function, 1, beside=made) if rarely(draw, 4) else (leaves,)
-    return (*made, *begun, *changes, *_meanwhile(draw, tasks, life.later, programs), *map(op.Finish, tasks))
+    *before, change = bpf.attach_new(draw, at, function, 1, beside=made) if rarely(draw, 4) else (leaves,)
+    meanwhile = tuple(_meanwhile(draw, tasks, life.later, programs))
+    if not poked:
+        return (*made, *begun, *before, change, *meanwhile, *map(op.Finish, tasks))
+    poke, stops = op.Poke(change), pick(draw, (0, 1, 3))
+    return (*made, *begun, *before, poke, *stops * (op.PokeStep(),), *meanwhile, op.Await(poke), *map(op.Finish, tasks))
+
+
+def _at_first(first: op.Step, task: str) -> Iterator[op.Step]:
+    """The step of a task to its first place; it begins at its site."""
+    if first.to != "site":
+        yield replace(first, task=task)
 
 
 def _meanwhile(
