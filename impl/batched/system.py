@@ -93,12 +93,8 @@ class Batched:
 
     def __init__(self, world: World, semantics: Semantics, sharing: str = LEVELS[0]) -> None:
         self.name = f"batched:{sharing}"
-        # An image that serves several functions cannot be patched for one of them.
-        own = sharing == LEVELS[0]
-        stopping = (INTERLEAVED if own else frozenset()) | (
-            POKING if own or not semantics.skips_detached else frozenset()
-        )
-        self.supports = alphabet(semantics) | stopping
+        self._shares = sharing != LEVELS[0]
+        self.supports = alphabet(semantics) | POKING | (frozenset() if self._shares else INTERLEAVED)
         self.state = State(functions_of(world), semantics, sharing)
         self.text = Text(self.state, sharing)
         self._lines = EnabledFunctions(self.state)
@@ -106,6 +102,13 @@ class Batched:
         self._poked: _Effect | None = None
         self._cost: tuple[tuple[int, int], Cost] | None = None
         self._sites: tuple[int, Mapping[str, Site]] | None = None
+
+    def declines(self, operation: Operation) -> str:
+        """Why it will not carry the operation out: in an image of several functions nothing is skipped for one."""
+        detaches = isinstance(operation, op.Poke) and isinstance(operation.operation, op.BpfLinkDetach)
+        if self._shares and detaches and self.state.facts.skips_detached:
+            return "does not stop in a detach, as its images serve several functions"
+        return ""
 
     def apply(self, operation: Operation) -> Outcome:
         """Carry one operation out, whole or not at all."""

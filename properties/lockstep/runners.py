@@ -96,7 +96,7 @@ class Runner:
             runs = ": it runs every call to its end" if type(operation) in INTERLEAVED else ""
             return f"does not support '{operation.verb}'{runs}"
         if isinstance(operation, Poke):
-            return self.declines(operation.operation)
+            return self.declines(operation.operation) or capabilities.declines(self.system, operation)
         return capabilities.declines(self.system, operation)
 
 
