@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from impl.batched import per_function
+from properties.plan.attaching import world_of
 from properties.plan.probes import SINGLE, Probe
 from properties.plan.selecting import VMLINUX
 from spec import operations as op
@@ -60,9 +61,7 @@ def _list_btfs(probe: Probe, world: World) -> Sequence[str]:
 
 def _attach(probe: Probe, functions: Sequence[Function], semantics: Semantics) -> str:
     """The errno of a link over these functions, in a world of nothing else."""
-    recorded = tuple(function for function in functions if "unrecorded" not in function.attributes)
-    others = tuple(function for function in functions if "unrecorded" in function.attributes)
-    with closing(per_function(World("expansion", recorded, others), semantics)) as system:
+    with closing(per_function(world_of(functions), semantics)) as system:
         system.apply(op.BpfProgLoad(probe.name, probe.kind, multi=True))
         targets = tuple((function.name, None) for function in functions)
         outcome = system.apply(op.BpfLinkCreate(probe.name, probe.name, targets))

@@ -11,19 +11,24 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from spec.errors import BadInputError
+from spec.errors import BadInputError, clip
 from spec.globs import Pattern, libbpf_matcher, matcher
 from spec.prototypes import Prototype, Type
 from spec.worlds import Function, World
 
-__all__ = ["VMLINUX", "NameGlob", "Selection", "parse_lists", "parse_types", "select_as_retsnoop"]
+__all__ = ["VMLINUX", "NameGlob", "Selection", "parse_lists", "parse_types", "read_small", "select_as_retsnoop"]
 
 VMLINUX: Final = "vmlinux"
 WITH_MODULE: Final = re.compile(r"(?P<name>[^\[ ]+)\s*\[(?P<module>[^\]]+)\]?\s*")
 QUALIFIER: Final = re.compile(r"\b(?:const|volatile|restrict)\b")
+INTEGER: Final = frozenset({"signed", "unsigned", "long", "short", "int", "char"})
+NAMED: Final = re.compile(r"(\*\s*|\b(?:struct|union|enum)\s+\w+\s+)\w+\Z")
+"""An argument with its name."""
+
 COMPOSITE_POINTER: Final = re.compile(r"(?:struct|union) [^*]+ \*")
 MOST_FILE_BYTES: Final = 1 << 20
 
@@ -90,10 +95,14 @@ class Selection:
 
 
 def parse_types(text: str, world: World) -> tuple[str, ...]:
-    """Types between commas, as BTF spells them; BadInputError if no function of the world has such an argument."""
-    types = tuple(_normalize(part) for part in text.split(",") if part.strip())
+    """Types between commas, as BTF or C spells them; BadInputError if no function of the world has such an argument.
+
+    Further arguments are always allowed, so that `...` says nothing; nor do names of arguments.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    types = tuple(dict.fromkeys(_normalize(NAMED.sub(r"\1", part)) for part in parts if part and part != "..."))
     if not types:
-        raise BadInputError(f"'({text})' names no type: write it as in fentry:*(struct sk_buff *)")
+        raise BadInputError(f"'({clip(text)})' names no type: write it as in fentry:*(struct sk_buff *)")
     known = {
         _normalize(argument.name)
         for function in (*world.functions, *world.others)
@@ -103,15 +112,28 @@ def parse_types(text: str, world: World) -> tuple[str, ...]:
     for each in types:
         if not any(_is_called(each, name) for name in known):
             raise BadInputError(
-                f"no function of the world {world.name} takes '{each}': write a type as BTF spells it, such as "
+                f"no function of the world {world.name} takes '{clip(each)}': write a type as BTF spells it, such as "
                 "(struct sk_buff *) or (long unsigned int)"
             )
     return types
 
 
+@lru_cache(maxsize=1 << 16)
 def _normalize(name: str) -> str:
-    """Without qualifiers, and with one space between words and stars."""
-    return " ".join(QUALIFIER.sub(" ", name).replace("*", " * ").split())
+    """Without qualifiers, with one space between words and stars, and C's integers in one order of words."""
+    words = QUALIFIER.sub(" ", name).replace("*", " * ").split()
+    stars = words.index("*") if "*" in words else len(words)
+    base, rest = words[:stars], words[stars:]
+    if base and INTEGER.issuperset(base):
+        base = _normalize_integer(base)
+    return " ".join([*base, *rest])
+
+
+def _normalize_integer(words: Sequence[str]) -> list[str]:
+    """`unsigned long` and `long unsigned int` are one type: sorted, without what says nothing."""
+    dull = {"int"} if "char" in words else {"int", "signed"}
+    kept = sorted(word for word in words if word not in dull)
+    return kept if {"long", "short", "char"}.intersection(kept) else ["int", *kept]
 
 
 def _is_called(wanted: str, name: str) -> bool:
@@ -144,15 +166,21 @@ def _parse_list(option: str, text: str) -> Iterator[NameGlob]:
     if not text.startswith("@"):
         yield _parse_glob(option, text)
         return
-    try:
-        with Path(text[1:]).open("rb") as file:
-            data = file.read(MOST_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadInputError(f"{option}: cannot be read: {error.strerror}", text[1:]) from error
-    if len(data) > MOST_FILE_BYTES:
-        raise BadInputError(f"{option}: has more than {MOST_FILE_BYTES:,} bytes", text[1:])
-    for word in data.decode(errors="replace").split():
+    for word in read_small(text[1:], option).decode(errors="replace").split():
         yield _parse_glob(option, word)
+
+
+def read_small(path: str, what: str) -> bytes:
+    """The content of a file of the command line, of at most MOST_FILE_BYTES; what: as an error names it."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MOST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInputError(f"{what}: cannot be read: {why}", path) from error
+    if len(data) > MOST_FILE_BYTES:
+        raise BadInputError(f"{what}: has more than {MOST_FILE_BYTES:,} bytes", path)
+    return data
 
 
 def _parse_glob(option: str, text: str) -> NameGlob:

@@ -17,6 +17,7 @@ from properties.plan.expanding import Expansion, expansions
 from properties.plan.explaining import Reason, find_endless, find_lost
 from properties.plan.planning import Plan, plan
 from properties.plan.probes import KINDS, SINGLE, Probe, is_program, parse_probes, snoop
+from properties.plan.programs import LISTS, Typed, list_probes, read_word, unquote
 from properties.plan.recording import make_record
 from properties.plan.selecting import parse_lists
 from properties.report.records import write_record
@@ -36,18 +37,15 @@ EXAMPLES = 3
 MOST_SETS = 24
 MOST_LEFT_OUT = 40
 
-LISTS = (
-    ("-e", "--entry", "retsnoop's entry functions; or a program of bpftrace"),
-    ("-a", "--allow", "further functions of retsnoop"),
-    ("-d", "--deny", "functions to leave out, of retsnoop's and of all probes"),
-)
 SPELLINGS = """
-Probes are written as bpftrace writes them, and a word may hold a whole program, whose blocks are passed over:
+Probes are written as bpftrace or libbpf write them. A word may hold a whole program, whose blocks are passed over, the
+path of a script, or a whole command line of bpftrace or retsnoop:
 
-  fentry:vfs_*   kfunc:vmlinux:ksys_*   fexit:ext4:*   'f:tcp_*,fr:tcp_* { @[probe] = count(); }'
+  fentry:vfs_*   kfunc:vmlinux:ksys_*   fexit.multi/tcp_*   'f:tcp_*,fr:tcp_* { @[probe] = count(); }'   opens.bt
+  "bpftrace -e 'kfunc:x86* { @[func] = count(); }'"   "retsnoop -e '*sys_bpf' -d 'bpf_lsm_*'"
 
 Globs are those of ftrace; one call is also planned as libbpf expands them, for which only * and ? are wild.
-Functions with an argument of a type, as BTF spells it without qualifiers; of several types, all:
+Functions with an argument of a type, as BTF or C spell it; of several types, all:
 
   'fentry:*(struct sk_buff *)'   'fentry:ip_*(struct net *, struct sock *)'
 
@@ -90,11 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_probes(arguments: argparse.Namespace, world: World) -> list[Probe]:
-    denied = parse_lists("-d", arguments.deny)
-    programs = [text for text in arguments.entry if is_program(text)]
-    entry = parse_lists("-e", [text for text in arguments.entry if not is_program(text)])
-    allowed = parse_lists("-a", arguments.allow)
-    probes = parse_probes([*arguments.pattern, *programs], world, denied)
+    typed = _read_typed(arguments)
+    denied = parse_lists("-d", typed.deny)
+    entry = parse_lists("-e", typed.entry)
+    allowed = parse_lists("-a", typed.allow)
+    probes = parse_probes(typed.probes, world, denied)
     if entry:
         return [*probes, *snoop(entry, allowed, denied, len(probes) + 1, world)]
     if allowed:
@@ -102,6 +100,16 @@ def _read_probes(arguments: argparse.Namespace, world: World) -> list[Probe]:
     if not probes:
         raise BadInputError("there is nothing to plan: write a probe, such as fentry:vfs_*, or retsnoop's -e GLOB")
     return probes
+
+
+def _read_typed(arguments: argparse.Namespace) -> Typed:
+    """What the words ask for, and the options; of -e programs are told from globs."""
+    typed = sum((read_word(text) for text in arguments.pattern), Typed())
+    entry = [unquote(text) for text in arguments.entry]
+    programs = [text for text in entry if is_program(text)]
+    probes = tuple(chain.from_iterable(list_probes(text) for text in programs))
+    globs = tuple(text for text in entry if text not in programs)
+    return typed + Typed(probes, globs, tuple(arguments.allow), tuple(arguments.deny))
 
 
 def _print(console: Console, world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> None:
