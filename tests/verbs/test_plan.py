@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -703,6 +704,32 @@ def test_the_deny_list_holds_for_probes(capsys: pytest.CaptureFixture[str]) -> N
 
     assert "P1 fentry:vfs_*: 78 match, attached 75" in lines
     assert any("as libbpf expands it: 75 functions, attached." in f"{line} {after}" for line, after in pairwise(lines))
+
+
+def test_what_is_left_out_comes_with_its_reasons_and_as_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """41 functions of do_* make one call fail, for four reasons; without all that the file names it attaches."""
+    path, kernel = tmp_path / "skip", ("--semantics", "linux-7.3")
+    text = " ".join(printed(capsys, "fexit:do_*", *kernel, "--left-out", str(path)))
+    after = " ".join(printed(capsys, "fexit:do_*", *kernel, "-d", f"@{path}"))
+
+    assert (
+        "296 functions, -ENOENT. It attaches without these 41: PROG-3 never returns (2): do_exit, do_group_exit" in text
+    )
+    assert "LINK-16 __init, or notrace in a module (15): do_allocate_snapshot, do_collect," in text
+    assert 41 == len(path.read_text().splitlines())
+    assert "over vmlinux, as libbpf expands it: 255 functions, attached." in after
+
+
+def test_what_is_left_out_of_modules_names_them(tmp_path: Path) -> None:
+    """As retsnoop writes it; a file that cannot be written is told."""
+    path = tmp_path / "skip"
+
+    assert main(["plan", "fentry:xfs:*", "--semantics", "linux-7.3", "--left-out", str(path)]) == 0
+    assert all(re.fullmatch(r"[\w.]+\[xfs\]", line) for line in path.read_text().splitlines())
+    assert path.read_text()
+    assert main(["plan", "fentry:foo1", "--world", "synthetic", "--left-out", str(tmp_path / "no" / "skip")]) == 2
 
 
 @pytest.mark.parametrize(
