@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from properties.plan.programs import list_probes
-from properties.plan.selecting import VMLINUX, NameGlob, Selection, parse_types, select_as_retsnoop
+from properties.plan.selecting import VMLINUX, NameGlob, Selection, function_matcher, parse_types, select_as_retsnoop
 from spec.errors import BadInputError, clip
 from spec.globs import matcher, record_index, without_bang
 from spec.operations import LSM
@@ -41,6 +41,7 @@ HOW: Final = re.compile(r"(?P<module>(?:[^():]*:)?)(?:traceable|attachable)\((?P
 MOST_LETTERS: Final = 511
 """KSYM_NAME_LEN, less the NUL: as long as a symbol can be."""
 
+MOST_SHOWN: Final = 5
 PLAIN: Final = re.compile(r"[\w*?.]+")
 
 
@@ -157,14 +158,26 @@ def snoop(
 
     first: the number of the first probe. BadInputError if a glob for entry functions matches none.
     """
-    for each in entry:
-        if not select_as_retsnoop(Selection((each,), denied, by_retsnoop=True), world)[0]:
-            raise BadInputError(f"-e '{each}' matches no function of the world {world.name} that retsnoop attaches to")
-    selection = Selection((*entry, *allowed), denied, by_retsnoop=True)
+    selection = Selection(tuple(map(_in_vmlinux, (*entry, *allowed))), denied, by_retsnoop=True)
     chosen, passed_over = select_as_retsnoop(selection, world)
+    for each in entry:
+        if not any(map(function_matcher([_in_vmlinux(each)]), chosen)):
+            raise BadInputError(f"-e '{each}' matches no function of the world {world.name} that retsnoop attaches to")
     lists = (("-e", entry), ("-a", allowed), ("-d", denied))
-    pattern = " ".join(f"{option} '{each}'" for option, globs in lists for each in globs)
+    pattern = " ".join(word for option, globs in lists for word in _show(option, globs))
     return [
         Probe(f"P{number}", kind, pattern, chosen, selection, passed_over)
         for number, kind in enumerate(("fentry", "fexit"), first)
     ]
+
+
+def _in_vmlinux(each: NameGlob) -> NameGlob:
+    """As retsnoop has it, a glob is of vmlinux unless it names a module."""
+    return replace(each, module=each.module or VMLINUX)
+
+
+def _show(option: str, globs: Sequence[NameGlob]) -> Iterator[str]:
+    """An option's globs, as long as a heading may have them."""
+    yield from (f"{option} '{each}'" for each in globs[:MOST_SHOWN])
+    if len(globs) > MOST_SHOWN:
+        yield f"and {len(globs) - MOST_SHOWN:,} more of {option}"

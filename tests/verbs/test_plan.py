@@ -690,6 +690,30 @@ def test_retsnoop_denies_functions_of_itself() -> None:
     assert 4 == len(probe.passed_over)
 
 
+def test_a_glob_of_retsnoop_is_of_vmlinux_unless_it_names_a_module() -> None:
+    """Also in a call of its own for a module that another glob names."""
+    world, semantics = synthetic(), PRESETS["linux-7.3"]
+    (probe, _) = snoop(parse_lists("-e", ["*1", "bar2 [mod1]"]), (), (), 1, world)
+    found = expansions(probe, plan([probe], semantics).attached[0], world, semantics)
+
+    assert ["foo1", "bar2"] == [function.name for function in probe.matched]
+    assert [("vmlinux", 1), ("mod1", 1)] == [(one.btf, one.count) for one in found]
+
+
+def test_lists_of_thousands_of_names_cost_what_short_ones_do() -> None:
+    """As retsnoop prints them and --left-out writes them. (Each name tried on each function would be an hour.)"""
+    world = populations.load("linux-7.3")
+    names = [function.symbol for function in world.functions if function.module is None]
+    allowed = parse_lists("-a", names[1:9000:2])
+    (probe, _) = snoop(parse_lists("-e", ["vfs_*"]), allowed, parse_lists("-d", names[::2]), 1, world)
+    passed = probe.selection.expand(world, "traceable", "vmlinux")
+
+    assert 400 > len(probe.pattern)
+    assert 3000 < len(probe.matched) < 4600
+    assert not {function.symbol for function in probe.matched} & set(names[::2])
+    assert set(probe.matched) == set(passed)
+
+
 def test_lists_come_from_files(tmp_path: Path) -> None:
     """@FILE has globs between spaces and lines."""
     path = tmp_path / "list"
