@@ -85,7 +85,8 @@ def parse_probe(text: str, number: int, world: World, denied: tuple[NameGlob, ..
     selection = Selection((NameGlob(glob, module if named else None),), denied, types)
     matched = _match(selection, world)
     if not matched:
-        raise BadInputError(f"'{clip(text)}' matches no function of the world {world.name}")
+        beside = " but what -d leaves out" if denied else ""
+        raise BadInputError(f"'{clip(text)}' matches no function of the world {world.name}{beside}")
     return Probe(f"P{number}", KINDS[kind], text, matched, selection)
 
 
