@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInputError"]
+__all__ = ["BadInputError", "clip"]
+
+MOST_SHOWN = 100
 
 
 class BadInputError(Exception):
@@ -11,6 +13,11 @@ class BadInputError(Exception):
     def __init__(self, mistake: str, file: str | None = None, line: int | None = None) -> None:
         place = f"{file}: " if file and line is None else f"{file}:{line}: " if file else ""
         super().__init__("".join(map(_printable, f"{place}{mistake}")))
+
+
+def clip(text: str) -> str:
+    """Input as an error may quote it: its beginning."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _printable(letter: str) -> str:

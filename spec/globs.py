@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
@@ -97,9 +97,7 @@ def link_pattern(text: str) -> Pattern | None:
 @lru_cache(maxsize=512)
 def libbpf_matcher(glob: str) -> Callable[[str], bool]:
     """A predicate as libbpf's glob_match() has it, which knows `*` and `?` alone (GLOB-6)."""
-    wild = {"*": ".*", "?": "."}
-    compiled = re.compile("".join(wild.get(letter) or re.escape(letter) for letter in glob), re.DOTALL)
-    return lambda name: compiled.fullmatch(name) is not None
+    return _compile(["." if letter == "?" else re.escape(letter) for letter in part] for part in glob.split("*"))
 
 
 def is_glob(pattern: str) -> bool:
@@ -149,22 +147,38 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 @lru_cache(maxsize=512)
 def _translate(pattern: str) -> Callable[[str], bool]:
     """A predicate as lib/glob.c has it: * ? [class] [!class] and backslash; an unclosed bracket is literal (GLOB-3)."""
-    expression, at = "", 0
+    parts: list[list[str]] = [[]]
+    at, closed = 0, True
     while at < len(pattern):
         letter = pattern[at]
         at += 1
         if letter == "*":
-            expression += ".*"
+            parts.append([])
         elif letter == "?":
-            expression += "."
+            parts[-1].append(".")
         elif letter == "\\" and at < len(pattern):
-            expression += re.escape(pattern[at])
+            parts[-1].append(re.escape(pattern[at]))
             at += 1
-        elif letter == "[" and (found := _translate_class(pattern, at)):
-            expression += found[0]
+        elif letter == "[" and closed and (found := _translate_class(pattern, at)):
+            parts[-1].append(found[0])
             at = found[1]
         else:
-            expression += re.escape(letter)
+            # Where one bracket is not closed, no later one is.
+            closed = closed and letter != "["
+            parts[-1].append(re.escape(letter))
+    return _compile(parts)
+
+
+def _compile(parts: Iterable[Sequence[str]]) -> Callable[[str], bool]:
+    """A predicate for parts between stars, each of expressions for one letter.
+
+    As such a part has a length, a star need not be tried again once the next part has been found behind it.
+    """
+    first, *inner = ("".join(part) for part in parts)
+    expression = first
+    if inner:
+        last = inner.pop()
+        expression += "".join(f"(?>.*?{part})" for part in inner if part) + f".*{last}"
     compiled = re.compile(expression, re.DOTALL)
     return lambda name: compiled.fullmatch(name) is not None
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from impl.linux.guest.packages import Kernel, host_architecture
 from impl.linux.host.running import RunningKernel
 from impl.linux.laboratory.control import init_module
 from impl.linux.probes.population import Survey, survey
+from properties.report.records import write_whole
 from spec.errors import BadInputError
 
 __all__ = ["MODULES", "booted", "of_guest", "of_host", "write"]
@@ -78,23 +77,4 @@ def write(found: Survey, path: Path) -> None:
     data = json.dumps(found.population, separators=(",", ":")).encode()
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            made = Path(file.name)
-            try:
-                file.write(data)
-                file.close()
-                made.chmod(0o666 & ~_umask())
-                made.replace(path)
-            except BaseException:
-                made.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
-
-
-def _umask() -> int:
-    """The process's umask, which can only be asked by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_whole(data, path)

@@ -6,7 +6,7 @@ Everything that is attached is detached again, in the same order. Nothing else i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -25,7 +25,7 @@ from spec.prototypes import Prototype
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["Batches", "Costs", "Singly", "attach_in_batches", "attach_singly", "meetings", "register_raw"]
+__all__ = ["Batches", "Costs", "Singly", "attach_in_batches", "attach_singly", "meetings", "register_raw", "world_of"]
 
 Costs = tuple[Cost, Cost]
 """Of attaching, and of detaching."""
@@ -74,8 +74,17 @@ def meetings(functions: Sequence[Sequence[Function]]) -> Iterator[tuple[Function
     return ((function, tuple(numbers)) for function, numbers in found.values())
 
 
+def world_of(functions: Iterable[Function]) -> World:
+    """A world of nothing but these functions, recorded or not."""
+    recorded: list[Function] = []
+    others: list[Function] = []
+    for function in functions:
+        (others if "unrecorded" in function.attributes else recorded).append(function)
+    return World("plan", tuple(recorded), tuple(others))
+
+
 def _world(functions: Sequence[Sequence[Function]]) -> World:
-    return World("plan", tuple(function for function, _ in meetings(functions)))
+    return world_of(function for function, _ in meetings(functions))
 
 
 # One function a call.
@@ -106,7 +115,7 @@ def attach_singly(probes: Sequence[Probe], semantics: Semantics) -> Singly:
     """
     groups = _alike(probes)
     sizes = {group[0].name: len(group) for group in groups}
-    world = World("plan", tuple(group[0] for group in groups))
+    world = world_of(group[0] for group in groups)
     with closing(per_function(world, replace(semantics, growth_waits=False))) as system:
         meter = _Meter(system)
         errnos: dict[tuple[str, str], str] = {}

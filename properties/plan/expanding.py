@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from impl.batched import per_function
+from properties.plan.attaching import attach_singly, world_of
+from properties.plan.explaining import Reason
+from properties.plan.planning import explain_refusals
 from properties.plan.probes import SINGLE, Probe
 from properties.plan.selecting import VMLINUX
 from spec import operations as op
@@ -27,7 +31,8 @@ HOWS = {"": "as libbpf expands it", "traceable": "as available_filter_functions 
 class Expansion:
     """One call. btf: vmlinux, or a module. how: who expands the pattern, in words. count: functions that are passed.
 
-    errno: what the call answers, empty if it attaches. left_out: the fewest functions without which it attaches.
+    errno: what the call answers, empty if it attaches. refused: the fewest functions without which it attaches, by the
+    reason for which each is refused when it is attached alone.
     """
 
     probe: str
@@ -35,7 +40,12 @@ class Expansion:
     how: str
     count: int
     errno: str
-    left_out: tuple[Function, ...]
+    refused: dict[Reason, list[Function]]
+
+    @property
+    def left_out(self) -> tuple[Function, ...]:
+        """Those functions, whatever the reason."""
+        return tuple(chain.from_iterable(self.refused.values()))
 
 
 def expansions(probe: Probe, attached: Collection[Function], world: World, semantics: Semantics) -> Iterator[Expansion]:
@@ -49,8 +59,14 @@ def expansions(probe: Probe, attached: Collection[Function], world: World, seman
             found = probe.selection.expand(world, how, btf)
             if found:
                 errno = _attach(probe, found, semantics)
-                left_out = tuple(function for function in found if function.name not in taking) if errno else ()
-                yield Expansion(probe.name, btf, words, len(found), errno, left_out)
+                refusing = tuple(function for function in found if function.name not in taking) if errno else ()
+                yield Expansion(probe.name, btf, words, len(found), errno, _explain(probe, refusing, semantics))
+
+
+def _explain(probe: Probe, refusing: tuple[Function, ...], semantics: Semantics) -> dict[Reason, list[Function]]:
+    """Why each of these functions refuses a program of its own."""
+    alone = replace(probe, matched=refusing)
+    return explain_refusals(alone, attach_singly([alone], semantics), semantics)
 
 
 def _list_btfs(probe: Probe, world: World) -> Sequence[str]:
@@ -60,9 +76,7 @@ def _list_btfs(probe: Probe, world: World) -> Sequence[str]:
 
 def _attach(probe: Probe, functions: Sequence[Function], semantics: Semantics) -> str:
     """The errno of a link over these functions, in a world of nothing else."""
-    recorded = tuple(function for function in functions if "unrecorded" not in function.attributes)
-    others = tuple(function for function in functions if "unrecorded" in function.attributes)
-    with closing(per_function(World("expansion", recorded, others), semantics)) as system:
+    with closing(per_function(world_of(functions), semantics)) as system:
         system.apply(op.BpfProgLoad(probe.name, probe.kind, multi=True))
         targets = tuple((function.name, None) for function in functions)
         outcome = system.apply(op.BpfLinkCreate(probe.name, probe.name, targets))

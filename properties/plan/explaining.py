@@ -58,11 +58,12 @@ class _Refusal:
         return self.function.btf_id is None or self.function.prototype is None
 
 
+NOTRACE: Final = Reason("LINK-16", "notrace: ftrace has no record of it")
 _BY_ERRNO: Final = {
     "ENOTSUPP": Reason("LINK-4", "more argument slots than the JIT takes"),
     "E2BIG": Reason("LINK-3", "as many programs as a trampoline holds"),
     "ENOENT": Reason("PROG-7", "kallsyms has no such symbol: inlined everywhere"),
-    "EBUSY": Reason("LINK-16", "an earlier symbol of the name is what BPF finds, and has no site"),
+    "EBUSY": Reason("LINK-16", "BPF finds an earlier symbol, without a site"),
 }
 _BY_FUNCTION: Final[tuple[tuple[Reason, Callable[[_Refusal], bool]], ...]] = (
     (Reason("PROG-1", "the kernel has no such programs"), lambda r: r.lacks_kind),
@@ -97,12 +98,18 @@ _BY_FUNCTION: Final[tuple[tuple[Reason, Callable[[_Refusal], bool]], ...]] = (
         Reason("PROG-3", "never returns"),
         lambda r: r.facts.noreturn_refused and r.kind in READS_RETURN and "noreturn" in r.function.attributes,
     ),
+    (
+        Reason("LINK-16", "__init, or notrace in a module"),
+        lambda r: r.function.lookup == "outside",
+    ),
 )
 """In the order of the kernel's checks: the first that holds is the reason."""
 
 
 def explain(errno: str, function: Function, kind: str, facts: Semantics) -> Reason:
     """The reason for which a function answered this errno; the errno itself where none is known."""
+    if errno == "EBUSY" and "unrecorded" in function.attributes:
+        return NOTRACE
     if errno in _BY_ERRNO:
         return _BY_ERRNO[errno]
     refusal = _Refusal(function, kind, facts)

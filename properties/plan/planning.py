@@ -16,7 +16,7 @@ from spec.semantics import Semantics
 from spec.sharing import image_key
 from spec.worlds import Function
 
-__all__ = ["BATCH", "DIRECT_MULTI", "ONE_BY_ONE", "Plan", "plan"]
+__all__ = ["BATCH", "DIRECT_MULTI", "ONE_BY_ONE", "Plan", "explain_refusals", "plan"]
 
 ONE_BY_ONE = "one function a call"
 BATCH = "one call a pattern"
@@ -54,7 +54,7 @@ def plan(probes: Sequence[Probe], semantics: Semantics) -> Plan:
     return Plan(
         semantics,
         attached,
-        tuple(_explain_refusals(probe, singly, semantics) for probe in probes),
+        tuple(explain_refusals(probe, singly, semantics) for probe in probes),
         _sets(attached),
         {
             **_ways(ONE_BY_ONE, singly.costs),
@@ -65,7 +65,7 @@ def plan(probes: Sequence[Probe], semantics: Semantics) -> Plan:
     )
 
 
-def _explain_refusals(probe: Probe, singly: Singly, semantics: Semantics) -> dict[Reason, list[Function]]:
+def explain_refusals(probe: Probe, singly: Singly, semantics: Semantics) -> dict[Reason, list[Function]]:
     """The functions that refuse a probe, by reason."""
     refused: dict[Reason, list[Function]] = {}
     for function in probe.matched:

@@ -9,21 +9,35 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final
 
-from spec.errors import BadInputError
+from spec.errors import BadInputError, clip
 from spec.globs import Pattern, libbpf_matcher, matcher
 from spec.prototypes import Prototype, Type
 from spec.worlds import Function, World
 
-__all__ = ["VMLINUX", "NameGlob", "Selection", "parse_lists", "parse_types", "select_as_retsnoop"]
+__all__ = [
+    "VMLINUX",
+    "NameGlob",
+    "Selection",
+    "function_matcher",
+    "parse_lists",
+    "parse_types",
+    "read_small",
+    "select_as_retsnoop",
+]
 
 VMLINUX: Final = "vmlinux"
 WITH_MODULE: Final = re.compile(r"(?P<name>[^\[ ]+)\s*\[(?P<module>[^\]]+)\]?\s*")
 QUALIFIER: Final = re.compile(r"\b(?:const|volatile|restrict)\b")
+INTEGER: Final = frozenset({"signed", "unsigned", "long", "short", "int", "char"})
+NAMED: Final = re.compile(r"(\*\s*|\b(?:struct|union|enum)\s+\w+\s+)\w+\Z")
+"""An argument with its name."""
+
 COMPOSITE_POINTER: Final = re.compile(r"(?:struct|union) [^*]+ \*")
 MOST_FILE_BYTES: Final = 1 << 20
 
@@ -34,8 +48,6 @@ ENFORCED: Final = (
 ).split()
 """What retsnoop denies by itself."""
 
-MOST_ARGUMENTS: Final = 6
-
 
 @dataclass(frozen=True, slots=True)
 class NameGlob:
@@ -44,21 +56,34 @@ class NameGlob:
     glob: str
     module: str | None = None
 
-    def matches(self, function: Function) -> bool:
-        """Whether it matches as libbpf and retsnoop have it, who know `*` and `?` alone."""
-        module = self.module is None or libbpf_matcher(self.module)(function.module or VMLINUX)
-        return module and libbpf_matcher(self.glob)(function.symbol)
-
     def __str__(self) -> str:
         return self.glob if self.module is None else f"{self.glob} [{self.module}]"
 
 
-@dataclass(frozen=True, slots=True)
+def function_matcher(globs: Iterable[NameGlob]) -> Callable[[Function], bool]:
+    """A predicate for functions that one of the globs matches, as libbpf and retsnoop have it: * and ? alone."""
+    names: dict[str | None, list[str]] = {}
+    for each in globs:
+        names.setdefault(each.module, []).append(each.glob)
+    tests = [(libbpf_matcher(module or "*"), name_matcher(some)) for module, some in names.items()]
+    return lambda function: any(
+        of_module(function.module or VMLINUX) and called(function.symbol) for of_module, called in tests
+    )
+
+
+def name_matcher(globs: Collection[str]) -> Callable[[str], bool]:
+    """A predicate for names that one of the globs matches; thousands of plain names cost what one does."""
+    wild = {glob for glob in globs if "*" in glob or "?" in glob}
+    plain, matches = frozenset(globs) - wild, [libbpf_matcher(glob) for glob in sorted(wild)]
+    return lambda name: name in plain or any(match(name) for match in matches)
+
+
+@dataclass(frozen=True)
 class Selection:
     """What a probe asks for: functions that one of the globs matches, but none of the denied ones.
 
-    types: each must be the type of an argument, qualifiers aside. by_retsnoop: it chooses from
-    available_filter_functions by rules of its own.
+    globs: those of retsnoop name a module each, perhaps vmlinux. types: each must be the type of an argument,
+    qualifiers aside. by_retsnoop: it chooses from available_filter_functions by rules of its own.
     """
 
     globs: tuple[NameGlob, ...]
@@ -68,21 +93,21 @@ class Selection:
 
     def keeps(self, function: Function) -> bool:
         """Whether a function that a glob matches is not denied, and has all types."""
-        return not any(each.matches(function) for each in self.denied) and _takes(function.prototype, self.types)
+        return not self._denies(function) and _takes(function.prototype, self.types)
+
+    @cached_property
+    def _denies(self) -> Callable[[Function], bool]:
+        return function_matcher(self.denied)
 
     def expand(self, world: World, how: str, btf: str) -> tuple[Function, ...]:
         """The functions of one BTF that one call names; how: as `spec.globs.Pattern` has it."""
         module = None if btf == VMLINUX else btf
-        found = dict.fromkeys(
-            function
-            for each in self.globs
-            if each.module is None or matcher(each.module)(btf)
-            for function in world.expand(Pattern(how, module, each.glob))
-            if self.keeps(function)
-        )
+        called = name_matcher([e.glob for e in self.globs if e.module is None or matcher(e.module)(btf)])
+        named = world.expand(Pattern(how, module, "*"))
+        found = [function for function in named if called(function.symbol) and self.keeps(function)]
         if self.by_retsnoop:
             ambiguous = _find_ambiguous(world)
-            found = {function: None for function in found if not _obstacle(function, ambiguous)}
+            found = [function for function in found if not _obstacle(function, ambiguous)]
         return tuple(found)
 
 
@@ -90,10 +115,14 @@ class Selection:
 
 
 def parse_types(text: str, world: World) -> tuple[str, ...]:
-    """Types between commas, as BTF spells them; BadInputError if no function of the world has such an argument."""
-    types = tuple(_normalize(part) for part in text.split(",") if part.strip())
+    """Types between commas, as BTF or C spells them; BadInputError if no function of the world has such an argument.
+
+    Further arguments are always allowed, so that `...` says nothing; nor do names of arguments.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    types = tuple(dict.fromkeys(_normalize(NAMED.sub(r"\1", part)) for part in parts if part and part != "..."))
     if not types:
-        raise BadInputError(f"'({text})' names no type: write it as in fentry:*(struct sk_buff *)")
+        raise BadInputError(f"'({clip(text)})' names no type: write it as in fentry:*(struct sk_buff *)")
     known = {
         _normalize(argument.name)
         for function in (*world.functions, *world.others)
@@ -103,15 +132,28 @@ def parse_types(text: str, world: World) -> tuple[str, ...]:
     for each in types:
         if not any(_is_called(each, name) for name in known):
             raise BadInputError(
-                f"no function of the world {world.name} takes '{each}': write a type as BTF spells it, such as "
+                f"no function of the world {world.name} takes '{clip(each)}': write a type as BTF spells it, such as "
                 "(struct sk_buff *) or (long unsigned int)"
             )
     return types
 
 
+@lru_cache(maxsize=1 << 16)
 def _normalize(name: str) -> str:
-    """Without qualifiers, and with one space between words and stars."""
-    return " ".join(QUALIFIER.sub(" ", name).replace("*", " * ").split())
+    """Without qualifiers, with one space between words and stars, and C's integers in one order of words."""
+    words = QUALIFIER.sub(" ", name).replace("*", " * ").split()
+    stars = words.index("*") if "*" in words else len(words)
+    base, rest = words[:stars], words[stars:]
+    if base and INTEGER.issuperset(base):
+        base = _normalize_integer(base)
+    return " ".join([*base, *rest])
+
+
+def _normalize_integer(words: Sequence[str]) -> list[str]:
+    """`unsigned long` and `long unsigned int` are one type: sorted, without what says nothing."""
+    dull = {"int"} if "char" in words else {"int", "signed"}
+    kept = sorted(word for word in words if word not in dull)
+    return kept if {"long", "short", "char"}.intersection(kept) else ["int", *kept]
 
 
 def _is_called(wanted: str, name: str) -> bool:
@@ -130,6 +172,10 @@ def _takes(prototype: Prototype | None, types: Sequence[str]) -> bool:
 # retsnoop's lists.
 
 
+MOST_ARGUMENTS: Final = 6
+_is_enforced: Final = name_matcher(ENFORCED)
+
+
 def parse_lists(option: str, texts: Sequence[str]) -> tuple[NameGlob, ...]:
     """The globs of an option that was given so often: GLOB, `GLOB [MODULE]`, or @FILE of them."""
     return tuple(each for text in texts for each in _parse_list(option, text))
@@ -144,15 +190,21 @@ def _parse_list(option: str, text: str) -> Iterator[NameGlob]:
     if not text.startswith("@"):
         yield _parse_glob(option, text)
         return
-    try:
-        with Path(text[1:]).open("rb") as file:
-            data = file.read(MOST_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadInputError(f"{option}: cannot be read: {error.strerror}", text[1:]) from error
-    if len(data) > MOST_FILE_BYTES:
-        raise BadInputError(f"{option}: has more than {MOST_FILE_BYTES:,} bytes", text[1:])
-    for word in data.decode(errors="replace").split():
+    for word in read_small(text[1:], option).decode(errors="replace").split():
         yield _parse_glob(option, word)
+
+
+def read_small(path: str, what: str) -> bytes:
+    """The content of a file of the command line, of at most MOST_FILE_BYTES; what: as an error names it."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MOST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInputError(f"{what}: cannot be read: {why}", path) from error
+    if len(data) > MOST_FILE_BYTES:
+        raise BadInputError(f"{what}: has more than {MOST_FILE_BYTES:,} bytes", path)
+    return data
 
 
 def _parse_glob(option: str, text: str) -> NameGlob:
@@ -176,12 +228,11 @@ def select_as_retsnoop(selection: Selection, world: World) -> tuple[tuple[Functi
 
 
 def _list_candidates(selection: Selection, world: World) -> list[Function]:
-    """Functions that the globs match; those of modules only where a glob names one."""
-    globs = tuple(replace(each, module=each.module or VMLINUX) for each in selection.globs)
+    matches = function_matcher(selection.globs)
     return [
         function
         for function in world.functions
-        if function.has_site and any(each.matches(function) for each in globs) and selection.keeps(function)
+        if function.has_site and matches(function) and selection.keeps(function)
     ]
 
 
@@ -197,7 +248,7 @@ def _find_ambiguous(world: World) -> frozenset[tuple[str | None, str]]:
 
 def _obstacle(function: Function, ambiguous: frozenset[tuple[str | None, str]]) -> str:
     """Why retsnoop leaves a function out; empty if it does not."""
-    if any(libbpf_matcher(glob)(function.symbol) for glob in ENFORCED):
+    if _is_enforced(function.symbol):
         return "denied by retsnoop itself"
     if function.prototype is None or (function.btf_id is None and (function.module, function.symbol) not in ambiguous):
         return "no BTF"

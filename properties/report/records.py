@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -390,11 +391,25 @@ def write_record(record: object, path: Path) -> None:
 
 
 def write_whole(content: bytes, path: Path) -> None:
-    """Write a file under another name, and rename it; BadInputError if that cannot be done."""
+    """Write a file under another name, and rename it; BadInputError if that cannot be done.
+
+    What is there and no file, such as a pipe or /dev/stdout, is written as it is, and not replaced by a file.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(path.resolve(), content)
+    except OSError as error:
+        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         unfinished.write_bytes(content)
         unfinished.rename(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise

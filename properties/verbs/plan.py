@@ -17,9 +17,10 @@ from properties.plan.expanding import Expansion, expansions
 from properties.plan.explaining import Reason, find_endless, find_lost
 from properties.plan.planning import Plan, plan
 from properties.plan.probes import KINDS, SINGLE, Probe, is_program, parse_probes, snoop
+from properties.plan.programs import LISTS, Typed, list_probes, read_word, unquote
 from properties.plan.recording import make_record
 from properties.plan.selecting import parse_lists
-from properties.report.records import write_record
+from properties.report.records import write_record, write_whole
 from properties.report.show import Screen, log_width
 from properties.systems.naming import semantics_named, world_named
 from spec.costs import POKE_BATCH, Cost
@@ -36,18 +37,15 @@ EXAMPLES = 3
 MOST_SETS = 24
 MOST_LEFT_OUT = 40
 
-LISTS = (
-    ("-e", "--entry", "retsnoop's entry functions; or a program of bpftrace"),
-    ("-a", "--allow", "further functions of retsnoop"),
-    ("-d", "--deny", "functions to leave out, of retsnoop's and of all probes"),
-)
 SPELLINGS = """
-Probes are written as bpftrace writes them, and a word may hold a whole program, whose blocks are passed over:
+Probes are written as bpftrace or libbpf write them. A word may hold a whole program, whose blocks are passed over, the
+path of a script, or a whole command line of bpftrace or retsnoop:
 
-  fentry:vfs_*   kfunc:vmlinux:ksys_*   fexit:ext4:*   'f:tcp_*,fr:tcp_* { @[probe] = count(); }'
+  fentry:vfs_*   kfunc:vmlinux:ksys_*   fexit.multi/tcp_*   'f:tcp_*,fr:tcp_* { @[probe] = count(); }'   opens.bt
+  "bpftrace -e 'kfunc:x86* { @[func] = count(); }'"   "retsnoop -e '*sys_bpf' -d 'bpf_lsm_*'"
 
 Globs are those of ftrace; one call is also planned as libbpf expands them, for which only * and ? are wild.
-Functions with an argument of a type, as BTF spells it without qualifiers; of several types, all:
+Functions with an argument of a type, as BTF or C spell it; of several types, all:
 
   'fentry:*(struct sk_buff *)'   'fentry:ip_*(struct net *, struct sock *)'
 
@@ -55,6 +53,10 @@ retsnoop's lists, which its -F takes by fentry and fexit: GLOB, 'GLOB [MODULE]',
 for probes:
 
   -e '*sys_bpf' -a '*bpf*' -a '*btf*' -d 'bpf_lsm_*' -d @noisy.txt
+
+One call fails for one function that is refused. What to leave out is told, and written in full by --left-out:
+
+  'fexit:do_*' --left-out skip.txt     'fexit:do_*' -d @skip.txt
 
 Exit status: 0 planned, 2 bad input; 141 if what reads the output went away.
 """
@@ -73,6 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, name, action="append", default=[], metavar="GLOB", help=functions)
     parser.add_argument("--world", default="linux-7.3", metavar="W", help="a built-in world or a population file")
     parser.add_argument("--semantics", metavar="X", help=f"one of {', '.join(PRESETS)}; default: each of them")
+    parser.add_argument(
+        "--left-out", type=Path, metavar="FILE", help="write what one call has to leave out, for -d @FILE"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as a record for `report`, too")
 
 
@@ -83,18 +88,21 @@ def run(arguments: argparse.Namespace) -> int:
     probes = _read_probes(arguments, world)
     console = Screen(highlight=False, width=log_width(WIDTH))
     plans = [plan(probes, semantics) for semantics in presets]
-    _print(console, world, probes, plans)
+    expanded = _expand(world, probes, plans)
+    _print(console, world, probes, plans, expanded)
+    if arguments.left_out:
+        _write_left_out(expanded, arguments.left_out)
     if arguments.json:
         write_record(make_record(world, probes, plans), arguments.json)
     return 0
 
 
 def _read_probes(arguments: argparse.Namespace, world: World) -> list[Probe]:
-    denied = parse_lists("-d", arguments.deny)
-    programs = [text for text in arguments.entry if is_program(text)]
-    entry = parse_lists("-e", [text for text in arguments.entry if not is_program(text)])
-    allowed = parse_lists("-a", arguments.allow)
-    probes = parse_probes([*arguments.pattern, *programs], world, denied)
+    typed = _read_typed(arguments)
+    denied = parse_lists("-d", typed.deny)
+    entry = parse_lists("-e", typed.entry)
+    allowed = parse_lists("-a", typed.allow)
+    probes = parse_probes(typed.probes, world, denied)
     if entry:
         return [*probes, *snoop(entry, allowed, denied, len(probes) + 1, world)]
     if allowed:
@@ -104,7 +112,23 @@ def _read_probes(arguments: argparse.Namespace, world: World) -> list[Probe]:
     return probes
 
 
-def _print(console: Console, world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> None:
+def _read_typed(arguments: argparse.Namespace) -> Typed:
+    """What the words ask for, and the options; of -e programs are told from globs."""
+    typed = sum((read_word(text) for text in arguments.pattern), Typed())
+    entry = [unquote(text) for text in arguments.entry]
+    programs = [text for text in entry if is_program(text)]
+    probes = tuple(chain.from_iterable(list_probes(text) for text in programs))
+    globs = tuple(text for text in entry if text not in programs)
+    return typed + Typed(probes, globs, tuple(arguments.allow), tuple(arguments.deny))
+
+
+def _print(
+    console: Console,
+    world: World,
+    probes: Sequence[Probe],
+    plans: Sequence[Plan],
+    expanded: Sequence[tuple[str, Expansion]],
+) -> None:
     named = sum(function.btf_id is not None for function in world.functions)
     console.print(f"World {escape(world.name)}: {len(world.functions):,} functions, BTF names {named:,} of them.")
     console.print("Each column applies one kernel's rules to these functions.\n")
@@ -117,7 +141,7 @@ def _print(console: Console, world: World, probes: Sequence[Probe], plans: Seque
     console.print()
     console.print(_cost_table(plans))
     notes = _notes(probes, plans), _endless_notes(probes), _lost_notes(world, probes)
-    for note in (*chain.from_iterable(notes), *_expansion_notes(world, probes, plans)):
+    for note in (*chain.from_iterable(notes), *_expansion_notes(expanded)):
         console.print()
         console.print(note)
 
@@ -283,24 +307,43 @@ def _lost_notes(world: World, probes: Sequence[Probe]) -> Iterator[str]:
             )
 
 
-def _expansion_notes(world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> Iterator[str]:
+def _expand(world: World, probes: Sequence[Probe], plans: Sequence[Plan]) -> list[tuple[str, Expansion]]:
+    """What one call a pattern does, each with the name of the kernel."""
+    return [
+        (each.semantics.name, one)
+        for each in plans
+        for probe, attached in zip(probes, each.attached, strict=True)
+        for one in expansions(probe, attached, world, each.semantics)
+    ]
+
+
+def _expansion_notes(expanded: Iterable[tuple[str, Expansion]]) -> Iterator[str]:
     """What one call a pattern answers, by who expands it, and what to leave out."""
-    for each in plans:
-        for probe, attached in zip(probes, each.attached, strict=True):
-            for one in expansions(probe, attached, world, each.semantics):
-                call = f"{each.semantics.name}: {one.probe} in one call over {one.btf}, {one.how}"
-                answer = f"-{one.errno}. {_leave_out(one)}" if one.errno else "attached."
-                yield escape(f"{call}: {one.count:,} functions, {answer}")
+    for kernel, one in expanded:
+        call = f"{kernel}: {one.probe} in one call over {one.btf}, {one.how}"
+        answer = f"-{one.errno}. {_leave_out(one)}" if one.errno else "attached."
+        yield escape(f"{call}: {one.count:,} functions, {answer}")
 
 
 def _leave_out(one: Expansion) -> str:
-    """The list to leave out, in full as long as somebody can copy it."""
+    """What to leave out, by reason."""
     if len(one.left_out) == one.count:
-        return "None of them can be attached."
-    return f"It attaches without these {len(one.left_out):,}: {_list_names(one.left_out)}."
+        return f"None of them can be attached: {'; '.join(f'{r.rule} {r.text}' for r in one.refused)}."
+    reasons = (
+        f"\n  {each.rule} {each.text} ({len(found):,}): {_list_names(found)}" for each, found in one.refused.items()
+    )
+    return f"It attaches without these {len(one.left_out):,}:{''.join(reasons)}"
+
+
+def _write_left_out(expanded: Iterable[tuple[str, Expansion]], path: Path) -> None:
+    """All that one call or another has to leave out, as a file for -d @FILE."""
+    left_out = {function for _, one in expanded for function in one.left_out}
+    globs = {f"{function.symbol}[{function.module}]" if function.module else function.symbol for function in left_out}
+    write_whole("".join(f"{glob}\n" for glob in sorted(globs)).encode(), path)
 
 
 def _list_names(functions: Sequence[Function]) -> str:
+    """In full as long as somebody can read them."""
     shown = ", ".join(function.symbol for function in functions[:MOST_LEFT_OUT])
     return shown + (f" and {len(functions) - MOST_LEFT_OUT:,} more" if len(functions) > MOST_LEFT_OUT else "")
 

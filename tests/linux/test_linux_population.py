@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from impl.linux.architectures.x86_64 import X86_64
-from impl.linux.probes.population import survey
+from impl.linux.probes.population import Survey, survey
 from properties.kernels.population import write
 from properties.verbs.population import run
 from spec.errors import BadInputError
@@ -176,6 +177,32 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         write(survey(Shown(), X86_64), tmp_path / "nowhere" / "world.json")
 
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "/", "x" * 300])
+def test_what_is_no_name_of_a_file_is_told(name: str) -> None:
+    """A directory, nothing, or a name that is too long."""
+    with pytest.raises(BadInputError, match="cannot be written: "):
+        write(survey(Shown(), X86_64), Path(name))
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    """A pipe gets the content, as root's /dev/stdout does; a link stays one, and what it leads to is written."""
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write(Survey({"kernel": "6.12"}, ()), pipe)
+
+        assert {"kernel": "6.12"} == json.loads(os.read(reader, 100))
+    finally:
+        os.close(reader)
+    write(Survey({"kernel": "6.1"}, ()), link)
+
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert {"kernel": "6.1"} == json.loads(file.read_bytes())
 
 
 def test_the_verb_tells_what_it_wrote(

@@ -122,7 +122,7 @@ def compare_filters(room: Room, probes: Sequence[Probe]) -> tuple[int, dict[str,
     for probe in probes:
         (wanted,) = probe.selection.globs
         command = f":mod:{wanted.module if of_modules(probe) else '!*'}" if wanted.module else ""
-        expected = Counter(site(function) for function in probe.matched if function.module in room.btfs)
+        expected = Counter(site(f) for f in probe.matched if f.has_site and f.module in room.btfs)
         found = room.select(wanted.glob + command)
         selected += found.total()
         if expected != found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -245,6 +246,32 @@ def test_a_function_of_a_link_may_be_a_pattern(text: str, pattern: Pattern | Non
 def test_libbpf_knows_stars_and_question_marks_alone(glob: str, name: str, matches: bool) -> None:
     """GLOB-6: no classes, and no backslash."""
     assert matches == libbpf_matcher(glob)(name)
+
+
+@pytest.mark.parametrize("match", [matcher, libbpf_matcher])
+def test_a_glob_of_many_stars_is_decided_at_once(match: Callable[[str], Callable[[str], bool]]) -> None:
+    """Nothing is tried again behind a part that was found; what is tried in every way would outlive the reader."""
+    assert not match("*?a" * 60 + "*b")("a" * 400)
+    assert match("*?a" * 60 + "*b")("a" * 400 + "b")
+    assert match("*" * 100_000 + "a")("ba")
+    assert not match("[" * 100_000 + "?")("[")
+
+
+def test_both_kinds_of_globs_are_what_trying_everything_finds() -> None:
+    """Stars, question marks and letters at random, against a matcher of four lines."""
+    rng = random.Random(3)
+
+    def tried(glob: str, name: str) -> bool:
+        if glob.startswith("*"):
+            return any(tried(glob[1:], name[at:]) for at in range(len(name) + 1))
+        return not name if not glob else name != "" and glob[0] in {"?", name[0]} and tried(glob[1:], name[1:])
+
+    for _ in range(3_000):
+        glob = "".join(rng.choices("aab*?", k=rng.randrange(7)))
+        name = "".join(rng.choices("aab", k=rng.randrange(7)))
+        expected = tried(glob, name)
+
+        assert [expected, expected] == [matcher(glob)(name), libbpf_matcher(glob)(name)], (glob, name)
 
 
 @pytest.mark.parametrize(
