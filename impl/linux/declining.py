@@ -28,6 +28,9 @@ LOCKDEP = "lock_is_held_type"
 NEVER = 1000
 """From so many on a `fail` takes an earlier one back."""
 
+MOST_LINES = 40
+"""The kernel looks at every record for each line, which takes the emulator 50 ms."""
+
 EVERYTHING = "does not trace every function of the kernel: that takes the emulator too long"
 
 NO_FAIL_NTH = "has no /proc/self/fail-nth: it is built without CONFIG_FAULT_INJECTION or CONFIG_FAILSLAB"
@@ -269,10 +272,17 @@ class Decliner:
         if operation.function and operation.depth:
             return "makes all calls in one task, in which the graph tracer's flag may stay set (GRAPH-6)"
         filters = [operation.filter] if operation.filter else []
+        if not filters and (self._inventory.armed or self._is_large()):
+            return EVERYTHING
         obstacle = self.directory.station.graph.obstacle(filters, limits_of(operation))
         if obstacle:
             return f"cannot register this user: {obstacle}"
         return self._leaves_nothing(self._inventory.graph_users.values())
+
+    def _is_large(self) -> bool:
+        """Whether too much of the kernel is of the world to hide all else, or a symbol has several functions."""
+        station = self.directory.station
+        return bool(station.sited) or len(self.directory.beside_the_world(())) > MOST_LINES
 
     def _ungraph(self, operation: op.UnregisterFtraceGraph) -> str:
         if self._dead:
@@ -282,11 +292,16 @@ class Decliner:
 
     def _user_filter(self, operation: op.SetFtraceFilter) -> str:
         _, removes = without_bang(operation.glob or "")
-        reason = self._line(operation.glob, self._alone if removes else self._beyond)
+        reason = self._hides(operation) or self._line(operation.glob, self._alone if removes else self._beyond)
         return reason or self._covers_everything(operation) or self._forgets_by(operation)
 
     def _user_notrace(self, operation: op.SetFtraceNotrace) -> str:
-        return self._line(operation.glob, self._alone) or self._covers_everything(operation)
+        reason = self._hides(operation) or self._line(operation.glob, self._alone)
+        return reason or self._covers_everything(operation)
+
+    def _hides(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> str:
+        unfiltered = self.directory.station.graph.is_unfiltered(operation.user)
+        return "hides what is not of the world from a user without a filter, by its notrace hash" if unfiltered else ""
 
     def _line(self, text: str | None, selects: Callable[[str], str]) -> str:
         """A line of a filter file that the kernel understands in another way; selects: what is asked of a glob."""

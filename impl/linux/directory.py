@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from impl.linux.bpf.commands import open_btfs
@@ -41,6 +41,19 @@ class Directory:
     def home(self, function: Function) -> str | None:
         """The module that holds a function; None for the kernel itself."""
         return None if function.name in self.station.own else function.module or CORE
+
+    def beside_the_world(self, modules: Iterable[str]) -> tuple[str, ...]:
+        """Lines for a filter file that select every function of the kernel but those of the world.
+
+        First all that is not in our module, and then, taken out again, the world's modules that are loaded, and the
+        functions that the kernel itself has.
+        """
+        own = {self.station.world.by_name[name].symbol for name in self.station.own}
+        return (
+            f"*:mod:!{CORE}",
+            *(f"!*:mod:{name}" for name in sorted(modules)),
+            *(f"!{name}" for name in sorted(own)),
+        )
 
     def home_of_link(self, inventory: Inventory, wanted: BpfLinkCreate) -> str | None:
         """The module for whose BTF the program of a link over many functions is loaded; None: vmlinux's (LINK-17)."""

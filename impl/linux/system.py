@@ -261,7 +261,8 @@ class Linux:
         if isinstance(operation, op.UnregisterFtraceGraph):
             return _outcome(graph.unregister(operation.user, act))
         patterns = [operation.filter] if operation.filter else []
-        return _outcome(graph.register(operation.user, patterns, limits_of(operation), act))
+        beside = () if patterns else self._directory.beside_the_world(self._run.inventory.modules)
+        return _outcome(graph.register(operation.user, patterns, limits_of(operation), act, beside=beside))
 
     def _arm(self, operation: op.Fail) -> None:
         """The point fails next, or a fault that was armed is taken back."""

@@ -350,10 +350,37 @@ def test_graph_tracer_obstacles() -> None:
     _, submit = answering(0, 0)
     tracer = GraphTracer(submit, 0)
 
-    assert "a user without a filter traces every function of the kernel" == tracer.obstacle([], Limits())
+    assert None is tracer.obstacle([], Limits())
     assert None is tracer.obstacle(["1"], Limits(depth=2))
     tracer.register("a", ["1"], Limits())
     assert "every tracer that tracefs has is in use" == tracer.obstacle(["1"], Limits())
+
+
+def test_graph_tracer_without_a_filter() -> None:
+    """A user without a filter has a notrace hash for what is not of the world, and therefore stands alone."""
+    came, submit = answering(*[0] * 9)
+    tracer = GraphTracer(submit, 3)
+    tracer.register("a", [], Limits(), beside=["*:mod:!massattach"])
+
+    assert b"*:mod:!massattach " in came[1].encode(X86_64.syscalls)
+    assert tracer.is_unfiltered("a")
+    assert "a user without a filter is alone" in (tracer.obstacle(["1"], Limits()) or "")
+    tracer.unregister("a")
+    assert not tracer.is_unfiltered("a")
+    assert 5 == len(came)
+    tracer.register("b", ["1"], Limits(), beside=["*:mod:!massattach"])
+    assert not tracer.is_unfiltered("b")
+    assert "a user without a filter is alone" in (tracer.obstacle([], Limits()) or "")
+
+
+def test_graph_tracer_without_a_filter_that_fails() -> None:
+    """What was written so that the user does not trace everything is taken back, if it does not come."""
+    came, submit = answering(0, 0, -12, 0)
+    tracer = GraphTracer(submit, 3)
+
+    assert -12 == tracer.register("a", [], Limits(), beside=["*:mod:!massattach"])
+    assert 4 == len(came)
+    assert {} == tracer.users
 
 
 def test_graph_tracer_limits_are_shared() -> None:

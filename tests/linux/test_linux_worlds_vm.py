@@ -25,10 +25,11 @@ pytestmark = pytest.mark.vm
         "one-link-one-btf",
         "one-program-one-btf",
         "detach-without-memory",
+        "graph-task-is-not-silent-for-ever",
     ],
 )
 def test_a_kernel_does_what_the_seed_says(name: str) -> None:
-    """The population of a kernel, a symbol that two modules have, links over two BTFs, a detach without memory."""
+    """A kernel's population, a symbol of two modules, links over two BTFs, what meets no memory, an unfiltered user."""
     path = SEEDS / f"{name}.seed"
     seed = read_seed(path)
     kernel_or_skip(seed.semantics)

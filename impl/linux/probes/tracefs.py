@@ -124,6 +124,7 @@ class GraphTracer:
         self._users: dict[str, str] = {}
         # those that may have a notrace hash
         self._silenced: set[str] = set()
+        self._unfiltered: set[str] = set()
         self._limits = Limits()
 
     def prepare(self) -> None:
@@ -142,6 +143,7 @@ class GraphTracer:
         """The guest went back to the snapshot: nobody is registered."""
         self._users.clear()
         self._silenced.clear()
+        self._unfiltered.clear()
         self._limits = Limits()
 
     @property
@@ -151,40 +153,61 @@ class GraphTracer:
 
     def obstacle(self, patterns: Sequence[str], limits: Limits) -> str | None:
         """Why tracefs cannot register such a user beside those that are there; None if it can."""
-        if not patterns:
-            return "a user without a filter traces every function of the kernel"
+        if self._users and (self._unfiltered or not patterns):
+            return "a user without a filter is alone, as its notrace hash holds all that is not of the world"
         if len(self._users) == len(self._directories):
             return "every tracer that tracefs has is in use"
         if self._users and limits != self._limits:
             return "set_graph_function, set_graph_notrace and max_graph_depth are the same for all users"
         return None
 
-    def register(self, user: str, patterns: Sequence[str], limits: Limits, act: Act | None = None) -> int:
+    def register(
+        self,
+        user: str,
+        patterns: Sequence[str],
+        limits: Limits,
+        act: Act | None = None,
+        *,
+        beside: Sequence[str] = (),
+    ) -> int:
         """register_ftrace_graph() for a user whose sites the patterns name (see set_patterns): 0 or -errno.
 
         Only where there is no obstacle. What fails leaves no user, and no limit that was not there. act: switches the
-        tracer on.
+        tracer on. beside: what a user without patterns is not to trace, as patterns.
         """
         directory = next(one for one in self._directories if one not in self._users.values())
+        hidden = () if patterns else tuple(beside)
         # a tracer whose filter was refused must not start: its filter is empty, so that it would trace everything
         error = (
             self._set(f"{directory}/set_ftrace_filter", patterns)
+            or (self._set(f"{directory}/set_ftrace_notrace", hidden) if hidden else 0)
             or self._limit(limits)
             or self._apply(lambda batch: set_tracer(batch, directory, "function_graph"), act)
         )
-        if not error:
-            self._users[user] = directory
-        return error
+        if error:
+            if hidden:
+                self._set(f"{directory}/set_ftrace_notrace", ())
+            return error
+        self._users[user] = directory
+        if hidden:
+            self._silenced.add(user)
+            self._unfiltered.add(user)
+        return 0
 
     def unregister(self, user: str, act: Act | None = None) -> int:
         """unregister_ftrace_graph(): 0 or -errno. act: switches the tracer off."""
         error = self._apply(lambda batch: set_tracer(batch, self._users[user], "nop"), act)
         if not error:
             directory = self._users.pop(user)
+            self._unfiltered.discard(user)
             if user in self._silenced:
                 self._silenced.discard(user)
                 self._set(f"{directory}/set_ftrace_notrace", ())
         return error
+
+    def is_unfiltered(self, user: str) -> bool:
+        """Whether a user came without a filter, and so has a notrace hash for what it is not to trace."""
+        return user in self._unfiltered
 
     def give_back(self) -> None:
         """Empty every filter and limit, once nobody is registered: what they were set to stays otherwise."""
