@@ -17,11 +17,13 @@ from model.rules import cite
 from model.sites import traced
 from model.state import FL_MOD, GRAPH_OPS, GraphUser, Lines, Ops, State
 from spec import operations as op
+from spec.capabilities import HashSetting
 from spec.globs import filter_line, record_index, without_bang
 
 __all__ = [
     "add_subops",
     "change_subops",
+    "hash_file",
     "process_cached_mods",
     "register_ftrace_graph",
     "remove_subops",
@@ -134,6 +136,16 @@ def set_graph_notrace(state: State, operation: op.SetGraphNotrace) -> State:
     state, user = _begin_setting(state, operation, "GRAPH-11")
     hash_ = _ftrace_graph_set_hash(state, user.notrace, operation.glob)
     return _exchange(state, operation.user, replace(user, notrace=hash_), user.notrace)
+
+
+def hash_file(state: State, operation: HashSetting) -> str:
+    """GRAPH-10: the symbols of the functions in a hash that are there, and the lines that wait."""
+    cite("GRAPH-10")
+    user = state.graph_users[operation.user]
+    hash_, lines = _read_hash(user, enable=isinstance(operation, op.SetFtraceFilter))
+    functions = state.world.by_name
+    present = sorted(functions[name].symbol for name in hash_ if name in functions)
+    return " ".join([*present, *sorted(f"{glob}:mod:{module}" for glob, module in lines)])
 
 
 def _begin_setting(

@@ -22,7 +22,7 @@ from model.tasks import Scheduler
 from spec import operations as op
 from spec.alphabet import STOPPING, alphabet
 from spec.border import bordered
-from spec.capabilities import Linking
+from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
 from spec.operations import Operation
 from spec.outcomes import Errno, Ok, Outcome, Pending
@@ -198,6 +198,11 @@ class Model:
         """LINK-18: a link describes itself."""
         CITATIONS.set(self._citations)
         return links.link_info(self.state, operation.link)
+
+    def hash_file(self, operation: HashSetting) -> str:
+        """GRAPH-10: a file shows what was written to it."""
+        CITATIONS.set(self._citations)
+        return graph.hash_file(self.state, operation)
 
     def _count(self, trace: Trace, missed: Counter[str]) -> Trace:
         self._missed += missed

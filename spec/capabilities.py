@@ -10,7 +10,15 @@ from dataclasses import fields
 from typing import Annotated, Any, Final, Protocol
 
 from spec.costs import Cost
-from spec.operations import BpfLinkCreate, BpfRawTracepointOpen, Finish, Operation, Step
+from spec.operations import (
+    BpfLinkCreate,
+    BpfRawTracepointOpen,
+    Finish,
+    Operation,
+    SetFtraceFilter,
+    SetFtraceNotrace,
+    Step,
+)
 from spec.reading import one_of
 from spec.sharing import LEVELS
 from spec.system import System
@@ -24,6 +32,8 @@ __all__ = [
     "Counts",
     "Declines",
     "FailsNth",
+    "HashFile",
+    "HashSetting",
     "LeftOver",
     "Level",
     "LinkInfo",
@@ -36,6 +46,7 @@ __all__ = [
     "declines",
     "fails_nth",
     "finish",
+    "hash_file",
     "left_over",
     "link_info",
     "originals",
@@ -47,6 +58,7 @@ __all__ = [
 CountedCosts = frozenset[Annotated[str, one_of(entry.name for entry in fields(Cost))]]
 Level = Annotated[str, one_of(LEVELS)]
 Linking = BpfRawTracepointOpen | BpfLinkCreate
+HashSetting = SetFtraceFilter | SetFtraceNotrace
 
 
 class Declines(Protocol):
@@ -121,6 +133,13 @@ class LinkInfo(Protocol):
         """Describe the link that an operation has just made, as it does: kind, functions and cookies (LINK-18)."""
 
 
+class HashFile(Protocol):
+    """A system whose files of the graph tracer's users can be read."""
+
+    def hash_file(self, operation: HashSetting) -> str:
+        """What the file shows that an operation has just written: symbols, and lines that wait (GRAPH-10)."""
+
+
 VALUES: Final[Mapping[str, Any]] = {"counts": CountedCosts, "sharing": Level, "fails_nth": bool}
 """The types of members that stay the same from the start."""
 
@@ -130,6 +149,7 @@ METHODS: Final[Mapping[str, Any]] = {
     "originals": dict[str, str],
     "left_over": str,
     "link_info": str,
+    "hash_file": str,
     "step": str,
     "finish": Trace,
 }
@@ -187,6 +207,12 @@ def left_over(system: System) -> str:
 def link_info(system: System, operation: Linking) -> str:
     """As LinkInfo; no system without it is asked."""
     answer: str = getattr(system, "link_info")(operation)  # noqa: B009  # no member of a System
+    return answer
+
+
+def hash_file(system: System, operation: HashSetting) -> str:
+    """As HashFile; no system without it is asked."""
+    answer: str = getattr(system, "hash_file")(operation)  # noqa: B009  # no member of a System
     return answer
 
 

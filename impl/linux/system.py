@@ -18,13 +18,13 @@ from impl.linux.guest.errnos import errno_name
 from impl.linux.injection import Injector
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Command, Numbers
-from impl.linux.observation import Observer, Spelling
+from impl.linux.observation import Observer, Spelling, legible
 from impl.linux.run import RunState
 from impl.linux.station import Station
 from impl.linux.tasks import TaskThreads
 from spec import operations as op
 from spec.alphabet import INTERLEAVED, alphabet
-from spec.capabilities import Linking
+from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory
@@ -223,6 +223,13 @@ class Linux:
     def link_info(self, operation: Linking) -> str:
         """Describe the link that an operation has just made, as the link itself does (LINK-18)."""
         return self._attachments.info(operation.link)
+
+    def hash_file(self, operation: HashSetting) -> str:
+        """Read the file that an operation has just written; functions that are not in the world are left out."""
+        with legible():
+            symbols, lines = self._station.graph.read_hash(operation.user, operation.verb)
+        known = {(function.symbol, self._directory.home(function)) for function in self._station.world.functions}
+        return " ".join([*sorted(symbol for symbol, home in symbols if (symbol, home) in known), *sorted(lines)])
 
     def left_over(self) -> str:
         """What is left in the kernel's memory, once what undoing leaves is given back, too: programs, ops, filters."""

@@ -76,7 +76,7 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     "fpid_* fnpid_* ftrace_pid_* ftrace_no_pid_* ftrace_clear_pids clear_ftrace_pids ignore_task_cpu pid_write": _PIDS,
     "ftrace_filter_pid_sched_switch_probe ftrace_pids_enabled ftrace_update_pid_func": _PIDS,
     "function_trace_probe_call release_probe t_probe_* *func_mapper* *function_probe*": "commands in set_ftrace_filter",
-    "t_mod_start g_start g_next g_stop g_show __g_next ftrace_avail_* ftrace_touched_open ftrace_notrace_*": _FILES,
+    "g_start g_next g_stop g_show __g_next ftrace_avail_* ftrace_touched_open": _FILES,
     "ftrace_lookup_symbols kallsyms_callback symbols_cmp": "kprobe_multi links",
     "ftrace_text_reserved": "kprobes",
     "__ftrace_replace_code ftrace_make_call": _EVERYTHING,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from properties.lockstep.divergence import cost_lines, site_lines
 from properties.lockstep.runners import Reference, Runner
 from spec import capabilities
-from spec.capabilities import Linking
+from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
 from spec.operations import Operation
 from spec.outcomes import Ok, Outcome
@@ -21,6 +21,7 @@ __all__ = [
     "Difference",
     "compare_costs",
     "compare_expected",
+    "compare_hash_file",
     "compare_link_info",
     "compare_originals",
     "compare_outcomes",
@@ -86,6 +87,14 @@ def compare_link_info(model: Reference, system: System, operation: Operation, ou
         return None
     expected, seen = model.link_info(operation), capabilities.link_info(system, operation)
     return ("link", expected, seen) if expected != seen else None
+
+
+def compare_hash_file(model: Reference, system: System, operation: Operation, outcome: Outcome) -> Difference | None:
+    """A file that has just been written shows what the model says, where a system can tell."""
+    if not isinstance(operation, HashSetting) or not isinstance(outcome, Ok) or not hasattr(system, "hash_file"):
+        return None
+    expected, seen = model.hash_file(operation), capabilities.hash_file(system, operation)
+    return ("file", expected, seen) if expected != seen else None
 
 
 def compare_totals(model: Reference, runner: Runner, names: tuple[str, ...]) -> Difference | None:

@@ -12,7 +12,20 @@ from spec.sites import Site
 
 __all__ = ["ASPECTS", "Divergence", "DivergenceError", "cost_lines", "site_lines"]
 
-ASPECTS = ("outcome", "sites", "trace", "original", "link", "cost", "images", "expectation", "undo", "leak", "crash")
+ASPECTS = (
+    "outcome",
+    "sites",
+    "trace",
+    "original",
+    "link",
+    "file",
+    "cost",
+    "images",
+    "expectation",
+    "undo",
+    "leak",
+    "crash",
+)
 
 
 @dataclass(frozen=True, slots=True)

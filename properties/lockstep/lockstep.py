@@ -15,6 +15,7 @@ from properties.lockstep.comparing import (
     Difference,
     compare_costs,
     compare_expected,
+    compare_hash_file,
     compare_link_info,
     compare_originals,
     compare_outcomes,
@@ -263,6 +264,7 @@ class Lockstep:
                 or compare_sites(sites, runner.system.sites())
                 or compare_originals(model, runner.system, unsure)
                 or compare_link_info(model, runner.system, step.operation, outcome)
+                or compare_hash_file(model, runner.system, step.operation, outcome)
                 or compare_costs(cost, runner, model)
                 or compare_expected(step.expected, str(outcome))
             )

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from spec import capabilities
 from spec.alphabet import INTERLEAVED
-from spec.capabilities import Linking
+from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
 from spec.operations import OPERATIONS, Operation, Poke
 from spec.outcomes import Outcome
@@ -39,6 +39,9 @@ class Reference(System, capabilities.Tasks, Protocol):
 
     def link_info(self, operation: Linking) -> str:
         """As spec.capabilities.LinkInfo."""
+
+    def hash_file(self, operation: HashSetting) -> str:
+        """As spec.capabilities.HashFile."""
 
     def value(self) -> Hashable:
         """The state as a value: where two are equal, the same operations do the same, costs aside."""

@@ -6,7 +6,7 @@ step; an expectation makes sure that a list reaches what it is for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from properties.runs.conflicts import CONFLICTS, CONFLICTS_OF_MANY
 from properties.runs.corpus import FixedRun, fixed_run
@@ -437,6 +437,29 @@ def _links_over_every_function(s: Semantics) -> Lines:
     yield from calls
 
 
+def _trampolines_leave_their_chains(s: Semantics) -> Lines:
+    """The older of two crowds of trampolines goes, and the younger is found where they shared a bucket (LINK-3).
+
+    Keys of two BTFs may share none, so that the younger has functions of more.
+    """
+    multi = " multi" if s.tracing_multi else ""
+    older = ["wide*"] if multi else [f"wide{number}" for number in range(1, 61)]
+    younger = ["mod1:wide*", "mod2:wide*"] if multi else [f"wide{number}" for number in range(101, 191)]
+    yield from _join(older, f"fentry{multi}", "first")
+    yield from _join(younger, f"fentry{multi}", "second")
+    yield from (f"bpf_link_detach first.{place} -> 0" for place in range(len(older)))
+    yield from _join(younger, f"fexit{multi}", "third")
+    yield from _join(older, f"fexit{multi}", "fourth")
+    yield from (f"call wide{number} {number}" for number in (1, 60, 101, 102, 103))
+
+
+def _join(targets: Sequence[str], kind: str, prog: str) -> Lines:
+    """A new program is linked to each target."""
+    for place, target in enumerate(targets):
+        yield f"bpf_prog_load {prog}.{place} {kind}"
+        yield f"bpf_link_create {prog}.{place} {prog}.{place} {target} -> 0"
+
+
 def _modules_come_one_after_another(_: Semantics) -> Lines:
     """Modules that come behind others that have come, and go from between them, have all of their sites (MODULE-1)."""
     every = "wide101 wide102 wide103"
@@ -475,4 +498,5 @@ _WIDE: tuple[Callable[[Semantics], Lines], ...] = (
     _links_over_every_function,
     _modules_come_one_after_another,
     _rounds_of_256_sites,
+    _trampolines_leave_their_chains,
 )

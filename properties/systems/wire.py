@@ -14,6 +14,7 @@ These are the requests; `docs/exec-protocol.md` shows a whole exchange.
     {"originals": true}                                 -> {"originals": {"foo2": "address" or "stack", ...}}
     {"left_over": true}                                 -> {"left_over": "what the run did not free" or ""}
     {"link_info": {"verb": "bpf_link_create", ...}}     -> {"link_info": "fentry foo1:7 foo2"}
+    {"hash_file": {"verb": "set_ftrace_filter", ...}}   -> {"hash_file": "foo1 foo2"}
     {"step": {"verb": "step", "task": "t1", ...}}       -> {"step": "program:p1"}       only of processes that
     {"finish": {"verb": "finish", "task": "t1"}}        -> {"finish": {"events": ...}}  support tasks
     {"close": true}                                     no answer: the process ends

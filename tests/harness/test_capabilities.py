@@ -18,7 +18,7 @@ from properties.systems.naming import resolve
 from spec import capabilities
 from spec.border import bordered
 from spec.capabilities import METHODS, VALUES
-from spec.operations import BpfLinkCreate, Finish
+from spec.operations import BpfLinkCreate, Finish, SetFtraceFilter
 from spec.operations import Step as TaskStep
 from spec.seeds import Step, parse_operation, parse_seed
 from spec.semantics import PRESETS, Semantics
@@ -37,6 +37,8 @@ register_ftrace_function o1
 bpf_prog_load p1 fexit multi
 bpf_link_create l1 p1 foo1 outer
 livepatch foo2
+register_ftrace_graph g1 filter=outer
+set_ftrace_filter g1 foo2
 """
 MEMBERS = [name for name in vars(System) if not name.startswith("_")]
 FACTORIES = [
@@ -47,10 +49,12 @@ FACTORIES = [
     fakes.Shares,
     fakes.Looks,
     fakes.Tells,
+    fakes.Reads,
     fakes.Leaks,
     fakes.Capable,
 ]
 LINK = BpfLinkCreate("l1", "p1", (("foo1", None), ("outer", None)))
+SETTING = SetFtraceFilter("g1", "foo2")
 SECOND = parse_operation("livepatch foo3")
 
 
@@ -83,6 +87,7 @@ def answers(system: System) -> dict[str, Any]:
         "counts": capabilities.counts(system),
         "originals": capabilities.originals(system),
         "link_info": capabilities.link_info(system, LINK) if hasattr(system, "link_info") else "",
+        "hash_file": capabilities.hash_file(system, SETTING) if hasattr(system, "hash_file") else "",
         "left_over": capabilities.left_over(system),
         "sharing": capabilities.sharing(system),
         "fails_nth": capabilities.fails_nth(system),

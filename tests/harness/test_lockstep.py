@@ -349,6 +349,16 @@ def test_what_a_link_tells_of_itself_is_compared() -> None:
     assert lockstep(fakes.Tells, fakes.Honest).run(steps(*lines, "bpf_link_create l2 p1 foo1")) == ()
 
 
+def test_what_a_filter_file_shows_is_compared() -> None:
+    """As it has been written, where a system can read it (GRAPH-10)."""
+    lines = ("register_ftrace_graph g1 filter=foo3", "set_ftrace_filter g1 foo2")
+    found = diverge(fakes.ReadsFirst, *lines)
+
+    assert ("file", "foo2 foo3", "foo2") == (found.aspect, found.expected, found.observed)
+    assert "GRAPH-10" in found.rules
+    assert lockstep(fakes.Reads, fakes.Honest).run(steps(*lines, "set_ftrace_notrace g1 foo2")) == ()
+
+
 @pytest.mark.parametrize(
     ("lines", "settle", "told"),
     [

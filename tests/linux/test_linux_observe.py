@@ -383,6 +383,17 @@ def test_graph_tracer_without_a_filter_that_fails() -> None:
     assert {} == tracer.users
 
 
+def test_a_filter_file() -> None:
+    """Functions with their modules, and the lines that wait; a comment where there is no function."""
+    shown = "foo1 [massattach]\nvfs_read\nbar*:mod:mod2\n:mod:mod1\nbar1:mod:\n"
+    lines = ("bar*:mod:mod2", ":mod:mod1", "bar1:mod:")
+
+    assert ((("foo1", "massattach"), ("vfs_read", None)), lines) == tracefs.parse_hash(shown)
+    assert ((), ()) == tracefs.parse_hash("#### all functions enabled ####\n")
+    with pytest.raises(BadInputError, match="a filter file: cannot read the line 'foo1 of mod1'"):
+        tracefs.parse_hash("foo1\nfoo1 of mod1\n")
+
+
 def test_graph_tracer_limits_are_shared() -> None:
     """Users beside each other have the same limits."""
     _, submit = answering(0, 0)

@@ -46,7 +46,8 @@ ENTRY_7_3 = f"""name: funcgraph_entry\nID: 11\n{COMMON}\
 EXIT = f"""name: funcgraph_exit\nID: 10\n{COMMON}\
 \tfield:unsigned long func;\toffset:8;\tsize:8;\tsigned:0;
 \tfield:unsigned int depth;\toffset:16;\tsize:4;\tsigned:0;
-\tfield:unsigned long long rettime;\toffset:24;\tsize:8;\tsigned:0;
+\tfield:unsigned long long calltime;\toffset:24;\tsize:8;\tsigned:0;
+\tfield:unsigned long long rettime;\toffset:32;\tsize:8;\tsigned:0;
 """
 FUNCTION = f"""name: function\nID: 1\n{COMMON}\
 \tfield:unsigned long ip;\toffset:8;\tsize:8;\tsigned:0;
@@ -79,7 +80,7 @@ def test_events(entry: str) -> None:
         page(
             record(0, event(11, 0x8100, 0)),
             record(5, event(1, 0x8200, 0x8109)),
-            record(7, event(10, 0x8100, 0, 1012)),
+            record(7, event(10, 0x8100, 0, 1001, 1012)),
         ),
         formats(entry),
     )
@@ -92,6 +93,13 @@ def test_events(entry: str) -> None:
     ] == times
     assert [0x8109, 1012] == [found.events[1].fields["parent_ip"], found.events[2].fields["rettime"]]
     assert not found.missed
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 1012), (1013, 1012)])
+def test_events_of_calls_that_cannot_be(begin: int, end: int) -> None:
+    """One that has not begun, or later than it ended."""
+    with pytest.raises(BadInputError, match=f"the graph tracer saw a call from {begin} to {end} ns"):
+        parse_page(page(record(7, event(10, 0x8100, 0, begin, end))), formats())
 
 
 def times(*records: bytes, time: int = 1000) -> list[int]:

@@ -41,6 +41,18 @@ def test_a_named_bug_is_killed_by_a_fixed_run(candidates: Candidates, tmp_path: 
     assert ("killed", "sites", RUN) == (judged.verdict, judged.aspect, judged.run)
 
 
+def test_a_call_that_stays_where_it_entered_is_seen(candidates: Candidates, tmp_path: Path) -> None:
+    """A program behind which migration is not enabled again."""
+    (mutant,) = (
+        one for one in candidates.mutants if (one.function, one.target) == ("__bpf_prog_exit_recur", "migrate_enable")
+    )
+    run = "synthetic: programs-run-newest-first"
+    judged = MutantUnit(SUBJECT, ((mutant.address, mutant.new),), (run,), SECONDS, 0.0, 1).work(tmp_path)
+
+    assert ("killed", "warn", run) == (judged.verdict, judged.aspect, judged.run)
+    assert "the kernel warned in a call" in judged.told
+
+
 def test_no_mutation_leaves_the_kernel_agreeing(candidates: Candidates, tmp_path: Path) -> None:
     """Neither without a change, nor where the bytes that are poked are those that are there."""
     mutant = candidates.mutants[0]

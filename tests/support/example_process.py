@@ -32,10 +32,9 @@ def answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
             return {"sites": wire.encode(system.sites())}
         case {"cost": True}:
             return {"cost": wire.encode(system.cost())}
-        case {"declines": operation}:
-            return {"declines": capabilities.declines(system, wire.decode(Operation, operation, "declines"))}
-        case {"link_info": operation}:
-            return {"link_info": capabilities.link_info(system, wire.decode(Operation, operation, "link_info"))}
+        case {"declines": operation} | {"link_info": operation} | {"hash_file": operation}:
+            (name,) = request
+            return {name: getattr(capabilities, name)(system, wire.decode(Operation, operation, name))}
         case {"step": operation}:
             return {"step": capabilities.step(system, wire.decode(Step, operation, "step"))}
         case {"finish": operation}:

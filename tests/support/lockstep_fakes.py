@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import model
-from spec.capabilities import Linking
+from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
 from spec.inventory import Inventory
 from spec.operations import (
@@ -258,6 +258,20 @@ class TellsKind(Tells):
         return super().link_info(operation).partition(" ")[0]
 
 
+class Reads(Honest):
+    """Reads the files that it has written."""
+
+    def hash_file(self, operation: HashSetting) -> str:
+        return self._inner.hash_file(operation)
+
+
+class ReadsFirst(Reads):
+    """Shows of a file the first line alone."""
+
+    def hash_file(self, operation: HashSetting) -> str:
+        return super().hash_file(operation).partition(" ")[0]
+
+
 class Leaks(Honest):
     """Never frees what a link held."""
 
@@ -274,7 +288,7 @@ class Leaks(Honest):
         return f"+{self._leaked} links" if self._leaked else ""
 
 
-class Capable(Declines, CountsImages, Talks, Shares, Fails, Looks, Tells, Leaks):
+class Capable(Declines, CountsImages, Talks, Shares, Fails, Looks, Tells, Reads, Leaks):
     """Has every capability."""
 
     name = "capable"

@@ -216,7 +216,15 @@ def _read_event(time: int, page: bytes, at: int, formats: Formats) -> TracerEven
     address = next(values.pop(name) for name in ADDRESS_FIELDS if name in values)
     pid = values.pop("common_pid")
     depth = values.pop("depth", None)
+    _require_duration(values)
     return TracerEvent(time, KINDS[found.name], address, depth, pid, values)
+
+
+def _require_duration(values: Mapping[str, int]) -> None:
+    """A call that returns has begun, and not later than it ends."""
+    begin, end = (values.get(name) for name in ("calltime", "rettime"))
+    if begin is not None and end is not None and not 0 < begin <= end:
+        raise BadInputError(f"the graph tracer saw a call from {begin} to {end} ns")
 
 
 def add_reads(batch: Batch, directory: str, formats: Formats) -> Callable[[Sequence[Reply]], tuple[Page, ...]]:

@@ -9,6 +9,7 @@ are one for all users, on every kernel.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ __all__ = [
     "GraphTracer",
     "Limits",
     "add_instance",
+    "parse_hash",
     "set_buffer",
     "set_patterns",
     "set_tracer",
@@ -30,6 +32,11 @@ __all__ = [
 
 
 AVAILABLE, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_functions"
+
+OWN_FILES = frozenset({"set_ftrace_filter", "set_ftrace_notrace"})
+"""Of these each user has its own."""
+
+SHOWN = re.compile(r"(?P<symbol>[^\s:]+)(?: \[(?P<module>[^\]]+)\])?|(?P<line>\S*:mod:\S*)")
 
 # makes of a reply what became of the entries that were added to a batch: 0, or the first -errno
 Answer = Callable[[Sequence[Reply]], int]
@@ -98,6 +105,20 @@ def change_patterns(batch: Batch, path: str, pattern: str | None) -> Answer:
         word = f"{pattern} ".encode()
         entries.append(batch.syscall("write", Ref(descriptor), word, len(word)))
     return _first_error([*entries, batch.syscall("close", Ref(descriptor))])
+
+
+def parse_hash(text: str) -> tuple[tuple[tuple[str, str | None], ...], tuple[str, ...]]:
+    """What a filter file shows: symbols with their modules, and lines that wait. One without functions says so."""
+    symbols, lines = [], []
+    for shown in text.splitlines():
+        match = SHOWN.fullmatch(shown)
+        if match and match["line"]:
+            lines.append(match["line"])
+        elif match:
+            symbols.append((match["symbol"], match["module"]))
+        elif not shown.startswith("####"):
+            raise BadInputError(f"a filter file: cannot read the line {shown!r}")
+    return tuple(symbols), tuple(lines)
 
 
 def _terminate(path: str) -> bytes:
@@ -224,12 +245,22 @@ class GraphTracer:
         """
         if file == "set_ftrace_notrace":
             self._silenced.add(user)
-        if file in {"set_ftrace_filter", "set_ftrace_notrace"}:
-            return self._change(f"{self._users[user]}/{file}", pattern, act)
-        error = self._change(f"{ROOT}/{file}", pattern, act)
-        if not error:
+        error = self._change(self._path(user, file), pattern, act)
+        if not error and file not in OWN_FILES:
             self._limits = self._limits.changed(file, pattern)
         return error
+
+    def _path(self, user: str, file: str) -> str:
+        return f"{self._users[user] if file in OWN_FILES else ROOT}/{file}"
+
+    def read_hash(self, user: str, file: str) -> tuple[tuple[tuple[str, str | None], ...], tuple[str, ...]]:
+        """What one of the files of set_hash() shows: symbols with their modules, and lines that wait for a module."""
+        batch = Batch()
+        entry = batch.read_file(self._path(user, file))
+        reply = self._submit(batch)[entry]
+        if reply.value < 0:
+            raise BadInputError(f"tracefs: {file} cannot be read: {os.strerror(-reply.value)}")
+        return parse_hash(reply.data[0].decode())
 
     def add_reads(self, batch: Batch, formats: Formats) -> Callable[[Sequence[Reply]], Mapping[str, tuple[Page, ...]]]:
         """Add reads of every user's buffer, as ringbuffer.add_reads does for one."""

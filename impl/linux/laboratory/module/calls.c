@@ -6,6 +6,8 @@
 #include <linux/btf_ids.h>
 #include <linux/bpf.h>
 #include <linux/module.h>
+#include <linux/preempt.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/string.h>
 
@@ -18,12 +20,39 @@
 #define BTF_SET8_KFUNCS 0
 #endif
 
-/* Calls; the kernel warns if the call comes back without a register that C preserves. */
+/* Behind the words that a call passes on the stack: what reads further finds no zero, which would do no harm. */
+#define BEYOND 0x5a5a5a5a5a5a5a5aull
+
+/* How often the task has entered what it must leave again: preemption and migration off, sections of RCU. */
+struct entered {
+	int preemption, migration, rcu, rcu_tasks_trace;
+};
+
+static struct entered count_entered(void)
+{
+	struct entered counts = { .preemption = preempt_count(), .rcu = rcu_preempt_depth() };
+
+#ifdef CONFIG_SMP
+	counts.migration = current->migration_disabled;
+#endif
+#ifdef CONFIG_TASKS_TRACE_RCU
+	counts.rcu_tasks_trace = current->trc_reader_nesting;
+#endif
+	return counts;
+}
+
+/* Calls; the kernel warns if the call comes back without a register that C preserves, or from less or more than it entered. */
 static u64 call_function(struct massattach_call *call)
 {
+	struct entered before = count_entered(), after;
 	u64 value = massattach_enter(call);
 
+	after = count_entered();
 	WARN(call->lost, "a call came back with other registers than C preserves\n");
+	WARN(memcmp(&before, &after, sizeof(before)),
+	     "a call came back with preemption %+d, migration %+d, RCU %+d, RCU tasks trace %+d\n",
+	     after.preemption - before.preemption, after.migration - before.migration, after.rcu - before.rcu,
+	     after.rcu_tasks_trace - before.rcu_tasks_trace);
 	return value;
 }
 
@@ -36,6 +65,7 @@ long massattach_call(const struct massattach_command *command)
 
 	if (stack > MASSATTACH_STACK)
 		return -E2BIG;
+	memset64(call.stack, BEYOND, MASSATTACH_STACK);
 	memcpy(call.registers, &command->words[1], sizeof(call.registers));
 	memcpy(call.stack, &command->words[1 + MASSATTACH_REGISTERS], 8 * stack);
 	value = call_function(&call);
