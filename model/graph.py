@@ -141,10 +141,8 @@ def set_graph_notrace(state: State, operation: op.SetGraphNotrace) -> State:
 def hash_file(state: State, operation: HashSetting) -> str:
     """GRAPH-10: the symbols of the functions in a hash that are there, and the lines that wait."""
     cite("GRAPH-10")
-    user = state.graph_users[operation.user]
-    hash_, lines = _read_hash(user, enable=isinstance(operation, op.SetFtraceFilter))
-    functions = state.world.by_name
-    present = sorted(functions[name].symbol for name in hash_ if name in functions)
+    hash_, lines = _read_hash(state.graph_users[operation.user], enable=isinstance(operation, op.SetFtraceFilter))
+    present = sorted(state.world.by_name[name].symbol for name in hash_ if name in state.world.by_name)
     return " ".join([*present, *sorted(f"{glob}:mod:{module}" for glob, module in lines)])
 
 

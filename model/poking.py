@@ -12,7 +12,7 @@ from spec.costs import POKE_BATCH
 from spec.operations import Operation
 from spec.outcomes import Ok, Outcome
 
-__all__ = ["Poker", "Poking"]
+__all__ = ["Poker"]
 
 PHASES = 3
 """int3, the other bytes, the first byte."""
@@ -51,17 +51,14 @@ class Poker:
         self._poking = Poking(operation, outcome, before, stops)
         return self._show(after), True
 
-    def go_on(self, state: State) -> tuple[State, Poking | None]:
-        """POKE-1: to the next stop, or to the end, where it tells what is over."""
+    def go_on(self, state: State, *, to_end: bool) -> tuple[State, Poking | None]:
+        """POKE-1: to the next stop, or past all of them, where it tells what is over."""
         cite("POKE-1")
         assert self._poking is not None
-        if len(self._poking.stops) == 1:
-            return self.end(state)
-        self._poking = replace(self._poking, stops=self._poking.stops[1:])
-        return self._show(state), None
-
-    def end(self, state: State) -> tuple[State, Poking | None]:
-        """POKE-1: past all stops."""
+        stops = () if to_end else self._poking.stops[1:]
+        if stops:
+            self._poking = replace(self._poking, stops=stops)
+            return self._show(state), None
         over, self._poking = self._poking, None
         return replace(state, former={}), over
 

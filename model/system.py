@@ -12,7 +12,7 @@ from model.calls import call
 from model.endings import Refused, Warned
 from model.faults import fail
 from model.poke import ftrace_run_update_code
-from model.poking import Poker, Poking
+from model.poking import Poker
 from model.regs import settle_regs
 from model.rules import CITATIONS, Citations, cite
 from model.settling import originals, settle
@@ -110,12 +110,8 @@ class Model:
                 return self._tasks.begin(self.state, operation)
             case op.Poke():
                 return self._begin_poke(operation)
-            case op.PokeStep() | op.Await() if not self._poker:
-                return self._tasks.wait()
-            case op.PokeStep():
-                return self._go_on(self._poker.go_on)
-            case op.Await():
-                return self._go_on(self._poker.end)
+            case op.PokeStep() | op.Await():
+                return self._go_on(to_end=isinstance(operation, op.Await))
             case op.GracePeriod():
                 return self._tasks.elapse(operation)
         before = self.state
@@ -135,8 +131,11 @@ class Model:
         self._tasks.hold(before.images)
         return Pending()
 
-    def _go_on(self, move: Callable[[State], tuple[State, Poking | None]]) -> Outcome:
-        self.state, over = move(self.state)
+    def _go_on(self, *, to_end: bool) -> Outcome:
+        """An operation goes on that has stopped or waits."""
+        if not self._poker:
+            return self._tasks.wait()
+        self.state, over = self._poker.go_on(self.state, to_end=to_end)
         if over is None:
             return Pending()
         self._tasks.hold({})

@@ -18,7 +18,7 @@ from properties.systems.kernels import made_for
 from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, resolve, semantics_named, world_named
 from properties.verbs.options import SYSTEM_TIME_LIMIT, add_asking
 from properties.verbs.own_kernel import add_own_kernel
-from spec.alphabet import INTERLEAVED
+from spec.alphabet import STOPPING
 from spec.errors import BadInputError
 from spec.seeds import Seed, Step, read_seed
 from spec.system import SystemFactory
@@ -87,9 +87,9 @@ def _resolve_all(names: Iterable[str], asked: Collection[str]) -> dict[str, Syst
 
 
 def _list_defaults(seed: Seed) -> tuple[str, ...]:
-    """Name all systems that are emulated, as far as they can take the seed."""
-    interleaved = any(type(step.operation) in INTERLEAVED for step in seed.steps)
-    return INTERLEAVED_SYSTEMS if interleaved else DEFAULT_SYSTEMS
+    """Name all systems that are emulated; in images that functions share not all can stop that does in others."""
+    stops = any(type(step.operation) in STOPPING for step in seed.steps)
+    return INTERLEAVED_SYSTEMS if stops else DEFAULT_SYSTEMS
 
 
 def _start(seed: Seed, path: Path, systems: Mapping[str, SystemFactory]) -> Lockstep:

@@ -26,7 +26,7 @@ from properties.systems.naming import world_named
 from properties.verbs.publishing import publish_power
 from properties.work.crew import Crew, Errand, processors
 from properties.work.units import Done
-from spec.alphabet import INTERLEAVED
+from spec.alphabet import STOPPING
 from spec.seeds import Step, parse_operation, parse_seed, print_seed
 from spec.semantics import PRESETS
 from spec.system import SystemFactory
@@ -53,9 +53,8 @@ def minimal_steps(bug: Planted) -> list[Step]:
 
 
 def honest(steps: Sequence[Step]) -> tuple[SystemFactory, ...]:
-    """Every system without a bug that can take these steps: tasks do not stand in images that functions share."""
-    interleaved = any(type(step.operation) in INTERLEAVED for step in steps)
-    return HONEST[:1] if interleaved else HONEST
+    """Every system without a bug that can take these steps: in images that functions share not all can stop."""
+    return HONEST[:1] if any(type(step.operation) in STOPPING for step in steps) else HONEST
 
 
 @pytest.fixture(scope="module")
