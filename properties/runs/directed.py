@@ -442,21 +442,21 @@ def _trampolines_leave_their_chains(s: Semantics) -> Lines:
 
     Keys of two BTFs may share none, so that the younger has functions of more.
     """
-    multi = " multi" if s.tracing_multi else ""
-    older = ["wide*"] if multi else [f"wide{number}" for number in range(1, 61)]
-    younger = ["mod1:wide*", "mod2:wide*"] if multi else [f"wide{number}" for number in range(101, 191)]
-    yield from _join(older, f"fentry{multi}", "first")
-    yield from _join(younger, f"fentry{multi}", "second")
-    yield from (f"bpf_link_detach first.{place} -> 0" for place in range(len(older)))
-    yield from _join(younger, f"fexit{multi}", "third")
-    yield from _join(older, f"fexit{multi}", "fourth")
+    if not s.tracing_multi:
+        return
+    older, younger = ["wide*"], ["mod1:wide*", "mod2:wide*"]
+    yield from _join(older, "fentry", "first")
+    yield from _join(younger, "fentry", "second")
+    yield "bpf_link_detach first.0 -> 0"
+    yield from _join(younger, "fexit", "third")
+    yield from _join(older, "fexit", "fourth")
     yield from (f"call wide{number} {number}" for number in (1, 60, 101, 102, 103))
 
 
 def _join(targets: Sequence[str], kind: str, prog: str) -> Lines:
     """A new program is linked to each target."""
     for place, target in enumerate(targets):
-        yield f"bpf_prog_load {prog}.{place} {kind}"
+        yield f"bpf_prog_load {prog}.{place} {kind} multi"
         yield f"bpf_link_create {prog}.{place} {prog}.{place} {target} -> 0"
 
 
