@@ -110,10 +110,14 @@ def _stand(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     leaves = op.BpfLinkDetach(pick(draw, tuple(own)))
     *before, change = bpf.attach_new(draw, at, function, 1, beside=made) if rarely(draw, 4) else (leaves,)
     meanwhile = tuple(_meanwhile(draw, tasks, life.later, programs))
-    if not poked:
-        return (*made, *begun, *before, change, *meanwhile, *map(op.Finish, tasks))
-    poke, stops = op.Poke(change), pick(draw, (0, 1, 3))
-    return (*made, *begun, *before, poke, *stops * (op.PokeStep(),), *meanwhile, op.Await(poke), *map(op.Finish, tasks))
+    begins, ends = _stopping(draw, change) if poked else ((change,), ())
+    return (*made, *begun, *before, *begins, *meanwhile, *ends, *map(op.Finish, tasks))
+
+
+def _stopping(draw: DrawFn, change: op.Operation) -> tuple[tuple[op.Operation, ...], tuple[op.Operation, ...]]:
+    """The operation as far as one of its stops, and the rest of it."""
+    poke = op.Poke(change)
+    return (poke, *pick(draw, (0, 1, 3)) * (op.PokeStep(),)), (op.Await(poke),)
 
 
 def _at_first(first: op.Step, task: str) -> Iterator[op.Step]:
