@@ -259,6 +259,10 @@ KNOWN: Mapping[str, KnownDefect] = {
     "DEFECT-42": KnownDefect("a BPF LSM program lifts what another one denies, by the upper half of what it returns"),
     "DEFECT-43": KnownDefect("a module's BTF lacks a type, and the types behind it have other ids, for lack of memory"),
     "DEFECT-44": KnownDefect("an image is freed under a task that came to it before and then sleeps in a program"),
+    "DEFECT-45": KnownDefect(
+        "set_graph_function shows functions twice, and others not at all",
+        'b9b0c831bed2 ("ftrace: Convert graph filter to use hash tables"), by its subject.',
+    ),
 }
 
 
