@@ -119,7 +119,7 @@ class Model:
         return self._judge(before, operation, outcome)
 
     def _judge(self, before: State, operation: Operation, outcome: Outcome) -> Outcome:
-        """What an operation that has taken effect answers, by the tasks that there are."""
+        """An operation that has taken effect answers, or waits for the tasks that there are."""
         return self._tasks.judge(before, self.state, operation, outcome) if self._tasks else outcome
 
     def _begin_poke(self, operation: op.Poke) -> Outcome:

@@ -79,7 +79,7 @@ HANDLERS: Final[Mapping[type[Operation], Callable[[State, Any], Outcome | None]]
 
 
 class _Effect(NamedTuple):
-    """What an operation has done: its outcome, the grace periods of each flavour, and the program that it detaches."""
+    """An operation's outcome, the grace periods that it waits for by flavour, and the program that it detaches."""
 
     outcome: Outcome
     waits: Mapping[str, int]
@@ -167,7 +167,7 @@ class Batched:
         return _Effect(outcome, self.state.ledger.waits - before, detached)
 
     def _judge(self, effect: _Effect) -> Outcome:
-        """What an operation answers, by the tasks that there are."""
+        """Answer for an operation, or let it wait for the tasks that there are."""
         if self._tasks is None or not self._tasks.live:
             return effect.outcome
         return self._tasks.judge(*effect)

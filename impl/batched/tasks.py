@@ -131,7 +131,7 @@ class TaskList:
             standing.thread.former = self._text.placed_image(standing.thread.index)
 
     def skip_detached(self) -> None:
-        """What was detached is passed over in the images that tasks are in, where the kernel does so."""
+        """Tasks pass over detached programs in the images that they are in, where the kernel has them do so."""
         if self._state.facts.skips_detached:
             for standing in self.tasks.values():
                 if standing.thread.image is not None and not standing.thread.returned:

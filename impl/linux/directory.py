@@ -48,7 +48,8 @@ class Directory:
         First all that is not in our module, and then, taken out again, the world's modules that are loaded, and the
         functions that the kernel itself has.
         """
-        own = {self.station.world.by_name[name].symbol for name in self.station.own}
+        functions = self.station.world.functions
+        own = {one.symbol for one in functions if one.has_site and one.name in self.station.own}
         return (
             f"*:mod:!{CORE}",
             *(f"!*:mod:{name}" for name in sorted(modules)),

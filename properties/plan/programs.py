@@ -32,7 +32,7 @@ BESIDE: Final = re.compile(
     r"asyncwatchpoint|aw|iter|it|interval|i|profile|p|self|bench|test):.*",
     re.DOTALL,
 )
-"""What of a program attaches to no function of the kernel."""
+"""These parts of a program attach to no function of the kernel."""
 
 PASSED_OVER: Final = re.compile(
     r'"(?:\\.|[^"\\])*"?|//[^\n]*|/\*.*?(?:\*/|\Z)|^[ \t]*#[^\n]*', re.DOTALL | re.MULTILINE
@@ -41,7 +41,7 @@ PASSED_OVER: Final = re.compile(
 
 SPLIT: Final = re.compile(r"([{}(),;])")
 DECLARED: Final = re.compile(r"\s*(?:(?:struct|union|enum|let|import)\b.*)?", re.DOTALL)
-"""What a semicolon ends."""
+"""A semicolon ends these."""
 
 SLASH: Final = re.compile(r"(?<=\s)/")
 COMMAND: Final = re.compile(

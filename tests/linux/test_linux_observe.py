@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from impl.linux.architectures import SiteCode
 from impl.linux.architectures.x86_64 import X86_64
+from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch, Reply
 from impl.linux.probes import tracefs
 from impl.linux.probes.enabled import (
@@ -23,6 +27,7 @@ from impl.linux.probes.symbols import Place, Table, module_sections, module_tabl
 from impl.linux.probes.tracefs import GraphTracer, Limits
 from spec.errors import BadInputError
 from spec.sites import Site
+from spec.worlds import synthetic
 
 KALLSYMS = b"""\
 0000000000000000 A fixed_percpu_data
@@ -371,6 +376,17 @@ def test_graph_tracer_without_a_filter() -> None:
     tracer.register("b", ["1"], Limits(), beside=["*:mod:!massattach"])
     assert not tracer.is_unfiltered("b")
     assert "a user without a filter is alone" in (tracer.obstacle([], Limits()) or "")
+
+
+def test_what_is_not_of_the_world() -> None:
+    """Lines take the world's loaded modules out, and the functions of the kernel that have a site."""
+    small = synthetic()
+    other = replace(small.by_name["foo2"], name="early", attributes=frozenset({"unrecorded"}))
+    world = replace(small, others=(other,))
+    station = SimpleNamespace(world=world, own=frozenset({"foo1", "early"}))
+    lines = Directory.beside_the_world(cast("Any", SimpleNamespace(station=station)), ["mod2", "mod1"])
+
+    assert ("*:mod:!massattach", "!*:mod:mod1", "!*:mod:mod2", "!foo1") == lines
 
 
 def test_graph_tracer_without_a_filter_that_fails() -> None:

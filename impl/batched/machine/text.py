@@ -177,7 +177,7 @@ class Text:
         return next((image for image in (former, present) if image and image.address == reached), None)
 
     def _find_reached(self, index: int) -> int:
-        """Where a site leads to, past ftrace's callers, who ask direct_functions."""
+        """A site leads to this address, past ftrace's callers, who ask direct_functions."""
         place, known = at.TEXT + site_offset(index), routines().address
         target, _ = emulate(self.vector.get(place, self.site(index)), place)
         if target in {known["ftrace_caller"], known["ftrace_regs_caller"]}:

@@ -108,7 +108,7 @@ def change_patterns(batch: Batch, path: str, pattern: str | None) -> Answer:
 
 
 def parse_hash(text: str) -> tuple[tuple[tuple[str, str | None], ...], tuple[str, ...]]:
-    """What a filter file shows: symbols with their modules, and lines that wait. One without functions says so."""
+    """Symbols with their modules, and lines that wait, as a filter file shows them. One without functions says so."""
     symbols, lines = [], []
     for shown in text.splitlines():
         match = SHOWN.fullmatch(shown)
@@ -254,7 +254,7 @@ class GraphTracer:
         return f"{self._users[user] if file in OWN_FILES else ROOT}/{file}"
 
     def read_hash(self, user: str, file: str) -> tuple[tuple[tuple[str, str | None], ...], tuple[str, ...]]:
-        """What one of the files of set_hash() shows: symbols with their modules, and lines that wait for a module."""
+        """Read one of the files of set_hash(): symbols with their modules, and lines that wait for a module."""
         batch = Batch()
         entry = batch.read_file(self._path(user, file))
         reply = self._submit(batch)[entry]
