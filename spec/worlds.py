@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from itertools import count as count_from
 
@@ -193,6 +193,7 @@ BOOL = Type("bool", "INT", 1)
 PAIR = Type("struct pair", "STRUCT", 16)
 
 
+@cache
 def synthetic() -> World:
     """The small world of the design contract: foo0..12, outer, narrow, split, spill, and bar0..12 in module mod1."""
     named: list[tuple[str, tuple[Type, ...], str | None, tuple[Callee, ...]]] = [
@@ -236,6 +237,7 @@ ID_STEP, ID_MODULUS = 707, 1511
 """Ids in another order than addresses: the modulus is a prime, so that they are distinct."""
 
 
+@cache
 def large() -> World:
     """The synthetic world with 1,470 functions more, which are named many1, many2 and so on.
 
