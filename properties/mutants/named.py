@@ -100,8 +100,6 @@ JUST = "(.*; )?"
 """Whatever comes before the last instruction."""
 
 REGISTER = r"[er]\w+"
-SAME_ADDRESS = rf"cmp {REGISTER}, qword ptr \[{REGISTER} \+ 0x10\]"
-"""An address is compared with that of an entry of a hash."""
 
 ALL: Final = ("linux-6.1", "linux-6.12", "linux-7.3")
 NEWER: Final = ALL[1:]
@@ -261,17 +259,6 @@ NAMED: Final[tuple[NamedMutant, ...]] = (
         "",
         ("linux-6.1",),
         (MutantPlace("bpf_trampoline_update", Change.CALL, target="set_memory_rw"),),
-    ),
-    NamedMutant(
-        "subops-duplicates",
-        "8eb4b09e0bbd",
-        "ftrace: Do not add duplicate entries in subops manager ops",
-        "",
-        ("linux-7.3",),
-        (
-            MutantPlace("append_hash", Change.NEVER, text="je .*", before=rf"{JUST}{SAME_ADDRESS}"),
-            MutantPlace("add_next_hash", Change.NEVER, text="je .*", before=rf"{JUST}{SAME_ADDRESS}"),
-        ),
     ),
     NamedMutant(
         "modify-forgets-descriptor",

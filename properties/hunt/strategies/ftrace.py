@@ -161,12 +161,18 @@ def register(draw: DrawFn, at: Setting) -> op.Operation:
 
 
 def cover_all(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """Register an ops that has no filter: a new one while there are few."""
+    """Register an ops that has no filter: a new one while there are few.
+
+    The notrace hash of some holds what there is, so that they cover what comes; a kernel's ops can cover no more here.
+    """
     name = _ops(draw, at, lambda record: not record.enabled and not record.direct and not record.filter_hash)
-    if name is not None and all_used(OPS, at.inventory.ops):
-        return (op.RegisterFtraceFunction(name),)
-    made = op.FtraceOps(fresh(draw, OPS, at.inventory.ops), save_regs=draw(st.booleans()))
-    return made, op.RegisterFtraceFunction(made.ops)
+    begun: list[op.Operation] = []
+    if name is None or not all_used(OPS, at.inventory.ops):
+        name = fresh(draw, OPS, at.inventory.ops)
+        begun.append(op.FtraceOps(name, save_regs=draw(st.booleans())))
+    if draw(st.booleans()):
+        begun.append(op.FtraceSetNotrace(name, "*"))
+    return (*begun, op.RegisterFtraceFunction(name))
 
 
 def take_out(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:

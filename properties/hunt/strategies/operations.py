@@ -60,12 +60,15 @@ def _module(draw: DrawFn, at: Setting, wanted: tuple[str, ...]) -> str:
 
 
 def _reload(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """A module goes and comes back, once an ops has got one of its functions into its filter, or covers everything."""
+    """A module goes and comes back, once an ops has got one of its functions into its filter, or covers everything.
+
+    One of its functions is called at the end.
+    """
     module = _module(draw, at, tuple(sorted(at.inventory.modules)))
     functions = functions_of(at, module)
     named = bool(functions) and draw(st.booleans())
     covers = (ftrace.set_filter_of(draw, at, functions),) if named else ftrace.cover_all(draw, at)
-    return (*covers, op.DeleteModule(module), op.InitModule(module))
+    return (*covers, op.DeleteModule(module), op.InitModule(module), *_call_one(draw, at, functions))
 
 
 def _expect_module(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
@@ -73,8 +76,11 @@ def _expect_module(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     module = _module(draw, at, at.inventory.world.modules)
     goes = (op.DeleteModule(module),) if module in at.inventory.modules else ()
     functions = functions_of(at, module)
-    calls = _call_of(pick_any(draw, functions), draw, at) if functions else ()
-    return (*goes, *ftrace.expect_module(draw, at, module), *calls)
+    return (*goes, *ftrace.expect_module(draw, at, module), *_call_one(draw, at, functions))
+
+
+def _call_one(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tuple[op.Operation, ...]:
+    return _call_of(pick_any(draw, functions), draw, at) if functions else ()
 
 
 def _fail(draw: DrawFn, _: Setting) -> op.Fail:
@@ -388,7 +394,10 @@ def _draw_fault(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, 
     fault = _fail(draw, at)
     if fault.point == "patch" and at.supports >= FILTERING and rarely(draw, 4):
         return _die_beside_others(draw, at)
-    return (fault,) if rarely(draw, 6) else (fault, _draw_from(draw, _reaching(draw, at, fault.point), at))
+    if rarely(draw, 6):
+        return (fault,)
+    meets = _draw_from(draw, _reaching(draw, at, fault.point), at)
+    return (fault, meets, *_again_rarely(draw, meets))
 
 
 def _without_memory(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
@@ -396,8 +405,13 @@ def _without_memory(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     begun = beginning_and_end(draw, at) if rarely(draw, 2) else ()
     operation = begun[-1] if begun else _draw_from(draw, _reaching(draw, at, "nth"), at)
     number = draw(st.integers(1, pick(draw, (EARLY_ALLOCATIONS, MOST_ALLOCATIONS))))
-    calls = _call_images(draw, at) if begun else ()
+    calls = _call_images(draw, at) if begun else _again_rarely(draw, operation)
     return (*begun[:-1], op.Fail("nth", number), operation, *calls)
+
+
+def _again_rarely(draw: DrawFn, operation: op.Operation) -> tuple[op.Operation, ...]:
+    """Some of what failed is tried once more: nothing that it has left behind may be in its way."""
+    return (operation,) if rarely(draw, 4) else ()
 
 
 def _die_beside_others(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:

@@ -131,9 +131,9 @@ def _meanwhile(
 ) -> Iterator[op.Operation]:
     """In turn grace periods elapse, as many as can or those of one flavour, and a task goes on to one of the places."""
     waits: bool = draw(st.booleans())
-    for _ in range(pick(draw, (2, 3, 3))):
+    for _ in range(pick(draw, (2, 3, 4))):
         if waits:
-            one = rarely(draw, 3)
+            one = rarely(draw, 4)
             flavours = [pick(draw, FLAVOURS)] if one else 2 * draw(st.permutations(EVERY_FLAVOUR))
             yield from map(op.GracePeriod, flavours)
         else:
@@ -164,13 +164,17 @@ def _step(draw: DrawFn, at: Setting, task: str, function: str) -> op.Step:
 
 
 def _stop(draw: DrawFn, task: str, place: str, programs: Mapping[str, op.BpfProgLoad]) -> op.Step:
-    """Stops a task at a place, perhaps at one of these programs; where it may sleep, it mostly does so."""
+    """Stops a task at a place, perhaps at one of these programs, in those that sleep twice as often.
+
+    Where it may sleep, it mostly does so.
+    """
     may_sleep = place == "body"
     if place in AT_PROGRAMS:
         if not programs:
             return op.Step(task, to="body")
-        name = pick(draw, tuple(programs))
-        may_sleep = place == "program" and programs[name].sleepable
+        sleepers = tuple(name for name, program in programs.items() if program.sleepable and place == "program")
+        name = pick(draw, (*programs, *sleepers))
+        may_sleep = name in sleepers
         place = f"{place}:{name}"
     return op.Step(task, to=place, how="sleep" if may_sleep and not rarely(draw, 3) else None)
 
