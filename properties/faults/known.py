@@ -61,7 +61,9 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
     KnownFinding("DEFECT-38", "init_module ", r"says:\s+-EINVAL\b", r"\bftrace_process_locs < ftrace_module_init\b"),
     KnownFinding("DEFECT-43", "init_module ", r"diverges in outcome [\s\S]* says:\s+-EINVAL\b", NO_CHAIN),
     KnownFinding("DEFECT-34", "delete_module ", r"WARNING: .*\bfprobe_module_callback\+"),
-    KnownFinding("DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in sites at step \d+: set_ftrace_", HASHES),
+    KnownFinding(
+        "DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in (sites|file) at step \d+: set_ftrace_", HASHES
+    ),
 )
 
 DEFECTS: Final = frozenset(each.defect for each in KNOWN)

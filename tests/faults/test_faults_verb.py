@@ -120,6 +120,7 @@ REBUILT = "add_first_hash.constprop.0 < rebuild_hashes < ftrace_hash_move_and_up
         ("ftrace_set_filter_ip o1 foo1", "sites", GLOB, ""),
         ("set_ftrace_filter g1 foo2", "sites", PUT, "DEFECT-29"),
         ("set_ftrace_notrace g1 foo2", "sites", REBUILT, "DEFECT-29"),
+        ("set_ftrace_notrace g1 foo2", "file", REBUILT, "DEFECT-29"),
         ("set_ftrace_filter g1 foo2", "sites", "alloc_ftrace_hash < ftrace_regex_open", ""),
         ("set_ftrace_filter g1 foo2", "leak", PUT, ""),
     ],

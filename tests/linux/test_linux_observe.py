@@ -239,11 +239,13 @@ SHARED = "f (2)  ->arch_ftrace_ops_list_func+0x0/0x1d0"
     [
         (f"{OWN} ->g+0x0/0x20", ""),
         (f"{OWN} ->ftrace_ops_assist_func+0x0/0x20", ""),
+        ("f (1)  ->g+0x0/0x20", ""),
         (ENABLED_6_12, ""),
         (ENABLED_7_3, ""),
         (OWN, "what the trampoline of f calls cannot be so"),
         (f"{OWN} ->h+0x0/0x20", "what the trampoline of f calls cannot be so"),
         ("f (2)  ->g+0x0/0x20", "what the trampoline of f calls cannot be so"),
+        ("f (1)  ->ftrace_stub+0x0/0x20", "what the trampoline of f calls cannot be so"),
         ("f (1)  \ttramp: g+0x0/0x20 (h+0x0/0x20) ->h+0x0/0x20", "what the trampoline of f calls cannot be so"),
         (f"{SHARED}\n\tdirect-->0xffffffffc020f000", "what f goes to directly has no name in kallsyms"),
     ],

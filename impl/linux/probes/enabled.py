@@ -143,7 +143,7 @@ def require_sense(functions: Sequence[EnabledFunction]) -> None:
 
     What a site goes to directly, an image or a trampoline of ours, has a name in kallsyms. An ops' own trampoline calls
     its func, or what calls that with protection; the kernel's trampolines of one ops call none. The common caller
-    calls the list of ops.
+    calls the list of ops, or the func of an ops that has no trampoline, for lack of memory, and is the only one there.
     """
     for function in functions:
         own, calls = function.trampoline, function.calls
@@ -152,9 +152,14 @@ def require_sense(functions: Sequence[EnabledFunction]) -> None:
         if own and own.at.symbol is None:
             right = own.calls is not None and own.calls.symbol in {own.func.symbol, ASSIST}
         else:
-            right = own.calls is None if own else calls is not None and calls.symbol == LIST
+            right = own.calls is None if own else calls is not None and _may_call(calls.symbol, function.count)
         if not right:
             raise BadInputError(f"enabled_functions: what the trampoline of {function.symbol} calls cannot be so")
+
+
+def _may_call(symbol: str | None, count: int) -> bool:
+    """Whether the common caller may call it for so many ops. Source: ftrace_ops_get_list_func()."""
+    return symbol == LIST or (count == 1 and symbol not in {None, "ftrace_stub"})
 
 
 def site_of(function: EnabledFunction, code: SiteCode, entry: int | None, spell: Callable[[int], str]) -> Site:
