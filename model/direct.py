@@ -12,7 +12,7 @@ from model.poke import ftrace_run_update_code, modified, replaced
 from model.registration import add_ftrace_ops, check_permanent, remove_ftrace_ops
 from model.regs import keep_regs
 from model.rules import cite
-from model.sites import has_entry, has_ipmodify_user
+from model.sites import covering, has_entry, has_ipmodify_user
 from model.state import DIRECT_OPS, Entry, Ops, State
 from spec import operations as op
 
@@ -131,7 +131,8 @@ def modify_ftrace_direct(state: State, operation: op.ModifyFtraceDirect) -> Stat
     if entry is None or entry.tramp != operation.old:
         raise Refused(state, "EINVAL", "DIRECT-5")
     state = reach(state, "alloc")
-    check_alive(state, "DIRECT-5")
+    if len(covering(state, function)) <= 1:
+        check_alive(state, "DIRECT-5")
     cite("DIRECT-5")
     return modified(_with_entries(state, {function: Entry(operation.new, DIRECT_OPS)}), [function])
 

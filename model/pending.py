@@ -16,7 +16,7 @@ def cache_mod(state: State, lines: Lines, line: FilterLine, *rules: str) -> Line
 
     Words are compared as they were written; `*` takes back every line that waits for the module.
     """
-    module = line.module or ""
+    module = line.awaits
     gone = {one for one in lines if line.removes and one[1] == module and line.glob in {"*", one[0]}}
     if not gone if line.removes else module in state.modules:
         raise Refused(state, "EINVAL", "FILTER-12", *rules)

@@ -54,6 +54,19 @@ class FilterLine:
     removes: bool
     module: str | None
 
+    @property
+    def awaits(self) -> str:
+        """The module that the line waits for, where it selects nothing (FILTER-12): MODULE, but for a star at its end.
+
+        Parsing such a pattern as a prefix, or as a part, has put the end of the string there, before it is kept.
+        """
+        module = self.module or ""
+        pattern, _ = without_bang(module)
+        middle = pattern[1:-1]
+        is_glob = pattern[:1] in {"[", "?", "\\"} or any(special in middle for special in "*[?\\")
+        ends = len(pattern) > 1 and pattern.endswith("*")
+        return module[:-1] if ends and not (is_glob or record_index(pattern) is not None) else module
+
 
 def filter_line(text: str) -> FilterLine:
     """What a line of a filter file says; one with another command than `mod` is taken for a glob as a whole."""

@@ -202,9 +202,9 @@ class Inventory:
         if matched or line.module is None:
             return _edit(hash_, matched, line.removes, reset=False), lines
         if not line.removes:
-            return hash_, (*lines, (line.glob, line.module))
-        gone = (line.glob, line.module)
-        return hash_, tuple(one for one in lines if one != gone and (line.glob, one[1]) != ("*", line.module))
+            return hash_, (*lines, (line.glob, line.awaits))
+        gone = (line.glob, line.awaits)
+        return hash_, tuple(one for one in lines if one != gone and (line.glob, one[1]) != ("*", line.awaits))
 
     def entries(self, owner: str) -> dict[str, str]:
         """The direct calls that an ops, or the single API, has registered on functions that are still there."""

@@ -86,9 +86,11 @@ def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
     if direct.entry[index] != direct.number(operation.old):
         raise Refused("EINVAL")
     state.faults.stop_at("alloc")
-    state.refuse_if_dead()
+    patched = state.sites.alone(where)
+    if patched:
+        state.refuse_if_dead()
     bill = Bill()
-    bill.change_entries(state.sites.alone(where))
+    bill.change_entries(patched)
     state.settle(bill)
     direct.entry[index] = direct.number(operation.new)
 

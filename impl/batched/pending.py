@@ -36,10 +36,10 @@ def _keep(state: State, lines: Lines, line: FilterLine) -> Lines:
     if line.module is None:
         raise Refused("EINVAL")
     if not line.removes:
-        if line.module in state.modules:
+        if line.awaits in state.modules:
             raise Refused("EINVAL")
-        return (*lines, (line.glob, line.module))
-    left = tuple((glob, module) for glob, module in lines if module != line.module or line.glob not in {glob, "*"})
+        return (*lines, (line.glob, line.awaits))
+    left = tuple((glob, module) for glob, module in lines if module != line.awaits or line.glob not in {glob, "*"})
     if len(left) == len(lines):
         raise Refused("EINVAL")
     return left

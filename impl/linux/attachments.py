@@ -31,8 +31,7 @@ TRIALS = {"fmod_ret": "security_sb_remount", op.LSM: "bpf_lsm_quotactl"}
 OTHER_TRIAL = "bpf_fentry_test1"
 """Functions of vmlinux for which a program without a target is tried out when it is declared.
 
-What an lsm program may return depends on its hook, so that it is tried with 0 (LSM-3). A kernel without hooks refuses
-it on any function.
+What an lsm program may return depends on its hook, so that it is tried with 0 (LSM-3).
 """
 
 Attach = Callable[[Batch], int]
@@ -107,8 +106,6 @@ class Attachments:
     def _try_loading(self, declared: op.BpfProgLoad) -> Outcome:
         vmlinux = self.directory.station.btfs[None]
         name = TRIALS.get(declared.kind, OTHER_TRIAL)
-        if declared.kind == op.LSM and name not in vmlinux.functions:
-            name = OTHER_TRIAL
         target = vmlinux.functions.get(name)
         if target is None:
             raise BadInputError(f"the kernel's BTF has no {name}, on which {declared.kind} programs are tried")

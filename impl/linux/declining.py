@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from impl.linux import injection
+from impl.linux.attachments import TRIALS
 from impl.linux.directory import PATCHED, Directory
 from impl.linux.laboratory.build import CORE
 from impl.linux.laboratory.control import OPS_SLOTS, STUBS
@@ -48,6 +49,8 @@ UNFOUND = "has our module ask ftrace for the site of what it livepatches, which 
 GIVEN_BACK = "gives the filter of a direct ops back also where it answers -ENODEV, and our module then forgets the ops"
 
 TAKEN_OUT = "warns, and takes the entry of a site out of its table that ftrace, once dead, keeps (DEFECT-37)"
+
+COUNTED = "goes on counting the ops at whose start ftrace died, and then exchanges an entry that it no longer shows"
 
 MEETS_GONE = "makes the handshake of IPMODIFY users also for addresses of functions that have gone (DEFECT-11)"
 
@@ -91,6 +94,7 @@ class Decliner:
             op.RegisterFtraceDirectMulti: self._start_direct,
             op.UnregisterFtraceDirectMulti: self._end_direct,
             op.UnregisterFtraceDirect: self._end_single,
+            op.ModifyFtraceDirect: self._modify_single,
             op.UpdateFtraceDirectAdd: self._update,
             op.UpdateFtraceDirectDel: self._update,
             op.RegisterFtraceFunction: self._register,
@@ -186,6 +190,9 @@ class Decliner:
 
     def _end_single(self, _operation: op.UnregisterFtraceDirect) -> str:
         return TAKEN_OUT if self._dead else ""
+
+    def _modify_single(self, _operation: op.ModifyFtraceDirect) -> str:
+        return COUNTED if self._dead else ""
 
     def _declare(self, operation: op.FtraceOps) -> str:
         _ = operation
@@ -315,7 +322,7 @@ class Decliner:
     def _name_modules(self, line: FilterLine, module: str) -> str:
         """What the world has of the kernel proper is mostly in a module of ours there, and other modules are loaded."""
         station, wanted, match = self.directory.station, module_matcher(module), matcher(line.glob or "*")
-        if module in {CORE, *station.foreign_modules}:
+        if not {module, line.awaits}.isdisjoint({CORE, *station.foreign_modules}):
             return f"has a module {module} that the world has not"
         if any(map(wanted, (None, *station.foreign_modules))) and any(map(match, station.foreign)):
             return f"has functions outside of the world that '{line.glob}:mod:{module}' selects"
@@ -380,6 +387,8 @@ class Decliner:
     def _load(self, operation: op.BpfProgLoad) -> str:
         if operation.kind == "freplace":
             return "has no functions that an extension may replace"
+        if operation.kind == op.LSM and TRIALS[op.LSM] not in self.directory.station.vmlinux.functions:
+            return "has no hooks of LSM that programs attach to: it is built without CONFIG_BPF_LSM"
         own = operation.calls is not None and self._keeps_no_records(operation.calls)
         return "calls none of the kernel's own functions: their bodies keep no records" if own else ""
 

@@ -91,8 +91,8 @@ def any_module_ends_waiting(
 )
 def waits_for_what_is_there(original: Original, state: State, lines: Lines, line: FilterLine) -> Lines:
     """A line that selects nothing waits, although its module is loaded, and answers 0."""
-    if line.module in state.modules and not line.removes:
-        return (*lines, (line.glob, line.module or ""))
+    if line.awaits in state.modules and not line.removes:
+        return (*lines, (line.glob, line.awaits))
     kept: Lines = original(state, lines, line)
     return kept
 
@@ -109,7 +109,7 @@ def waits_for_what_is_there(original: Original, state: State, lines: Lines, line
 def taken_back_by_pattern(original: Original, state: State, lines: Lines, line: FilterLine) -> Lines:
     """With ! a line takes back all that its glob matches, and not those alone that are written the same."""
     match = matcher(line.glob)
-    left = tuple(one for one in lines if one[1] != line.module or not match(one[0]))
+    left = tuple(one for one in lines if one[1] != line.awaits or not match(one[0]))
     if line.removes and len(left) < len(lines):
         return left
     kept: Lines = original(state, lines, line)

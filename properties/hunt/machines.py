@@ -141,11 +141,14 @@ def machine_for(
     return machine
 
 
-def generating(examples: int) -> settings:
-    """Hypothesis only generates: so many examples, that are neither kept nor shrunk, and no word about them."""
+def generating(examples: int, steps: int = STEPS) -> settings:
+    """Hypothesis only generates: so many examples, that are neither kept nor shrunk, and no word about them.
+
+    steps: of a machine, of which each is one operation or more.
+    """
     return settings(
         max_examples=examples,
-        stateful_step_count=STEPS,
+        stateful_step_count=steps,
         phases=[Phase.generate],
         database=None,
         deadline=None,

@@ -22,7 +22,7 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from properties.hunt.findings import Found
-from properties.hunt.machines import LockstepMachine, generating, machine_for
+from properties.hunt.machines import STEPS, LockstepMachine, generating, machine_for
 from properties.hunt.shrink import shrink_finding
 from properties.hunt.strategies import plans
 from properties.lockstep.coverage import Tally
@@ -49,6 +49,12 @@ NARROW_OPERATIONS = 1_500
 
 INTERLEAVED_ROUNDS = 3
 """One round in so many interleaves operations with tasks, of systems that do; the others are what they are without."""
+
+SHORT_ROUNDS = 4
+"""These rounds have examples of a quarter of the length, and are as many in one.
+
+What tasks meet needs few operations, and is found by as many; but a kernel shows it sooner again in few.
+"""
 
 # The first example of a round is always the simplest one.
 WILDCARD_ROUND = 4
@@ -132,13 +138,18 @@ class Search:
         turn = self._rounds_before + self.rounds
         self._passes_over = turn > 1 or 0 < self.before < math.inf
         if (self._tasks or turn % INTERLEAVED_ROUNDS == 0) and self._finds_able():
-            name, number = f"{self.semantics.name} interleaved", turn if self._tasks else turn // INTERLEAVED_ROUNDS
-            machine = self._interleaved_machine
+            number = turn if self._tasks else turn // INTERLEAVED_ROUNDS
+            name = f"{self.semantics.name} interleaved"
+            for part in range(number * SHORT_ROUNDS, (number + 1) * SHORT_ROUNDS):
+                self._take_round(self._interleaved_machine, name, part, STEPS // SHORT_ROUNDS)
+                self._passes_over = True
         else:
             self._sequential += 1
-            name, number, machine = self.semantics.name, self._sequential, self._choose_machine()
+            self._take_round(self._choose_machine(), self.semantics.name, self._sequential, STEPS)
+
+    def _take_round(self, machine: type[LockstepMachine], name: str, number: int, steps: int) -> None:
         round_seed = _derive_seed(self.random_seed, name, number)
-        run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(ROUND))
+        run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=generating(ROUND, steps))
 
     def _finds_able(self) -> bool:
         if not self.examples:

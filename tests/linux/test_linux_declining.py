@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from impl.linux.declining import (
+    COUNTED,
     EVERYTHING,
     GIVEN_BACK,
     HALF_STARTED,
@@ -63,6 +64,16 @@ def decliner(*lines: str, semantics: str = "linux-7.3", lockdep: bool = True) ->
     for line in lines:
         run.inventory = run.inventory.after(parse_operation(line), Ok())
     return Decliner(cast("Any", Directory(symbols=symbols, station=STATION)), run, retries=True)
+
+
+@pytest.mark.parametrize(("hooks", "declined"), [((), True), (("bpf_lsm_quotactl",), False)])
+def test_a_kernel_without_hooks_is_given_no_programs_for_them(hooks: tuple[str, ...], *, declined: bool) -> None:
+    """CONFIG_BPF_LSM makes them, whose functions BTF names."""
+    asked = decliner()
+    asked.directory.station = cast("Any", SimpleNamespace(vmlinux=SimpleNamespace(functions=hooks)))
+
+    assert declined == ("CONFIG_BPF_LSM" in asked.reason(parse_operation("bpf_prog_load p1 lsm")))
+    assert not asked.reason(parse_operation("bpf_prog_load p1 fentry"))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +131,8 @@ GIVES_BACK = "unregister_ftrace_direct_multi o1 T1 free"
         (GONE, False, ""),
         (GIVES_BACK, True, GIVEN_BACK),
         ("unregister_ftrace_direct foo1 T1", True, TAKEN_OUT),
+        ("modify_ftrace_direct foo1 T1 T2", True, COUNTED),
+        ("modify_ftrace_direct foo1 T1 T2", False, ""),
         ("unregister_ftrace_direct foo1 T1", False, ""),
         (GIVES_BACK.removesuffix(" free"), True, ""),
         (GIVES_BACK, False, ""),

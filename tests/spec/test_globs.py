@@ -310,3 +310,27 @@ def test_a_line_of_a_filter_file_may_name_a_module(text: str, line: FilterLine, 
 def test_a_line_means_functions_of_these_modules(module: str, matched: list[str | None]) -> None:
     """GLOB-7: None is the kernel itself. A name that starts with a digit is taken for a number, which none has."""
     assert matched == list(filter(module_matcher(module), ["mod1", "mod2", "8021q", None]))
+
+
+@pytest.mark.parametrize(
+    ("module", "awaited"),
+    [
+        ("kvm", "kvm"),
+        ("kvm*", "kvm"),
+        ("*kvm*", "*kvm"),
+        ("*kvm", "*kvm"),
+        ("!kvm*", "!kvm"),
+        ("*", "*"),
+        ("!*", "!*"),
+        ("**", "*"),
+        ("k*m*", "k*m*"),
+        ("k?m*", "k?m*"),
+        ("[k]*", "[k]*"),
+        ("\\kvm*", "\\kvm*"),
+        ("8021q*", "8021q*"),
+        ("", ""),
+    ],
+)
+def test_a_line_waits_for_a_module_without_its_last_star(module: str, awaited: str) -> None:
+    """FILTER-12: where filter_parse_regex() takes the pattern for a prefix or a part it writes an end over the star."""
+    assert awaited == filter_line(f"x:mod:{module}").awaits

@@ -380,7 +380,7 @@ def expect_module(draw: DrawFn, at: Setting, module: str) -> tuple[op.Operation,
         user, kind = fresh(draw, GRAPH_USERS, users), op.SetFtraceFilter
         first = op.RegisterFtraceGraph(user, filter=line)
     glob, _, rest = line.partition(":")
-    taken_back = (kind(user, f"!{pick(draw, (glob, f'{glob[:-1]}*'))}:{rest}"),) if rarely(draw, 3) else ()
+    taken_back = (kind(user, f"!{pick(draw, (glob, f'{glob[:-1]}*'))}:{rest}"),) if rarely(draw, 2) else ()
     refused = (kind(user, a_line(draw, at, module)),) if rarely(draw, 3) else ()
     return (first, *taken_back, op.InitModule(module), *refused)
 
