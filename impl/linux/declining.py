@@ -11,7 +11,7 @@ from impl.linux.attachments import TRIALS
 from impl.linux.directory import PATCHED, Directory
 from impl.linux.laboratory.build import CORE
 from impl.linux.laboratory.control import OPS_SLOTS, STUBS
-from impl.linux.probes.tracefs import Limits
+from impl.linux.probes.tracefs import ALONE, Limits
 from impl.linux.run import RunState
 from spec import operations as op
 from spec.existing import AWAITS, GraphRecord, OpsRecord
@@ -431,7 +431,7 @@ class Decliner:
     def _link(self, operation: op.BpfLinkCreate) -> str:
         program = self._inventory.programs.get(operation.prog)
         if program is None or program.kind in op.KPROBES:
-            return ""
+            return self._joins_unfiltered(program)
         if reason := self._attaches_dead():
             return reason
         targets = {function.name for function in self.directory.functions_of_link(self._inventory, operation)}
@@ -444,6 +444,12 @@ class Decliner:
         if any(self._means_something(function, home) for function in functions):
             return "makes links over these two BTFs only where ids of one mean nothing in the other"
         return self._ask_neighbours(targets, targets)
+
+    def _joins_unfiltered(self, program: op.BpfProgLoad | None) -> str:
+        """The user of fprobes at returns, beside one that hides the rest of the kernel by its notrace hash."""
+        returns = program is not None and program.kind == "kretprobe" and self._inventory.semantics.fprobes_shared
+        alone = any(map(self.directory.station.graph.is_unfiltered, self._inventory.graph_users))
+        return f"cannot register the user of fprobes at returns: {ALONE}" if returns and alone else ""
 
     def _means_something(self, function: Function, home: str | None) -> bool:
         """Whether the kernel finds in the BTF of `home` what the world has not, by the id of a function (LINK-17).

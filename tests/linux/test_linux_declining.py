@@ -22,7 +22,7 @@ from impl.linux.declining import (
 )
 from impl.linux.declining_faults import FaultDecliner
 from impl.linux.declining_tasks import FREED, SEVERAL, UNDER_A_SLEEPER, TaskDecliner
-from impl.linux.probes.tracefs import GraphTracer
+from impl.linux.probes.tracefs import ALONE, GraphTracer
 from impl.linux.run import RunState
 from impl.linux.tasks import StandingTask
 from properties.systems.kernels import like_a_kernel
@@ -64,6 +64,26 @@ def decliner(*lines: str, semantics: str = "linux-7.3", lockdep: bool = True) ->
     for line in lines:
         run.inventory = run.inventory.after(parse_operation(line), Ok())
     return Decliner(cast("Any", Directory(symbols=symbols, station=STATION)), run, retries=True)
+
+
+@pytest.mark.parametrize(
+    ("semantics", "kind", "unfiltered", "declined"),
+    [
+        ("linux-7.3", "kretprobe", True, True),
+        ("linux-7.3", "kretprobe", False, False),
+        ("linux-7.3", "kprobe", True, False),
+        ("linux-6.12", "kretprobe", True, False),
+    ],
+)
+def test_fprobes_at_returns_do_not_join_a_user_without_a_filter(
+    semantics: str, kind: str, *, unfiltered: bool, declined: bool
+) -> None:
+    """On 7.3 they are users of the graph tracer (KPROBE-5), and graph_ops then covers what the first one hides."""
+    asked = decliner(f"bpf_prog_load p1 {kind}", "register_ftrace_graph g1", semantics=semantics)
+    graph = SimpleNamespace(is_unfiltered=lambda _: unfiltered)
+    asked.directory.station = cast("Any", SimpleNamespace(graph=graph))
+
+    assert declined == (ALONE in asked.reason(parse_operation("bpf_link_create l1 p1 foo1")))
 
 
 @pytest.mark.parametrize(("hooks", "declined"), [((), True), (("bpf_lsm_quotactl",), False)])

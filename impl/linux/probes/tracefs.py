@@ -18,6 +18,7 @@ from impl.linux.probes.ringbuffer import ROOT, Formats, Page, add_reads
 from spec.errors import BadInputError
 
 __all__ = [
+    "ALONE",
     "AVAILABLE",
     "ENABLED",
     "ROOT",
@@ -32,6 +33,8 @@ __all__ = [
 
 
 AVAILABLE, ENABLED = f"{ROOT}/available_filter_functions", f"{ROOT}/enabled_functions"
+
+ALONE = "a user without a filter is alone, as its notrace hash holds all that is not of the world"
 
 OWN_FILES = frozenset({"set_ftrace_filter", "set_ftrace_notrace"})
 """Of these each user has its own."""
@@ -175,7 +178,7 @@ class GraphTracer:
     def obstacle(self, patterns: Sequence[str], limits: Limits) -> str | None:
         """Why tracefs cannot register such a user beside those that are there; None if it can."""
         if self._users and (self._unfiltered or not patterns):
-            return "a user without a filter is alone, as its notrace hash holds all that is not of the world"
+            return ALONE
         if len(self._users) == len(self._directories):
             return "every tracer that tracefs has is in use"
         if self._users and limits != self._limits:
