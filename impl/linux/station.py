@@ -161,7 +161,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         holding=holding,
         holdings=holding.read(),
         fail_nth=open_fail_nth(guest),
-        preempts=can_preempt(guest),
+        preempts=can_preempt(guest, symbols),
         run_context=_find_run_context(guest, symbols, vmlinux),
     )
     guest.snapshot(symbols.address("rcu_state") + vmlinux.member_offset("rcu_state", "gp_seq"))

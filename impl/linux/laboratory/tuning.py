@@ -37,8 +37,13 @@ def shorten_grace_periods(guest: Guest, symbols: Symbols, vmlinux: Btf) -> None:
             guest.poke(address + vmlinux.member_offset("rcu_tasks", name), struct.pack("<i", value))
 
 
-def can_preempt(guest: Guest) -> bool:
-    """Whether preempt() has tasks preempted in the kernel: by its setting, or as the kernel was built."""
+def can_preempt(guest: Guest, symbols: Symbols) -> bool:
+    """Whether preempt() has tasks preempted in the kernel: by its setting, or as the kernel was built.
+
+    Without CONFIG_PREEMPT_RCU, which has __rcu_read_lock(), a task in a program that does not sleep is never preempted.
+    """
+    if not symbols.addresses("__rcu_read_lock"):
+        return False
     batch = Batch()
     dynamic, version = batch.read_file(PREEMPTION), batch.read_file("/proc/version")
     replies = guest.submit(batch)
