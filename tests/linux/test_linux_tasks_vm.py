@@ -117,6 +117,20 @@ def test_a_freed_program_ends_the_kernel(station: Station) -> None:
     assert take(run, station) == (len(run.seed.steps) if semantics.programs_wait_for_tasks else len(lines) - 1)
 
 
+def test_a_task_comes_to_a_program_while_it_is_detached(station: Station) -> None:
+    """DEFECT-17: 6.x is not asked to let one that comes to the old image at a stop of the detach stand there."""
+    semantics = PRESETS[station.kernel.name]
+    detach = "poke bpf_link_detach l1"
+    lines = (
+        *("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo1", "bpf_prog_load p3 fentry"),
+        *("bpf_raw_tracepoint_open l3 p3 foo1", "task t1 foo1 1", f"{detach} -> pending"),
+    )
+    rest = ("step t1 to=before:p3", f"await {detach} -> 0", *5 * ("grace_period rcu",), "finish t1")
+    run = fixed_run("freed", station.world, semantics, [*lines, *rest])
+
+    assert take(run, station) == (len(run.seed.steps) if semantics.programs_wait_for_tasks else len(lines))
+
+
 def test_an_image_is_freed_under_who_came_before(station: Station) -> None:
     """DEFECT-44: kernels free an image of fentry programs under a task that then sleeps, and are not asked to."""
     semantics = PRESETS[station.kernel.name]
