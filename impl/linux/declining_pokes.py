@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -11,6 +12,7 @@ from impl.linux.run import RunState
 from impl.linux.tasks import TaskThreads
 from spec import operations as op
 from spec.costs import POKE_BATCH
+from spec.names import names_of
 from spec.operations import Operation
 
 __all__ = ["UNSEEN", "PokeDecliner"]
@@ -38,7 +40,7 @@ class PokeDecliner:
         match operation:
             case op.Poke() if not self.tasks.stops.points:
                 return UNSTOPPED
-            case op.Poke() if not self._is_in_order():
+            case op.Poke(inner) if not self._is_in_order(self._concerned(inner)):
                 return OWN_BATCHES
             case op.ObserveSite() if self.tasks.stopped:
                 return UNSEEN
@@ -46,16 +48,37 @@ class PokeDecliner:
                 return LEADS_BACK
         return ""
 
-    def _is_in_order(self) -> bool:
+    def _concerned(self, operation: Operation) -> Collection[str]:
+        """The functions whose sites an operation may patch."""
+        inventory, directory = self.run.inventory, self.directory
+        if isinstance(operation, op.BpfLinkDetach):
+            link = inventory.links.get(operation.link)
+            return link.functions if link else ()
+        if isinstance(operation, op.BpfLinkCreate):
+            return {function.name for function in directory.functions_of_link(inventory, operation)}
+        named = {name.text for name in names_of(operation) if name.space == "function"}
+        if isinstance(operation, op.BpfRawTracepointOpen):
+            program = inventory.programs.get(operation.prog)
+            return named | {program.target} if program and program.target else named
+        record = inventory.ops.get(getattr(operation, "ops", ""))
+        if record is None:
+            return named
+        hashes = [record.filter_hash]
+        if isinstance(operation, op.FtraceSetFilter | op.FtraceSetFilterIp | op.FtraceSetFilterIps):
+            hashes.append(inventory.filter_after(operation))
+        # An ops without a filter covers everything.
+        return named.union(*hashes) if all(hashes) else inventory.world.by_name
+
+    def _is_in_order(self, functions: Collection[str]) -> bool:
         """Whether sites are patched in the world's order: a batch ends where one follows that is before it in memory.
 
-        The kernel has its own records first, and then those of modules as they were loaded. Up to a batch of them the
-        order in a module does not matter.
+        The kernel has its own records first, and then those of modules as they were loaded, which may have come into
+        holes below others. Up to a batch of them the order in a module does not matter.
         """
         world, directory = self.directory.station.world, self.directory
         places: dict[str | None, list[int]] = {home: [] for home in (None, CORE, *directory.symbols.modules)}
         for function in world.functions:
-            if (address := directory.address(function.name)) != NOWHERE:
+            if function.name in functions and (address := directory.address(function.name)) != NOWHERE:
                 places[directory.home(function)].append(address)
         large = sum(map(len, places.values())) > POKE_BATCH
         ordered = chain.from_iterable(part if large else sorted(part) for part in places.values())

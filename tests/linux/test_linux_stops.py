@@ -192,6 +192,7 @@ def decliner(*lines: str, semantics: str = "linux-6.12", stopped: bool = False, 
         symbols=SimpleNamespace(modules=modules),
         address=lambda name: 2 + order[synthetic().by_name[name].module] + synthetic().by_name[name].btf_id,
         home=lambda function: function.module,
+        functions_of_link=lambda inventory, wanted: [inventory.world.by_name[name] for name, _ in wanted.targets],
     )
     tasks = SimpleNamespace(
         tasks={"t1": StandingTask("foo1", 0, {})},
@@ -222,26 +223,54 @@ def test_what_a_kernel_is_not_asked(asked: PokeDecliner, line: str, reason: str)
     assert reason == asked.reason(parse_operation(line))
 
 
-def test_batches_follow_the_world() -> None:
-    """A module that is below the kernel's functions in memory has batches of its own."""
-    asked = decliner()
+FILTERED = (
+    "ftrace_ops o1",
+    "ftrace_set_filter_ips o1 foo1 bar1",
+    "ftrace_ops o2",
+    "ftrace_set_filter_ips o2 foo1 foo2",
+)
+MANY = ("bpf_prog_load p1 fentry multi", "bpf_link_create l1 p1 foo1 bar1")
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "declined"),
+    [
+        (FILTERED, "poke register_ftrace_function o1", True),
+        (FILTERED, "poke register_ftrace_function o2", False),
+        (FILTERED, "poke ftrace_set_filter_ip o2 bar1", True),
+        (FILTERED, "poke ftrace_set_filter_ip o2 foo3", False),
+        (FILTERED, "poke ftrace_set_filter o2 bar1", True),
+        (FILTERED, "poke ftrace_set_filter_ips o2 foo1 foo2 remove", True),
+        (FILTERED[2:3], "poke register_ftrace_function o2", True),
+        (MANY, "poke bpf_link_detach l1", True),
+        (MANY[:1], "poke bpf_link_create l1 p1 foo1 bar1", True),
+        (MANY[:1], "poke bpf_link_create l1 p1 foo1 foo2", False),
+        (LOADED, "poke bpf_link_detach l1", False),
+        (LOADED[:1], "poke bpf_raw_tracepoint_open l1 p1 bar1", False),
+        ((), "poke modify_ftrace_direct foo1 T1 T2", False),
+    ],
+)
+def test_batches_follow_the_world(before: tuple[str, ...], line: str, declined: bool) -> None:
+    """Sites of a module that is below those of the kernel in memory have batches of their own, if both are patched."""
+    asked = decliner(*before, semantics="linux-7.3")
     place = asked.directory.address
     cast("Any", asked.directory).address = lambda name: 2 if name == "bar1" else place(name)
 
-    assert OWN_BATCHES == asked.reason(parse_operation(POKE))
+    assert (OWN_BATCHES if declined else "") == asked.reason(parse_operation(line))
 
 
-def test_a_large_world_is_in_order_itself() -> None:
+def test_a_large_pass_is_in_order_itself() -> None:
     """Where more than a batch of sites may be patched, those of one module must be as in the world."""
     functions = tuple(Function(f"f{number}", None, 1000 - number, None) for number in range(300))
-    asked = decliner()
-    cast("Any", asked.directory).station.world = World("large", functions)
+    asked, line = decliner("ftrace_ops o1"), parse_operation("poke register_ftrace_function o1")
+    asked.run.inventory = asked.run.inventory.changed(world=World("large", functions))
+    cast("Any", asked.directory).station.world = asked.run.inventory.world
     places = {function.name: place for place, function in enumerate(functions)}
     cast("Any", asked.directory).address = lambda name: 2 + places[name]
-    assert not asked.reason(parse_operation(POKE))
+    assert not asked.reason(line)
 
     cast("Any", asked.directory).address = lambda name: 1000 - places[name]
-    assert OWN_BATCHES == asked.reason(parse_operation(POKE))
+    assert OWN_BATCHES == asked.reason(line)
 
 
 def test_the_verb_of_stops_is_the_modules() -> None:
