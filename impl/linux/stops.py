@@ -16,7 +16,7 @@ from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, Command
-from impl.linux.probes.patching import PHASES, Patch, PatchReader, find_stops
+from impl.linux.probes.patching import PHASES, PatchReader, TextPatch, find_stops
 from impl.linux.threads import STOPPER, AgentThread, Threads
 from spec.errors import BadInputError
 
@@ -43,7 +43,7 @@ class Stops:
     _starts: frozenset[int] = frozenset()
     _phase: int = 0
     _counts: bool = False
-    _patches: tuple[Patch, ...] = field(default=())
+    _patches: tuple[TextPatch, ...] = field(default=())
 
     @cached_property
     def points(self) -> tuple[int, ...]:
@@ -115,14 +115,14 @@ class Stops:
             self._check(patch)
         return self._counts
 
-    def _of_world(self, patches: tuple[Patch, ...]) -> Iterator[Patch]:
+    def _of_world(self, patches: tuple[TextPatch, ...]) -> Iterator[TextPatch]:
         """Those at sites of the world's functions."""
         offset = self.directory.station.kernel.architecture.site_offset
         for patch in patches:
             if not self._starts.isdisjoint(range(patch.address - offset, patch.address + 1)):
                 yield patch
 
-    def _check(self, patch: Patch) -> None:
+    def _check(self, patch: TextPatch) -> None:
         """TornTextError if a site is neither the trap before what was there, nor that before the new, nor the new."""
         architecture = self.directory.station.kernel.architecture
         trap = architecture.trap

@@ -13,7 +13,7 @@ from impl.linux.architectures.x86_64 import X86_64
 from impl.linux.declining_pokes import LEADS_BACK, OWN_BATCHES, UNSEEN, UNSTOPPED, PokeDecliner
 from impl.linux.guest.batch import Batch
 from impl.linux.laboratory import control
-from impl.linux.probes.patching import Patch, PatchReader, find_stops
+from impl.linux.probes.patching import PatchReader, TextPatch, find_stops
 from impl.linux.probes.symbols import Symbols, Table
 from impl.linux.run import RunState
 from impl.linux.stops import Stops, TornTextError
@@ -106,7 +106,7 @@ def test_what_is_being_patched_is_read(pointed: bool) -> None:
 
     read = PatchReader(cast("Any", Guest(parts)), known, cast("Any", vmlinux)).read()
 
-    assert (Patch(SITE, NOP, CALL, b"\xcc" + NOP[1:]),) == read
+    assert (TextPatch(SITE, NOP, CALL, b"\xcc" + NOP[1:]),) == read
 
 
 class Threads:
@@ -124,7 +124,7 @@ class Threads:
 
 def stops(monkeypatch: pytest.MonkeyPatch, texts: Sequence[bytes], site: int = SITE) -> Stops:
     """Stops of one site that comes to call, at which its bytes are these; a batch of no site of the world is before."""
-    shown = iter([(Patch(TEXT, NOP, CALL, NOP),)] + [(Patch(site, NOP, CALL, text),) for text in texts])
+    shown = iter([(TextPatch(TEXT, NOP, CALL, NOP),)] + [(TextPatch(site, NOP, CALL, text),) for text in texts])
     monkeypatch.setattr(PatchReader, "read", lambda _: next(shown))
     station = SimpleNamespace(guest=Guest({}), kernel=Guest.kernel, symbols=None, vmlinux=None, world=synthetic())
     directory = SimpleNamespace(station=station, address=lambda name: SITE - 4 if name == "foo1" else 1)
@@ -153,7 +153,7 @@ def test_an_operation_stops_in_each_phase(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_site_that_stays_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """So is one that is given the instruction that it has."""
     made = stops(monkeypatch, ())
-    same = Patch(SITE, NOP, NOP, NOP)
+    same = TextPatch(SITE, NOP, NOP, NOP)
     monkeypatch.setattr(PatchReader, "read", lambda _: (same,))
 
     assert 7 == made.wait(begin(made))

@@ -17,7 +17,7 @@ from impl.linux.guest.guest import Guest
 from impl.linux.probes.btf import Btf
 from impl.linux.probes.symbols import Symbols
 
-__all__ = ["PHASES", "Patch", "PatchReader", "find_stops"]
+__all__ = ["PHASES", "PatchReader", "TextPatch", "find_stops"]
 
 PHASES: Final = 3
 """The traps, the bytes behind them, the first bytes: all processors synchronise behind each."""
@@ -35,7 +35,7 @@ MOST: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
+class TextPatch:
     """An instruction that is being exchanged. old, new: its bytes; now: those that stand there."""
 
     address: int
@@ -61,7 +61,7 @@ def find_stops(guest: Guest, symbols: Symbols) -> tuple[int, ...]:
     return behind if len(behind) == PHASES else ()
 
 
-class Layout(NamedTuple):
+class PatchLayout(NamedTuple):
     """Of the struct that has the patches, and of one of them. inline: they are in it, and not elsewhere."""
 
     symbol: str
@@ -79,13 +79,13 @@ class PatchReader:
     symbols: Symbols
     vmlinux: Btf
 
-    def read(self) -> tuple[Patch, ...]:
+    def read(self) -> tuple[TextPatch, ...]:
         """What is being patched."""
         found = tuple(self._read_patches())
         places = [(address, len(new)) for address, _, new in found]
         texts = self.guest.read_memory(places)
         return tuple(
-            Patch(address, bytes([first]) + now[1:], new, now)
+            TextPatch(address, bytes([first]) + now[1:], new, now)
             for (address, first, new), now in zip(found, texts, strict=True)
         )
 
@@ -110,11 +110,11 @@ class PatchReader:
 
 
 @lru_cache(maxsize=8)
-def _find_layout(vmlinux: Btf) -> Layout:
+def _find_layout(vmlinux: Btf) -> PatchLayout:
     for holder, one, symbol, inline in (
         ("smp_text_poke_array", "smp_text_poke_loc", VECTORS[0], True),
         ("bp_patching_desc", "text_poke_loc", VECTORS[1], False),
     ):
         for (_, members), (size, patch) in zip(vmlinux.structs(holder), vmlinux.structs(one), strict=False):
-            return Layout(symbol, inline, members, size, patch)
+            return PatchLayout(symbol, inline, members, size, patch)
     raise AssertionError("a kernel whose writer of text is known has its vector")
