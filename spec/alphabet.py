@@ -16,7 +16,7 @@ POKING = frozenset({op.Poke, op.PokeStep, op.Await})
 """Operations that stop behind each synchronisation of text patching (POKE-1): a system supports all or none."""
 
 STOPPING = INTERLEAVED | POKING
-"""What stops in the middle, which no kernel's alphabet has."""
+"""What stops in the middle, which is no call of a kernel's."""
 
 
 def alphabet(semantics: Semantics) -> frozenset[type[op.Operation]]:

@@ -41,6 +41,7 @@ __all__ = [
     "Originals",
     "Sharing",
     "Tasks",
+    "Unseen",
     "console",
     "counts",
     "declines",
@@ -52,6 +53,7 @@ __all__ = [
     "originals",
     "sharing",
     "step",
+    "unseen",
 ]
 
 
@@ -116,6 +118,13 @@ class Originals(Protocol):
         """How each image that a site shows reaches the original, if it does: `address` or `stack` (IMAGE-3)."""
 
 
+class Unseen(Protocol):
+    """A system that stops where nobody can look into it (POKE-1)."""
+
+    def unseen(self) -> str:
+        """Why neither sites nor images can be looked at now, in words that follow its name; empty if they can."""
+
+
 class LeftOver(Protocol):
     """A system whose memory can be looked at."""
 
@@ -147,6 +156,7 @@ METHODS: Final[Mapping[str, Any]] = {
     "declines": str,
     "console": str,
     "originals": dict[str, str],
+    "unseen": str,
     "left_over": str,
     "link_info": str,
     "hash_file": str,
@@ -195,6 +205,12 @@ def sharing(system: System) -> str:
 def originals(system: System) -> Mapping[str, str]:
     """As Originals; a system without it shows none."""
     answer: Mapping[str, str] = getattr(system, "originals", dict)()
+    return answer
+
+
+def unseen(system: System) -> str:
+    """As Unseen; a system without it can be looked into always."""
+    answer: str = getattr(system, "unseen", str)()
     return answer
 
 

@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from impl.linux.guest.batch import AT_FDCWD, Batch, Out, Reply
 from impl.linux.guest.guest import Guest
 from impl.linux.injection import Injector
 from impl.linux.probes.reports import without_stamps
-from impl.linux.threads import PROMISED, AgentThread, Threads
+from impl.linux.threads import PROMISED, AgentThread
 from spec.operations import Fail
 
 __all__ = ["Allocations", "failed_at", "open_fail_nth"]
@@ -52,6 +52,19 @@ SYSTEM_CALL: Final = re.compile(r"do_syscall_64|el0_svc\w*")
 Added = TypeVar("Added")
 
 
+class Carriers(Protocol):
+    """Threads that carry operations out."""
+
+    def begin(self, batch: Batch, /) -> None:
+        """Add what comes before an operation."""
+
+    def start(self, batch: Batch, index: int, /) -> AgentThread:
+        """Have a batch carried out whose entry is for a thread."""
+
+    def wait(self, thread: AgentThread, /) -> int | None:
+        """What a thread answers; None if it does not answer yet."""
+
+
 def open_fail_nth(guest: Guest) -> int | None:
     """A descriptor of the file, and settings with which every allocation counts; None if the kernel has it not."""
     batch = Batch()
@@ -72,7 +85,8 @@ class Allocations:
 
     failed: one has failed.
 
-    threads: tasks stand, so that the operation is carried out in a thread; held: one that they hold up.
+    threads: the operation is carried out in one of them, since tasks stand, or it stops; held: one that they hold up,
+    or that has stopped.
     """
 
     guest: Guest
@@ -81,7 +95,7 @@ class Allocations:
     armed: int = 0
     hashes: bool = False
     failed: bool = False
-    threads: Threads | None = None
+    threads: Carriers | None = None
     held: AgentThread | None = None
 
     def submit(self, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
@@ -118,15 +132,17 @@ class Allocations:
         self.hashes = not self.failed
         return added, replies
 
-    def _submit_beside(self, threads: Threads, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
+    def _submit_beside(self, threads: Carriers, add: Callable[[Batch], Added]) -> tuple[Added, tuple[Reply, ...]]:
         """A thread carries out the one entry that is added; one that is held up has answered PROMISED so far."""
         batch = Batch()
+        threads.begin(batch)
         added = add(batch)
         assert isinstance(added, int), "beside tasks an operation is one call"
         thread = threads.start(batch, added)
         value = threads.wait(thread)
         self.held = thread if value is None else None
-        return added, (Reply(PROMISED if value is None else value, 0, ()),)
+        before = (Reply(0, 0, ()),) * added
+        return added, (*before, Reply(PROMISED if value is None else value, 0, ()))
 
     def _write(self, batch: Batch, number: int) -> None:
         text = str(number).encode()

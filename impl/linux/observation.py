@@ -122,6 +122,14 @@ class Observer:
         """What the site of a function calls directly, as it was seen last: an image, or a trampoline; 0 for none."""
         return self._entries_of.get(function, 0)
 
+    def entry_behind(self, site: SiteCode) -> int:
+        """What a site leads to directly that consists of this instruction now, as the kernel's own table has it."""
+        if site.target is None:
+            return 0
+        table = self._read_direct_functions()
+        entries = {entry & ~1 for entry in table.values()}
+        return site.target if site.target in entries else table.get(site.address, 0) & ~1
+
     @property
     def _guest(self) -> Guest:
         return self.directory.station.guest

@@ -11,6 +11,7 @@ from impl.linux.bpf import commands
 from impl.linux.caller import Caller
 from impl.linux.declining import Decliner, limits_of
 from impl.linux.declining_faults import FaultDecliner
+from impl.linux.declining_pokes import UNSEEN, PokeDecliner
 from impl.linux.declining_tasks import TaskDecliner
 from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch
@@ -23,14 +24,14 @@ from impl.linux.run import RunState
 from impl.linux.station import Station
 from impl.linux.tasks import TaskThreads
 from spec import operations as op
-from spec.alphabet import INTERLEAVED, alphabet
+from spec.alphabet import STOPPING, alphabet
 from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
 from spec.inventory import Inventory
 from spec.names import names_of
 from spec.operations import Operation
-from spec.outcomes import Errno, Ok, Outcome
+from spec.outcomes import Errno, Ok, Outcome, Pending
 from spec.semantics import Semantics
 from spec.sites import Site
 from spec.standing import Stand
@@ -46,7 +47,7 @@ LACKING = {"ENOMEM"}
 
 LOAD_LACKING = LACKING | {"EINVAL", "ENOTSUPP"}
 """As which BPF_PROG_LOAD may tell it, without a struct for the program, or memory for its code."""
-NO_THREAD = (op.Task, op.GracePeriod, op.Await, op.BpfProgLoad)
+NO_THREAD = (op.Task, op.GracePeriod, op.Await, op.PokeStep, op.BpfProgLoad)
 """What never waits for a task, or does so in threads of its own."""
 
 CHARGING = (op.Livepatch, op.Unlivepatch, op.RegisterFtraceFunction, op.UnregisterFtraceFunction)
@@ -76,7 +77,7 @@ class Linux:
     def __init__(self, station: Station, world: World, semantics: Semantics, *, asked: Collection[str] = ()) -> None:
         station.fresh()
         self.name = station.kernel.name
-        self.supports = alphabet(semantics) | INTERLEAVED
+        self.supports = alphabet(semantics) | STOPPING
         self._station = station
         self._run = RunState(Inventory.at_start(world, semantics))
         self._directory = Directory.of(station)
@@ -97,11 +98,12 @@ class Linux:
             self._attachments,
             self._allocations,
             self._caller,
-            self._observer.entry,
+            self._entry,
             self._observer.check,
             semantics.skips_detached,
         )
         self._task_decliner = TaskDecliner(self._directory, self._run, self._tasks, shown)
+        self._poke_decliner = PokeDecliner(self._directory, self._run, self._tasks, shown)
 
     @property
     def fails_nth(self) -> bool:
@@ -110,7 +112,7 @@ class Linux:
 
     def declines(self, operation: Operation) -> str:
         """Why the kernel is not asked to do this now."""
-        decliners = self._task_decliner, self._decliner, self._fault_decliner
+        decliners = self._poke_decliner, self._task_decliner, self._decliner, self._fault_decliner
         return next(filter(None, (each.reason(operation) for each in decliners)), "")
 
     def apply(self, operation: Operation) -> Outcome:
@@ -131,25 +133,38 @@ class Linux:
         return outcome
 
     def _try_out(self, operation: Operation) -> Outcome:
-        beside = bool(self._tasks.tasks) and not isinstance(operation, NO_THREAD)
-        self._allocations.threads = self._tasks.threads if beside else None
+        stops = isinstance(operation, op.Poke)
+        inner = operation.operation if isinstance(operation, op.Poke) else operation
+        beside = stops or (bool(self._tasks.tasks) and not isinstance(operation, NO_THREAD))
+        self._allocations.threads = (self._tasks.stops if stops else self._tasks.threads) if beside else None
         armed = frozenset(self._run.failing)
         with self._injector.failing(self._run.failing, operation):
-            outcome = self._carry_out(operation)
+            outcome = self._carry_out(inner)
         if beside:
             outcome = self._tasks.judge(outcome)
         batch = Batch()
-        waited = isinstance(operation, op.GracePeriod) or (isinstance(operation, op.Await) and self._tasks.pends)
-        look = self._observer.add_warnings(batch) if waited else self._observer.add(batch, locked=self._tasks.pends)
+        blind = isinstance(operation, op.GracePeriod) or self._tasks.stopped
+        look = self._observer.add_warnings(batch) if blind else self._observer.add(batch, locked=self._tasks.pends)
         warned = look(self._station.guest.submit(batch))
         if warned:
             outcome = replace(outcome, warn=True)
         before = self._run.inventory
         self._run.inventory = before.after(operation, outcome)
-        self._run.follow_quiet(operation, outcome, self._station.foreign)
-        self._run.follow_death(operation, outcome)
+        done = Ok() if isinstance(outcome, Pending) else outcome
+        self._run.follow_quiet(inner, done, self._station.foreign)
+        self._run.follow_death(inner, done)
         self._use_up_fault(operation, outcome, before, armed - self._run.failing)
         return outcome
+
+    def unseen(self) -> str:
+        """At a stop whoever reads what ftrace shows would wait, and text is between two instructions (POKE-1)."""
+        return UNSEEN if self._tasks.stopped else ""
+
+    def _entry(self, function: str) -> int:
+        """What the site of a function leads to directly, also while it is being patched."""
+        if self._tasks.stopped:
+            return self._observer.entry_behind(self._tasks.stops.site(function))
+        return self._observer.entry(function)
 
     def sites(self) -> Mapping[str, Site]:
         """As they were seen after the last operation."""
@@ -250,7 +265,7 @@ class Linux:
                 return Ok()
             case op.BpfProgLoad() | op.BpfRawTracepointOpen() | op.BpfLinkCreate() | op.BpfLinkDetach():
                 return self._attachments.apply(operation)
-            case op.Task() | op.GracePeriod() | op.Await():
+            case op.Task() | op.GracePeriod() | op.Await() | op.PokeStep():
                 return self._tasks.apply(operation)
             case op.RegisterFtraceGraph() | op.UnregisterFtraceGraph():
                 return self._graph_user(operation)

@@ -19,6 +19,7 @@ from impl.linux.laboratory.tuning import preempt
 from impl.linux.probes.points import Points, image_points
 from impl.linux.probes.stands import image_stands
 from impl.linux.run import RunState
+from impl.linux.stops import Stops
 from impl.linux.threads import PROMISED, AgentThread, Threads, add_look, read_parks
 from impl.linux.timeline import Mark, fold
 from spec import operations as op
@@ -94,6 +95,7 @@ class TaskThreads:
     skips: bool
     tasks: dict[str, StandingTask] = field(default_factory=dict)
     threads: Threads = field(init=False)
+    stops: Stops = field(init=False)
     displaced: int | None = None
     _pending: AgentThread | None = None
     _answer: int | None = None
@@ -101,21 +103,29 @@ class TaskThreads:
 
     def __post_init__(self) -> None:
         self.threads = Threads(self.directory.station.guest, self._traces)
+        self.stops = Stops(self.directory, self.threads)
 
     @property
     def pends(self) -> bool:
         """Whether an operation is held up, so that it has ftrace's locks."""
         return self._pending is not None and self._answer is None
 
-    def apply(self, operation: op.Task | op.GracePeriod | op.Await) -> Outcome:
+    @property
+    def stopped(self) -> bool:
+        """Whether an operation stands between two writes to text, so that it has the locks of these, too."""
+        return self._pending is not None and self._pending.stopped
+
+    def apply(self, operation: op.Task | op.GracePeriod | op.Await | op.PokeStep) -> Outcome:
         """Carry out an operation on tasks."""
         match operation:
             case op.Task():
                 return self.begin(operation)
             case op.GracePeriod():
                 return self.elapse(operation)
+            case op.PokeStep():
+                return self.wait(self.stops.go_on)
             case op.Await():
-                return self.wait()
+                return self.wait(self.stops.end)
 
     def begin(self, operation: op.Task) -> Outcome:
         """A task that stands at the site of a function, which is there."""
@@ -186,9 +196,15 @@ class TaskThreads:
         self._answer = None
         return Pending() if self._pending else outcome
 
-    def wait(self) -> Outcome:
-        """What the operation that was held up has answered; Pending if it still is."""
-        self._settle()
+    def wait(self, leads: Callable[[AgentThread], int | None]) -> Outcome:
+        """What the operation that was held up has answered; Pending if it still is.
+
+        leads: lets one go on that has stopped.
+        """
+        if self._pending is not None and self._pending.stopped:
+            self._answer = leads(self._pending)
+        else:
+            self._settle()
         if self._answer is None:
             return Pending()
         value, self._pending, self._answer = self._answer, None, None
@@ -270,7 +286,7 @@ class TaskThreads:
 
     def _settle(self) -> None:
         """An operation that no task holds up any more goes on to its end, before anything else happens."""
-        if self._pending is not None and self._answer is None:
+        if self._pending is not None and self._answer is None and not self._pending.stopped:
             self._answer = self.threads.wait(self._pending)
 
     def _prepare(self) -> None:

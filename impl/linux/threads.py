@@ -19,10 +19,13 @@ from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, PARKED, Command, ParkRecord
 from spec.errors import BadInputError
 
-__all__ = ["PROMISED", "Threads"]
+__all__ = ["PROMISED", "STOPPER", "Threads"]
 
 PROMISED: Final = (1 << 31) - 1
 """Stands for what a thread will have answered that is held up: a success, and perhaps a descriptor."""
+
+STOPPER: Final = 3
+"""The slot of our module for the thread that stops while it patches text (POKE-1); those below are of tasks."""
 
 FIRST: Final = 8
 """Threads with lower numbers are tasks."""
@@ -30,6 +33,9 @@ FIRST: Final = 8
 LAST: Final = 63
 LOOK: Final = 5
 """Milliseconds in which a thread may be done before it is looked for."""
+
+SOON: Final = 1
+"""The same for one that stops many times."""
 
 LOOKS: Final = 2
 """So many times in turn it must be seen to be held up."""
@@ -42,10 +48,15 @@ WAITED: Final = re.compile(r"\b_*synchronize_(rcu_tasks_trace|rcu_tasks_rude|rcu
 
 @dataclass(slots=True)
 class AgentThread:
-    """One that was started. number: by which it is joined; id: the kernel's."""
+    """One that was started. number: by which it is joined; id: the kernel's.
+
+    stops: it stops while it patches text; stopped: it was seen to have.
+    """
 
     number: int
     id: int
+    stops: bool = False
+    stopped: bool = False
 
 
 @dataclass(slots=True)
@@ -60,6 +71,9 @@ class Threads:
     late: list[AgentThread] = field(default_factory=list)
     _used: set[int] = field(default_factory=set)
 
+    def begin(self, batch: Batch) -> None:
+        """Nothing is to be done before an operation that does not stop."""
+
     def start(self, batch: Batch, index: int) -> AgentThread:
         """Have a batch carried out whose entry is for a thread."""
         number = next(number for number in range(FIRST, LAST + 1) if number not in self._used)
@@ -71,10 +85,12 @@ class Threads:
         return AgentThread(number, started)
 
     def wait(self, thread: AgentThread) -> int | None:
-        """What a thread answers; None if a task holds it up."""
+        """What a thread answers; None if a task holds it up, or it has stopped."""
         looks, deadline = 0, time.monotonic() + PATIENCE
         while looks < LOOKS:
             value, held = self._look(thread)
+            if thread.stopped:
+                return None
             if value != -errno.EINPROGRESS:
                 self._used.discard(thread.number)
                 return value
@@ -90,16 +106,17 @@ class Threads:
     def _look(self, thread: AgentThread) -> tuple[int, bool]:
         """What a thread answered, and whether a task holds it up if it has not."""
         batch = Batch()
-        joined = batch.join(thread.number, LOOK)
+        joined = batch.join(thread.number, SOON if thread.stops else LOOK)
         stack = batch.read_file(STACK.format(thread.id))
         parks = add_look(batch)
         replies = self.guest.submit(batch)
-        value = replies[joined].value
+        value, standing = replies[joined].value, read_parks(replies[parks].data[0])
+        thread.stopped = value == -errno.EINPROGRESS and thread.stops and standing[STOPPER].state == PARKED
         if value != -errno.EINPROGRESS:
             return value, False
         waits = replies[stack].data[0].decode(errors="replace")
         waited = WAITED.search(waits)
-        return value, waited is not None and self._holds(waited[1], read_parks(replies[parks].data[0]))
+        return value, waited is not None and self._holds(waited[1], standing)
 
     def _holds(self, flavour: str, parks: Sequence[ParkRecord]) -> bool:
         """Whether a task holds up grace periods of a flavour; those of tasks and tasks trace RCU wait for RCU, too."""

@@ -159,9 +159,30 @@ def _a_first_attach(s: Semantics) -> Lines:
     yield "bpf_link_detach l1 -> 0"
 
 
+def _stop_at_each(operation: str, *seen: str) -> Lines:
+    """An operation of so many passes, each of three stops; seen: what a call shows at those of each pass."""
+    yield f"poke {operation} -> pending"
+    for number, trace in enumerate(trace for trace in seen for _ in range(3)):
+        yield from ["poke_step -> pending"] if number else []
+        yield f"call foo1 1 -> {trace}"
+    yield "poke_step -> 0"
+
+
+def _a_poke_stands(s: Semantics) -> Lines:
+    """A poke stands behind each synchronisation: int3 stands for the new instruction, and nothing is torn (POKE-2)."""
+    both, late = "fentry:p1 body fexit:p2 =1", "body fexit:p2 =1"
+    yield "bpf_prog_load p1 fentry"
+    yield "bpf_prog_load p2 fexit"
+    yield from _stop_at_each("bpf_raw_tracepoint_open l1 p1 foo1", "fentry:p1 body =1")
+    yield from _stop_at_each("bpf_raw_tracepoint_open l2 p2 foo1", "fentry:p1 body =1", both)
+    yield from _stop_at_each("bpf_link_detach l1", late if s.skips_detached else both, late)
+    yield from _stop_at_each("bpf_link_detach l2", "body =1")
+
+
 TASK_RUNS: tuple[Callable[[Semantics], Lines], ...] = (
     _a_batch_goes,
     _a_first_attach,
+    _a_poke_stands,
     _a_session_goes,
     _another_stays,
     _asleep_in_the_body,

@@ -26,7 +26,6 @@ _REASONS: Mapping[str, str] = {
     "GLOB-4": "the kernel numbers all its records, of which the world has few",
     "IPMODIFY-3 LINK-11 PROG-4": "no kernel has it: of the proposal of 2021 alone",
     "TASK-10": "when a kernel frees is its own affair, and is not looked at while a task stands",
-    "POKE-1 POKE-2 POKE-3 POKE-4": "a kernel here runs every operation to its end",
     "LINK-5 TRACE-6": "kernel functions take no extension (freplace)",
 }
 NOT_OBSERVABLE: Mapping[str, str] = {rule: reason for rules, reason in _REASONS.items() for rule in rules.split()}

@@ -12,6 +12,7 @@ These are the requests; `docs/exec-protocol.md` shows a whole exchange.
     {"declines": {"verb": ...}}                         -> {"declines": "has no room for a second livepatch" or ""}
     {"console": true}                                   -> {"console": "what a kernel printed"}
     {"originals": true}                                 -> {"originals": {"foo2": "address" or "stack", ...}}
+    {"unseen": true}                                    -> {"unseen": "shows no site at a stop" or ""}
     {"left_over": true}                                 -> {"left_over": "what the run did not free" or ""}
     {"link_info": {"verb": "bpf_link_create", ...}}     -> {"link_info": "fentry foo1:7 foo2"}
     {"hash_file": {"verb": "set_ftrace_filter", ...}}   -> {"hash_file": "foo1 foo2"}

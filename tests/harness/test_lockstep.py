@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -80,6 +81,27 @@ def test_each_aspect(factory: object, aspect: str, lines: tuple[str, ...], expec
     assert (aspect, lines[-1], len(lines) - 1) == (found.aspect, found.step, found.index)
     assert (expected, observed) == (found.expected, found.observed)
     assert (factory.name, 0) == (found.system, found.place)
+
+
+def test_what_is_not_seen_is_not_compared() -> None:
+    """At a stop a system that says that nobody can look is asked for no site, and later it is again."""
+    stops = ("ftrace_ops o1", "ftrace_set_filter_ip o1 foo1", "poke register_ftrace_function o1")
+
+    assert "sites" == diverge(fakes.Hides, *stops).aspect
+    assert () == lockstep(fakes.Veils).run(steps(*stops, "call foo1 1", "await poke register_ftrace_function o1"))
+
+
+def test_what_is_not_seen_is_not_confirmed() -> None:
+    """At such a stop a witness hears of the rules of stops alone."""
+    heard: dict[object, list[tuple[str, ...]]] = {}
+    for factory in (fakes.Honest, fakes.Veils):
+        listens = Mock()
+        lockstep(factory, witness=listens).run(
+            steps("bpf_prog_load p1 fentry", "poke bpf_raw_tracepoint_open l1 p1 foo1")
+        )
+        heard[factory] = [call.args[2] for call in listens.agreed.call_args_list]
+
+    assert {"POKE-1", "POKE-2"} == set(heard[fakes.Veils][-1]) < set(heard[fakes.Honest][-1])
 
 
 def test_a_divergence_reads_as_a_message() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from impl.linux.directory import Directory
+from impl.linux.guest.batch import Batch
+from impl.linux.probes.tracefs import ROOT
 from impl.linux.station import Station
 from impl.linux.system import Linux
 from properties.kernels.conformance import fixed_runs
@@ -11,7 +16,9 @@ from properties.lockstep.lockstep import Lockstep
 from properties.runs.corpus import FixedRun, fixed_run, interleaved
 from properties.systems.kernels import laboratory_of
 from spec.border import bordered
-from spec.operations import Poke, Task
+from spec.operations import Await, Poke, PokeStep
+from spec.outcomes import Ok, Pending
+from spec.seeds import parse_operation
 from spec.semantics import PRESETS, Semantics
 from spec.system import System
 from spec.worlds import World
@@ -51,24 +58,45 @@ def take(run: FixedRun, station: Station) -> int:
     return taken
 
 
-def has_tasks(run: FixedRun) -> bool:
-    """Whether tasks stand in it, and no operation stops, which is not asked of kernels."""
-    operations = {type(step.operation) for step in run.seed.steps}
-    return Task in operations and Poke not in operations
-
-
-NAMES = sorted({run.name for kernel in KERNELS for run in interleaved(PRESETS[kernel]) if has_tasks(run)})
+NAMES = sorted({run.name for kernel in KERNELS for run in interleaved(PRESETS[kernel])})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_tasks_see_is_what_the_seeds_say(station: Station, name: str) -> None:
-    """Every seed of tasks, with what it expects, where its world is a kernel's, and what the model says."""
+    """Every seed of tasks and pokes, with what it expects, where its world is a kernel's, and what the model says."""
     semantics = PRESETS[station.kernel.name]
     run = next((run for run in fixed_runs(semantics, laboratory_of(semantics)) if run.name == name), None)
     if run is None:
         pytest.skip(f"{name} is not of {semantics.name}")
 
     assert take(run, station) >= 6
+
+
+def test_an_operation_stands_between_two_writes_to_text(station: Station) -> None:
+    """The site has int3 at two stops and the new instruction at the third; who needs ftrace's lock waits meanwhile."""
+    semantics, guest = PRESETS[station.kernel.name], station.guest
+    run = Linux(station, station.world, semantics)
+    for line in ("ftrace_ops o1", "ftrace_set_filter_ip o1 foo1"):
+        assert Ok() == run.apply(parse_operation(line))
+    address, architecture = Directory.of(station).address("foo1"), station.kernel.architecture
+    place = (address, architecture.site_bytes)
+    at = architecture.decode_site(address, guest.read_memory([place])[0]).address - address
+    poke, seen = Poke(parse_operation("register_ftrace_function o1")), []
+    for operation in (poke, PokeStep(), PokeStep()):
+        assert Pending() == run.apply(operation)
+        seen.append(guest.read_memory([place])[0][at:])
+    batch = Batch()
+    other = batch.write_file(f"{ROOT}/set_ftrace_filter", b"foo1")
+    batch.in_thread(other, 63)
+    waits = batch.join(63, 50)
+    assert -errno.EINPROGRESS == guest.submit(batch)[waits].value
+
+    assert Ok() == run.apply(Await(poke))
+    assert [b"\xcc", b"\xcc", b"\xe8"] == [text[:1] for text in seen]
+    assert 1 == len({text[1:] for text in seen[1:]})
+    batch = Batch()
+    waits = batch.join(63, 5000)
+    assert guest.submit(batch)[waits].value > 0
 
 
 def test_a_freed_program_ends_the_kernel(station: Station) -> None:
@@ -87,6 +115,20 @@ def test_a_freed_program_ends_the_kernel(station: Station) -> None:
 
     assert [one.aspect for one in found] == ([] if semantics.programs_wait_for_tasks else ["crash"])
     assert take(run, station) == (len(run.seed.steps) if semantics.programs_wait_for_tasks else len(lines) - 1)
+
+
+def test_a_task_comes_to_a_program_while_it_is_detached(station: Station) -> None:
+    """DEFECT-17: 6.x is not asked to let one that comes to the old image at a stop of the detach stand there."""
+    semantics = PRESETS[station.kernel.name]
+    detach = "poke bpf_link_detach l1"
+    lines = (
+        *("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo1", "bpf_prog_load p3 fentry"),
+        *("bpf_raw_tracepoint_open l3 p3 foo1", "task t1 foo1 1", f"{detach} -> pending"),
+    )
+    rest = ("step t1 to=before:p3", f"await {detach} -> 0", *5 * ("grace_period rcu",), "finish t1")
+    run = fixed_run("freed", station.world, semantics, [*lines, *rest])
+
+    assert take(run, station) == (len(run.seed.steps) if semantics.programs_wait_for_tasks else len(lines))
 
 
 def test_an_image_is_freed_under_who_came_before(station: Station) -> None:

@@ -39,7 +39,7 @@ def answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
             return {"step": capabilities.step(system, wire.decode(Step, operation, "step"))}
         case {"finish": operation}:
             return {"finish": wire.encode(capabilities.finish(system, wire.decode(Finish, operation, "finish")))}
-        case {"console": True} | {"originals": True} | {"left_over": True}:
+        case {"console": True} | {"originals": True} | {"unseen": True} | {"left_over": True}:
             (name,) = request
             return {name: wire.encode(getattr(capabilities, name)(system))}
     return {"error": f"no such request: {', '.join(request)}"}

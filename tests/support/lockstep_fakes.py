@@ -22,7 +22,7 @@ from spec.operations import (
     Step,
     UnregisterFtraceFunction,
 )
-from spec.outcomes import Errno, Ok, Outcome
+from spec.outcomes import Errno, Ok, Outcome, Pending
 from spec.semantics import Semantics
 from spec.sites import Site
 from spec.traces import Trace
@@ -244,6 +244,27 @@ class LooksAtStacks(Looks):
         return dict.fromkeys(super().originals(), "stack")
 
 
+class Hides(Honest):
+    """Shows no site while an operation stops."""
+
+    stops = False
+
+    def apply(self, operation: Operation) -> Outcome:
+        outcome = super().apply(operation)
+        self.stops = outcome == Pending()
+        return outcome
+
+    def sites(self) -> Mapping[str, Site]:
+        return {} if self.stops else super().sites()
+
+
+class Veils(Hides):
+    """Says so."""
+
+    def unseen(self) -> str:
+        return "shows no site" if self.stops else ""
+
+
 class Tells(Honest):
     """Tells what its links are."""
 
@@ -288,7 +309,7 @@ class Leaks(Honest):
         return f"+{self._leaked} links" if self._leaked else ""
 
 
-class Capable(Declines, CountsImages, Talks, Shares, Fails, Looks, Tells, Reads, Leaks):
+class Capable(Declines, CountsImages, Talks, Shares, Fails, Looks, Veils, Tells, Reads, Leaks):
     """Has every capability."""
 
     name = "capable"

@@ -137,7 +137,8 @@ class Architecture:
     syscalls: numbers by name; a call that an older one could make too (open, mkdir, rmdir) has only its *at form.
 
     kernel_addresses: the lowest address that is the kernel's. page_bytes: of a page. site_offset: the most bytes from
-    a function's address to its site. site_bytes: so many from there on are enough for decode_site. decode_site: what a
+    a function's address to its site. site_bytes: so many from there on are enough for decode_site. trap: stands first
+    where an instruction is being exchanged. decode_site: what a
     function at an address has at its site, by its first bytes; BadInputError if that is no site. read_image: the
     instructions of an image at an address, the last included; BadInputError if there is none in these bytes.
     read_flow: all instructions of the code at an address. mutate: every change of every instruction of the code at an
@@ -170,6 +171,7 @@ class Architecture:
     page_bytes: int
     site_offset: int
     site_bytes: int
+    trap: bytes
     decode_site: Callable[[int, bytes], SiteCode]
     read_image: Callable[[int, bytes], Iterator[ImageInstruction]]
     read_flow: Callable[[int, bytes], Iterator[FlowInstruction]]

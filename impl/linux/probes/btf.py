@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 
@@ -179,14 +179,19 @@ class Btf:
 
     def member_offset(self, struct_name: str, member: str) -> int:
         """The offset in bytes of a member of a struct; BadInputError if there is none such."""
+        for offsets in (members for _, members in self.structs(struct_name) if member in members):
+            return offsets[member]
+        raise BadInputError(f"this kernel has no member {member} in its struct {struct_name}")
+
+    def structs(self, struct_name: str) -> Iterator[tuple[int, Mapping[str, int]]]:
+        """Each struct of a name: its size, and the offset of each member, in bytes."""
         for number in range(self._first_id, self.end_of_ids):
-            kind, name, _ = self._read_type(number)
+            kind, name, size = self._read_type(number)
             if kind == BtfKind.STRUCT and name == struct_name:
                 words, at = self.place(number)
-                for place in range(at + TYPE_WORDS, at + TYPE_WORDS + 3 * (words[at + 1] & 0xFFFF), 3):
-                    if self.name(words[place]) == member:
-                        return (words[place + 2] & 0xFFFFFF) // BITS_PER_BYTE
-        raise BadInputError(f"this kernel has no member {member} in its struct {struct_name}")
+                places = range(at + TYPE_WORDS, at + TYPE_WORDS + 3 * (words[at + 1] & 0xFFFF), 3)
+                bits = {self.name(words[place]): words[place + 2] & 0xFFFFFF for place in places}
+                yield size, {name: offset // BITS_PER_BYTE for name, offset in bits.items()}
 
     def _read_signature(self, target: int) -> tuple[list[int], int]:
         """The types of a FUNC_PROTO's arguments, and of its return value; 0 is void, and as the last argument `...`."""

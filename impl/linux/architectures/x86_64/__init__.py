@@ -56,6 +56,7 @@ X86_64 = Architecture(
     page_bytes=4096,
     site_offset=code.ENDBR_BYTES,
     site_bytes=code.ENDBR_BYTES + code.CALL_BYTES,
+    trap=code.TRAP,
     decode_site=code.decode_site,
     read_image=code.read_image,
     read_flow=code.read_flow,

@@ -14,12 +14,13 @@ import capstone  # type: ignore[import-untyped]
 from impl.linux.architectures import Flow, FlowInstruction, ImageInstruction, Meaning, SiteCode
 from spec.errors import BadInputError
 
-__all__ = ["CALL_BYTES", "ENDBR_BYTES", "decode_site", "read_flow", "read_image"]
+__all__ = ["CALL_BYTES", "ENDBR_BYTES", "TRAP", "decode_site", "read_flow", "read_image"]
 
 ENDBR_BYTES, CALL_BYTES, OR_BYTES = 4, 5, 7
 # endbr64, and the nops that gen_endbr_poison() puts in its place where no indirect call comes; the last is 7.3's
 ENDBR = (bytes.fromhex("f30f1efa"), bytes.fromhex("660f1f00"), bytes.fromhex("0f1f40d6"))
 NOP5 = bytes.fromhex("0f1f440000")
+TRAP = b"\xcc"
 CALLS = {0xE8: "call", 0xE9: "jmp"}
 
 DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)

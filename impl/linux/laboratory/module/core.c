@@ -76,6 +76,7 @@ static const struct {
 	{ massattach_park_wait, 2, true },
 	{ massattach_park_look, 0, true },
 	{ massattach_grace_period, 1, true },
+	{ massattach_park_thread, 1, true },
 };
 
 struct header {

@@ -74,7 +74,7 @@ massattach_verb massattach_hash_add, massattach_hash_del, massattach_hash_mod;
 massattach_verb massattach_livepatch, massattach_unlivepatch;
 massattach_verb massattach_call, massattach_hold, massattach_settle;
 massattach_verb massattach_park_begin, massattach_park_call, massattach_park_step, massattach_park_wait,
-	massattach_park_look, massattach_grace_period;
+	massattach_park_look, massattach_park_thread, massattach_grace_period;
 
 int massattach_livepatch_init(void);
 int massattach_calls_init(void);

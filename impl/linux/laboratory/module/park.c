@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 /*
- * Tasks that stand at a chosen instruction of a call.
+ * Tasks that stand at a chosen instruction of a call, and one that does while it patches text.
  *
  * points_SRCARCH.c stops the task there, and park_SRCARCH.S calls massattach_park_stay(), in which it spins, so that it may
  * be preempted and has not left in the eyes of RCU tasks, or sleeps.
@@ -9,6 +9,7 @@
 #include <linux/minmax.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
+#include <linux/sched/task.h>
 #include <linux/string.h>
 #include <linux/wait.h>
 
@@ -19,9 +20,13 @@
 
 enum state { RUNNING, PARKED, DONE };
 
-/* base: the stack pointer at the site of the task's own call. passed: the point that it stands at and will go through. */
+/*
+ * base: the stack pointer at the site of the task's own call. passed: the point that it stands at and will go through.
+ * leader: the slot is for the first thread of its group that comes to a point, wherever it was called from; NULL if it is
+ * for a call.
+ */
 struct park {
-	struct task_struct *task;
+	struct task_struct *task, *leader;
 	enum state state;
 	bool sleeps, leaves;
 	u64 at, base, passed;
@@ -53,6 +58,19 @@ static bool wants(const struct park *park, u64 address)
 	return false;
 }
 
+/* Called where a trap is handled. The task may end before anybody looks at it again. */
+static struct park *adopt(u64 address)
+{
+	int i;
+
+	for (i = 0; i < TASKS; i++)
+		if (!parks[i].task && parks[i].leader == current->group_leader && wants(&parks[i], address)) {
+			parks[i].task = get_task_struct(current);
+			return &parks[i];
+		}
+	return NULL;
+}
+
 static void arm(struct park *park, const u64 *points, u32 count)
 {
 	memset(park->points, 0, sizeof(park->points));
@@ -76,11 +94,11 @@ bool massattach_park_wants(u64 address)
  */
 bool massattach_park_stops(u64 address, u64 stack, u64 frame)
 {
-	struct park *park = own();
+	struct park *park = own() ?: adopt(address);
 
 	if (!park || !wants(park, address))
 		return false;
-	if (park->base && stack < park->base - 16 && (frame < park->base - 16 || frame > park->base))
+	if (park->base && !park->leader && stack < park->base - 16 && (frame < park->base - 16 || frame > park->base))
 		return false;
 	if (park->passed == address) {
 		park->passed = 0;
@@ -178,6 +196,30 @@ long massattach_park_step(const struct massattach_command *command)
 	WRITE_ONCE(park->leaves, true);
 	wake_up_all(&leave);
 	return stand_by(command->words[0] % TASKS, command->words[1]);
+}
+
+/*
+ * Words: slot, addresses: of the threads of the writer's process the next one that comes to one of them sleeps there; one
+ * that sleeps goes on to the next of them, or without them to its end. Nobody waits.
+ */
+long massattach_park_thread(const struct massattach_command *command)
+{
+	struct park *park = &parks[command->words[0] % TASKS];
+	bool stands = READ_ONCE(park->state) == PARKED;
+
+	if (!stands) {
+		if (park->task)
+			put_task_struct(park->task);
+		memset(park, 0, sizeof(*park));
+		park->leader = current->group_leader;
+		park->sleeps = true;
+	}
+	arm(park, command->words + 1, command->count - 1);
+	park->passed = wants(park, park->at) ? park->at : 0;
+	WRITE_ONCE(park->state, RUNNING);
+	WRITE_ONCE(park->leaves, true);
+	wake_up_all(&leave);
+	return 0;
 }
 
 /* Writes a record for each slot: where its task stands, its state, how deep it is in RCU, whether RCU tasks waits for it. */
