@@ -48,6 +48,7 @@ class OpsRecord:
     enabled: bool = False
     func: bool = False
     direct: bool = False
+    save_regs: bool = False
 
     @property
     def filter(self) -> tuple[str, ...]:

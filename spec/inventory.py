@@ -484,7 +484,7 @@ def _without_sites(record: Hashed, gone: Mapping[str, str]) -> Hashed:
 
 _HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventory]] = {
     op.FtraceOps: lambda s, o, _: s.changed(
-        ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify)}, declared=s.declared + 1
+        ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify, save_regs=o.save_regs)}, declared=s.declared + 1
     ),
     op.FtraceSetFilterIp: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
     op.FtraceSetFilterIps: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),

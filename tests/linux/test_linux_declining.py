@@ -14,6 +14,7 @@ from impl.linux.declining import (
     GIVEN_BACK,
     HALF_STARTED,
     MEETS_GONE,
+    REGS_LEFT,
     TAKEN_OUT,
     UNFOUND,
     UNLOCKED,
@@ -84,6 +85,25 @@ def test_fprobes_at_returns_do_not_join_a_user_without_a_filter(
     asked.directory.station = cast("Any", SimpleNamespace(graph=graph))
 
     assert declined == (ALONE in asked.reason(parse_operation("bpf_link_create l1 p1 foo1")))
+
+
+@pytest.mark.parametrize(
+    ("semantics", "flag", "filtered", "declined"),
+    [
+        ("linux-6.1", "save_regs", False, REGS_LEFT),
+        ("linux-6.1", "save_regs", True, ""),
+        ("linux-6.1", "", False, ""),
+        ("linux-6.12", "save_regs", False, ""),
+    ],
+)
+def test_a_notrace_hash_that_gives_regs_to_everything_stays_as_it_is(
+    semantics: str, flag: str, declined: str, *, filtered: bool
+) -> None:
+    """The world has but few of the functions of a kernel at which it is asked again (SITE-6)."""
+    filters = ("ftrace_set_filter_ip o1 foo2",) if filtered else ()
+    asked = decliner(f"ftrace_ops o1 {flag}".strip(), *filters, "register_ftrace_function o1", semantics=semantics)
+
+    assert declined == asked.reason(parse_operation("ftrace_set_notrace o1 foo1"))
 
 
 @pytest.mark.parametrize(("hooks", "declined"), [((), True), (("bpf_lsm_quotactl",), False)])
