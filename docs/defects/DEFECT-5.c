@@ -71,6 +71,7 @@ enum {
 	COMMAND_PARK_WAIT,
 	COMMAND_PARK_LOOK,
 	COMMAND_GRACE_PERIOD,
+	COMMAND_PARK_THREAD,
 };
 
 /* Who has functions: the kernel, and modules. `fmodret` are those that fmod_ret programs may attach to. */

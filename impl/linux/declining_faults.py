@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from impl.linux.allocations import Allocations
 from impl.linux.run import RunState
@@ -12,6 +13,19 @@ from spec.globs import without_bang
 from spec.operations import Operation
 
 __all__ = ["FaultDecliner"]
+
+
+ALWAYS: Final[Mapping[type[Operation], tuple[str, ...]]] = {
+    op.InitModule: ("DEFECT-38", "DEFECT-43"),
+    op.DeleteModule: ("DEFECT-34",),
+    op.UnregisterFtraceGraph: ("DEFECT-25",),
+    op.RegisterFtraceGraph: ("DEFECT-26", "DEFECT-30"),
+    op.SetFtraceFilter: ("DEFECT-29",),
+    op.SetFtraceNotrace: ("DEFECT-29",),
+    op.SetGraphFunction: ("DEFECT-46",),
+    op.SetGraphNotrace: ("DEFECT-46",),
+}
+"""Defects that an operation may show whatever there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +59,9 @@ class FaultDecliner:
                 yield "DEFECT-35"
             case op.BpfLinkCreate(_, name) if self._is_at_returns(name):
                 yield "DEFECT-36"
-            case op.InitModule():
-                yield from ("DEFECT-38", "DEFECT-43")
-            case op.DeleteModule():
-                yield "DEFECT-34"
-            case op.UnregisterFtraceGraph():
-                yield "DEFECT-25"
-            case op.RegisterFtraceGraph():
-                yield from ("DEFECT-26", "DEFECT-30")
             case op.FtraceSetFilter(_, glob) | op.FtraceSetNotrace(_, glob) if not without_bang(glob)[1]:
                 yield "DEFECT-28"
-            case op.SetFtraceFilter() | op.SetFtraceNotrace():
-                yield "DEFECT-29"
+        yield from ALWAYS.get(type(operation), ())
 
     def _is_at_returns(self, name: str) -> bool:
         program = self.run.inventory.programs.get(name)

@@ -263,6 +263,7 @@ KNOWN: Mapping[str, KnownDefect] = {
         "set_graph_function shows functions twice, and others not at all",
         'b9b0c831bed2 ("ftrace: Convert graph filter to use hash tables"), by its subject.',
     ),
+    "DEFECT-46": KnownDefect("set_graph_function takes what it had memory for, or nothing, and answers 0"),
 }
 
 

@@ -62,6 +62,12 @@ KNOWN: Final[tuple[KnownFinding, ...]] = (
     KnownFinding("DEFECT-43", "init_module ", r"diverges in outcome [\s\S]* says:\s+-EINVAL\b", NO_CHAIN),
     KnownFinding("DEFECT-34", "delete_module ", r"WARNING: .*\bfprobe_module_callback\+"),
     KnownFinding(
+        "DEFECT-46",
+        r"set_graph_(function|notrace) ",
+        r"diverges in trace at step \d+: call ",
+        r"\bftrace_graph_(set_hash|release)\b",
+    ),
+    KnownFinding(
         "DEFECT-29", r"set_ftrace_(filter|notrace) ", r"diverges in (sites|file) at step \d+: set_ftrace_", HASHES
     ),
 )

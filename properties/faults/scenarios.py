@@ -69,7 +69,7 @@ SCENARIOS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (_USERS, "unregister_ftrace_graph g2"),
     (_USERS[:1], "set_ftrace_filter g1 foo2"),
     (_USERS[:1], "set_ftrace_notrace g1 foo2"),
-    (_USERS[:1], "set_graph_function g1 foo1"),
+    (("register_ftrace_graph g1 filter=foo*",), "set_graph_function g1 foo1"),
     (_USERS[:1], "set_graph_notrace g1 foo1"),
     (_PLAIN, "ftrace_enabled 0"),
     ((*_PLAIN, "ftrace_enabled 0"), "ftrace_enabled 1"),

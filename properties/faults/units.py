@@ -20,7 +20,7 @@ from properties.lockstep.lockstep import Lockstep
 from properties.mutants.subject import Subject
 from properties.systems.kernels import like_a_kernel
 from spec.border import bordered
-from spec.operations import Call
+from spec.operations import Call, SetGraphFunction, SetGraphNotrace
 from spec.seeds import Seed, Step, parse_operation, print_seed
 from spec.semantics import Semantics
 from spec.system import System
@@ -28,6 +28,7 @@ from spec.worlds import World, synthetic
 
 __all__ = ["Faulted", "FaultsUnit", "Tried"]
 
+SHOWN_BY_CALLS: Final = (SetGraphFunction, SetGraphNotrace)
 TOLD: Final = 6000
 """Characters of a finding that are kept."""
 
@@ -143,8 +144,12 @@ class _Trial:
         return self._go_on(lockstep)
 
     def _go_on(self, lockstep: Lockstep) -> tuple[Divergence, ...]:
-        """The next operations behave: the same one again, which may now be refused, and calls."""
-        for operation in map(parse_operation, (self._scenario.line, *AFTER)):
+        """The next operations behave: the same one again, which may now be refused, and calls.
+
+        They come before that, too, where they alone show what the operation has done.
+        """
+        before = AFTER if isinstance(self._scenario.operation, SHOWN_BY_CALLS) else ()
+        for operation in map(parse_operation, (*before, self._scenario.line, *AFTER)):
             unsafe = isinstance(operation, Call) and not lockstep.inventory.may_call(operation.function)
             if unsafe or lockstep.declined(operation):
                 continue

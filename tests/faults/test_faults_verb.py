@@ -123,11 +123,15 @@ REBUILT = "add_first_hash.constprop.0 < rebuild_hashes < ftrace_hash_move_and_up
         ("set_ftrace_notrace g1 foo2", "file", REBUILT, "DEFECT-29"),
         ("set_ftrace_filter g1 foo2", "sites", "alloc_ftrace_hash < ftrace_regex_open", ""),
         ("set_ftrace_filter g1 foo2", "leak", PUT, ""),
+        ("set_graph_function g1 foo1", "trace", "ftrace_graph_set_hash < ftrace_graph_write < vfs_write", "DEFECT-46"),
+        ("set_graph_notrace g1 foo1", "trace", "__ftrace_hash_move < ftrace_graph_release < __fput", "DEFECT-46"),
+        ("set_graph_notrace g1 foo1", "trace", "alloc_ftrace_hash < __ftrace_graph_open.part.0", ""),
     ],
 )
 def test_a_filter_without_memory_is_known(line: str, aspect: str, where: str, defect: str) -> None:
     """By what the call has left, and by the functions that lost the error, and nothing else of it."""
-    told = f"bzImage diverges in {aspect} at step 5: {line}\n  the model says: foo1 nop"
+    step = "call foo1 1" if aspect == "trace" else line
+    told = f"bzImage diverges in {aspect} at step 5: {step}\n  the model says: foo1 nop"
 
     assert defect == defect_of(line, told, where)
 

@@ -226,6 +226,7 @@ def test_nothing_is_attached_by_an_ops_at_which_ftrace_died(
         (("ftrace_ops o1",), "ftrace_set_filter o1 foo*", "DEFECT-28"),
         (("ftrace_ops o1",), "ftrace_set_notrace o1 !foo*", ""),
         (("register_ftrace_graph g1 filter=foo1",), "set_ftrace_filter g1 foo2", "DEFECT-29"),
+        (("register_ftrace_graph g1 filter=foo1",), "set_graph_notrace g1 foo1", "DEFECT-46"),
         ((), ENTRY, ""),
     ],
 )
