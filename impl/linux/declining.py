@@ -50,6 +50,8 @@ GIVEN_BACK = "gives the filter of a direct ops back also where it answers -ENODE
 
 TAKEN_OUT = "warns, and takes the entry of a site out of its table that ftrace, once dead, keeps (DEFECT-37)"
 
+DIES_REFUSING = "answers -ENODEV, not 0, where ftrace dies as the last direct call of the single API leaves (SYSCTL-5)"
+
 COUNTED = "goes on counting the ops at whose start ftrace died, and then exchanges an entry that it no longer shows"
 
 REGS_LEFT = "gives R, by a change of this notrace hash, to functions beyond the world, and warns later (SITE-6)"
@@ -191,7 +193,9 @@ class Decliner:
         return GIVEN_BACK if self._dead and operation.free else ""
 
     def _end_single(self, _operation: op.UnregisterFtraceDirect) -> str:
-        return TAKEN_OUT if self._dead else ""
+        if self._dead:
+            return TAKEN_OUT
+        return DIES_REFUSING if self._inventory.was_off else ""
 
     def _modify_single(self, _operation: op.ModifyFtraceDirect) -> str:
         return COUNTED if self._dead else ""

@@ -10,6 +10,7 @@ import pytest
 
 from impl.linux.declining import (
     COUNTED,
+    DIES_REFUSING,
     EVERYTHING,
     GIVEN_BACK,
     HALF_STARTED,
@@ -104,6 +105,15 @@ def test_a_notrace_hash_that_gives_regs_to_everything_stays_as_it_is(
     asked = decliner(f"ftrace_ops o1 {flag}".strip(), *filters, "register_ftrace_function o1", semantics=semantics)
 
     assert declined == asked.reason(parse_operation("ftrace_set_notrace o1 foo1"))
+
+
+@pytest.mark.parametrize(("off", "declined"), [(False, ""), (True, DIES_REFUSING)])
+def test_a_direct_call_does_not_end_where_ftrace_may_die_of_it(declined: str, *, off: bool) -> None:
+    """R may have stayed at a site while kernel.ftrace_enabled was 0, by which ftrace_shutdown() kills ftrace."""
+    turned = ("ftrace_enabled 0", "ftrace_enabled 1") if off else ()
+    asked = decliner(*turned, "register_ftrace_direct foo2 T1", semantics="linux-6.1")
+
+    assert declined == asked.reason(parse_operation("unregister_ftrace_direct foo2 T1"))
 
 
 @pytest.mark.parametrize(("hooks", "declined"), [((), True), (("bpf_lsm_quotactl",), False)])
