@@ -11,7 +11,8 @@ from spec.semantics import PRESETS, Semantics
 from spec.system import System
 from spec.worlds import World, synthetic
 
-OPERATIONS = 400
+MOST_OPERATIONS = 4_000
+ENDS = {op.BpfLinkDetach, op.UnregisterFtraceGraph}
 
 
 class FailsNth:
@@ -44,9 +45,9 @@ def test_what_serves_several_functions_ends_without_memory() -> None:
     def make(world: World, semantics: Semantics) -> System:
         return Short(per_function(world, semantics))  # type: ignore[return-value]
 
-    search = Search(synthetic(), PRESETS["linux-7.3"], [make], 1, operations=OPERATIONS)
-    while search.tally.steps < OPERATIONS:
+    search = Search(synthetic(), PRESETS["linux-7.3"], [make], 1, operations=MOST_OPERATIONS)
+    while search.tally.steps < MOST_OPERATIONS and not set(Short.met) >= ENDS:
         assert search.round(float("inf"), 1.0) is None
 
-    assert {op.BpfLinkDetach, op.UnregisterFtraceGraph} <= set(Short.met)
-    assert len(Short.met) > OPERATIONS / 80
+    assert set(Short.met) >= ENDS
+    assert len(Short.met) > search.tally.steps / 80

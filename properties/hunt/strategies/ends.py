@@ -23,7 +23,10 @@ __all__ = ["beginning_and_end", "direct_calls"]
 
 
 def beginning_and_end(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
-    """A link of several functions, or two users of the graph tracer; its end is last. Nothing if no name is left."""
+    """A link of several functions, or two users of the graph tracer; its end is last. Nothing if no name is left.
+
+    Of the users it may be the beginning of the second one, which changes what the first one began.
+    """
     functions = a_function(draw, at), a_function(draw, at)
     return _link(draw, at, functions) if at.batch and draw(st.booleans()) else _users(draw, at, functions)
 
@@ -40,7 +43,8 @@ def _users(draw: DrawFn, at: Setting, functions: tuple[str, ...]) -> tuple[op.Op
     if len(users) < len(functions) or op.RegisterFtraceGraph not in at.supports:
         return ()
     begun = (op.RegisterFtraceGraph(user, filter=function) for user, function in zip(users, functions, strict=True))
-    return (*begun, op.UnregisterFtraceGraph(pick(draw, users)))
+    ends = () if draw(st.booleans()) else (op.UnregisterFtraceGraph(pick(draw, users)),)
+    return (*begun, *ends)
 
 
 def direct_calls(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
