@@ -448,6 +448,8 @@ class Decliner:
         home = self.directory.home_of_link(self._inventory, operation)
         if home not in {None, CORE} and home not in self._inventory.modules:
             return "has no BTF of a module that is not loaded"
+        if program.calls is not None and self._is_elsewhere(operation.prog, home):
+            return "has this program once for each BTF, so that one does not meet itself in the function that it calls"
         functions = self.directory.functions_of_link(self._inventory, operation)
         if any(self._means_something(function, home) for function in functions):
             return "makes links over these two BTFs only where ids of one mean nothing in the other"
@@ -458,6 +460,12 @@ class Decliner:
         returns = program is not None and program.kind == "kretprobe" and self._inventory.semantics.fprobes_shared
         alone = any(map(self.directory.station.graph.is_unfiltered, self._inventory.graph_users))
         return f"cannot register the user of fprobes at returns: {ALONE}" if returns and alone else ""
+
+    def _is_elsewhere(self, prog: str, home: str | None) -> bool:
+        """Whether a program is linked over another BTF than this one."""
+        linked = (name for link in self._inventory.links.values() if link.prog == prog for name in link.functions)
+        found = map(self.directory.station.world.find, linked)
+        return any(self.directory.home(function) != home for function in found if function is not None)
 
     def _means_something(self, function: Function, home: str | None) -> bool:
         """Whether the kernel finds in the BTF of `home` what the world has not, by the id of a function (LINK-17).

@@ -116,6 +116,17 @@ def test_a_direct_call_does_not_end_where_ftrace_may_die_of_it(declined: str, *,
     assert declined == asked.reason(parse_operation("unregister_ftrace_direct foo2 T1"))
 
 
+@pytest.mark.parametrize(
+    ("first", "calls", "declined"), [("bar1", " calls=foo1", True), ("foo2", " calls=foo1", False), ("bar1", "", False)]
+)
+def test_a_program_that_calls_is_linked_over_one_btf(first: str, calls: str, *, declined: bool) -> None:
+    """A program is loaded for each BTF, and then meets another one where it would meet itself (TRACE-3)."""
+    asked = decliner(f"bpf_prog_load p1 fentry multi{calls}", f"bpf_link_create l1 p1 {first}")
+    asked.directory.home = lambda function: function.module  # type: ignore[method-assign]
+
+    assert declined == ("once for each BTF" in asked.reason(parse_operation("bpf_link_create l2 p1 foo1")))
+
+
 @pytest.mark.parametrize(("hooks", "declined"), [((), True), (("bpf_lsm_quotactl",), False)])
 def test_a_kernel_without_hooks_is_given_no_programs_for_them(hooks: tuple[str, ...], *, declined: bool) -> None:
     """CONFIG_BPF_LSM makes them, whose functions BTF names."""
