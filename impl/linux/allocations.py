@@ -62,7 +62,7 @@ class Carriers(Protocol):
         """Have a batch carried out whose entry is for a thread."""
 
     def wait(self, thread: AgentThread, /) -> int | None:
-        """What a thread answers; None if it does not answer yet."""
+        """Wait for the answer of a thread; None if it does not answer yet."""
 
 
 def open_fail_nth(guest: Guest) -> int | None:

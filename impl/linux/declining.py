@@ -54,7 +54,7 @@ DIES_REFUSING = "answers -ENODEV, not 0, where ftrace dies as the last direct ca
 
 COUNTED = "goes on counting the ops at whose start ftrace died, and then exchanges an entry that it no longer shows"
 
-REGS_LEFT = "gives R, by a change of this notrace hash, to functions beyond the world, and warns later (SITE-6)"
+REGS_GIVEN = "gives R, by a change of this notrace hash, to functions beyond the world, and warns later (SITE-6)"
 
 MEETS_GONE = "makes the handshake of IPMODIFY users also for addresses of functions that have gone (DEFECT-11)"
 
@@ -232,7 +232,7 @@ class Decliner:
         if record is None or not record.enabled or record.filter_hash or record.direct:
             return ""
         if record.save_regs and not self._inventory.semantics.notrace_leaves_regs:
-            return REGS_LEFT
+            return REGS_GIVEN
         match, foreign = matcher(pattern), self.directory.station.foreign
         loud = any(map(match, foreign)) if removes else operation.reset and not all(map(match, foreign))
         return EVERYTHING if loud else ""

@@ -1,4 +1,4 @@
-"""What a kernel is not asked to stop in, or at a stop, while it patches text; each has its reason here."""
+"""A kernel does not stop in some operations, or take others at a stop, while it patches text: the reasons."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Observer:
         return self._entries_of.get(function, 0)
 
     def entry_behind(self, site: SiteCode) -> int:
-        """What a site leads to directly that consists of this instruction now, as the kernel's own table has it."""
+        """A site that consists of this instruction leads to this address, by the kernel's own table; 0 for none."""
         if site.target is None:
             return 0
         table = self._read_direct_functions()

@@ -47,7 +47,7 @@ class Stops:
 
     @cached_property
     def points(self) -> tuple[int, ...]:
-        """Where the kernel stands behind each synchronisation; none if that is not known."""
+        """The addresses at which the kernel stands behind each synchronisation; none if that is not known."""
         return find_stops(self.directory.station.guest, self.directory.station.symbols)
 
     def begin(self, batch: Batch) -> None:
@@ -64,7 +64,7 @@ class Stops:
         return thread
 
     def wait(self, thread: AgentThread) -> int | None:
-        """What the thread answers; None if it has come to a stop, or a task holds it up."""
+        """Wait for the thread's answer; None if it has come to a stop, or a task holds it up."""
         while True:
             value = self.threads.wait(thread)
             if value is not None:
@@ -91,7 +91,7 @@ class Stops:
         return value
 
     def site(self, function: str) -> SiteCode:
-        """What a processor does now that comes to the site of a function."""
+        """The instruction by which a processor goes on now that comes to the site of a function."""
         architecture, address = self.directory.station.kernel.architecture, self.directory.address(function)
         (text,) = self.directory.station.guest.read_memory([(address, architecture.site_bytes)])
         code = bytearray(text)

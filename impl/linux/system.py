@@ -161,7 +161,7 @@ class Linux:
         return UNSEEN if self._tasks.stopped else ""
 
     def _entry(self, function: str) -> int:
-        """What the site of a function leads to directly, also while it is being patched."""
+        """The site of a function leads to this address directly, also while it is being patched."""
         if self._tasks.stopped:
             return self._observer.entry_behind(self._tasks.stops.site(function))
         return self._observer.entry(function)

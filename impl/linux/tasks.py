@@ -197,7 +197,7 @@ class TaskThreads:
         return Pending() if self._pending else outcome
 
     def wait(self, leads: Callable[[AgentThread], int | None]) -> Outcome:
-        """What the operation that was held up has answered; Pending if it still is.
+        """Answer for the operation that was held up; Pending if it still is.
 
         leads: lets one go on that has stopped.
         """

@@ -15,7 +15,7 @@ from impl.linux.declining import (
     GIVEN_BACK,
     HALF_STARTED,
     MEETS_GONE,
-    REGS_LEFT,
+    REGS_GIVEN,
     TAKEN_OUT,
     UNFOUND,
     UNLOCKED,
@@ -91,7 +91,7 @@ def test_fprobes_at_returns_do_not_join_a_user_without_a_filter(
 @pytest.mark.parametrize(
     ("semantics", "flag", "filtered", "declined"),
     [
-        ("linux-6.1", "save_regs", False, REGS_LEFT),
+        ("linux-6.1", "save_regs", False, REGS_GIVEN),
         ("linux-6.1", "save_regs", True, ""),
         ("linux-6.1", "", False, ""),
         ("linux-6.12", "save_regs", False, ""),

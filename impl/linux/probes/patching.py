@@ -1,4 +1,4 @@
-"""Where a kernel stands between two writes to its text, and what it is about to write there (POKE-1).
+"""The places between two writes to a kernel's text, and the instructions that it is about to write (POKE-1).
 
 Source: text_poke_bp_batch() and struct bp_patching_desc of alternative.c in 6.1 and 6.12; in 7.3 its
 smp_text_poke_batch_finish() and struct smp_text_poke_array, which holds the patches itself.
@@ -24,7 +24,7 @@ PHASES: Final = 3
 
 WRITERS: Final = ("smp_text_poke_batch_finish", "text_poke_bp_batch")
 SYNCHRONISING: Final = ("smp_text_poke_sync_each_cpu", "text_poke_sync", "on_each_cpu_cond_mask")
-"""What a writer calls, or has inlined as far as the call of the last one."""
+"""A writer calls one of these, or has inlined it as far as the call of the last one."""
 
 VECTORS: Final = ("text_poke_array", "bp_desc")
 
@@ -80,7 +80,7 @@ class PatchReader:
     vmlinux: Btf
 
     def read(self) -> tuple[TextPatch, ...]:
-        """What is being patched."""
+        """Read the instructions that are being exchanged."""
         found = tuple(self._read_patches())
         places = [(address, len(new)) for address, _, new in found]
         texts = self.guest.read_memory(places)
@@ -90,7 +90,7 @@ class PatchReader:
         )
 
     def _read_patches(self) -> Iterator[tuple[int, int, bytes]]:
-        """Where each is, the first byte that stood there, and what is to stand there."""
+        """The address of each, the first byte that stood there, and the bytes that are to stand there."""
         layout = _find_layout(self.vmlinux)
         at = self.symbols.address(layout.symbol)
         count, vector = self._word(at + layout.holder["nr_entries"], 4), at + layout.holder["vec"]
