@@ -332,6 +332,19 @@ foo2[ graph>b graph>c body <graph:b <graph:c =2 ] <graph:b =3""",
         call narrow -1 2 3 2 -> body:patched =1005""",
 }
 OLD_LINES = {
+    "DIRECT-5, after ftrace has died": """
+        ftrace_ops o1 -> 0
+        ftrace_set_filter_ip o1 foo1 -> 0
+        register_ftrace_direct foo1 T1 -> 0
+        register_ftrace_direct foo3 T1 -> 0
+        register_ftrace_function o1 -> 0
+        ftrace_ops o2 -> 0
+        ftrace_set_filter_ip o2 foo2 -> 0
+        fail patch -> 0
+        register_ftrace_function o2 -> -ENODEV WARN
+        modify_ftrace_direct foo1 T1 T2 -> 0
+        modify_ftrace_direct foo3 T1 T2 -> -ENODEV
+    """,
     "DIRECT-4, DIRECT-13 waits": """
         register_ftrace_direct foo1 T1 -> 0
         register_ftrace_direct foo2 T1 -> 0
