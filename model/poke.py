@@ -12,13 +12,12 @@ from model.sites import covering, t_show
 from model.state import Pass, State
 from spec.costs import POKE_BATCH
 
-__all__ = ["count_passes", "ftrace_run_update_code", "modified", "poke", "replaced"]
+__all__ = ["count_passes", "differs", "ftrace_run_update_code", "modified", "poke", "replaced"]
 
 
 def replaced(old: State, new: State, functions: Iterable[str]) -> State:
     """COST-2 (ftrace_replace_code): one pass over those of the sites whose instruction the new state changes."""
-    changed = frozenset(name for name in functions if _read_instruction(old, name) != _read_instruction(new, name))
-    return _with_pass(new, Pass(changed))
+    return _with_pass(new, Pass(frozenset(name for name in functions if differs(old, new, name))))
 
 
 def modified(state: State, functions: Iterable[str]) -> State:
@@ -58,12 +57,17 @@ def count_passes(state: State) -> State:
     sites = sum(one.times * len(one.sites) for one in state.passes)
     cost = state.cost
     cost = replace(cost, poke_rounds=cost.poke_rounds + rounds, sites_patched=cost.sites_patched + sites)
-    return replace(state, passes=(), cost=cost)
+    return replace(state, passes=(), patched=state.passes, cost=cost)
 
 
 def _with_pass(state: State, one: Pass) -> State:
     cite("COST-2")
     return replace(state, passes=(*state.passes, one)) if one.sites else state
+
+
+def differs(old: State, new: State, function: str) -> bool:
+    """Whether the instruction of a site becomes another one."""
+    return _read_instruction(old, function) != _read_instruction(new, function)
 
 
 def _read_instruction(state: State, function: str) -> str:

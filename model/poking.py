@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 
+from model.poke import differs
 from model.rules import cite
-from model.sites import covering, has_direct_ops, t_show
+from model.sites import covering, has_direct_ops
 from model.state import State
 from spec.costs import POKE_BATCH
 from spec.operations import Operation
@@ -76,11 +77,11 @@ class Poker:
 
 def _list_stops(before: State, after: State) -> Iterator[Names]:
     """POKE-1 to POKE-3: for each stop the functions whose calls do as before it."""
-    place = {function.name: number for number, function in enumerate(after.world.functions)}
-    patched = sorted((name for name in place if _differs(before, after, name)), key=place.__getitem__)
-    changed = [name for name in patched if _is_direct(before, name) and _is_direct(after, name)]
-    single = [name for name in patched if name not in changed]
-    late = frozenset(name for name in place if _changes_entry(before, after, name))
+    differing = [name for name in after.world.by_name if differs(before, after, name)]
+    written = frozenset(differing).union(*(one.sites for one in after.patched if one.times > 1))
+    single = [name for name in differing if not _stays_direct(before, after, name)]
+    changed = [name for name in after.world.by_name if name in written and _stays_direct(before, after, name)]
+    late = frozenset(name for name in after.world.by_name if _changes_entry(before, after, name))
     if late:
         cite("POKE-3")
     yield from _stop_in(single, lambda left: late.union(name for name in left if len(covering(before, name)) <= 1))
@@ -94,15 +95,9 @@ def _stop_in(sites: list[str], former: Callable[[list[str]], Names]) -> Iterator
         yield from [former(sites[start + POKE_BATCH :])] * PHASES
 
 
-def _differs(before: State, after: State, function: str) -> bool:
-    """Whether the instruction of a site becomes another one."""
-    old, new = t_show(before, function), t_show(after, function)
-    return (old and old.target) != (new and new.target)
-
-
-def _is_direct(state: State, function: str) -> bool:
-    """Whether the instruction of a site goes to its direct entry."""
-    return len(covering(state, function)) == 1 and has_direct_ops(state, function)
+def _stays_direct(before: State, after: State, function: str) -> bool:
+    """Whether the instruction of a site goes to its direct entry, before and after."""
+    return all(len(covering(state, function)) == 1 and has_direct_ops(state, function) for state in (before, after))
 
 
 def _changes_entry(before: State, after: State, function: str) -> bool:

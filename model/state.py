@@ -200,7 +200,7 @@ class Pass:
     times: int = 1
 
 
-UNCOUNTED = frozenset({"world", "semantics", "cost", "former"})
+UNCOUNTED = frozenset({"world", "semantics", "cost", "patched", "former"})
 """These fields are no part of the state's value, or are told elsewhere."""
 
 
@@ -214,6 +214,7 @@ class State:
     kprobes: links with a fprobe, in the order in which they were made.
     unloads: how many were unloaded. parts: the proposal's (LINK-11). armed: how often each point that is to fail must
     still be reached (FAIL-1). passes: what the operation under way has to patch, and nothing between operations.
+    patched: the passes that the last operation made which made any.
     former: functions of which calls still do as in another state, while text is patched (POKE-2).
     """
 
@@ -238,6 +239,7 @@ class State:
     unloads: int = 0
     armed: Mapping[str, int] = field(default_factory=dict)
     passes: tuple[Pass, ...] = ()
+    patched: tuple[Pass, ...] = ()
     former: Mapping[str, State] = field(default_factory=dict)
     off: bool = False
     dead: bool = False

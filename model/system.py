@@ -124,7 +124,7 @@ class Model:
 
     def _begin_poke(self, operation: op.Poke) -> Outcome:
         before = self.state
-        after, outcome = step(before, operation.operation)
+        after, outcome = step(replace(before, patched=()), operation.operation)
         self.state, poking = self._poker.begin(before, after, operation.operation, outcome)
         if not poking:
             return self._judge(before, operation.operation, outcome)

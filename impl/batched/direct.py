@@ -92,7 +92,7 @@ def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
     bill = Bill()
     bill.change_entries(patched)
     state.settle(bill)
-    direct.entry[index] = direct.number(operation.new)
+    direct.rewrite(where, direct.number(operation.new))
 
 
 def _find_entered(state: State, function: str) -> int:
@@ -192,7 +192,7 @@ def _modify(state: State, where: Indices, entries: Indices) -> None:
     bill.change_entries(state.sites.alone(where[state.sites.loaded[where]]))
     state.settle(bill)
     present = state.direct.entry[where] != NO_ENTRY
-    state.direct.entry[where[present]] = entries[present]
+    state.direct.rewrite(where[present], entries[present])
 
 
 def update_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> None:

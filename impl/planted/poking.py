@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.functions import Mask
+from impl.batched.functions import Indices
 from impl.batched.machine import addresses as at
 from impl.batched.machine.entries import SITE_BYTES
 from impl.batched.machine.poke import INT3, Phase
@@ -144,10 +144,10 @@ def old_image_freed_before_text_is_written(original: Original, text: Text) -> No
     """,
 )
 def entries_change_too_early(
-    original: Original, old: NDArray[np.uint32], new: NDArray[np.uint32], direct: Mask, caller: np.uint32
+    original: Original, targets: NDArray[np.uint32], single: Indices, direct: Indices, caller: np.uint32
 ) -> Iterator[Passage]:
     """Direct entries are already changed while sites are led to ftrace_regs_caller."""
-    for passage in original(old, new, direct, caller):
+    for passage in original(targets, single, direct, caller):
         yield passage._replace(late=False)
 
 

@@ -239,8 +239,7 @@ def test_a_poke_that_stops_takes_256_sites_at_a_time() -> None:
     region.u8[: count * at.FUNCTION_BYTES] = fresh_text(count).reshape(-1)
     where = np.arange(count)
     targets = np.full(count, 0x90000010, np.uint32)
-    nothing = np.zeros(count, np.uint32)
-    stepped = SteppedPoke(region, passages(nothing, targets, np.zeros(count, np.bool_), np.uint32(0)), lambda _: None)
+    stepped = SteppedPoke(region, passages(targets, where, where[:0], np.uint32(0)), lambda _: None)
     trapped = []
     while stepped.advance():
         trapped.append(int((region.u8[site_offsets(where)] == INT3).sum()))

@@ -111,4 +111,4 @@ def test_the_value_of_a_state_has_every_field(name: str) -> None:
     state = initial(synthetic(), PRESETS["linux-7.3"])
     other = replace(state, **{name: "another"})
 
-    assert (state.value() == other.value()) is (name in {"world", "semantics", "cost", "former"})
+    assert (state.value() == other.value()) is (name in {"world", "semantics", "cost", "patched", "former"})

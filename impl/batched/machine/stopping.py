@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impl.batched.functions import Indices, Mask
+from impl.batched.functions import Indices
 from impl.batched.machine import addresses as at
 from impl.batched.machine.entries import CALL, JMP, SITE_BYTES, branches, site_offsets
 from impl.batched.machine.memory import MemoryRegion
@@ -28,17 +28,17 @@ class Passage(NamedTuple):
     late: bool
 
 
-def passages(old: Targets, new: Targets, direct: Mask, caller: np.uint32) -> Iterator[Passage]:
+def passages(targets: Targets, single: Indices, direct: Indices, caller: np.uint32) -> Iterator[Passage]:
     """The passes by which sites come to their targets; direct: those that go to a direct entry before and after.
 
-    A direct entry is changed while a temporary ops makes its site call ftrace_regs_caller (__modify_ftrace_direct).
+    A direct entry is written, be it with what it was, while a temporary ops makes its site call ftrace_regs_caller
+    (__modify_ftrace_direct).
     """
-    single, changed = np.flatnonzero((old != new) & ~direct), np.flatnonzero((old != new) & direct)
     if len(single):
-        yield Passage(single, new[single], late=True)
-    if len(changed):
-        yield Passage(changed, np.full(len(changed), caller), late=True)
-        yield Passage(changed, new[changed], late=False)
+        yield Passage(single, targets[single], late=True)
+    if len(direct):
+        yield Passage(direct, np.full(len(direct), caller), late=True)
+        yield Passage(direct, targets[direct], late=False)
 
 
 class SteppedPoke:
