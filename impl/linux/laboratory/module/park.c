@@ -17,6 +17,8 @@
 #include "park.h"
 
 #define TASKS 4
+/* After so long it is looked whether a task that is waited for has died. */
+#define LOOK (HZ / 10)
 
 enum state { RUNNING, PARKED, DONE };
 
@@ -135,16 +137,29 @@ static bool falls_asleep(struct park *park)
 	return READ_ONCE(park->state) == PARKED && park->sleeps && task && READ_ONCE(task->on_rq);
 }
 
+/* One that the kernel has ended, such as for an oops, tells nobody. */
+static bool has_died(struct park *park)
+{
+	struct task_struct *task = READ_ONCE(park->task);
+
+	return task && READ_ONCE(task->flags) & PF_EXITING;
+}
+
 static long stand_by(u64 slot, u64 milliseconds)
 {
 	static const u64 none[MASSATTACH_POINTS];
 	struct park *park = &parks[slot];
-	long left = wait_event_timeout(moved, READ_ONCE(park->state) != RUNNING, msecs_to_jiffies(milliseconds));
+	long left = msecs_to_jiffies(milliseconds);
 
-	for (; left && falls_asleep(park); left--)
+	for (; left > 0 && !has_died(park); left -= LOOK)
+		if (wait_event_timeout(moved, READ_ONCE(park->state) != RUNNING, LOOK))
+			break;
+	for (; left > 0 && falls_asleep(park); left--)
 		schedule_timeout_uninterruptible(1);
 	arm(park, none, MASSATTACH_POINTS);
-	return left ? 0 : -ETIMEDOUT;
+	if (has_died(park))
+		return -ESRCH;
+	return left > 0 ? 0 : -ETIMEDOUT;
 }
 
 /* Words: slot, then as for massattach_call(). The writer is the task, until its call is over. */
@@ -156,9 +171,10 @@ long massattach_park_call(const struct massattach_command *command)
 
 	call.words += 1;
 	call.count -= 1;
-	park->task = current;
+	park->task = get_task_struct(current);
 	value = massattach_call(&call);
 	park->task = NULL;
+	put_task_struct(current);
 	WRITE_ONCE(park->state, DONE);
 	wake_up_all(&moved);
 	return value;
