@@ -23,6 +23,7 @@ from properties.hunt.strategies.drawing import (
     existing,
     fresh,
     hooks_of,
+    is_usual,
     pick,
     rarely,
     some_functions,
@@ -30,8 +31,14 @@ from properties.hunt.strategies.drawing import (
 )
 from spec import operations as op
 from spec.semantics import Semantics
+from spec.worlds import World
 
-__all__ = ["attach", "attach_batch", "attach_new", "attaching_kinds", "detach", "kinds", "load"]
+__all__ = ["attach", "attach_batch", "attach_new", "attaching_kinds", "detach", "kinds", "load", "refused_beside"]
+
+TRACING = ("fentry", "fexit")
+"""The kinds that no function refuses by its return value or its attributes."""
+
+MOST_REFUSING = 64
 
 
 @lru_cache(maxsize=16)
@@ -158,6 +165,25 @@ def attach_new(
             if multi
             else op.BpfRawTracepointOpen(link, prog, function)
         )
+
+
+def refused_beside(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
+    """A program on a function, and one beside it of a kind that the function refuses; nothing if none refuses any."""
+    refusing = _list_refusing(at.inventory.world, at.semantics)
+    if not refusing:
+        return ()
+    function, kind = pick(draw, refusing)
+    first = tuple(attach_new(draw, at, function, 1, only=TRACING))
+    return (*first, *attach_new(draw, at, function, 1, beside=first, only=(kind,)))
+
+
+@lru_cache(maxsize=16)
+def _list_refusing(world: World, semantics: Semantics) -> tuple[tuple[str, str], ...]:
+    """Functions with a kind of programs that each refuses, though others attach to it; not very many."""
+    offered = {"fmod_ret", op.LSM}.intersection(kinds(semantics))
+    usual = (function for function in world.functions if is_usual(function))
+    found = ((function.name, kind) for function in usual for kind in sorted(offered - function.attributes))
+    return tuple(islice(found, MOST_REFUSING))
 
 
 def attach_batch(draw: DrawFn, at: Setting) -> op.Operation:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from spec import operations as op
+from spec.abi import SLOT_BYTES
 from spec.globs import link_pattern
 from spec.inventory import Inventory
 from spec.names import names_of
 from spec.prototypes import Prototype
 from spec.semantics import Semantics
-from spec.worlds import World
+from spec.worlds import Function, World
 
 Value = TypeVar("Value")
 
@@ -220,6 +221,14 @@ def functions_at(at: Setting) -> tuple[str, ...]:
     """The functions to draw from."""
     world = at.inventory.world
     return _pool(favourites(world), _other_forms(world) if at.wide else (), at.past.recent, at.shared)
+
+
+def is_usual(function: Function) -> bool:
+    """Whether nothing keeps a program from it, in vmlinux."""
+    form = function.prototype
+    if form is None or function.btf_id is None or function.module is not None or not function.has_site:
+        return False
+    return form.describable and form.returns.size <= SLOT_BYTES and function.attributes.isdisjoint({"deny", "noreturn"})
 
 
 def functions_of(at: Setting, module: str) -> tuple[str, ...]:

@@ -393,8 +393,8 @@ GRAPH_FILES = (*FILTER_FILES, op.SetGraphFunction, op.SetGraphNotrace)
 
 
 def switch(draw: DrawFn, at: Setting) -> op.Operation:
-    """A write to kernel.ftrace_enabled, which mostly changes it."""
-    return op.FtraceEnabled(str(int(at.inventory.off != rarely(draw, 6))))
+    """A write to kernel.ftrace_enabled, which mostly changes it, where the kernel lets itself be turned off."""
+    return op.FtraceEnabled(str(int(at.inventory.off != rarely(draw, 6 if at.semantics.sysctl_stops else 2))))
 
 
 # IPMODIFY.

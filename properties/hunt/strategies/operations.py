@@ -221,6 +221,9 @@ SHORT = 6
 ENDED = 6
 """Of so many draws of direct calls one begins some and changes or ends them; of failures, one meets such an end."""
 
+REFUSED = 6
+"""Of so many draws of programs in wide examples one brings a program that a function refuses to where one is."""
+
 TAKEN_OUT = 12
 """Of so many draws of filters one takes a function out of several."""
 
@@ -367,6 +370,8 @@ def _draw_whole(draw: DrawFn, concept: str, at: Setting) -> tuple[op.Operation, 
     match concept:
         case "programs" if rarely(draw, 24):
             return _fill(draw, at)
+        case "attach" if at.wide and op.BpfRawTracepointOpen in at.supports and rarely(draw, REFUSED):
+            return bpf.refused_beside(draw, at)
         case "filters" if at.supports >= FILTERING and rarely(draw, TAKEN_OUT):
             return ftrace.take_out(draw, at)
         case "direct" if rarely(draw, ENDED):

@@ -16,16 +16,16 @@ from properties.hunt.strategies.drawing import (
     Setting,
     a_function,
     a_glob,
+    a_trampoline,
     a_word,
     arguments_for,
+    is_usual,
     numbered,
     pick,
     pick_any,
     some_functions,
 )
 from spec import operations as op
-from spec.abi import SLOT_BYTES
-from spec.worlds import Function
 
 __all__ = ["prelude"]
 
@@ -44,7 +44,7 @@ def prelude(draw: DrawFn, at: Setting) -> tuple[op.Operation, ...]:
     """Draw the operations that an example begins with, those of them that the systems support."""
     begin = pick(draw, PRELUDES)
     if begin is _one_link and not at.batch:
-        begin = _one_program_everywhere
+        begin = _direct_calls
     return tuple(operation for operation in begin(draw, at) if type(operation) in at.supports)
 
 
@@ -93,30 +93,40 @@ def _one_program_everywhere(draw: DrawFn, at: Setting) -> Lines:
 
 def _one_link(draw: DrawFn, at: Setting) -> Lines:
     """One link over hundreds of functions, if there are as many, each with a cookie of its own."""
-    functions = [function.name for function in at.inventory.world.functions if _is_usual(function)]
-    if not functions:
+    linked = _hundreds(draw, at)
+    if not linked:
         return
-    start = draw(st.integers(0, max(0, len(functions) - MOST_LINKED)))
     first = a_word(draw, (1,)) if at.semantics.cookies else None
     cookies = (None if first is None else (first + place) % (1 << 64) for place in range(MOST_LINKED))
     yield op.BpfProgLoad("p1", pick(draw, bpf.attaching_kinds(at.semantics, multi=True)), multi=True)
-    linked = functions[start : start + MOST_LINKED]
     yield op.BpfLinkCreate("l1", "p1", tuple(zip(linked, cookies, strict=False)))
     yield from _call(draw, at, linked[-1 - draw(st.integers(0, min(20, len(linked) - 1)))])
 
 
-def _is_usual(function: Function) -> bool:
-    """Whether nothing keeps a program from it, in vmlinux."""
-    form = function.prototype
-    if form is None or function.btf_id is None or function.module is not None or not function.has_site:
-        return False
-    return form.describable and form.returns.size <= SLOT_BYTES and function.attributes.isdisjoint({"deny", "noreturn"})
+def _direct_calls(draw: DrawFn, at: Setting) -> Lines:
+    """Direct calls of hundreds of functions at once, if there are as many, and then an entry more."""
+    functions = _hundreds(draw, at)
+    if not functions:
+        return
+    yield op.FtraceOps("o1")
+    yield op.FtraceSetFilterIps("o1", functions)
+    yield op.RegisterFtraceDirectMulti("o1", a_trampoline(draw))
+    yield _load(draw, "p1", bpf.attaching_kinds(at.semantics))
+    yield op.BpfRawTracepointOpen("l1", "p1", a_function(draw, at))
+    yield from _call(draw, at, pick_any(draw, functions))
+
+
+def _hundreds(draw: DrawFn, at: Setting) -> tuple[str, ...]:
+    """Functions that follow each other in the world, of those that nothing keeps a program from."""
+    functions = tuple(function.name for function in at.inventory.world.functions if is_usual(function))
+    start = draw(st.integers(0, max(0, len(functions) - MOST_LINKED)))
+    return functions[start : start + MOST_LINKED]
 
 
 def _usual_of(at: Setting, names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the functions that nothing keeps a program from, if there are any: one other would refuse them all."""
     found = ((name, at.inventory.world.by_name.get(name)) for name in names)
-    return tuple(name for name, function in found if function and _is_usual(function)) or names
+    return tuple(name for name, function in found if function and is_usual(function)) or names
 
 
 def _programs(draw: DrawFn, at: Setting) -> Lines:
