@@ -86,7 +86,7 @@ IMAGES: Final = (
     _image("sleepable first", "fentry", "fentry sleepable"),
     _image("sleepable fexit", "fexit sleepable", "fexit"),
     _image("func_ip", "fexit func_ip"),
-    _image("calls", "fentry calls=foo2", "fexit"),
+    _image("calls", "fentry calls=foo2 target=foo1", "fexit"),
     _image("no arguments", "fexit", call="foo0"),
     _image("words on the stack", "fentry", "fexit", call="foo7 1 2 3 4 5 6 7"),
     _image("struct", "fexit", call="split 1 2 3 4"),

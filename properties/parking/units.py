@@ -193,7 +193,11 @@ class _Pass:
         if place.offset is not None:
             self._subject.standing().stand_at(place.offset)
         if place.point != "site":
-            _take(run, f"step t1 to={place.point}{f' how={place.how}' if place.how else ''}")
+            line = f"step t1 to={place.point}{f' how={place.how}' if place.how else ''}"
+            if reason := run.declined(parse_operation(line)):
+                self._run = None
+                raise _DeclinedError(f"{line}: {reason}")
+            _take(run, line)
 
     def _operate(self, run: Lockstep, answers: list[str]) -> str:
         """Take the operation's lines up to one that pends, which is returned; an empty text if none does."""

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from impl.batched.system import Batched
 from impl.linux.architectures.x86_64 import X86_64
 from impl.linux.probes.disassembly import Helpers
 from impl.linux.probes.stands import image_stands
@@ -22,7 +23,7 @@ from properties.systems.naming import KERNELS
 from properties.work.units import request, unit_of, value_of
 from spec.errors import BadInputError
 from spec.images import read_image_file
-from spec.operations import BpfRawTracepointOpen
+from spec.operations import BpfRawTracepointOpen, Operation, Step
 from spec.reading import encode
 from spec.seeds import parse_operation
 from spec.semantics import PRESETS
@@ -132,6 +133,21 @@ def test_a_machine_that_puts_images_without_a_jump_is_seen() -> None:
 def test_an_operation_that_is_refused_beside_a_task_is_told() -> None:
     """With the rule."""
     assert "livepatch foo1: -EOPNOTSUPP (NAME-14)" == sweep("fentry", "livepatch", "linux-7.3").without
+
+
+def test_a_place_to_which_no_task_is_led_is_told() -> None:
+    """With the system's reason; the row goes on in a new run."""
+
+    def declines(_system: Batched, operation: Operation) -> str:
+        return "leads none there" if isinstance(operation, Step) and operation.to == "program:p1" else ""
+
+    with patch.object(Batched, "declines", declines):
+        swept = sweep("fentry", "an ops comes", "linux-6.12")
+    declined = [stay for stay in swept.parked if stay.declined]
+
+    assert {"program:p1"} == {stay.place.point for stay in declined}
+    assert declined[0].declined.startswith("step t1 to=program:p1: ")
+    assert 10 < sum(stay.reached and not stay.declined and not stay.aspect for stay in swept.parked)
 
 
 @pytest.mark.parametrize(

@@ -58,3 +58,12 @@ def test_a_program_that_leaves_while_another_stays(kernel: str) -> None:
     assert {"DEFECT-17"} >= {stay.defect for stay in known}
     assert ["crash"] * bool(known) == [stay.aspect for stay in known if stay.aspect]
     assert {"program:p1", "body"} <= {stay.place.point for stay in swept.parked if not stay.defect}
+
+
+def test_tasks_stand_in_a_program_that_calls(kernel: str) -> None:
+    """Nothing that a row needs is declined: the kernel has this program once."""
+    swept = sweep(kernel, "calls", "an ops comes")
+
+    assert ("", "") == (swept.without, swept.left)
+    assert [] == [stay.told or stay.declined for stay in swept.parked if stay.aspect or stay.declined]
+    assert "program:p1" in {stay.place.point for stay in swept.parked}
