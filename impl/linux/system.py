@@ -9,10 +9,11 @@ from impl.linux.allocations import Allocations
 from impl.linux.attachments import Attachments
 from impl.linux.bpf import commands
 from impl.linux.caller import Caller
-from impl.linux.declining import Decliner, limits_of
-from impl.linux.declining_faults import FaultDecliner
-from impl.linux.declining_pokes import UNSEEN, PokeDecliner
-from impl.linux.declining_tasks import TaskDecliner
+from impl.linux.declining.decliner import Decliner
+from impl.linux.declining.faults import FaultDecliner
+from impl.linux.declining.graph import limits_of
+from impl.linux.declining.pokes import UNSEEN, PokeDecliner
+from impl.linux.declining.tasks import TaskDecliner
 from impl.linux.directory import Directory
 from impl.linux.guest.batch import Batch
 from impl.linux.guest.errnos import errno_name

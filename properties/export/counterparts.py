@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from impl.linux.declining import limits_of
+from impl.linux.declining.graph import limits_of
 from impl.linux.laboratory.control import OPS_SLOTS
 from impl.linux.probes.tracefs import Limits
 from properties.export.recorded import Recorded, RecordedSeed, SeedSetting

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from impl.linux.allocations import Allocations
-from impl.linux.declining import NO_FAIL_NTH, Decliner
+from impl.linux.declining.decliner import NO_FAIL_NTH, Decliner
 from impl.linux.guest.batch import Batch, Reply
 from impl.linux.run import RunState
 from impl.linux.system import HalfDoneError, _require_same

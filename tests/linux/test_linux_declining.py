@@ -8,22 +8,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from impl.linux.declining import (
-    COUNTED,
-    DIES_REFUSING,
-    EVERYTHING,
-    GIVEN_BACK,
-    HALF_STARTED,
-    MEETS_GONE,
-    REGS_GIVEN,
-    TAKEN_OUT,
-    UNFOUND,
-    UNLOCKED,
-    UNTAKEN,
-    Decliner,
-)
-from impl.linux.declining_faults import FaultDecliner
-from impl.linux.declining_tasks import FREED, SEVERAL, UNDER_A_SLEEPER, TaskDecliner
+from impl.linux.declining.decliner import Decliner
+from impl.linux.declining.faults import FaultDecliner
+from impl.linux.declining.ftrace import COUNTED, DIES_REFUSING, GIVEN_BACK, HALF_STARTED, REGS_GIVEN, TAKEN_OUT
+from impl.linux.declining.graph import UNTAKEN, GraphDecliner
+from impl.linux.declining.ipmodify import MEETS_GONE, UNFOUND, UNLOCKED
+from impl.linux.declining.patterns import EVERYTHING, Patterns
+from impl.linux.declining.tasks import FREED, SEVERAL, UNDER_A_SLEEPER, TaskDecliner
 from impl.linux.probes.tracefs import ALONE, GraphTracer
 from impl.linux.run import RunState
 from impl.linux.tasks import StandingTask
@@ -162,13 +153,18 @@ def test_a_kernel_with_lockdep_is_spared_a_known_warning(before: tuple[str, ...]
     assert decliner(*LOADED[:2], *before, semantics="linux-6.12").reason(asked) == ""
 
 
+def of_graph(asked: Decliner) -> GraphDecliner:
+    """The part that is asked of the graph tracer."""
+    return GraphDecliner(asked.directory, asked.run, Patterns(asked.directory, asked.run))
+
+
 @pytest.mark.parametrize(("semantics", "declined"), [("linux-7.3", UNTAKEN), ("linux-6.12", "")])
 def test_a_graph_user_behind_fprobes_at_returns_is_not_asked_for(semantics: str, declined: str) -> None:
     """Where the fprobes' user has slot 0, and is told of frames that it did not take (DEFECT-32)."""
     asked = decliner("bpf_prog_load k2 kretprobe", "bpf_link_create j1 k2 foo1", semantics=semantics)
 
-    assert declined == asked._meets_returns()
-    assert "" == decliner("bpf_prog_load k1 kprobe", "bpf_link_create j1 k1 foo1")._meets_returns()
+    assert declined == of_graph(asked)._meets_returns()
+    assert "" == of_graph(decliner("bpf_prog_load k1 kprobe", "bpf_link_create j1 k1 foo1"))._meets_returns()
 
 
 @pytest.mark.parametrize(("entry", "declined"), [("bar1", MEETS_GONE), ("foo1", "")])
@@ -320,7 +316,7 @@ def test_an_id_of_another_btf_may_mean_something(
     directory.home, directory.btf_id = lambda _: own, lambda _: number
     directory.station = SimpleNamespace(btfs=dict.fromkeys((home, None), SimpleNamespace(functions={"foo1": 7})))
 
-    assert asked._means_something(synthetic().by_name["foo1"], home) == something
+    assert asked._bpf._means_something(synthetic().by_name["foo1"], home) == something
 
 
 ENTRIES = {"image": 100, "before:p2": 120, "program:p2": 900, "before:p1": 150, "program:p1": 950}

@@ -10,7 +10,7 @@ import capstone  # type: ignore[import-untyped]
 import pytest
 
 from impl.linux.architectures.x86_64.code import leave_at_once
-from impl.linux.declining import Decliner
+from impl.linux.declining.decliner import Decliner
 from impl.linux.injection import NOTE, POINTS, SYMBOLS, Injector, place_of, reaches
 from impl.linux.run import RunState
 from spec.inventory import Inventory

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from impl.linux.architectures.x86_64 import X86_64
-from impl.linux.declining_pokes import LEADS_BACK, OWN_BATCHES, UNSEEN, UNSTOPPED, PokeDecliner
+from impl.linux.declining.pokes import LEADS_BACK, OWN_BATCHES, UNSEEN, UNSTOPPED, PokeDecliner
 from impl.linux.guest.batch import Batch
 from impl.linux.laboratory import control
 from impl.linux.probes.patching import PatchReader, TextPatch, find_stops
