@@ -180,9 +180,10 @@ BenchRecord = tuple[FigureRecord, ...]
 
 @dataclass(frozen=True, slots=True)
 class FoundBug:
-    """How a planted bug was found; aspect: None if it was not. steps: until then; shrunk: those of its seed.
+    """How a planted bug was found; aspect: None if not by every search. seconds, steps: until then, medians of them.
 
-    shortest: of the least seed that is known. kernels: on which a mutant that is like it was killed.
+    shrunk: steps of the seed of the first search. shortest: of the least seed that is known. kernels: on which a mutant
+    that is like it was killed.
     """
 
     bug: str
@@ -197,9 +198,9 @@ class FoundBug:
 
 @dataclass(frozen=True, slots=True)
 class PowerRecord:
-    """power.json: which planted bugs a search with this random seed found."""
+    """power.json: which planted bugs searches with each of these random seeds found."""
 
-    random_seed: int
+    random_seeds: tuple[Count, ...]
     bugs: tuple[FoundBug, ...]
 
 

@@ -116,7 +116,7 @@ def every_record(name: str) -> Mapping[str, object]:
         "linux.json": linux(name),
         "bench-1.json": bench(name, 150.0),
         "bench-2.json": bench(name, 2.0),
-        "power.json": PowerRecord(1, (found, FoundBug(name, None))),
+        "power.json": PowerRecord((1, 2), (found, FoundBug(name, None))),
         "plan.json": plan(name),
     }
 

@@ -166,7 +166,7 @@ def test_the_head_tells_each_run_with_its_verdict(tmp_path: Path) -> None:
 
     assert ["fell massattach verify name. Checked name."] * 2 == lines[:2]
     assert "fell massattach bench, bench-2. 1 of 2 figures hold." == lines[2]
-    assert "fell Planted bugs, power. 1 of 2 were found by a search." == lines[3]
+    assert "fell Planted bugs, power. 1 of 2 were found by every search." == lines[3]
     assert "massattach: fell" == shown.all("title")[0].text
 
 

@@ -175,7 +175,7 @@ def _headlines(records: Records) -> list[tuple[str, str, str]]:
         lines.append(_count(held, len(figures), f"massattach bench, {name}", "figures hold"))
     for name, power in records.power:
         found = sum(bug.aspect is not None for bug in power.bugs)
-        lines.append(_count(found, len(power.bugs), f"Planted bugs, {name}", "were found by a search"))
+        lines.append(_count(found, len(power.bugs), f"Planted bugs, {name}", "were found by every search"))
     return lines
 
 
