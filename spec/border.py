@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from spec import operations as op
 from spec.costs import Cost
 from spec.existing import SINGLE_API, DirectEntry, GraphRecord, OpsRecord, Targets
+from spec.following import follow
 from spec.globs import link_pattern, names_command
 from spec.inventory import Inventory
 from spec.names import names_of, renamed
@@ -94,7 +95,7 @@ class BorderedSystem:
     def apply(self, operation: Operation) -> Outcome:
         """Answer the operation by a Harness rule, or let the system carry it out."""
         outcome = refusal(operation, self.inventory) or self.inner.apply(operation)
-        self.inventory = self.inventory.after(operation, outcome)
+        self.inventory = follow(self.inventory, operation, outcome)
         return outcome
 
     @property
@@ -123,7 +124,7 @@ class BorderedSystem:
         """As the system lets the task run (NAME-14)."""
         if operation.task not in self.inventory.tasks:
             return Trace((), None)
-        self.inventory = self.inventory.after(operation, Ok())
+        self.inventory = follow(self.inventory, operation, Ok())
         trace: Trace = self.inner.finish(operation)  # type: ignore[attr-defined]
         return trace
 

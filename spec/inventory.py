@@ -1,4 +1,4 @@
-"""What exists after a sequence of operations: a fold over (operation, outcome) that believes the outcomes.
+"""What exists after a sequence of operations, as `spec.following` folds them.
 
 It predicts nothing, so it is no second model. The strategies draw from it, undoing reads it, the border asks it what a
 system must not be asked, and the real kernel, which has no names for ops and links, remembers them by it.
@@ -6,16 +6,14 @@ system must not be asked, and the real kernel, which has no names for ops and li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from spec import operations as op
 from spec.abi import SLOT_BYTES
 from spec.existing import (
-    ADDRESS_ZERO,
     AWAITS,
-    SINGLE_API,
     DirectEntry,
     GraphRecord,
     Lines,
@@ -25,19 +23,14 @@ from spec.existing import (
     is_address,
 )
 from spec.globs import filter_line, link_pattern, without_bang
-from spec.outcomes import Errno, Outcome, Pending
 from spec.semantics import Semantics
 from spec.worlds import Function, World
 
-__all__ = ["NEVER", "Inventory"]
+__all__ = ["Inventory", "edit_hash"]
 
 
-NEVER = 1_000_000_000
 READS_RETURN = frozenset({"fexit", "fmod_ret", "fsession"})
 PROPOSAL_SLOTS = 6
-
-
-Hashed = TypeVar("Hashed", "OpsRecord", "GraphRecord")
 
 
 @dataclass(frozen=True)
@@ -88,19 +81,6 @@ class Inventory:
     def at_start(cls, world: World, semantics: Semantics) -> Inventory:
         """Nothing attached, every module loaded."""
         return cls(world, semantics, frozenset(world.modules))
-
-    def after(self, operation: op.Operation, outcome: Outcome) -> Inventory:
-        """The inventory after an operation that gave this outcome."""
-        if isinstance(outcome, Errno):
-            begun = operation.operation if isinstance(operation, op.Poke) else operation
-            return _follow_failure(self, begun, outcome)
-        pends = isinstance(outcome, Pending)
-        if pends and isinstance(operation, op.Await | op.PokeStep):
-            return self
-        after = _HANDLERS[type(operation)](self, operation, outcome)
-        dies = outcome.warn and (self.was_off or isinstance(operation, op.FtraceEnabled))
-        after = after.changed(dead=True) if dies else after
-        return after.changed(pending=operation) if pends else after
 
     def changed(self, **changes: Any) -> Inventory:
         """The same with these fields changed; a step makes several inventories, and dataclasses.replace() is slow."""
@@ -163,14 +143,14 @@ class Inventory:
         match operation:
             case op.FtraceSetFilter():
                 pattern, removes = without_bang(operation.glob)
-                return _edit(self.ops[operation.ops].filter_hash, self.matching(pattern), removes, operation.reset)
+                return edit_hash(self.ops[operation.ops].filter_hash, self.matching(pattern), removes, operation.reset)
             case op.FtraceSetFilterIp():
                 chosen: tuple[str, ...] = (operation.function,)
             case op.FtraceSetFilterIps():
                 chosen = operation.functions
             case _:
                 raise TypeError(operation)
-        return _edit(self.ops[operation.ops].filter_hash, chosen, operation.remove, operation.reset)
+        return edit_hash(self.ops[operation.ops].filter_hash, chosen, operation.remove, operation.reset)
 
     def user_after(self, operation: op.SetFtraceFilter | op.SetFtraceNotrace) -> GraphRecord:
         """A user of the graph tracer with the hashes that it has if this call succeeds."""
@@ -200,7 +180,7 @@ class Inventory:
         line = filter_line(text)
         matched = self.matching(line.glob, line.module)
         if matched or line.module is None:
-            return _edit(hash_, matched, line.removes, reset=False), lines
+            return edit_hash(hash_, matched, line.removes, reset=False), lines
         if not line.removes:
             return hash_, (*lines, (line.glob, line.awaits))
         gone = (line.glob, line.awaits)
@@ -260,7 +240,7 @@ class Inventory:
         return frozenset(unsafe)
 
 
-def _edit(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset: bool) -> tuple[str, ...]:
+def edit_hash(present: tuple[str, ...], chosen: Iterable[str], removes: bool, reset: bool) -> tuple[str, ...]:
     """FILTER-4 to FILTER-6: a copy of a hash, or an empty one, with functions added or taken out."""
     copy = () if reset else present
     if removes:
@@ -307,228 +287,3 @@ def _accepts(semantics: Semantics, program: op.BpfProgLoad, function: Function) 
         return True
     wide = semantics.wide_return_refused and prototype.returns.size > SLOT_BYTES
     return not wide and not (semantics.noreturn_refused and "noreturn" in function.attributes)
-
-
-_REGISTERS_DIRECT = op.RegisterFtraceDirectMulti, op.UpdateFtraceDirectAdd
-_BEFORE_ALLOC = frozenset({"EBADF", "EOPNOTSUPP", "EINVAL", "ENOMEM"})
-
-
-def _follow_failure(s: Inventory, o: op.Operation, outcome: Errno) -> Inventory:
-    if outcome.warn and outcome.name == "ENODEV":
-        s = s.changed(dead=True)
-    if isinstance(o, op.Livepatch):
-        return s.changed(unsure=s.unsure | {o.function})
-    if isinstance(o, op.RegisterFtraceFunction) and o.ops in s.ops and s.ops[o.ops].ipmodify:
-        return s.changed(unsure=s.unsure.union(s.ops[o.ops].filter))
-    if isinstance(o, _REGISTERS_DIRECT) and outcome.name not in _BEFORE_ALLOC:
-        return _spoil(s, o)
-    return s
-
-
-def _spoil(s: Inventory, o: op.RegisterFtraceDirectMulti | op.UpdateFtraceDirectAdd) -> Inventory:
-    """DIRECT-7: what a direct registration that failed behind `alloc` leaves of the ops."""
-    record = s.ops[o.ops]
-    if record.enabled or (isinstance(o, op.RegisterFtraceDirectMulti) and any(map(s.has_entry, record.filter_hash))):
-        return s
-    return _with_ops(s, o.ops, direct=True, func=not s.semantics.failed_direct_reusable)
-
-
-def _with_ops(s: Inventory, name: str, **changes: Any) -> Inventory:
-    return s.changed(ops={**s.ops, name: replace(s.ops[name], **changes)})
-
-
-def _with_entries(s: Inventory, owner: str, entries: Iterable[tuple[str, str]]) -> Inventory:
-    added = {function: DirectEntry(tramp, owner) for function, tramp in entries}
-    return s.changed(direct_functions={**s.direct_functions, **added})
-
-
-def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in mapping.items() if name not in names}
-
-
-def _shake_hands(s: Inventory, record: OpsRecord) -> Inventory:
-    """IPMODIFY-2, IPMODIFY-4: every trampoline of an IPMODIFY user's filter is told."""
-    return s.changed(unsure=s.unsure.difference(record.filter)) if record.ipmodify else s
-
-
-def _part(s: Inventory, record: OpsRecord) -> Inventory:
-    """IPMODIFY-4: of several images one that is to fail may be any; where the kernel is short of memory, it is all."""
-    shared = [function for function in record.filter if s.has_image(function)] if record.ipmodify else []
-    if len(shared) > 1 and not s.armed.isdisjoint({"jit_charge", "register"}):
-        return s.changed(unsure=s.unsure.union(shared))
-    return _shake_hands(s, record)
-
-
-def _set_notrace(s: Inventory, o: op.FtraceSetNotrace, _: Outcome) -> Inventory:
-    pattern, removes = without_bang(o.glob)
-    present = s.ops[o.ops].notrace_hash
-    return _with_ops(s, o.ops, notrace_hash=_edit(present, s.matching(pattern), removes, o.reset))
-
-
-def _register_multi(s: Inventory, o: op.RegisterFtraceDirectMulti, _: Outcome) -> Inventory:
-    s = _with_ops(s, o.ops, enabled=True, func=True, direct=True)
-    return _with_entries(s, o.ops, ((function, o.tramp) for function in s.ops[o.ops].filter_hash))
-
-
-def _unregister_multi(s: Inventory, o: op.UnregisterFtraceDirectMulti, _: Outcome) -> Inventory:
-    """DIRECT-8: entries with another address stay behind."""
-    sites = s.ops[o.ops].filter_hash
-    gone = {name for name in sites if name in s.direct_functions and s.direct_functions[name].tramp == o.tramp}
-    s = s.changed(direct_functions=_without(s.direct_functions, gone))
-    if o.free and s.semantics.free_filters:
-        return s.changed(ops=_without(s.ops, {o.ops}))
-    return _with_ops(s, o.ops, enabled=False, func=False)
-
-
-def _modify_multi(s: Inventory, o: op.ModifyFtraceDirectMulti, _: Outcome) -> Inventory:
-    sites = (name for name in s.ops[o.ops].filter_hash if name in s.direct_functions)
-    return _with_entries(s, o.ops, ((name, o.tramp) for name in sites))
-
-
-def _update_add(s: Inventory, o: op.UpdateFtraceDirectAdd, _: Outcome) -> Inventory:
-    joined = tuple(dict.fromkeys((*s.ops[o.ops].filter_hash, *(function for function, _ in o.entries))))
-    s = _with_ops(s, o.ops, enabled=True, func=True, direct=True, filter_hash=joined)
-    return _with_entries(s, o.ops, o.entries)
-
-
-def _update_del(s: Inventory, o: op.UpdateFtraceDirectDel, _: Outcome) -> Inventory:
-    gone = {function for function, _ in o.entries}
-    left = tuple(name for name in s.ops[o.ops].filter_hash if name not in gone)
-    s = s.changed(direct_functions=_without(s.direct_functions, gone))
-    if left:
-        return _with_ops(s, o.ops, filter_hash=left)
-    return _with_ops(s, o.ops, filter_hash=(), notrace_hash=(), enabled=False, func=False)
-
-
-def _open(s: Inventory, o: op.BpfRawTracepointOpen, _: Outcome) -> Inventory:
-    function = s.programs[o.prog].target or o.function or ""
-    return _add_link(s, o.link, LinkRecord(o.prog, frozenset({function})))
-
-
-def _create(s: Inventory, o: op.BpfLinkCreate, _: Outcome) -> Inventory:
-    if s.programs[o.prog].kind in op.KPROBES:
-        record = LinkRecord(o.prog, frozenset(name for name, _ in s.kprobe_targets(o.targets)))
-        return s.changed(kprobes={**s.kprobes, o.link: record})
-    exact = frozenset(function for function, _ in o.targets if not link_pattern(function))
-    globs = tuple(function for function, _ in o.targets if link_pattern(function))
-    if s.programs[o.prog].multi:
-        s = s.changed(btfs={**s.btfs, o.prog: s.btf_of(o.prog, o.targets[0][0])})
-    return _add_link(s, o.link, LinkRecord(o.prog, exact, globs, lambda glob: s.expand(o.prog, glob)))
-
-
-def _add_link(s: Inventory, name: str, link: LinkRecord) -> Inventory:
-    """IMAGE-2: the new image ends a stale one."""
-    renewed = link.exact if s.programs[link.prog].kind != "freplace" else frozenset()
-    unsure = frozenset(function for function in s.unsure if function not in renewed or s.has_image(function))
-    return s.changed(links={**s.links, name: link}, stale=s.stale - renewed, unsure=unsure)
-
-
-def _detach(s: Inventory, o: op.BpfLinkDetach, outcome: Outcome) -> Inventory:
-    if o.link in s.kprobes:
-        return s.changed(kprobes=_without(s.kprobes, {o.link}))
-    left = s.changed(links=_without(s.links, {o.link}))
-    if not outcome.warn or (s.was_off and not s.dead and not s.armed):
-        return left
-    functions = s.links[o.link].functions
-    alone = functions.difference(*(link.functions for link in left.links.values())) if "alloc" in s.armed else ()
-    return left.changed(
-        stale=s.stale | functions,
-        orphaned=s.orphaned.union(alone),
-        unclean=True,
-        dead=s.dead or "patch" in s.armed,
-        doubtful=s.doubtful or (not s.dead and (s.was_off or "patch" in s.armed)),
-    )
-
-
-def _register_graph(s: Inventory, o: op.RegisterFtraceGraph, _: Outcome) -> Inventory:
-    return s.changed(graph_users={**s.graph_users, o.user: s.user_at_start(o)})
-
-
-def _init_module(s: Inventory, o: op.InitModule, _: Outcome) -> Inventory:
-    untraced = s.untraced | {o.module} if s.dead else s.untraced
-    return s.changed(modules=s.modules | {o.module}, untraced=untraced, graph_users=s.users_after(o.module))
-
-
-def _delete_module(s: Inventory, o: op.DeleteModule, _: Outcome) -> Inventory:
-    """MODULE-5: the addresses of functions that have gone stay in hashes and in direct_functions."""
-    unloads = s.unloads + 1
-    gone = {f.name: f"{f.name} {unloads}" for f in s.world.functions if f.module == o.module}
-    return s.changed(
-        modules=s.modules - {o.module},
-        untraced=s.untraced - {o.module},
-        unloads=unloads,
-        livepatches=tuple(name for name in s.livepatches if name not in gone),
-        lost=s.lost | {name for name, program in s.programs.items() if s.world.is_in(program.target, o.module)},
-        direct_functions={gone.get(name, name): entry for name, entry in s.direct_functions.items()},
-        ops={name: _without_sites(record, gone) for name, record in s.ops.items()},
-        graph_users={
-            name: _without_sites(record, dict.fromkeys(gone, ADDRESS_ZERO)) for name, record in s.graph_users.items()
-        },
-    )
-
-
-def _arm(s: Inventory, o: op.Fail, _: Outcome) -> Inventory:
-    """A point that is to fail; or, if that never comes about, one that is not to fail any more."""
-    if o.point in op.UNSEEN:
-        return s
-    return s.changed(armed=s.armed - {o.point} if o.count >= NEVER else s.armed | {o.point})
-
-
-def _without_sites(record: Hashed, gone: Mapping[str, str]) -> Hashed:
-    filter_hash, notrace_hash = (
-        tuple(dict.fromkeys(gone.get(name, name) for name in hash_))
-        for hash_ in (record.filter_hash, record.notrace_hash)
-    )
-    return replace(record, filter_hash=filter_hash, notrace_hash=notrace_hash)
-
-
-_HANDLERS: dict[type[op.Operation], Callable[[Inventory, Any, Outcome], Inventory]] = {
-    op.FtraceOps: lambda s, o, _: s.changed(
-        ops={**s.ops, o.ops: OpsRecord(s.declared, o.ipmodify, save_regs=o.save_regs)}, declared=s.declared + 1
-    ),
-    op.FtraceSetFilterIp: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
-    op.FtraceSetFilterIps: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
-    op.FtraceSetFilter: lambda s, o, _: _with_ops(s, o.ops, filter_hash=s.filter_after(o)),
-    op.FtraceSetNotrace: _set_notrace,
-    op.FtraceFreeFilter: lambda s, o, outcome: s if outcome.warn else s.changed(ops=_without(s.ops, {o.ops})),
-    op.RegisterFtraceFunction: lambda s, o, _: _shake_hands(_with_ops(s, o.ops, enabled=True, func=True), s.ops[o.ops]),
-    op.UnregisterFtraceFunction: lambda s, o, _: _part(_with_ops(s, o.ops, enabled=False), s.ops[o.ops]),
-    op.RegisterFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.tramp)]),
-    op.UnregisterFtraceDirect: lambda s, o, _: s.changed(direct_functions=_without(s.direct_functions, {o.function})),
-    op.ModifyFtraceDirect: lambda s, o, _: _with_entries(s, SINGLE_API, [(o.function, o.new)]),
-    op.RegisterFtraceDirectMulti: _register_multi,
-    op.UnregisterFtraceDirectMulti: _unregister_multi,
-    op.ModifyFtraceDirectMulti: _modify_multi,
-    op.UpdateFtraceDirectAdd: _update_add,
-    op.UpdateFtraceDirectDel: _update_del,
-    op.UpdateFtraceDirectMod: lambda s, o, _: _with_entries(
-        s, o.ops, ((f, tramp) for f, tramp in o.entries if f in s.direct_functions)
-    ),
-    op.RegisterFtraceGraph: _register_graph,
-    op.UnregisterFtraceGraph: lambda s, o, _: s.changed(graph_users=_without(s.graph_users, {o.user})),
-    op.SetFtraceFilter: lambda s, o, _: s.changed(graph_users={**s.graph_users, o.user: s.user_after(o)}),
-    op.SetFtraceNotrace: lambda s, o, _: s.changed(graph_users={**s.graph_users, o.user: s.user_after(o)}),
-    op.SetGraphFunction: lambda s, _, __: s,
-    op.SetGraphNotrace: lambda s, _, __: s,
-    op.FtraceEnabled: lambda s, o, outcome: (
-        s if outcome.warn else s.changed(off=not o.on, was_off=s.was_off or not o.on)
-    ),
-    op.Livepatch: lambda s, o, _: s.changed(livepatches=(*s.livepatches, o.function), unsure=s.unsure - {o.function}),
-    op.Unlivepatch: lambda s, o, _: s.changed(
-        livepatches=tuple(name for name in s.livepatches if name != o.function), unsure=s.unsure - {o.function}
-    ),
-    op.BpfProgLoad: lambda s, o, _: s.changed(programs={**s.programs, o.prog: o}),
-    op.BpfRawTracepointOpen: _open,
-    op.BpfLinkCreate: _create,
-    op.BpfLinkDetach: _detach,
-    op.InitModule: _init_module,
-    op.DeleteModule: _delete_module,
-    op.Fail: _arm,
-    op.Settle: lambda s, _, __: s,
-    op.Task: lambda s, o, _: s.changed(tasks={**s.tasks, o.task: o}),
-    op.Finish: lambda s, o, _: s.changed(tasks=_without(s.tasks, {o.task})),
-    op.Await: lambda s, _, __: s.changed(pending=None),
-    op.Poke: lambda s, o, outcome: _HANDLERS[type(o.operation)](s, o.operation, outcome),
-    op.PokeStep: lambda s, _, __: s.changed(pending=None),
-    op.GracePeriod: lambda s, _, __: s,
-}

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from spec import operations as op
 from spec.existing import SINGLE_API
-from spec.inventory import NEVER, Inventory
+from spec.following import NEVER
+from spec.inventory import Inventory
 from spec.worlds import World
 
 __all__ = ["undo_operations"]

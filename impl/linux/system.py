@@ -29,6 +29,7 @@ from spec.alphabet import STOPPING, alphabet
 from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
 from spec.errors import BadInputError
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.names import names_of
 from spec.operations import Operation
@@ -150,7 +151,7 @@ class Linux:
         if warned:
             outcome = replace(outcome, warn=True)
         before = self._run.inventory
-        self._run.inventory = before.after(operation, outcome)
+        self._run.inventory = follow(before, operation, outcome)
         done = Ok() if isinstance(outcome, Pending) else outcome
         self._run.follow_quiet(inner, done, self._station.foreign)
         self._run.follow_death(inner, done)
@@ -216,7 +217,7 @@ class Linux:
     def finish(self, operation: op.Finish) -> Trace:
         """Let a task run to its end."""
         trace = self._tasks.finish(operation)
-        self._run.inventory = self._run.inventory.after(operation, Ok())
+        self._run.inventory = follow(self._run.inventory, operation, Ok())
         self._observer.check()
         return trace
 

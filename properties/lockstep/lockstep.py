@@ -34,6 +34,7 @@ from spec import capabilities
 from spec.alphabet import INTERLEAVED, STOPPING, alphabet
 from spec.border import resolved
 from spec.errors import BadInputError
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.operations import Await, Call, Finish, ObserveSite, Operation, Poke, PokeStep, Settle
 from spec.operations import Step as TaskStep
@@ -192,7 +193,7 @@ class Lockstep:
             taken = self._observe(step, lambda system: (capabilities.step(system, operation),) * 2)
         elif isinstance(operation, Finish):
             taken = self._observe(step, lambda system: _see_rest(system, operation), ("missed",))
-            self.inventory = self.inventory.after(operation, Ok())
+            self.inventory = follow(self.inventory, operation, Ok())
         else:
             taken = self._apply(step)
         if self._witness is not None and not taken.divergences and not taken.harness:
@@ -261,7 +262,7 @@ class Lockstep:
             self._tally.count(step.operation, str(outcome))
             self._tally.add_rules({outcome.harness: 1} if outcome.harness else {})
         self._harness = outcome.harness
-        self.inventory = self.inventory.after(step.operation, outcome)
+        self.inventory = follow(self.inventory, step.operation, outcome)
         sites, cost = self._model.sites(), self._model.cost()
         model, unsure = self._model, self.inventory.unsure
 

@@ -19,6 +19,7 @@ from impl.linux.probes.tracefs import ALONE, GraphTracer
 from impl.linux.run import RunState
 from impl.linux.tasks import StandingTask
 from properties.systems.kernels import like_a_kernel
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.outcomes import Errno, Ok
 from spec.seeds import parse_operation
@@ -55,7 +56,7 @@ def decliner(*lines: str, semantics: str = "linux-7.3", lockdep: bool = True) ->
     symbols = SimpleNamespace(addresses=lambda name: (1,) if lockdep and name == "lock_is_held_type" else ())
     run = RunState(Inventory.at_start(synthetic(), PRESETS[semantics]))
     for line in lines:
-        run.inventory = run.inventory.after(parse_operation(line), Ok())
+        run.inventory = follow(run.inventory, parse_operation(line), Ok())
     return Decliner(cast("Any", Directory(symbols=symbols, station=STATION)), run, retries=True)
 
 
@@ -199,7 +200,7 @@ def test_what_our_module_does_otherwise_is_not_asked_once_ftrace_is_dead(line: s
     """It asks ftrace what klp_patch_func() asks kallsyms before (IPMODIFY-7), and forgets ops that were given back."""
     asked = decliner("delete_module mod1", "ftrace_ops o1", "fail patch", semantics="linux-6.12")
     if dead:
-        asked.run.inventory = asked.run.inventory.after(parse_operation("livepatch foo1"), Errno("ENODEV", warn=True))
+        asked.run.inventory = follow(asked.run.inventory, parse_operation("livepatch foo1"), Errno("ENODEV", warn=True))
 
     assert declined == asked.reason(parse_operation(line))
 
@@ -219,10 +220,10 @@ def test_nothing_is_attached_by_an_ops_at_which_ftrace_died(
 ) -> None:
     """Where all of BPF's functions have one: it is enabled without a function, which is -EINVAL before anything."""
     asked = decliner(*LOADED[:2], "bpf_prog_load k1 kprobe", semantics=semantics)
-    asked.run.inventory = asked.run.inventory.after(parse_operation("bpf_prog_load p3 fentry multi"), Ok())
-    asked.run.inventory = asked.run.inventory.after(parse_operation("fail patch"), Ok())
+    asked.run.inventory = follow(asked.run.inventory, parse_operation("bpf_prog_load p3 fentry multi"), Ok())
+    asked.run.inventory = follow(asked.run.inventory, parse_operation("fail patch"), Ok())
     operation, outcome = parse_operation(died), Errno("ENODEV", warn=True)
-    asked.run.inventory = asked.run.inventory.after(operation, outcome)
+    asked.run.inventory = follow(asked.run.inventory, operation, outcome)
     asked.run.follow_death(operation, outcome)
 
     assert declined == asked.reason(parse_operation(line))
@@ -346,7 +347,7 @@ def test_a_program_is_not_freed_before_a_task(
     run = RunState(Inventory.at_start(synthetic(), PRESETS["linux-6.12"]))
     for number, kind in enumerate(kinds, 1):
         for line in (f"bpf_prog_load p{number} {kind}", f"bpf_raw_tracepoint_open l{number} p{number} foo1"):
-            run.inventory = run.inventory.after(parse_operation(line), Ok())
+            run.inventory = follow(run.inventory, parse_operation(line), Ok())
     task = StandingTask("foo1", 0, {point: (place,) for point, place in points.items()}, at)
     tasks = SimpleNamespace(tasks={"t1": task})
     spared = TaskDecliner(cast("Any", Directory()), run, cast("Any", tasks), asked=frozenset())
@@ -371,8 +372,8 @@ def test_nobody_goes_to_sleep_in_an_image_that_was_put(
     run = RunState(Inventory.at_start(synthetic(), PRESETS["linux-7.3"]))
     for number in (1, 2):
         for line in (f"bpf_prog_load p{number} fentry sleepable", f"bpf_raw_tracepoint_open l{number} p{number} foo1"):
-            run.inventory = run.inventory.after(parse_operation(line), Ok())
-    run.inventory = run.inventory.after(parse_operation(change), Ok())
+            run.inventory = follow(run.inventory, parse_operation(line), Ok())
+    run.inventory = follow(run.inventory, parse_operation(change), Ok())
     task = StandingTask("foo1", 0, {point: (place,) for point, place in points.items()}, "image")
     tasks = SimpleNamespace(tasks={"t1": task})
     spared = TaskDecliner(cast("Any", Directory()), run, cast("Any", tasks), asked=frozenset())
@@ -441,7 +442,7 @@ def test_a_multi_program_is_several_for_several_btfs(links: tuple[str, ...], lin
     """A task in one of them keeps no other from running, as TASK-6 has it of one."""
     run = RunState(Inventory.at_start(like_a_kernel(synthetic(), PRESETS["linux-7.3"]), PRESETS["linux-7.3"]))
     for before in ("bpf_prog_load p1 fentry multi", *links):
-        run.inventory = run.inventory.after(parse_operation(before), Ok())
+        run.inventory = follow(run.inventory, parse_operation(before), Ok())
     task = StandingTask("foo1", 0, {}, "program:p1")
     directory = SimpleNamespace(station=SimpleNamespace(own={"bpf_fentry_test1"}))
     asked = TaskDecliner(cast("Any", directory), run, cast("Any", SimpleNamespace(tasks={"t1": task})), frozenset())

@@ -13,6 +13,7 @@ from impl.linux.architectures.x86_64.code import leave_at_once
 from impl.linux.declining.decliner import Decliner
 from impl.linux.injection import NOTE, POINTS, SYMBOLS, Injector, place_of, reaches
 from impl.linux.run import RunState
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.outcomes import Errno, Ok
 from spec.seeds import parse_operation
@@ -123,7 +124,7 @@ def test_a_check_that_comes_first_by_the_rules(livepatched: bool, told: str) -> 
     """Where direct calls may meet an IPMODIFY user the kernel comes by the point, and the rules answer before it."""
     inventory = Inventory.at_start(synthetic(), PRESETS["linux-6.12"])
     for line in ("ftrace_ops o1", *(["livepatch foo1"] if livepatched else [])):
-        inventory = inventory.after(parse_operation(line), Ok())
+        inventory = follow(inventory, parse_operation(line), Ok())
     run = RunState(inventory, failing={"register"})
 
     assert told == Decliner(cast("Any", None), run, retries=False).reason(

@@ -19,6 +19,7 @@ from impl.linux.run import RunState
 from impl.linux.stops import Stops, TornTextError
 from impl.linux.tasks import StandingTask
 from impl.linux.threads import AgentThread
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.outcomes import Ok, Pending
 from spec.seeds import parse_operation
@@ -184,7 +185,7 @@ def decliner(*lines: str, semantics: str = "linux-6.12", stopped: bool = False, 
     run = RunState(Inventory.at_start(synthetic(), PRESETS[semantics]))
     for line in lines:
         operation = parse_operation(line)
-        run.inventory = run.inventory.after(operation, Pending() if line.startswith("poke") else Ok())
+        run.inventory = follow(run.inventory, operation, Pending() if line.startswith("poke") else Ok())
     modules = dict.fromkeys(("massattach", *synthetic().modules))
     order = {None: 0, **{name: 1 << 12 + place for place, name in enumerate(modules)}}
     directory = SimpleNamespace(

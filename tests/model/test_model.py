@@ -21,6 +21,7 @@ from properties.hunt.strategies import operations
 from spec.alphabet import alphabet
 from spec.answers import answers
 from spec.border import refusal
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.operations import Call, Fail, ObserveSite
 from spec.outcomes import Errno
@@ -70,7 +71,7 @@ def test_state_is_consistent_after_every_step(semantics: Semantics, data: st.Dat
         outcome = refusal(operation, inventory)
         if outcome is None:
             state, outcome = step(state, operation)
-        inventory = inventory.after(operation, outcome)
+        inventory = follow(inventory, operation, outcome)
 
         assert str(outcome) in allowed[operation.verb]
         if isinstance(outcome, Errno) or isinstance(operation, Fail):

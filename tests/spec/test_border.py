@@ -10,6 +10,7 @@ import pytest
 
 from spec.border import bordered, refusal
 from spec.costs import Cost
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.operations import OPERATIONS, Operation
 from spec.outcomes import Errno, Ok, Outcome
@@ -146,7 +147,7 @@ ASKED = [
 def after(*lines: str, semantics: str = "linux-7.3") -> Inventory:
     inventory = Inventory.at_start(WORLD, PRESETS[semantics])
     for line in lines:
-        inventory = inventory.after(parse_operation(line), Ok())
+        inventory = follow(inventory, parse_operation(line), Ok())
     return inventory
 
 
@@ -175,18 +176,18 @@ def test_an_enabled_ops_is_not_freed_where_the_kernel_would_do_it() -> None:
 
 def test_modules_stay_as_they_are_once_ftrace_has_died() -> None:
     """NAME-7: after a detach that may have met ftrace_bug(), and where a livepatch would outlive its function."""
-    died = after("livepatch bar1").after(parse_operation("register_ftrace_graph g1"), Errno("ENODEV", warn=True))
-    perhaps = after(*ATTACHED, "fail patch").after(parse_operation("bpf_link_detach l1"), Ok(warn=True))
+    died = follow(after("livepatch bar1"), parse_operation("register_ftrace_graph g1"), Errno("ENODEV", warn=True))
+    perhaps = follow(after(*ATTACHED, "fail patch"), parse_operation("bpf_link_detach l1"), Ok(warn=True))
 
     for inventory in (died, perhaps):
         refused = refusal(parse_operation("delete_module mod1"), inventory)
 
         assert refused is not None
         assert "NAME-7" == refused.harness
-    unpatched = after().after(parse_operation("register_ftrace_graph g1"), Errno("ENODEV", warn=True))
+    unpatched = follow(after(), parse_operation("register_ftrace_graph g1"), Errno("ENODEV", warn=True))
     assert refusal(parse_operation("delete_module mod1"), unpatched) is None
     assert refusal(parse_operation("init_module mod1"), unpatched) is None
-    unhurt = after(*ATTACHED).after(parse_operation("bpf_link_detach l1"), Ok(warn=True))
+    unhurt = follow(after(*ATTACHED), parse_operation("bpf_link_detach l1"), Ok(warn=True))
     assert refusal(parse_operation("delete_module mod1"), unhurt) is None
 
 

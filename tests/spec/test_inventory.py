@@ -13,6 +13,7 @@ from model.state import DIRECT_OPS, FPROBE_OPS, FPROBE_USER
 from properties.hunt.strategies import operations
 from properties.hunt.strategies.drawing import covered_functions
 from spec.existing import SINGLE_API
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.names import names_of, renamed
 from spec.operations import OPERATIONS, Call, ObserveSite
@@ -37,7 +38,7 @@ def test_inventory_and_model_agree_about_what_exists(semantics: Semantics, data:
     supports = system.supports - {Call, ObserveSite}
     for _ in range(STEPS):
         operation = data.draw(operations(inventory, semantics, supports).filter(lambda drawn: type(drawn) in supports))
-        inventory = inventory.after(operation, system.apply(operation))
+        inventory = follow(inventory, operation, system.apply(operation))
 
         check_agreement(inventory, system.state)
 
@@ -79,7 +80,7 @@ def followed(semantics: str, *lines: str) -> Inventory:
     system = model.system(synthetic(), PRESETS[semantics])
     inventory = Inventory.at_start(synthetic(), PRESETS[semantics])
     for operation in map(parse_operation, lines):
-        inventory = inventory.after(operation, system.apply(operation))
+        inventory = follow(inventory, operation, system.apply(operation))
     return inventory
 
 
@@ -175,6 +176,6 @@ def test_a_link_by_a_glob_holds_what_a_tool_would_name() -> None:
     """A pattern is of one BTF, and stands for what was there when the link was made (GLOB-6)."""
     inventory = Inventory.at_start(synthetic(), PRESETS["linux-7.3"])
     for line in ("bpf_prog_load p1 fexit multi", "bpf_link_create l1 p1 mod1:bar1? bar2"):
-        inventory = inventory.after(parse_operation(line), Ok())
+        inventory = follow(inventory, parse_operation(line), Ok())
 
     assert {"bar10", "bar11", "bar12", "bar2"} == inventory.links["l1"].functions

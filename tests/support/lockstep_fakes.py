@@ -11,6 +11,7 @@ from dataclasses import replace
 import model
 from spec.capabilities import HashSetting, Linking
 from spec.costs import Cost
+from spec.following import follow
 from spec.inventory import Inventory
 from spec.operations import (
     BpfLinkDetach,
@@ -337,7 +338,7 @@ class Forgetful(Honest):
     def apply(self, operation: Operation) -> Outcome:
         forgets = isinstance(operation, UnregisterFtraceFunction) and operation.ops in self._inventory.ops
         outcome = Ok() if forgets else super().apply(operation)
-        self._inventory = self._inventory.after(operation, outcome)
+        self._inventory = follow(self._inventory, operation, outcome)
         return outcome
 
     def reached(self) -> Mapping[str, int]:
