@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from itertools import combinations, permutations
 from typing import Any
 
+from properties.hunt.exchanges import Steps, fewer
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
 from properties.lockstep.runners import Reference, reference
@@ -47,8 +48,6 @@ KIN = {"images": "cost"}
 
 AT_THE_END = frozenset({"undo", "leak"})
 """Aspects that show when everything is undone."""
-
-Steps = tuple[Operation, ...]
 
 
 @dataclass(frozen=True)
@@ -158,6 +157,7 @@ def _shrink_in_place(trial: Trial, best: Best) -> Best:
         best = _drop_pairs(trial, best)
         best = _merge_names(trial, best)
         best = _exchange_kinds(trial, best)
+        best = _exchange_steps(trial, best)
         best = _simplify(trial, best)
         best = _rename(trial, best)
     return best
@@ -231,6 +231,16 @@ def _exchange_kinds(trial: Trial, best: Best) -> Best:
         accepted = trial.diverges(alike) if alike != best[0] else None
         shorter = _drop_steps(trial, accepted) if accepted else best
         best = shorter if len(shorter[0]) < len(best[0]) else best
+    return best
+
+
+def _exchange_steps(trial: Trial, best: Best) -> Best:
+    """Do the same with fewer steps, as long as a way is accepted."""
+    accepted: Best | None = best
+    while accepted and len(best[0]) <= MOST_FOR_EXCHANGES:
+        best = accepted
+        tried = filter(None, map(trial.diverges, fewer(best[0])))
+        accepted = next((shorter for shorter in tried if len(shorter[0]) < len(best[0])), None)
     return best
 
 
