@@ -61,6 +61,7 @@ class Attachments:
     allocations: Allocations
     numbered: list[Loaded | None] = field(default_factory=list)
     _loaded: dict[tuple[str, str], Loaded] = field(default_factory=dict)
+    _late: tuple[Loaded, ...] = ()
     _links: dict[str, tuple[int, tuple[Loaded, ...]]] = field(default_factory=dict)
     _named_fds: dict[str, int] = field(default_factory=dict)
     _nested: dict[str, int] = field(default_factory=dict)
@@ -324,8 +325,17 @@ class Attachments:
         )
         index, replies = closed
         value = replies[index].value
-        self._release(loaded)
+        inventory = self.run.inventory
+        if inventory.tasks and any(inventory.programs[one.prog].multi for one in loaded):
+            self._late += loaded
+        else:
+            self._release(loaded)
         return Errno(errno_name(value)) if value < 0 else Ok()
+
+    def release_late(self) -> None:
+        """Close what a task may have been in that has come home: a multi program lives as long as its name."""
+        late, self._late = self._late, ()
+        self._release(late)
 
     def give_back(self) -> None:
         """Close every program; no link is left by then."""

@@ -166,6 +166,8 @@ class TaskThreads:
         self.caller.missed += task.missed
         del self.tasks[operation.task]
         self._settle()
+        if not self.tasks:
+            self.attachments.release_late()
         return fold(task.marks, task.function)
 
     def stands(self, function: str) -> tuple[Stand, ...]:
