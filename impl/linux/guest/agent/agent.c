@@ -300,7 +300,7 @@ static void resolve_pointers(char *base)
 		*(uint64_t *)(base + pointers[i].at) = (uint64_t)(base + pointers[i].target);
 }
 
-/* A thread works in a copy of the frame, which is never given back: a snapshot forgets it. */
+/* A thread works in a copy of the frame, which goes when the thread is joined. */
 static int64_t begin_thread(const struct entry *entry)
 {
 	size_t size = ((const struct header *)frame)->size;
@@ -311,7 +311,8 @@ static int64_t begin_thread(const struct entry *entry)
 		die("an entry that no thread can carry out");
 	memcpy(copy, frame, size);
 	resolve_pointers(copy);
-	return start_thread(entry->thread - 1, entry->idle, carry_out_beside, copy + ((const char *)entry - frame));
+	entry = (const struct entry *)(copy + ((const char *)entry - frame));
+	return start_thread(entry->thread - 1, entry->idle, carry_out_beside, entry, copy, size);
 }
 
 static void run_frame(void)
@@ -432,6 +433,12 @@ static void mount_all(void)
 	}
 }
 
+/* A table of descriptors that several threads have grows behind a grace period of RCU, which a task may hold up. */
+static void grow_descriptors(void)
+{
+	close(fcntl(CHANNEL, F_DUPFD, sysconf(_SC_OPEN_MAX) - 1));
+}
+
 static void load_modules(void)
 {
 	char path[32];
@@ -471,5 +478,6 @@ int main(void)
 	load_modules();
 	open_at(CHANNEL, "/dev/vport0p1", O_RDWR);
 	open_at(KCORE, "/proc/kcore", O_RDONLY);
+	grow_descriptors();
 	serve();
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,8 @@ static struct slot {
 	pthread_t thread;
 	work *run;
 	const void *entry;
+	void *area;
+	size_t size;
 	bool idle, used, done;
 	pid_t id;
 	int64_t value;
@@ -46,14 +49,14 @@ static void *run_slot(void *data)
 	return NULL;
 }
 
-int64_t start_thread(unsigned number, bool idle, work *run, const void *entry)
+int64_t start_thread(unsigned number, bool idle, work *run, const void *entry, void *area, size_t size)
 {
 	struct slot *slot = &slots[number % THREADS];
 	pthread_attr_t attributes;
 
 	if (slot->used)
 		return -EBUSY;
-	*slot = (struct slot){ .run = run, .entry = entry, .idle = idle, .used = true };
+	*slot = (struct slot){ .run = run, .entry = entry, .area = area, .size = size, .idle = idle, .used = true };
 	pthread_attr_init(&attributes);
 	pthread_attr_setstacksize(&attributes, STACK);
 	if (pthread_create(&slot->thread, &attributes, run_slot, slot))
@@ -85,6 +88,7 @@ int64_t join_thread(unsigned number, uint64_t milliseconds)
 	if (!done)
 		return -EINPROGRESS;
 	pthread_join(slot->thread, NULL);
+	munmap(slot->area, slot->size);
 	slot->used = false;
 	return slot->value;
 }
