@@ -53,7 +53,8 @@ class Attachments:
     """State: programs by name and function (or BTF), links by name; and all programs there ever were, by number.
 
     allocations: of the operation, of which one may fail. _named_fds: of programs that stay, since they were loaded when
-    they were declared. _missed: what each program's own count was, by its number.
+    they were declared. _missed: what each program's own count was, by its number. _late: what no link uses any more,
+    and a task may be in.
     """
 
     directory: Directory
