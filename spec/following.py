@@ -19,16 +19,16 @@ NEVER = 1_000_000_000
 Hashed = TypeVar("Hashed", OpsRecord, GraphRecord)
 
 
-def follow(s: Inventory, operation: op.Operation, outcome: Outcome) -> Inventory:
+def follow(inventory: Inventory, operation: op.Operation, outcome: Outcome) -> Inventory:
     """The inventory after an operation that gave this outcome."""
     if isinstance(outcome, Errno):
         begun = operation.operation if isinstance(operation, op.Poke) else operation
-        return _follow_failure(s, begun, outcome)
+        return _follow_failure(inventory, begun, outcome)
     pends = isinstance(outcome, Pending)
     if pends and isinstance(operation, op.Await | op.PokeStep):
-        return s
-    after = _HANDLERS[type(operation)](s, operation, outcome)
-    dies = outcome.warn and (s.was_off or isinstance(operation, op.FtraceEnabled))
+        return inventory
+    after = _HANDLERS[type(operation)](inventory, operation, outcome)
+    dies = outcome.warn and (inventory.was_off or isinstance(operation, op.FtraceEnabled))
     after = after.changed(dead=True) if dies else after
     return after.changed(pending=operation) if pends else after
 

@@ -1,4 +1,4 @@
-"""What exists after a sequence of operations, as `spec.following` folds them.
+"""The inventory tells what exists after a sequence of operations, as `spec.following` folds them.
 
 It predicts nothing, so it is no second model. The strategies draw from it, undoing reads it, the border asks it what a
 system must not be asked, and the real kernel, which has no names for ops and links, remembers them by it.

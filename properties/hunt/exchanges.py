@@ -53,7 +53,7 @@ def _aim(steps: Steps) -> Iterator[Steps]:
 
 
 def _fail_earlier(steps: Steps) -> Iterator[Steps]:
-    """What fails is met once less often, since a step that met it is left out."""
+    """A failure comes one time earlier, since a step that met it is left out."""
     for at, fail in enumerate(steps):
         if isinstance(fail, op.Fail) and fail.count > 1:
             earlier = (*steps[:at], replace(fail, count=fail.count - 1), *steps[at + 1 :])

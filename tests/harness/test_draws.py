@@ -386,3 +386,15 @@ def test_draws_shrink_to_small_names(world: World, kind: type[op.Operation], lin
     simplest = find(drawn, lambda operation: isinstance(operation, kind), settings=limits)
 
     assert print_operation(simplest) in {line, line.removesuffix(" filter=foo1")}
+
+
+def test_hundreds_of_direct_calls_are_followed_by_an_entry_more() -> None:
+    """A program is attached behind them: only with so many does the table of direct calls grow in another way."""
+    found = 0
+    for example in large_examples():
+        _, filled, *rest = (*example.drawn[:5], None, None)
+        follow = [type(each) for each in rest if each]
+        if isinstance(filled, op.FtraceSetFilterIps) and len(filled.functions) > 200:
+            found += follow == [op.RegisterFtraceDirectMulti, op.BpfProgLoad, op.BpfRawTracepointOpen]
+
+    assert found

@@ -1,4 +1,4 @@
-"""What a real kernel is not asked of BPF programs and links."""
+"""A real kernel is not asked for some BPF programs and links: the reasons."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BpfDecliner:
 
     @property
     def handlers(self) -> dict[type[Operation], Callable[[Any], str]]:
-        """What asks why an operation is declined, by its kind."""
+        """Each finds why an operation of its kind is declined, or an empty text."""
         return {
             op.BpfProgLoad: self._load,
             op.BpfRawTracepointOpen: self._open,

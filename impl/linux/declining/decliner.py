@@ -1,4 +1,4 @@
-"""What a real kernel in an emulator is not asked to do, and why: in words that follow the system's name."""
+"""The decliner finds the reason why an operation is not asked of a real kernel in an emulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real kernel is not asked of an ops, its hashes and its direct calls."""
+"""A real kernel is not asked for some changes of an ops, its hashes and its direct calls: the reasons."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FtraceDecliner:
 
     @property
     def handlers(self) -> dict[type[Operation], Callable[[Any], str]]:
-        """What asks why an operation is declined, by its kind."""
+        """Each finds why an operation of its kind is declined, or an empty text."""
         return {
             op.FtraceSetFilter: self._filter,
             op.FtraceSetFilterIp: self._becomes_empty,

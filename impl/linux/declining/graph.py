@@ -1,4 +1,4 @@
-"""What a real kernel is not asked of users of the graph tracer, and of the files that hold their hashes."""
+"""A real kernel is not asked for some users of the graph tracer, and lines of their files: the reasons."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GraphDecliner:
 
     @property
     def handlers(self) -> dict[type[Operation], Callable[[Any], str]]:
-        """What asks why an operation is declined, by its kind."""
+        """Each finds why an operation of its kind is declined, or an empty text."""
         return {
             op.RegisterFtraceGraph: self._graph,
             op.UnregisterFtraceGraph: self._ungraph,
@@ -149,7 +149,7 @@ class GraphDecliner:
 
 
 def limits_of(operation: op.RegisterFtraceGraph) -> Limits:
-    """What a user of the graph tracer asks for beside its filter."""
+    """The limits that a user of the graph tracer asks for, beside its filter."""
     function = (operation.function,) if operation.function else ()
     notrace = (operation.notrace,) if operation.notrace else ()
     return Limits(function, notrace, operation.depth or 0)

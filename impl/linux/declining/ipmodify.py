@@ -1,4 +1,4 @@
-"""IPMODIFY users, livepatches among them, meet images and direct calls: what a kernel is not asked of that."""
+"""IPMODIFY users, livepatches among them, meet images and direct calls: the reasons not to ask for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class IpmodifyDecliner:
 
     @property
     def handlers(self) -> dict[type[Operation], Callable[[Any], str]]:
-        """What asks why an operation is declined, by its kind."""
+        """Each finds why an operation of its kind is declined, or an empty text."""
         return {op.Livepatch: self._livepatch, op.Unlivepatch: self._unlivepatch}
 
     @property

@@ -17,7 +17,7 @@ EVERYTHING = "does not trace every function of the kernel: that takes the emulat
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """What patterns select in the kernel of a run."""
+    """Patterns select functions in the kernel of a run."""
 
     directory: Directory
     run: RunState
@@ -47,7 +47,7 @@ class Patterns:
         return self.refuse_number(line.glob) or self._name_modules(line, line.module)
 
     def _name_modules(self, line: FilterLine, module: str) -> str:
-        """What the world has of the kernel proper is mostly in a module of ours there, and other modules are loaded."""
+        """Most functions of the world's kernel proper are in a module of ours there, and other modules are loaded."""
         station, wanted, match = self.directory.station, module_matcher(module), matcher(line.glob or "*")
         if not {module, line.awaits}.isdisjoint({CORE, *station.foreign_modules}):
             return f"has a module {module} that the world has not"
