@@ -1,6 +1,7 @@
 """A station: a guest that is ready for runs in one world, kept as a snapshot to which every run goes back.
 
-Our modules are loaded, the tracer's instances made, grace periods shortened, and what the kernel offers is known.
+Our modules are loaded, the tracer's instances made, grace periods shortened, tasks preempted, and what the kernel
+offers is known.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from impl.linux.guest.packages import Kernel
 from impl.linux.injection import SYMBOLS
 from impl.linux.laboratory import control
 from impl.linux.laboratory.build import CORE, Modules, build
-from impl.linux.laboratory.tuning import can_preempt, shorten_grace_periods
+from impl.linux.laboratory.tuning import preempt, shorten_grace_periods
 from impl.linux.probes.btf import BTF_FILES, VMLINUX_BTF, Btf
 from impl.linux.probes.disassembly import Helpers, helpers
 from impl.linux.probes.holdings import Holdings, HoldingsReader
@@ -51,7 +52,7 @@ class Station:
     addresses of those with a site, by the symbol. btfs and btf_fds: by module, None for vmlinux. symbols: with our
     modules as they were loaded first. taint: what the kernel's mask holds when nothing went wrong. holdings: what
     there is at the snapshot. fail_nth: a descriptor of /proc/self/fail-nth, or None. preempts: whether tasks that
-    spin can be preempted. run_context: where the agent's task has the context of the program that it runs.
+    spin are preempted. run_context: where the agent's task has the context of the program that it runs.
     """
 
     guest: Guest
@@ -133,6 +134,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
     graph = GraphTracer(guest.submit, GRAPH_USERS if has_graph_instances(guest) else 0)
     graph.prepare()
     shorten_grace_periods(guest, symbols, vmlinux)
+    preempts = preempt(guest, symbols)
     formats = read_formats(guest)
     taint, limit = guest.read("/proc/sys/kernel/tainted", commands.JIT_LIMIT)
     btf_fds = commands.open_btfs(guest, (CORE, *modules.others))
@@ -161,7 +163,7 @@ def _prepare(guest: Guest, kernel: Kernel, world: World) -> Station:
         holding=holding,
         holdings=holding.read(),
         fail_nth=open_fail_nth(guest),
-        preempts=can_preempt(guest, symbols),
+        preempts=preempts,
         run_context=_find_run_context(guest, symbols, vmlinux),
     )
     guest.snapshot(symbols.address("rcu_state") + vmlinux.member_offset("rcu_state", "gp_seq"))

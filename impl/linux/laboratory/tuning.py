@@ -1,4 +1,4 @@
-"""Settings of the running kernel that are written into its memory: short grace periods, and no taint."""
+"""Settings of the running kernel: short grace periods, preemption, patience with tasks that spin, and no taint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from impl.linux.guest.guest import Guest
 from impl.linux.probes.btf import Btf
 from impl.linux.probes.symbols import Symbols
 
-__all__ = ["can_preempt", "preempt", "shorten_grace_periods", "untaint"]
+__all__ = ["let_tasks_spin", "preempt", "shorten_grace_periods", "untaint"]
 
 PREEMPTION = "/sys/kernel/debug/sched/preempt"
-FULL = {
-    PREEMPTION: b"full",
+PATIENCE = {
     "/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress": b"1",
     "/sys/module/rcupdate/parameters/rcu_task_stall_timeout": b"0",
     "/proc/sys/kernel/watchdog": b"0",
@@ -37,23 +36,24 @@ def shorten_grace_periods(guest: Guest, symbols: Symbols, vmlinux: Btf) -> None:
             guest.poke(address + vmlinux.member_offset("rcu_tasks", name), struct.pack("<i", value))
 
 
-def can_preempt(guest: Guest, symbols: Symbols) -> bool:
-    """Whether preempt() has tasks preempted in the kernel: by its setting, or as the kernel was built.
+def preempt(guest: Guest, symbols: Symbols) -> bool:
+    """Have tasks preempted wherever they spin. Returns whether they are: by the setting, or as the kernel was built.
 
     Without CONFIG_PREEMPT_RCU, which has __rcu_read_lock(), a task in a program that does not sleep is never preempted.
+    The setting takes a tenth of a second, since it patches the kernel: sched_dynamic_update() of kernel/sched/core.c.
     """
     if not symbols.addresses("__rcu_read_lock"):
         return False
     batch = Batch()
-    dynamic, version = batch.read_file(PREEMPTION), batch.read_file("/proc/version")
+    dynamic, version = batch.write_file(PREEMPTION, b"full"), batch.read_file("/proc/version")
     replies = guest.submit(batch)
     return replies[dynamic].value > 0 or b" PREEMPT " in replies[version].data[0]
 
 
-def preempt(guest: Guest) -> None:
-    """Let tasks be preempted wherever they spin, and nobody mind that one does so for long."""
+def let_tasks_spin(guest: Guest) -> None:
+    """Let nobody mind that a task spins for long: neither RCU nor the watchdog tells of it."""
     batch = Batch()
-    for path, value in FULL.items():
+    for path, value in PATIENCE.items():
         batch.write_file(path, value)
     guest.submit(batch)
 
