@@ -193,7 +193,11 @@ def decliner(*lines: str, semantics: str = "linux-6.12", stopped: bool = False, 
         symbols=SimpleNamespace(modules=modules),
         address=lambda name: 2 + order[synthetic().by_name[name].module] + synthetic().by_name[name].btf_id,
         home=lambda function: function.module,
-        functions_of_link=lambda inventory, wanted: [inventory.world.by_name[name] for name, _ in wanted.targets],
+        functions_of_link=lambda inventory, wanted: [
+            synthetic().by_name[name]
+            for text, _ in wanted.targets
+            for name in inventory.expand(wanted.prog, text) or [text]
+        ],
     )
     tasks = SimpleNamespace(
         tasks={"t1": StandingTask("foo1", 0, {})},
@@ -217,10 +221,11 @@ LOADED = ("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo1")
         (decliner(*LOADED, "poke bpf_link_detach l1", stopped=True), "finish t1", ""),
         (decliner(*LOADED, "poke bpf_link_detach l1", semantics="linux-7.3"), "step t1 to=body", ""),
         (decliner(*LOADED), "step t1 to=body", ""),
+        (decliner(), "poke bpf_link_create l1 p1 attachable(foo*)", ""),
     ],
 )
 def test_what_a_kernel_is_not_asked(asked: PokeDecliner, line: str, reason: str) -> None:
-    """What is not known, not seen, or leads a task to what is freed."""
+    """What is not known, not seen, or leads a task to what is freed; a program that is not there is the border's."""
     assert reason == asked.reason(parse_operation(line))
 
 

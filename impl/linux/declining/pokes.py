@@ -54,6 +54,8 @@ class PokeDecliner:
         if isinstance(operation, op.BpfLinkDetach):
             link = inventory.links.get(operation.link)
             return link.functions if link else ()
+        if isinstance(operation, op.BpfLinkCreate) and operation.prog not in inventory.programs:
+            return ()
         if isinstance(operation, op.BpfLinkCreate):
             return {function.name for function in directory.functions_of_link(inventory, operation)}
         named = {name.text for name in names_of(operation) if name.space == "function"}
