@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from properties.runs.hundreds import WIDE
 from spec.semantics import Semantics
 
 __all__ = ["CONFLICTS", "CONFLICTS_OF_MANY"]
 
-MANY: Final = 600
-TAKEN: Final = (*range(7, MANY, 43), MANY)
+TAKEN: Final = (*range(7, WIDE, 43), WIDE)
 """Numbers of functions that are taken, one at a time. A quarter of so many stand behind another in a chain."""
 
 Lines = Iterator[str]
@@ -45,7 +45,7 @@ def _ipmodify_rolls_back(_: Semantics) -> Lines:
 
 def _direct_call_is_taken(s: Semantics) -> Lines:
     """A direct ops cannot come to hundreds of functions if one of them has an entry (DIRECT-6, DIRECT-10)."""
-    every = " ".join(f"wide{number}" for number in range(1, MANY + 1))
+    every = " ".join(f"wide{number}" for number in range(1, WIDE + 1))
     yield "ftrace_ops one"
     yield "ftrace_ops all"
     yield f"ftrace_set_filter_ips all {every} -> 0"
@@ -56,7 +56,7 @@ def _direct_call_is_taken(s: Semantics) -> Lines:
         yield "register_ftrace_direct_multi one T1 -> 0"
         yield "register_ftrace_direct_multi all T2 -> -EBUSY"
         if s.hash_direct:
-            yield f"update_ftrace_direct_add hash {' '.join(f'wide{n}=T2' for n in range(1, MANY + 1))} -> -EINVAL"
+            yield f"update_ftrace_direct_add hash {' '.join(f'wide{n}=T2' for n in range(1, WIDE + 1))} -> -EINVAL"
         yield "unregister_ftrace_direct_multi one T1 -> 0"
     yield "register_ftrace_direct_multi all T2 -> 0"
     for number in TAKEN:
@@ -68,7 +68,7 @@ def _hash_has_another_address(s: Semantics) -> Lines:
     """Entries of hundreds of functions cannot go or change if one has another address (DIRECT-11, DIRECT-12)."""
     if not s.hash_direct:
         return
-    numbers = range(1, MANY + 1)
+    numbers = range(1, WIDE + 1)
     yield "ftrace_ops hash"
     yield f"update_ftrace_direct_add hash {' '.join(f'wide{n}=T1' for n in numbers)} -> 0"
     for number in TAKEN:

@@ -14,7 +14,7 @@ from impl.linux.system import Linux
 from properties.lockstep.divergence import Divergence
 from properties.lockstep.lockstep import Lockstep
 from properties.mutants.subject import TELLS_OBJECTS
-from properties.runs.directed import wide
+from properties.runs.hundreds import wide
 from properties.systems.kernels import like_a_kernel
 from spec.border import bordered
 from spec.outcomes import Ok
@@ -122,7 +122,7 @@ def test_tables_of_direct_calls_are_lost_in_one_call(count: int, lost: int) -> N
         kernel_or_skip("linux-6.1"), parameters="slub_debug=U,kmalloc-64,kmalloc-256,kmalloc-512,kmalloc-1k"
     )
     semantics = PRESETS["linux-6.1"]
-    world = like_a_kernel(wide(600), semantics)
+    world = like_a_kernel(wide(), semantics)
     crowded = linux.station_of(kernel, world)
     system = bordered(Linux(crowded, world, semantics), world, semantics)
     names = " ".join(f"wide{number}" for number in range(1, count + 1))
