@@ -13,7 +13,8 @@ from typing import Literal
 
 from rich.table import Table
 
-from properties.report.records import FigureRecord, write_record
+from properties.report.records import FigureRecord
+from properties.report.writing import write_record
 
 __all__ = ["Figure", "Measure", "NotMeasuredError", "seconds", "table", "taking_turns", "worked", "write"]
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from properties.faults.known import defect_of
 from properties.faults.scenarios import Scenario
 from properties.faults.units import Faulted, Tried
 from properties.report.grid import Column, Grid, Line
-from properties.report.records import write_whole
-from spec.reading import encode
 
-__all__ = ["FaultRecord", "exit_status", "faults_table", "make_records", "summary", "write_records"]
+__all__ = ["FaultRecord", "exit_status", "faults_table", "make_records", "summary"]
 
 NO_MEMORY = "-ENOMEM"
 STALL = "stall"
@@ -90,12 +87,6 @@ def make_records(
             each.seed,
             round(seconds, 1),
         )
-
-
-def write_records(records: Iterable[FaultRecord], path: Path) -> None:
-    """Write the file: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(b"".join(encode(record) + b"\n" for record in records), path)
 
 
 def exit_status(records: Sequence[FaultRecord]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from properties.gallery.making import make
 from properties.gallery.record import FILE
-from properties.report.records import write_record
+from properties.report.writing import write_record
 
 if __name__ == "__main__":
     write_record(make(), FILE)

@@ -11,7 +11,7 @@ from impl.linux.instruments.code import CodeFunction, find_code
 from impl.linux.station import Station
 from properties.kernels.unreached import obstacles
 from properties.report.grid import Column, Grid, Line
-from properties.report.records import write_whole
+from properties.report.writing import write_whole
 from spec.reading import encode
 
 __all__ = [

@@ -16,7 +16,7 @@ from impl.linux.guest.packages import Kernel, host_architecture
 from impl.linux.host.running import RunningKernel
 from impl.linux.laboratory.control import init_module
 from impl.linux.probes.population import Survey, survey
-from properties.report.records import write_whole
+from properties.report.writing import write_whole
 from spec.errors import BadInputError
 
 __all__ = ["MODULES", "booted", "of_guest", "of_host", "write"]

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from impl.linux.instruments.mutants import Mutant
 from properties.mutants.units import Judged
 from properties.report.grid import Column, Grid, Line
-from properties.report.records import write_whole
-from spec.reading import encode
 
-__all__ = ["MutantRecord", "exit_status", "make_record", "mutants_table", "summary", "write_records"]
+__all__ = ["MutantRecord", "exit_status", "make_record", "mutants_table", "summary"]
 
 LOST = "lost"
 NOBODY = Judged("survived", "", "", 0, 0, "")
@@ -105,12 +102,6 @@ def make_record(
         judged if isinstance(judged, str) else known.told,
         accepted if known.verdict == "survived" and not isinstance(judged, str) else "",
     )
-
-
-def write_records(records: Iterable[MutantRecord], path: Path) -> None:
-    """Write the file: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(b"".join(encode(record) + b"\n" for record in records), path)
 
 
 def exit_status(records: Sequence[MutantRecord]) -> int:

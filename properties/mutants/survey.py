@@ -19,7 +19,7 @@ from impl.linux.instruments.mutants import Candidates, Mutant, find_mutants
 from properties.kernels.conformance import Conforming
 from properties.kernels.coverage import Coverage
 from properties.mutants.subject import Subject
-from properties.report.records import write_whole
+from properties.report.writing import write_whole
 from properties.work.crew import Crew
 from properties.work.units import Done, Outcome, Unit
 from spec.errors import BadInputError

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from properties.parking.scenarios import SweptRow
 from properties.parking.units import Stay, Swept
 from properties.report.grid import Column, Grid, Line
-from properties.report.records import write_whole
 from properties.report.results import CheckResult, CheckVerdict, Finished
-from spec.reading import encode
 
-__all__ = ["SweepRecord", "exit_status", "make_checks", "make_records", "summary", "sweep_table", "write_records"]
+__all__ = ["SweepRecord", "exit_status", "make_checks", "make_records", "summary", "sweep_table"]
 
 PENDING = "pending"
 Verdict = Literal["agrees", "known", "difference", "declined", "unreached", "without", "lost"]
@@ -100,12 +97,6 @@ def _judge(parked: Stay) -> Verdict:
     if parked.declined:
         return "declined"
     return "difference" if parked.aspect else "agrees"
-
-
-def write_records(records: Iterable[SweepRecord], path: Path) -> None:
-    """Write the file: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(b"".join(encode(record) + b"\n" for record in records), path)
 
 
 def exit_status(records: Sequence[SweepRecord]) -> int:

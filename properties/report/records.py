@@ -6,21 +6,18 @@ file's name; docs/report.md describes them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-import msgspec
 from msgspec import Meta
 
 from properties.report.grid import Grid
 from properties.report.pictures import Count, Picture, StateFrame
 from properties.report.results import CheckVerdict, Finished, ProofCell, ToldDivergence, summary
 from spec.errors import BadInputError
-from spec.reading import encode, load
+from spec.reading import load
 
 __all__ = [
     "BenchRecord",
@@ -50,8 +47,6 @@ __all__ = [
     "WaitsRecord",
     "make_run",
     "read_records",
-    "write_record",
-    "write_whole",
 ]
 
 MOST_BYTES: Final = 32 << 20
@@ -384,33 +379,3 @@ def _make_checks(done: Sequence[Finished], draw: Callable[[ToldDivergence], Diff
             result.proofs,
             tuple(map(draw, result.differences)),
         )
-
-
-def write_record(record: object, path: Path) -> None:
-    """Write a record as JSON; the file is there whole or not at all."""
-    write_whole(msgspec.json.format(encode(record), indent=1) + b"\n", path)
-
-
-def write_whole(content: bytes, path: Path) -> None:
-    """Write a file under another name, and rename it; BadInputError if that cannot be done.
-
-    What is there and no file, such as a pipe or /dev/stdout, is written as it is, and not replaced by a file.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
-        else:
-            _replace(path.resolve(), content)
-    except OSError as error:
-        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.rename(path)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from properties.faults.records import FaultRecord, exit_status, faults_table, summary, write_records
+from properties.faults.records import FaultRecord, exit_status, faults_table, summary
 from properties.faults.running import run_scenarios
 from properties.faults.scenarios import Scenario, scenarios, scenarios_of
 from properties.hunt.findings import save_seed
 from properties.kernels.needs import require_tools
 from properties.mutants.subject import Subject
 from properties.report.show import Screen, log_width, print_line, rich_table
+from properties.report.writing import write_lines
 from properties.systems.naming import KERNELS, OWN_KERNEL
 from properties.verbs.options import add_crew_options, crew_of
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
@@ -61,13 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     title = f"{subject.kernel.name}, release {subject.kernel.release}"
     records: list[FaultRecord] = []
     # A file that cannot be written is told before the work.
-    write_records(records, arguments.json)
+    write_lines(records, arguments.json)
     print_line(console, f"{title}: {len(chosen)} scenarios, each without a fault and then with every one")
     with crew_of(arguments) as crew:
         for done, (scenario, found) in enumerate(run_scenarios(subject, chosen, crew), 1):
             records += found
             print_line(console, f"{done}/{len(chosen)} {_tell(scenario, found)}")
-            write_records(records, arguments.json)
+            write_lines(records, arguments.json)
     console.print(rich_table(faults_table(title, records)))
     for path, record in _save_findings(records, arguments.save):
         print_line(console, f"{record}\n{f'written to {path}' if path else record.seed}")

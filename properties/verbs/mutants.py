@@ -9,12 +9,13 @@ from typing import Final
 
 from properties.kernels.needs import require_tools
 from properties.mutants.named import find_named, named_like
-from properties.mutants.records import MutantRecord, exit_status, mutants_table, summary, write_records
+from properties.mutants.records import MutantRecord, exit_status, mutants_table, summary
 from properties.mutants.running import FIXED_SECONDS, Chosen, run_mutants
 from properties.mutants.sampling import eligible, in_function, sample
 from properties.mutants.subject import Subject
 from properties.mutants.survey import MutantSurvey, make_survey
 from properties.report.show import Screen, log_width, print_line, rich_table
+from properties.report.writing import write_lines
 from properties.systems.naming import KERNELS, OWN_KERNEL
 from properties.verbs.options import add_crew_options, count_of, crew_of, seconds
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     title = f"{kernel.name}, release {kernel.release}"
     records: list[MutantRecord] = []
     # A file that cannot be written is told before the work.
-    write_records(records, arguments.json)
+    write_lines(records, arguments.json)
 
     def tell(sentence: object) -> None:
         print_line(console, f"{title}: {sentence}")
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         for record in run_mutants(subject, survey, chosen, crew, random_seed=arguments.random_seed, **budgets):
             records.append(record)
             print_line(console, f"{len(records)}/{len(chosen)} {record}")
-            write_records(records, arguments.json)
+            write_lines(records, arguments.json)
     console.print(rich_table(mutants_table(title, records)))
     for record in records:
         if record.verdict != "killed":

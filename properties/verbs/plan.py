@@ -20,8 +20,8 @@ from properties.plan.probes import KINDS, SINGLE, Probe, is_program, parse_probe
 from properties.plan.programs import LISTS, Typed, list_probes, read_word, unquote
 from properties.plan.recording import make_record
 from properties.plan.selecting import parse_lists
-from properties.report.records import write_record, write_whole
 from properties.report.show import Screen, log_width
+from properties.report.writing import write_record, write_whole
 from properties.systems.naming import semantics_named, world_named
 from spec.costs import POKE_BATCH, Cost
 from spec.errors import BadInputError

@@ -10,8 +10,9 @@ from rich.console import Console
 from properties.gallery.differences import draw_difference
 from properties.report import show
 from properties.report.markdown import append_summary, bench_summary, power_summary, run_summary
-from properties.report.records import BenchRecord, PowerRecord, make_run, write_record
+from properties.report.records import BenchRecord, PowerRecord, make_run
 from properties.report.results import Finished
+from properties.report.writing import write_record
 from properties.verbs.report import BUILD, make
 from spec.errors import BadInputError
 

@@ -9,7 +9,8 @@ from typing import Final
 from properties.gallery.record import read_gallery
 from properties.kernels.tables import known_rules
 from properties.report.html.page import Known, make_page
-from properties.report.records import read_records, write_whole
+from properties.report.records import read_records
+from properties.report.writing import write_whole
 from spec.documents import defects, rules
 
 __all__ = ["PAGE", "add_arguments", "make", "run"]

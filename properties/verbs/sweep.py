@@ -9,11 +9,12 @@ from typing import Final
 
 from properties.hunt.findings import save_seed
 from properties.kernels.needs import require_tools
-from properties.parking.records import SweepRecord, exit_status, make_checks, summary, sweep_table, write_records
+from properties.parking.records import SweepRecord, exit_status, make_checks, summary, sweep_table
 from properties.parking.running import run_rows
 from properties.parking.scenarios import SweptRow, rows, rows_of
 from properties.parking.subjects import BATCHED, release_of
 from properties.report.show import Screen, log_width, print_line, rich_table
+from properties.report.writing import write_lines
 from properties.systems.naming import KERNELS, OWN_KERNEL, semantics_named
 from properties.verbs.options import add_crew_options, crew_of
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
@@ -56,27 +57,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Park tasks, and return 0, 1 or 2 (`exit_status`)."""
     system, semantics = _check_options(arguments)
+    run_record = _find_record(arguments.json)
     console = Screen(width=log_width())
     chosen = rows_of(rows(semantics_named(semantics)), arguments.image, arguments.operation)
     release = release_of(system)
     title = f"{system}, semantics {semantics}" if system == BATCHED else f"{system}, release {release}"
     records: list[SweepRecord] = []
     # A file that cannot be written is told before the work.
-    write_records(records, arguments.json)
+    write_lines(records, arguments.json)
     print_line(console, f"{title}: {len(chosen)} rows, each an image and an operation")
     with crew_of(arguments) as crew:
         for done, (row, found) in enumerate(run_rows(system, release, semantics, chosen, crew), 1):
             records += found
             print_line(console, f"{done}/{len(chosen)} {_tell(row, found)}")
-            write_records(records, arguments.json)
+            write_lines(records, arguments.json)
     records = _in_order(records, chosen)
-    write_records(records, arguments.json)
+    write_lines(records, arguments.json)
     console.print(rich_table(sweep_table(title, records)))
     for record in _first_differences(records):
         path = _save(record, arguments.save) if arguments.save and record.seed else None
         print_line(console, f"{record}\n{f'written to {path}' if path else record.seed}")
     print_line(console, f"{title}: {summary(records)}\nEach place: {arguments.json}")
-    publish_run(f"massattach sweep, {title}", make_checks(title, records), arguments.json.with_suffix(".json"), console)
+    publish_run(f"massattach sweep, {title}", make_checks(title, records), run_record, console)
     return exit_status(records)
 
 
@@ -96,6 +98,15 @@ def _check_options(arguments: argparse.Namespace) -> tuple[str, str]:
         raise BadInputError("--semantics is for batched and a kernel of your own: Debian's have theirs")
     require_tools()
     return system, system if system in KERNELS else arguments.semantics or find_semantics(system)
+
+
+def _find_record(lines: Path) -> Path:
+    """Where the record for the report is written: beside the lines, by a name that the report takes for a sweep's."""
+    name = f"{lines.stem}.json"
+    record = lines.with_name(name if name.startswith("sweep") else f"sweep-{name}")
+    if record == lines:
+        raise BadInputError("is where the record for the report goes: call the lines of JSON .jsonl", str(lines))
+    return record
 
 
 def _tell(row: SweptRow, records: Sequence[SweepRecord]) -> str:

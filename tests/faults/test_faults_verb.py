@@ -9,12 +9,13 @@ import pytest
 
 from properties.__main__ import main
 from properties.faults.known import KNOWN, KnownFinding, defect_of
-from properties.faults.records import exit_status, faults_table, make_records, summary, write_records
+from properties.faults.records import exit_status, faults_table, make_records, summary
 from properties.faults.scenarios import AFTER, Scenario, scenarios, scenarios_of
 from properties.faults.units import Faulted, FaultsUnit, Tried
 from properties.lockstep.lockstep import Lockstep
 from properties.mutants.subject import Subject
 from properties.report.show import text_of
+from properties.report.writing import write_lines
 from properties.systems.naming import KERNELS, resolve
 from properties.work.units import request, unit_of, value_of
 from spec.alphabet import alphabet
@@ -176,7 +177,7 @@ def test_every_known_defect_stands_in_the_document() -> None:
 def test_records_are_lines_of_json(tmp_path: Path) -> None:
     """And a table, and a sentence."""
     found = tuple(make_records("bzImage", "7.3.4", SCENARIO, Faulted((PLAIN, AGREES, DONE, FINDING)), 2.0))
-    write_records(found, tmp_path / "made" / "faults.jsonl")
+    write_lines(found, tmp_path / "made" / "faults.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "made" / "faults.jsonl").read_text().splitlines()]
     shown = text_of(faults_table("bzImage", found), width=160)
 

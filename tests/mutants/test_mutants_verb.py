@@ -23,12 +23,13 @@ from properties.mutants import accepted, units
 from properties.mutants.accepted import Accepted, AcceptedFile, AcceptingRule
 from properties.mutants.judging import kill_of_difference, kill_of_error
 from properties.mutants.named import NAMED, MutantPlace, NamedMutant, find_named, named_like
-from properties.mutants.records import MutantRecord, exit_status, make_record, mutants_table, summary, write_records
+from properties.mutants.records import MutantRecord, exit_status, make_record, mutants_table, summary
 from properties.mutants.sampling import eligible, in_function, sample
 from properties.mutants.subject import Subject
 from properties.mutants.survey import MutantSurvey, ReachedRun
 from properties.mutants.units import Judged, MutantUnit
 from properties.report.show import text_of
+from properties.report.writing import write_lines
 from properties.systems.naming import KERNELS
 from properties.work.units import request, unit_of, value_of
 from spec.errors import BadInputError
@@ -318,7 +319,7 @@ def test_records_are_lines_of_json(tmp_path: Path) -> None:
     """One for each mutant, whole, with the members of the record."""
     path = tmp_path / "mutants.jsonl"
     records = [record(KILLED), record(SURVIVED, "equivalent", 1), record("its process died", "", 2)]
-    write_records(records, path)
+    write_lines(records, path)
     lines = path.read_bytes().splitlines()
 
     assert records == [decode(line, MutantRecord) for line in lines]

@@ -14,11 +14,12 @@ from impl.linux.probes.disassembly import Helpers
 from impl.linux.probes.stands import image_stands
 from properties.__main__ import main
 from properties.parking.places import ParkingPlace
-from properties.parking.records import exit_status, make_checks, make_records, summary, sweep_table, write_records
+from properties.parking.records import exit_status, make_checks, make_records, summary, sweep_table
 from properties.parking.scenarios import IMAGES, SweptRow, rows, rows_of
 from properties.parking.units import RowUnit, Stay, Swept
 from properties.report.results import CheckVerdict
 from properties.report.show import text_of
+from properties.report.writing import write_lines
 from properties.systems.naming import KERNELS
 from properties.work.units import request, unit_of, value_of
 from spec.errors import BadInputError
@@ -173,7 +174,7 @@ def test_a_verdict_follows_from_what_was_seen(outcome: Swept | str, verdicts: li
 def test_records_are_lines_of_json_and_a_table(tmp_path: Path) -> None:
     """And checks for the report, one for each image."""
     found = tuple(make_records("linux-6.12", "6.12.117", ROW, Swept((AGREES, KNOWN, DIFFERS)), 2.0))
-    write_records(found, tmp_path / "made" / "sweep.jsonl")
+    write_lines(found, tmp_path / "made" / "sweep.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "made" / "sweep.jsonl").read_text().splitlines()]
     (check,) = make_checks("linux-6.12", found)
 
@@ -198,13 +199,14 @@ def test_a_row_crosses_to_another_process_and_back() -> None:
 def test_the_verb_writes_records_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table is printed, and stands in the report."""
     options = ["--semantics", "linux-7.3", "--image", "fentry", "--operation", "an ops comes", "--jobs", "1"]
-    status = main(["sweep", "--system", "batched", *options, "--json", str(tmp_path / "sweep.jsonl")])
+    status = main(["sweep", "--system", "batched", *options, "--json", str(tmp_path / "linux.jsonl")])
     printed = capsys.readouterr().out
 
     assert 0 == status
     assert "as the model says, 0 operations pended; 0 known, 0 differences" in printed
     assert "a task at each instruction: fentry" in (tmp_path / "report.html").read_text()
-    assert {"fentry"} == {json.loads(line)["image"] for line in (tmp_path / "sweep.jsonl").read_text().splitlines()}
+    assert {"fentry"} == {json.loads(line)["image"] for line in (tmp_path / "linux.jsonl").read_text().splitlines()}
+    assert "sweep-linux.json" in {path.name for path in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,7 @@ def test_the_verb_writes_records_and_a_report(tmp_path: Path, capsys: pytest.Cap
         ([], "one system is swept: write --bzimage FILE, --kernel linux-7.3, or --system batched"),
         (["--system", "model"], "'model' cannot be swept: write one of linux-6.1, linux-6.12, linux-7.3"),
         (["--kernel", "linux-7.3", "--semantics", "linux-6.12"], "--semantics is for batched and a kernel of your own"),
+        (["--system", "batched", "--json", "sweep.json"], "sweep.json: is where the record for the report goes"),
         (["--system", "batched", "--image", "none"], "no row is of 'none' and '*': images are fentry"),
     ],
 )

@@ -25,9 +25,9 @@ from properties.report.records import (
     PowerRecord,
     RuleRecord,
     WaitsRecord,
-    write_record,
 )
 from properties.report.results import CheckVerdict, ProofCell, ToldDivergence
+from properties.report.writing import write_record
 
 __all__ = ["every_record", "write_records"]
 

@@ -34,16 +34,9 @@ from properties.report.html.charts import cost_charts
 from properties.report.html.trampolines import ImageDrawing, ImageNode, lay_out
 from properties.report.markdown import run_summary
 from properties.report.pictures import CalledTarget, CallingFunction, Picture
-from properties.report.records import (
-    CheckRecord,
-    ChecksRecord,
-    Curve,
-    GalleryRecord,
-    RuleRecord,
-    read_records,
-    write_record,
-)
+from properties.report.records import CheckRecord, ChecksRecord, Curve, GalleryRecord, RuleRecord, read_records
 from properties.report.results import CheckVerdict
+from properties.report.writing import write_record
 from properties.runs.units import seeds_agree
 from properties.systems.naming import DEFAULT_SYSTEMS
 from properties.verbs import bench, checks, verify

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from properties.report.records import write_record
+from properties.report.writing import write_record
 from properties.verbs.report import make
 from tests.support.browser import INSTALL, Browser, chromium, started
 from tests.support.record_examples import every_record, write_records
