@@ -15,7 +15,7 @@ from impl.linux.guest.batch import Batch, Reply
 from impl.linux.guest.errnos import errno_name
 from impl.linux.laboratory import control
 from impl.linux.laboratory.control import CONTROL, PARKED, Command
-from impl.linux.laboratory.tuning import let_tasks_spin
+from impl.linux.laboratory.tuning import let_tasks_stand
 from impl.linux.probes.points import Points, image_points
 from impl.linux.probes.stands import image_stands
 from impl.linux.run import RunState
@@ -292,9 +292,9 @@ class TaskThreads:
             self._answer = self.threads.wait(self._pending)
 
     def _prepare(self) -> None:
-        """Let tasks spin for long; once in a run."""
+        """Let tasks stand for long; once in a run."""
         if not self._prepared:
-            let_tasks_spin(self.directory.station.guest)
+            let_tasks_stand(self.directory.station.guest)
             self._prepared = self.run.interleaved = True
 
     def _traces(self) -> bool:

@@ -1,4 +1,4 @@
-"""Settings of the running kernel: short grace periods, preemption, patience with tasks that spin, and no taint."""
+"""Settings of the running kernel: short grace periods, preemption, patience with tasks that stand, and no taint."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from impl.linux.guest.guest import Guest
 from impl.linux.probes.btf import Btf
 from impl.linux.probes.symbols import Symbols
 
-__all__ = ["let_tasks_spin", "preempt", "shorten_grace_periods", "untaint"]
+__all__ = ["let_tasks_stand", "preempt", "shorten_grace_periods", "untaint"]
 
 PREEMPTION = "/sys/kernel/debug/sched/preempt"
 PATIENCE = {
     "/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress": b"1",
     "/sys/module/rcupdate/parameters/rcu_task_stall_timeout": b"0",
     "/proc/sys/kernel/watchdog": b"0",
+    "/proc/sys/kernel/hung_task_timeout_secs": b"0",
 }
 FLAVOURS = ("rcu_tasks", "rcu_tasks_rude", "rcu_tasks_trace")
 WAITS = {"gp_sleep": 0, "init_fract": 1}
@@ -50,8 +51,8 @@ def preempt(guest: Guest, symbols: Symbols) -> bool:
     return replies[dynamic].value > 0 or b" PREEMPT " in replies[version].data[0]
 
 
-def let_tasks_spin(guest: Guest) -> None:
-    """Let nobody mind that a task spins for long: neither RCU nor the watchdog tells of it."""
+def let_tasks_stand(guest: Guest) -> None:
+    """Let nobody mind that a task spins or sleeps for long: neither RCU nor the watchdogs tell of it."""
     batch = Batch()
     for path, value in PATIENCE.items():
         batch.write_file(path, value)

@@ -12,6 +12,7 @@
 #include <linux/sched/task.h>
 #include <linux/string.h>
 #include <linux/wait.h>
+#include <linux/wait_bit.h>
 
 #include "massattach.h"
 #include "park.h"
@@ -38,7 +39,6 @@ struct park {
 
 static struct park parks[TASKS];
 static DECLARE_WAIT_QUEUE_HEAD(moved);
-static DECLARE_WAIT_QUEUE_HEAD(leave);
 
 static struct park *own(void)
 {
@@ -122,7 +122,7 @@ u64 massattach_park_stay(void)
 	WRITE_ONCE(park->state, PARKED);
 	wake_up_all(&moved);
 	if (park->sleeps)
-		wait_event_idle(leave, READ_ONCE(park->leaves));
+		wait_var_event(&park->leaves, READ_ONCE(park->leaves));
 	else
 		while (!READ_ONCE(park->leaves))
 			massattach_points_relax();
@@ -143,6 +143,14 @@ static bool has_died(struct park *park)
 	struct task_struct *task = READ_ONCE(park->task);
 
 	return task && READ_ONCE(task->flags) & PF_EXITING;
+}
+
+/* Only this task wakes: one that sleeps on is not to be on the run queue when a grace period of RCU tasks begins. */
+static void leave(struct park *park)
+{
+	WRITE_ONCE(park->leaves, true);
+	smp_mb();
+	wake_up_var(&park->leaves);
 }
 
 static long stand_by(u64 slot, u64 milliseconds)
@@ -209,8 +217,7 @@ long massattach_park_step(const struct massattach_command *command)
 	arm(park, command->words + 3, command->count - 3);
 	park->passed = wants(park, park->at) ? park->at : 0;
 	WRITE_ONCE(park->state, RUNNING);
-	WRITE_ONCE(park->leaves, true);
-	wake_up_all(&leave);
+	leave(park);
 	return stand_by(command->words[0] % TASKS, command->words[1]);
 }
 
@@ -233,8 +240,7 @@ long massattach_park_thread(const struct massattach_command *command)
 	arm(park, command->words + 1, command->count - 1);
 	park->passed = wants(park, park->at) ? park->at : 0;
 	WRITE_ONCE(park->state, RUNNING);
-	WRITE_ONCE(park->leaves, true);
-	wake_up_all(&leave);
+	leave(park);
 	return 0;
 }
 
