@@ -78,9 +78,9 @@ class Poker:
 def _list_stops(before: State, after: State) -> Iterator[Names]:
     """POKE-1 to POKE-3: for each stop the functions whose calls do as before it."""
     differing = [name for name in after.world.by_name if differs(before, after, name)]
-    written = frozenset(differing).union(*(one.sites for one in after.patched if one.times > 1))
-    single = [name for name in differing if not _stays_direct(before, after, name)]
-    changed = [name for name in after.world.by_name if name in written and _stays_direct(before, after, name)]
+    written = frozenset[str]().union(*(one.sites for one in after.patched if one.times > 1))
+    single = [name for name in differing if name not in written]
+    changed = [name for name in after.world.by_name if name in written]
     late = frozenset(name for name in after.world.by_name if _changes_entry(before, after, name))
     if late:
         cite("POKE-3")
@@ -93,11 +93,6 @@ def _stop_in(sites: list[str], former: Callable[[list[str]], Names]) -> Iterator
     """The stops of one pass: three for each batch of sites; former: by those that it has yet to come to."""
     for start in range(0, len(sites), POKE_BATCH):
         yield from [former(sites[start + POKE_BATCH :])] * PHASES
-
-
-def _stays_direct(before: State, after: State, function: str) -> bool:
-    """Whether the instruction of a site goes to its direct entry, before and after."""
-    return all(len(covering(state, function)) == 1 and has_direct_ops(state, function) for state in (before, after))
 
 
 def _changes_entry(before: State, after: State, function: str) -> bool:

@@ -87,12 +87,12 @@ def modify_direct(state: State, operation: op.ModifyFtraceDirect) -> None:
         raise Refused("EINVAL")
     state.faults.stop_at("alloc")
     patched = state.sites.alone(where)
-    if patched:
+    if len(patched):
         state.refuse_if_dead()
     bill = Bill()
-    bill.change_entries(patched)
+    bill.change_entries(len(patched))
     state.settle(bill)
-    direct.rewrite(where, direct.number(operation.new))
+    direct.rewrite(where, direct.number(operation.new), patched)
 
 
 def _find_entered(state: State, function: str) -> int:
@@ -188,11 +188,12 @@ def _modify(state: State, where: Indices, entries: Indices) -> None:
     """Entries that are there change in place; the sites are patched whether they have one or not (COST-3)."""
     state.refuse_if_dead()
     state.faults.stop_at("register")
+    patched = state.sites.alone(where[state.sites.loaded[where]])
     bill = Bill()
-    bill.change_entries(state.sites.alone(where[state.sites.loaded[where]]))
+    bill.change_entries(len(patched))
     state.settle(bill)
     present = state.direct.entry[where] != NO_ENTRY
-    state.direct.rewrite(where[present], entries[present])
+    state.direct.rewrite(where[present], entries[present], patched)
 
 
 def update_direct_add(state: State, operation: op.UpdateFtraceDirectAdd) -> None:

@@ -24,15 +24,15 @@ class DirectFunctions:
     """entry: for each site NO_ENTRY, BPF, or the number of a trampoline.
 
     single: the filter of direct_ops, the ops of the single API, which is enabled while single_enabled. gone: addresses
-    of functions that have gone, with their entries, and whether these are of the single API (MODULE-5). rewritten: the
-    sites whose entries were last written in place, be it with what they were.
+    of functions that have gone, with their entries, and whether these are of the single API (MODULE-5). patched: the
+    sites that were led to a caller and back when entries were last written in place, also those without one.
     """
 
     def __init__(self, size: int) -> None:
         self.entry = np.zeros(size, np.int32)
         self.single = np.zeros(size, np.bool_)
         self.single_enabled = False
-        self.rewritten: Indices = np.empty(0, np.int64)
+        self.patched: Indices = np.empty(0, np.int64)
         self.gone = NOWHERE
         self.gone_entry = np.empty(0, np.int32)
         self.gone_single = np.empty(0, np.bool_)
@@ -58,10 +58,10 @@ class DirectFunctions:
         self._entries += len(where)
         self.entry[where] = entry
 
-    def rewrite(self, where: Indices, entries: Indices | int) -> None:
-        """Sites that have entries get others in their place."""
+    def rewrite(self, where: Indices, entries: Indices | int, patched: Indices) -> None:
+        """Sites that have entries get others in their place, while these are patched."""
         self.entry[where] = entries
-        self.rewritten = where
+        self.patched = patched
 
     def add_gone(self, addresses: Addresses, entry: int) -> None:
         """Enter addresses of functions that have gone and have no entry, for an ops other than direct_ops."""

@@ -40,7 +40,7 @@ def prepare(state: State, filter_sites: Indices, bill: Bill) -> Peers:
     _rebuild_or_refuse(state, len(rebuilt))
     if len(raw):
         raise Refused("EBUSY")
-    bill.change_each(state.sites.alone(rebuilt))
+    bill.change_each(len(state.sites.alone(rebuilt)))
     return Peers(told, rebuilt)
 
 

@@ -227,7 +227,7 @@ def _bill_attaching(state: State, first: Indices, kept: Indices) -> Bill:
     bill = Bill()
     bill.patch(state.sites.joining(first, regs=True))
     bill_growth(state, len(first), bill)
-    bill.change_entries(state.sites.alone(kept))
+    bill.change_entries(len(state.sites.alone(kept)))
     return bill
 
 
@@ -303,7 +303,7 @@ def _unlink(state: State, program: Program, lost: Indices, kept: Indices) -> boo
         gone = lost[:0]
     else:
         bill.patch(state.sites.leaving(gone, regs=True, narrowed=narrowed))
-        bill.change_entries(state.sites.alone(changed))
+        bill.change_entries(len(state.sites.alone(changed)))
         bill.wait_dynamic(state.facts, _count_waits(state, gone), direct=True)
     try:
         state.settle(bill)

@@ -64,9 +64,9 @@ class Sites:
         """How many of them change when the kernel asks whether any ops that covers them still needs R."""
         return int(np.count_nonzero((self.count[where] >= _OURS) & self.regs_left[where] & (self.regs[where] == 0)))
 
-    def alone(self, where: Indices) -> int:
-        """How many of these sites call what a direct entry is changed from: |S(f)| is at most 1 (COST-3)."""
-        return int(np.count_nonzero(self.count[where] < _OURS))
+    def alone(self, where: Indices) -> Indices:
+        """Those of these sites that a temporary ops leads to a caller and back: |S(f)| is at most 1 (COST-3)."""
+        return where[self.count[where] < _OURS]
 
     def join(self, where: Indices, code: int, *, regs: bool = False) -> None:
         """One more ops covers these sites."""

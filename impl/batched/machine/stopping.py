@@ -28,17 +28,17 @@ class Passage(NamedTuple):
     late: bool
 
 
-def passages(targets: Targets, single: Indices, direct: Indices, caller: np.uint32) -> Iterator[Passage]:
-    """The passes by which sites come to their targets; direct: those that go to a direct entry before and after.
+def passages(targets: Targets, single: Indices, written: Indices, caller: np.uint32) -> Iterator[Passage]:
+    """The passes by which sites come to their targets; written: those for which a direct entry is written in place.
 
-    A direct entry is written, be it with what it was, while a temporary ops makes its site call ftrace_regs_caller
-    (__modify_ftrace_direct).
+    That is done, be it with what it was or where there is none, while a temporary ops makes the site call
+    ftrace_regs_caller (__modify_ftrace_direct).
     """
     if len(single):
         yield Passage(single, targets[single], late=True)
-    if len(direct):
-        yield Passage(direct, np.full(len(direct), caller), late=True)
-        yield Passage(direct, targets[direct], late=False)
+    if len(written):
+        yield Passage(written, np.full(len(written), caller), late=True)
+        yield Passage(written, targets[written], late=False)
 
 
 class SteppedPoke:

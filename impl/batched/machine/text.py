@@ -98,7 +98,7 @@ class Text:
         """Lets the next `follow` stop behind each phase of its poke (POKE-1)."""
         self._stops = True
         self._former = self.direct()
-        self._state.direct.rewritten = np.empty(0, np.int64)
+        self._state.direct.patched = np.empty(0, np.int64)
 
     def advance(self) -> bool:
         """Goes to the next stop of a poke that stops; whether there is one, or all is done."""
@@ -211,14 +211,15 @@ class Text:
         self.note(_list_ranges(at.TEXT, places, SITE_BYTES))
 
     def _begin_poke(self) -> None:
-        """Begins to patch what changes or has its entry written; the first to `advance` comes to its first stop."""
+        """Begins to patch what changes and what an entry is written for; the first to `advance` comes to a stop."""
         old, new, entries = self._targets, self._find_targets(), self.direct()
         direct = (self._former != 0) & (old == self._former) & (entries != 0) & (new == entries)
         changed = np.flatnonzero(old != new)
-        written = np.union1d(changed, self._state.direct.rewritten)
+        patched = self._state.direct.patched if not self._state.sites.off else np.empty(0, np.int64)
+        written = np.union1d(changed[direct[changed]], patched)
         caller = np.uint32(routines().address["ftrace_regs_caller"] & LOW_HALF)
         self._targets = new
-        passes = passages(new, changed[~direct[changed]], written[direct[written]], caller)
+        passes = passages(new, np.setdiff1d(changed, written), written, caller)
         self._stepped = SteppedPoke(self.entries, passes, self._synchronize)
 
     def _synchronize(self, places: NDArray[np.int64]) -> None:
