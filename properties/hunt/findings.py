@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from properties.lockstep.divergence import Divergence
+from properties.report.writing import make_directory
 from spec.seeds import Seed, parse_seed, print_seed
 
 __all__ = ["Found", "save", "save_journal", "save_seed"]
@@ -58,7 +59,7 @@ def save_seed(seed: Seed, aspect: str, comments: Sequence[str], directory: Path)
         seed = replace(seed, world=os.path.relpath(seed.world, directory))
     digest = hashlib.sha256(print_seed(seed).encode()).hexdigest()[:8]
     path = directory / f"{seed.semantics}-{aspect}-{digest}.seed"
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(print_seed(seed, comments), encoding="utf-8")
     unfinished.rename(path)

@@ -20,7 +20,7 @@ from spec.images import ImageFile, print_image_file, read_image_file
 from spec.semantics import Semantics
 from spec.worlds import Function
 
-__all__ = ["DumpTally", "KernelDump", "file_name", "keep", "make_directory"]
+__all__ = ["DumpTally", "KernelDump", "file_name", "keep"]
 
 # The number of functions that have their programs at the same time.
 AT_ONCE = 64
@@ -170,14 +170,6 @@ class KernelDump:
             self.files[keep(path, image)] += 1
         if self._prover is not None:
             self._prover.add(function, label(attaching), path, image)
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory if it is missing; BadInputError if that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(f"is no directory for images: {error.strerror}", str(path)) from error
 
 
 def file_name(system: str, function: Function, attaching: Attaching) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from properties.report.grid import Column, Grid, Line
 from properties.report.results import CheckVerdict, Finished, summary
+from properties.report.writing import make_directory
 
 __all__ = [
     "LOG_WIDTH",
@@ -101,7 +102,7 @@ def write_reports(
 ) -> None:
     """Write JUnit XML and the text report: table, summary, notes, further tables, and the whole of every detail."""
     for path in (junit, text):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
     ET.ElementTree(_junit(done, title)).write(junit, encoding="utf-8", xml_declaration=True)
     with text.open("w", encoding="utf-8") as file:
         page = Console(file=file, width=LOG_WIDTH)

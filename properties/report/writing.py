@@ -12,7 +12,15 @@ import msgspec
 from spec.errors import BadInputError
 from spec.reading import encode
 
-__all__ = ["write_lines", "write_record", "write_whole"]
+__all__ = ["make_directory", "write_lines", "write_record", "write_whole"]
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, if it is missing; BadInputError if that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"is no directory, and cannot be made: {error.strerror}", str(path)) from error
 
 
 def write_record(record: object, path: Path) -> None:
@@ -22,7 +30,7 @@ def write_record(record: object, path: Path) -> None:
 
 def write_lines(records: Iterable[object], path: Path) -> None:
     """Write records as lines of JSON, into a directory that is made: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     write_whole(b"".join(encode(record) + b"\n" for record in records), path)
 
 

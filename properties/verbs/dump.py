@@ -15,10 +15,11 @@ from rich.table import Table
 from impl.linux.guest.guest import boot
 from impl.linux.guest.packages import Kernel, fetch, from_files
 from impl.linux.instruments.dumping import Attaching, Dumper
-from properties.kernels.dumped import DumpTally, KernelDump, make_directory
+from properties.kernels.dumped import DumpTally, KernelDump
 from properties.kernels.shapes import label, parse_programs
 from properties.proofs.populations import ImageProof, Prover, exceptions, outcome_of
 from properties.report.show import LOG_WIDTH, Screen
+from properties.report.writing import make_directory
 from properties.systems.naming import KERNELS, OWN_KERNEL, own_files, semantics_named
 from properties.verbs.options import add_crew_options, crew_of
 from properties.verbs.own_kernel import add_own_kernel, tell_nearest

@@ -15,6 +15,7 @@ from properties.hunt.exploring import Explored, explore
 from properties.hunt.findings import save, save_journal
 from properties.hunt.units import SearchUnit, operations_for
 from properties.report.show import Screen, print_line, rich_table
+from properties.report.writing import make_directory
 from properties.systems.kernels import setting_of
 from properties.systems.naming import DEFAULT_SYSTEMS, INTERLEAVED_SYSTEMS, KERNELS, resolve, world_named
 from properties.verbs.exhausting import run_exhaustive
@@ -86,7 +87,7 @@ def list_settings(arguments: argparse.Namespace) -> list[SearchUnit]:
     world_named(arguments.world)
     for name in arguments.system:
         resolve(name, SYSTEM_TIME_LIMIT)
-    arguments.save.mkdir(parents=True, exist_ok=True)
+    make_directory(arguments.save)
     return [
         SearchUnit(
             tuple(arguments.system),

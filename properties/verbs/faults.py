@@ -14,7 +14,7 @@ from properties.hunt.findings import save_seed
 from properties.kernels.needs import require_tools
 from properties.mutants.subject import Subject
 from properties.report.show import Screen, log_width, print_line, rich_table
-from properties.report.writing import write_lines
+from properties.report.writing import make_directory, write_lines
 from properties.systems.naming import KERNELS, OWN_KERNEL
 from properties.verbs.options import add_crew_options, crew_of
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
@@ -61,7 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = scenarios_of(scenarios(subject.rules), arguments.operation)
     title = f"{subject.kernel.name}, release {subject.kernel.release}"
     records: list[FaultRecord] = []
-    # A file that cannot be written is told before the work.
+    # What cannot be written is told before the work.
+    if arguments.save:
+        make_directory(arguments.save)
     write_lines(records, arguments.json)
     print_line(console, f"{title}: {len(chosen)} scenarios, each without a fault and then with every one")
     with crew_of(arguments) as crew:

@@ -14,7 +14,7 @@ from properties.parking.running import run_rows
 from properties.parking.scenarios import SweptRow, rows, rows_of
 from properties.parking.subjects import BATCHED, release_of
 from properties.report.show import Screen, log_width, print_line, rich_table
-from properties.report.writing import write_lines
+from properties.report.writing import make_directory, write_lines
 from properties.systems.naming import KERNELS, OWN_KERNEL, semantics_named
 from properties.verbs.options import add_crew_options, crew_of
 from properties.verbs.own_kernel import add_own_kernel, find_semantics
@@ -63,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     release = release_of(system)
     title = f"{system}, semantics {semantics}" if system == BATCHED else f"{system}, release {release}"
     records: list[SweepRecord] = []
-    # A file that cannot be written is told before the work.
+    # What cannot be written is told before the work.
+    if arguments.save:
+        make_directory(arguments.save)
     write_lines(records, arguments.json)
     print_line(console, f"{title}: {len(chosen)} rows, each an image and an operation")
     with crew_of(arguments) as crew:

@@ -239,7 +239,7 @@ def test_directory_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFix
     status = front_door.main(["dump", "--system", "linux-6.12", str(place)])
 
     assert 2 == status
-    assert f"{place}: is no directory for images: File exists\n" == capsys.readouterr().err
+    assert f"{place}: is no directory, and cannot be made: File exists\n" == capsys.readouterr().err
     with pytest.raises(BadInputError, match="cannot be written: File name too long"):
         dumped.keep(tmp_path / ("f" * 300), image())
 

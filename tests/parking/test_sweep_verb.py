@@ -215,6 +215,7 @@ def test_the_verb_writes_records_and_a_report(tmp_path: Path, capsys: pytest.Cap
         ([], "one system is swept: write --bzimage FILE, --kernel linux-7.3, or --system batched"),
         (["--system", "model"], "'model' cannot be swept: write one of linux-6.1, linux-6.12, linux-7.3"),
         (["--kernel", "linux-7.3", "--semantics", "linux-6.12"], "--semantics is for batched and a kernel of your own"),
+        (["--system", "batched", "--save", __file__], f"{__file__}: is no directory, and cannot be made"),
         (["--system", "batched", "--json", "sweep.json"], "sweep.json: is where the record for the report goes"),
         (["--system", "batched", "--image", "none"], "no row is of 'none' and '*': images are fentry"),
     ],

@@ -214,3 +214,11 @@ def test_only_what_kernels_decline_by_name_is_asked_for(capsys: pytest.CaptureFi
         main(["explore", "--ask", "DEFECT-2"])
 
     assert "invalid choice: 'DEFECT-2' (choose from 'DEFECT-1', 'DEFECT-17', 'DEFECT-24'" in capsys.readouterr().err
+
+
+def test_a_directory_that_is_a_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one sentence, with exit code 2, before anything is searched."""
+    (tmp_path / "file").touch()
+
+    assert 2 == main(["explore", "--budget", "3", "--save", str(tmp_path / "file")])
+    assert f"{tmp_path / 'file'}: is no directory, and cannot be made: File exists\n" == capsys.readouterr().err
