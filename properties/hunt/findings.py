@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from properties.lockstep.divergence import Divergence
-from properties.report.writing import make_directory
+from properties.report.writing import make_directory, write_whole
 from spec.seeds import Seed, parse_seed, print_seed
 
 __all__ = ["Found", "save", "save_journal", "save_seed"]
@@ -52,15 +52,12 @@ def save_journal(journal: str, told: str, directory: Path) -> Path:
 def save_seed(seed: Seed, aspect: str, comments: Sequence[str], directory: Path) -> Path:
     """Write a seed that diverges in this aspect, under a name that tells what it is.
 
-    A world that is a file is named as the seed sees it. The seed is renamed into its place, so that it is there whole
-    or not at all.
+    A world that is a file is named as the seed sees it.
     """
     if Path(seed.world).is_file():
         seed = replace(seed, world=os.path.relpath(seed.world, directory))
     digest = hashlib.sha256(print_seed(seed).encode()).hexdigest()[:8]
     path = directory / f"{seed.semantics}-{aspect}-{digest}.seed"
     make_directory(directory)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(print_seed(seed, comments), encoding="utf-8")
-    unfinished.rename(path)
+    write_whole(print_seed(seed, comments).encode(), path)
     return path

@@ -18,6 +18,7 @@ from properties.hunt.units import SearchUnit
 from properties.report.grid import Column, Grid, Line
 from properties.report.results import CheckResult, CheckVerdict, Finished
 from properties.report.show import Screen, print_line, rich_table
+from properties.report.writing import make_directory, write_whole
 from properties.verbs import explore as explore_verb
 from properties.verbs.options import add_crew_options, join_or_start, seconds
 from properties.verbs.publishing import publish_run
@@ -92,13 +93,8 @@ def _begin(directory: Path, words: tuple[str, ...]) -> Begun:
             raise BadInputError(f"has the campaign '{' '.join(begun.words)}': give it another --save", str(directory))
         return begun
     begun = Begun(words, secrets.randbelow(1 << 32))
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_bytes(encode(begun))
-        unfinished.rename(path)
-    except OSError as error:
-        raise BadInputError(f"cannot be written: {error.strerror}", str(path)) from error
+    make_directory(directory)
+    write_whole(encode(begun), path)
     return begun
 
 

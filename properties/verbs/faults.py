@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = scenarios_of(scenarios(subject.rules), arguments.operation)
     title = f"{subject.kernel.name}, release {subject.kernel.release}"
     records: list[FaultRecord] = []
-    # What cannot be written is told before the work.
+    # A file or directory that cannot be written is told before the work.
     if arguments.save:
         make_directory(arguments.save)
     write_lines(records, arguments.json)

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     release = release_of(system)
     title = f"{system}, semantics {semantics}" if system == BATCHED else f"{system}, release {release}"
     records: list[SweepRecord] = []
-    # What cannot be written is told before the work.
+    # A file or directory that cannot be written is told before the work.
     if arguments.save:
         make_directory(arguments.save)
     write_lines(records, arguments.json)
@@ -103,7 +103,7 @@ def _check_options(arguments: argparse.Namespace) -> tuple[str, str]:
 
 
 def _find_record(lines: Path) -> Path:
-    """Where the record for the report is written: beside the lines, by a name that the report takes for a sweep's."""
+    """The record for the report goes beside the lines, by a name that the report takes for a sweep's."""
     name = f"{lines.stem}.json"
     record = lines.with_name(name if name.startswith("sweep") else f"sweep-{name}")
     if record == lines:

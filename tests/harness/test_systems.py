@@ -23,29 +23,11 @@ from spec.outcomes import Errno
 from spec.seeds import Step, parse_operation
 from spec.semantics import PRESETS
 from spec.worlds import synthetic
+from tests.support.ordinary_steps import STEPS
 
 EXAMPLE = Path(__file__).parents[1] / "support" / "example_process.py"
 SEMANTICS = PRESETS["linux-7.3"]
 O1 = FtraceOps("o1")
-STEPS = """
-ftrace_ops o1 save_regs
-ftrace_set_filter o1 foo*
-register_ftrace_function o1
-bpf_prog_load p1 fsession multi func_ip
-bpf_prog_load p2 fexit target=outer
-bpf_link_create l1 p1 foo1:7 outer traceable(spl*)
-bpf_raw_tracepoint_open l2 p2
-register_ftrace_graph g1 depth=2
-livepatch foo2
-fail register
-bpf_link_detach l1
-call outer 3
-call split 1 2 3 4
-site foo1
-bpf_prog_load p1 fentry
-update_ftrace_direct_add o2 foo3=T1
-delete_module mod1
-"""
 PLUG_IN = """
 import time
 from model import system

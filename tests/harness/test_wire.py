@@ -1,4 +1,4 @@
-"""What goes over the wire to a process: each operation and observation comes back as it was."""
+"""Operations and observations go over the wire to a process, and come back as they were."""
 
 from __future__ import annotations
 
@@ -22,26 +22,11 @@ from spec.traces import (
     Trace,
 )
 from spec.worlds import synthetic
+from tests.support.ordinary_steps import STEPS
 
 SEMANTICS = PRESETS["linux-7.3"]
-LINES = """
-ftrace_ops o1 save_regs
-ftrace_set_filter o1 foo*
-register_ftrace_function o1
-bpf_prog_load p1 fsession multi func_ip
-bpf_prog_load p2 fexit target=outer
-bpf_link_create l1 p1 foo1:7 outer traceable(spl*)
-bpf_raw_tracepoint_open l2 p2
-register_ftrace_graph g1 depth=2
-livepatch foo2
-fail register
-bpf_link_detach l1
-call outer 3
-call split 1 2 3 4
-site foo1
-bpf_prog_load p1 fentry
-update_ftrace_direct_add o2 foo3=T1
-delete_module mod1
+LINES = f"""
+{STEPS}
 ftrace_set_filter_ip o1 foo1 remove
 ftrace_set_filter_ips o1 foo1 foo2 reset
 ftrace_set_notrace o1 !foo* reset

@@ -225,7 +225,7 @@ LOADED = ("bpf_prog_load p1 fentry", "bpf_raw_tracepoint_open l1 p1 foo1")
     ],
 )
 def test_what_a_kernel_is_not_asked(asked: PokeDecliner, line: str, reason: str) -> None:
-    """What is not known, not seen, or leads a task to what is freed; a program that is not there is the border's."""
+    """A kernel declines unknown stops, a look at one, and a way to freed code; the border answers for the rest."""
     assert reason == asked.reason(parse_operation(line))
 
 

@@ -149,7 +149,7 @@ static bool has_died(struct park *park)
 static void leave(struct park *park)
 {
 	WRITE_ONCE(park->leaves, true);
-	smp_mb();
+	smp_mb(); /* wake_up_var() looks for sleepers behind the store */
 	wake_up_var(&park->leaves);
 }
 
